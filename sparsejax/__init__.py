@@ -1,0 +1,7 @@
+"""Sparse training on CPUs: kernels, Flax modules, pruning and analysis for JAX."""
+
+from sparsejax.kernels import conv as conv
+from sparsejax.kernels import spmm as spmm
+from sparsejax.pattern import SparsityPattern as SparsityPattern
+
+__version__ = "0.1.0"

@@ -1,0 +1,31 @@
+"""Every use of a JAX name that has changed between releases, so that an upgrade touches this file only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+__all__ = ["Primitive", "ad", "align_varying", "batching", "mlir", "out_aval"]
+
+
+def align_varying(*operands: Any) -> list[Any]:
+    """Make all operands vary over the same mesh axes of an enclosing ``shard_map``.
+
+    Without this the gradient of a replicated operand is silently wrong: the cast transposes to the sum over
+    devices that the gradient needs.
+    """
+    varying = [jax.typeof(x).manual_axis_type.varying for x in operands]
+    union = frozenset().union(*varying)
+    return [
+        jax.lax.pcast(x, tuple(sorted(union - v)), to="varying") if union - v else x
+        for x, v in zip(operands, varying, strict=True)
+    ]
+
+
+def out_aval(like: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Abstract value of a result that varies over the same mesh axes as the operand ``like``."""
+    plain = jax.core.ShapedArray(shape, dtype)
+    return plain.update(manual_axis_type=like.manual_axis_type)

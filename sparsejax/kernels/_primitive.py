@@ -1,0 +1,137 @@
+"""``define_bilinear`` and ``define``: every rule of one primitive, given in one call.
+
+All products of this package are bilinear in their first two operands and closed under transposition, so two short
+rules each give every order and both modes of differentiation. The operands after the first two are a pattern's
+index arrays, which have no derivative.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sparsejax._compat import Primitive, ad, align_varying, batching, mlir
+
+Rule = Callable[..., Any]
+
+
+def define(
+    name: str, *, abstract: Rule, reference: Rule, cpu_lowering: Rule | None, batch: Rule | None = None
+) -> tuple[Any, Rule]:
+    """A primitive with one result: evaluation, lowerings and batching, and the function that binds it.
+
+    Args:
+      name: primitive's name.
+      abstract: ``(*avals, **params) -> aval``.
+      reference: its meaning in plain JAX; the lowering on every platform that has no other.
+      cpu_lowering: lowering rule for CPU, or None to use the reference there too.
+      batch: ``(call, args, dims, **params) -> (result, dim)`` for the cases that need no loop, or None from it to
+        loop over the mapped axis.
+    """
+    primitive = Primitive(name)
+    primitive.def_abstract_eval(abstract)
+    primitive.def_impl(lambda *args, **params: _eager(primitive, tuple(sorted(params.items())))(*args))
+    mlir.register_lowering(primitive, mlir.lower_fun(reference, multiple_results=False))
+    if cpu_lowering is not None:
+        mlir.register_lowering(primitive, cpu_lowering, platform="cpu")
+
+    def call(*args: Any, **params: Any) -> Any:
+        return primitive.bind(*align_varying(*args), **params)
+
+    def batch_rule(args: Sequence[Any], dims: Sequence[Any], **params: Any) -> tuple[Any, int]:
+        folded = batch(call, args, dims, **params) if batch is not None else None
+        return folded if folded is not None else (loop_over_mapped(call, args, dims, params), 0)
+
+    batching.primitive_batchers[primitive] = batch_rule
+    return primitive, call
+
+
+def define_linear(name: str, *, transpose: Rule, **rules: Any) -> Rule:
+    """A primitive linear in its first operand; ``transpose(ct, aval, *rest, **params)`` is its transpose."""
+    primitive, call = define(name, **rules)
+
+    def jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> tuple[Any, Any]:
+        out = call(*primals, **params)
+        if type(tangents[0]) is ad.Zero:
+            return out, ad.Zero.from_primal_value(out)
+        return out, call(tangents[0], *primals[1:], **params)
+
+    def transpose_rule(ct: Any, x: Any, *rest: Any, **params: Any) -> list[Any]:
+        zero = type(ct) is ad.Zero
+        out = ad.Zero(x.aval) if zero else transpose(ct, x.aval, *rest, **params)
+        return [out] + [None] * len(rest)
+
+    ad.primitive_jvps[primitive] = jvp
+    ad.primitive_transposes[primitive] = transpose_rule
+    return call
+
+
+def define_bilinear(name: str, *, transpose: tuple[Rule, Rule], **rules: Any) -> Rule:
+    """A primitive bilinear in its first two operands.
+
+    Args:
+      name: primitive's name.
+      transpose: two functions ``(ct, other, undefined_aval, *index_operands, **params)``, the cotangents of operand
+        0 (given operand 1) and of operand 1 (given operand 0).
+      **rules: as for ``define``.
+    """
+    primitive, call = define(name, **rules)
+
+    def tangent(position: int) -> Rule:
+        def rule(t: Any, *args: Any, **params: Any) -> Any:
+            return call(*(t if i == position else a for i, a in enumerate(args)), **params)
+
+        return rule
+
+    def transpose_rule(ct: Any, a: Any, b: Any, *index: Any, **params: Any) -> list[Any]:
+        out: list[Any] = [None] * (2 + len(index))
+        for i, (mine, other) in enumerate(((a, b), (b, a))):
+            if ad.is_undefined_primal(mine):
+                zero = type(ct) is ad.Zero
+                out[i] = ad.Zero(mine.aval) if zero else transpose[i](ct, other, mine.aval, *index, **params)
+        return out
+
+    ad.primitive_jvps[primitive] = functools.partial(_bilinear_jvp, call, (tangent(0), tangent(1)))
+    ad.primitive_transposes[primitive] = transpose_rule
+    return call
+
+
+def _bilinear_jvp(
+    call: Rule, rules: tuple[Rule, Rule], primals: Sequence[Any], tangents: Sequence[Any], **params: Any
+) -> tuple[Any, Any]:
+    out = call(*primals, **params)
+    parts = [
+        rule(t, *primals, **params)
+        for rule, t in zip(rules, tangents, strict=False)
+        if type(t) is not ad.Zero
+    ]
+    if not parts:
+        return out, ad.Zero.from_primal_value(out)
+    return out, functools.reduce(jnp.add, parts)
+
+
+@functools.lru_cache(maxsize=4096)
+def _eager(primitive: Any, params: tuple[tuple[str, Any], ...]) -> Rule:
+    """One jitted function per parameter set, so that eager calls do not recompile."""
+    return jax.jit(functools.partial(primitive.bind, **dict(params)))
+
+
+def loop_over_mapped(call: Rule, args: Sequence[Any], dims: Sequence[Any], params: dict[str, Any]) -> Any:
+    """``call`` for each element of the mapped operands, results stacked on axis 0."""
+    mapped = [d is not batching.not_mapped for d in dims]
+    moved = [jnp.moveaxis(a, d, 0) for a, d, m in zip(args, dims, mapped, strict=True) if m]
+
+    def one(slices: list[Any]) -> Any:
+        rest = iter(slices)
+        return call(*(next(rest) if m else a for a, m in zip(args, mapped, strict=True)), **params)
+
+    return jax.lax.map(one, moved)
+
+
+def only_mapped(dims: Sequence[Any], position: int) -> bool:
+    """Whether the operand at ``position`` is the only mapped one."""
+    return all((d is not batching.not_mapped) == (i == position) for i, d in enumerate(dims))

@@ -1,0 +1,60 @@
+"""FFI target names, buffer layouts and their registration: the only file that knows the compiled module's targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from sparsejax import _ffi
+
+TARGETS: tuple[str, ...] = tuple(sorted(_ffi.registrations()))
+
+
+def register() -> None:
+    """Hand every handler of the compiled module to XLA; runs once, when ``sparsejax.kernels`` is imported."""
+    for name, capsule in _ffi.registrations().items():
+        jax.ffi.register_ffi_target(name, capsule, platform="cpu")
+
+
+def batch_minor(rank: int) -> tuple[int, ...]:
+    """Layout (minor to major) with the batch fastest and the features slowest.
+
+    A logical ``(batch, *spatial, features)`` array lies in memory as ``(features, *spatial, batch)``.
+    """
+    return (0, *range(rank - 2, 0, -1), rank - 1) if rank > 1 else (0,)
+
+
+def row_major(rank: int) -> tuple[int, ...]:
+    """Layout (minor to major) of a C-ordered array."""
+    return tuple(range(rank - 1, -1, -1))
+
+
+def cpu_lowering(
+    target: str, select: Sequence[int], attributes: Callable[..., dict[str, Any]] | None = None
+) -> Callable[..., Any]:
+    """Lowering rule that calls ``target`` with the operands at the positions ``select``.
+
+    Arrays of rank two or more are activations and are asked for in the batch-minor layout.
+    """
+
+    def lowering(ctx: Any, *operands: Any, **params: Any) -> Any:
+        avals = [ctx.avals_in[i] for i in select]
+        rule = jax.ffi.ffi_lowering(
+            target,
+            operand_layouts=[batch_minor(a.ndim) for a in avals],
+            result_layouts=[batch_minor(a.ndim) for a in ctx.avals_out],
+        )
+        extra = attributes(ctx, **params) if attributes is not None else {}
+        return rule(ctx.replace(avals_in=avals), *(operands[i] for i in select), **extra)
+
+    return lowering
+
+
+def export_checks() -> list[jax.export.DisabledSafetyCheck]:
+    """``disabled_checks`` for ``jax.export.export`` of a function that uses sparsejax on CPU.
+
+    The loading process must import sparsejax first. A target's meaning never changes under its name.
+    """
+    return [jax.export.DisabledSafetyCheck.custom_call(name) for name in TARGETS]

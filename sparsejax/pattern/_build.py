@@ -1,0 +1,62 @@
+"""From a mask to the index arrays of a pattern: on the host in C++, or under ``jit`` with a fixed capacity."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparsejax import _ffi
+from sparsejax._checks import fail
+
+
+class PatternArrays(NamedTuple):
+    """The five index arrays; int32. Entries at and past ``indptr[-1]`` are padding: index 0, own position."""
+
+    indptr: jax.Array
+    indices: jax.Array
+    indptr_t: jax.Array
+    indices_t: jax.Array
+    perm_t: jax.Array
+
+
+def build_on_host(mask: np.ndarray, nse: int | None) -> PatternArrays:
+    """Index arrays of a concrete mask of shape ``(columns, rows)``, in two passes over it."""
+    count = int(np.count_nonzero(mask))
+    if nse is None:
+        nse = count
+    if nse < count:
+        fail("SparsityPattern.from_mask", "mask", f"{count} entries", f"at most nse = {nse}")
+    arrays = _ffi.build_pattern(np.ascontiguousarray(mask), nse)
+    return PatternArrays(*(jnp.asarray(a) for a in arrays))
+
+
+def build_traced(mask: jax.Array, nse: int) -> PatternArrays:
+    """The same arrays computed inside a transformation, where only the capacity ``nse`` is static.
+
+    A mask with more than ``nse`` entries cannot raise here. Its ``indptr`` keeps the true counts, so every kernel
+    refuses the pattern when it runs ("indptr ends at 37; expected at most nse = 32").
+    """
+    columns, rows = mask.shape
+    by_row = mask.T.ravel()
+    position = jnp.cumsum(by_row, dtype=jnp.int32) - 1  # where each entry, in row order, stands in `data`
+    total = position[-1] + 1 if by_row.size else jnp.int32(0)
+    padding = jnp.arange(nse, dtype=jnp.int32) >= total
+
+    (flat,) = jnp.nonzero(by_row, size=nse, fill_value=0)
+    (flat_t,) = jnp.nonzero(mask.ravel(), size=nse, fill_value=0)
+    column_t, row_t = flat_t // rows, flat_t % rows
+    perm_t = position[row_t * columns + column_t] if by_row.size else jnp.zeros((nse,), jnp.int32)
+    return PatternArrays(
+        indptr=_pointers(mask.sum(axis=0, dtype=jnp.int32)),
+        indices=jnp.where(padding, 0, flat % columns).astype(jnp.int32),
+        indptr_t=_pointers(mask.sum(axis=1, dtype=jnp.int32)),
+        indices_t=jnp.where(padding, 0, row_t).astype(jnp.int32),
+        perm_t=jnp.where(padding, jnp.arange(nse, dtype=jnp.int32), perm_t),
+    )
+
+
+def _pointers(counts: jax.Array) -> jax.Array:
+    return jnp.concatenate([jnp.zeros((1,), jnp.int32), jnp.cumsum(counts, dtype=jnp.int32)])

@@ -1,0 +1,75 @@
+// The Python module: FFI handlers as capsules, pattern construction, and what the machine supports.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "handlers/handlers.h"
+#include "pattern/build.h"
+#include "runtime/isa.h"
+
+namespace nb = nanobind;
+
+namespace sparsejax {
+namespace {
+
+// The number in a name changes whenever operands, attributes or meaning change: names live on in exported programs.
+nb::dict Registrations() {
+  const std::pair<const char*, XLA_FFI_Handler*> handlers[] = {
+      {"sparsejax_spmm_v1", SpmmHandler},
+      {"sparsejax_spmm_t_v1", SpmmTHandler},
+      {"sparsejax_sddmm_v1", SddmmHandler},
+      {"sparsejax_conv_v1", ConvHandler},
+      {"sparsejax_conv_input_grad_v1", ConvInputGradHandler},
+      {"sparsejax_conv_weight_grad_v1", ConvWeightGradHandler},
+      {"sparsejax_channel_sum_v1", ChannelSumHandler},
+      {"sparsejax_channel_dot_v1", ChannelDotHandler},
+      {"sparsejax_sum_pool_v1", SumPoolHandler},
+      {"sparsejax_sum_unpool_v1", SumUnpoolHandler},
+      {"sparsejax_max_pool_v1", MaxPoolHandler},
+      {"sparsejax_max_take_v1", MaxTakeHandler},
+      {"sparsejax_max_put_v1", MaxPutHandler},
+  };
+  nb::dict out;
+  for (const auto& [name, handler] : handlers) out[name] = nb::capsule(reinterpret_cast<void*>(handler));
+  return out;
+}
+
+using IntArray = nb::ndarray<nb::numpy, int32_t, nb::ndim<1>>;
+
+// A NumPy array that owns the vector.
+IntArray ToNumpy(std::vector<int32_t>&& values) {
+  auto* owned = new std::vector<int32_t>(std::move(values));
+  nb::capsule owner(owned, [](void* p) noexcept { delete static_cast<std::vector<int32_t>*>(p); });
+  return IntArray(owned->data(), {owned->size()}, owner);
+}
+
+using Mask = nb::ndarray<const bool, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+nb::tuple Build(const Mask& mask, int64_t nse) {
+  PatternArrays p;
+  {
+    nb::gil_scoped_release release;
+    p = BuildPattern(mask.data(), mask.shape(0), mask.shape(1), nse);
+  }
+  return nb::make_tuple(ToNumpy(std::move(p.indptr)), ToNumpy(std::move(p.indices)), ToNumpy(std::move(p.indptr_t)),
+                        ToNumpy(std::move(p.indices_t)), ToNumpy(std::move(p.perm_t)));
+}
+
+}  // namespace
+}  // namespace sparsejax
+
+NB_MODULE(_ffi, m) {
+  sparsejax::SelectTable();
+  m.def("registrations", &sparsejax::Registrations, "FFI target names and handlers.");
+  m.def("build_pattern", &sparsejax::Build, nb::arg("mask"), nb::arg("nse"),
+        "Index arrays (indptr, indices, indptr_t, indices_t, perm_t) of a mask of shape (columns, rows) with at most "
+        "nse true entries.");
+  m.def("isa", [] { return std::string(sparsejax::Table().isa); }, "Instruction set in use.");
+  m.def("supported_isas", &sparsejax::SupportedIsas, "Instruction sets this processor can run, best first.");
+}

@@ -1,0 +1,95 @@
+// Channel sums of batch-minor activations: logical (batch, ..., channels) lies in memory as (channels, ..., batch), so a
+// channel is one contiguous run. Runs of kRun elements are summed in the accumulation type and added in double.
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "../plan/partition.h"
+#include "../runtime/parallel.h"
+#include "checks.h"
+#include "handlers.h"
+#include "types.h"
+
+namespace sparsejax {
+namespace {
+
+constexpr int64_t kRun = 4096;
+
+// sum over a channel of x, or of x * y where y is given.
+template <typename S>
+struct ChannelJob {
+  const S* x;
+  const S* y;  // may be null
+  Sum<S>* out;
+  int64_t channels, size, parts;  // elements of a channel; parts it is cut into
+  std::shared_ptr<std::vector<double>> partial;
+
+  void Run(int64_t chunk) const {
+    const int64_t channel = chunk / parts;
+    const Span span = Part(size, parts, chunk % parts);
+    const auto& storage = Element<S>::Storage();
+    double total = 0;
+    for (int64_t i = span.begin; i < span.end; i += kRun) {
+      const int64_t n = std::min(kRun, span.end - i), at = channel * size + i;
+      total += y == nullptr ? storage.sum(x + at, n) : storage.dot(x + at, y + at, n);
+    }
+    (*partial)[chunk] = total;
+  }
+
+  void Finish() const {
+    for (int64_t c = 0; c < channels; ++c) {
+      double total = 0;
+      for (int64_t i = 0; i < parts; ++i) total += (*partial)[c * parts + i];
+      out[c] = static_cast<Sum<S>>(total);
+    }
+  }
+};
+
+ffi::Future RunChannelJob(const char* name, ffi::ThreadPool& pool, const ffi::AnyBuffer& x, const ffi::AnyBuffer* y,
+                          ffi::AnyBuffer& out) {
+  Checker check(name);
+  check.FloatType("x", x.element_type());
+  const auto shape = x.dimensions();
+  if (shape.size() < 2) check.Fail("x", std::to_string(shape.size()) + " axes", "two or more");
+  if (y != nullptr) {
+    check.SameType("y", *y, x.element_type());
+    const auto other = y->dimensions();
+    if (check.ok() && !std::equal(shape.begin(), shape.end(), other.begin(), other.end())) check.Fail("y", "another shape", "the shape of x");
+  }
+  const bool wide = x.element_type() == ffi::DataType::F64;
+  check.SameType("result", out, wide ? ffi::DataType::F64 : ffi::DataType::F32);
+  if (check.ok()) check.Size("result", Elements(out), shape[shape.size() - 1]);
+  if (!check.ok()) return Failed(check.error());
+  const int64_t channels = Elements(out), size = channels ? Elements(x) / channels : 0;
+  const int64_t parts =
+      std::clamp<int64_t>(CeilDiv(kWantedTasks, std::max<int64_t>(1, channels)), 1, 1 + size / (16 * kRun));
+  return Guarded([&] { return DispatchElement(x.element_type(), [&](auto element) {
+    using S = decltype(element);
+    ChannelJob<S> job{reinterpret_cast<const S*>(x.untyped_data()),
+                      y ? reinterpret_cast<const S*>(y->untyped_data()) : nullptr,
+                      reinterpret_cast<Sum<S>*>(out.untyped_data()), channels, size, parts,
+                      std::make_shared<std::vector<double>>(channels * parts)};
+    return RunJob(pool, std::move(job), channels * parts, channels * size);
+  }); });
+}
+
+ffi::Future ChannelSumImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> out) {
+  return RunChannelJob("sparsejax_channel_sum", pool, x, nullptr, *out);
+}
+
+ffi::Future ChannelDotImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, ffi::Result<ffi::AnyBuffer> out) {
+  return RunChannelJob("sparsejax_channel_dot", pool, x, &y, *out);
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    ChannelSumHandler, ChannelSumImpl,
+    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    ChannelDotHandler, ChannelDotImpl,
+    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<ffi::AnyBuffer>().Arg<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>());
+
+}  // namespace sparsejax

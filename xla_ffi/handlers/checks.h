@@ -1,0 +1,93 @@
+// Operand checks shared by all handlers. What could make a kernel touch foreign memory is checked on every call:
+// sizes, dtypes, monotone pointers and the range of every index. Messages have the form of sparsejax/_checks.py.
+#ifndef SPARSEJAX_HANDLERS_CHECKS_H_
+#define SPARSEJAX_HANDLERS_CHECKS_H_
+
+#include <cstdint>
+#include <string>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace sparsejax {
+
+namespace ffi = xla::ffi;
+
+using Ints = ffi::BufferR1<ffi::S32>;
+
+template <typename Buffer>
+int64_t Elements(const Buffer& b) {
+  return static_cast<int64_t>(b.element_count());
+}
+
+// Collects the first fault found; later checks do nothing.
+class Checker {
+ public:
+  explicit Checker(const char* target) : target_(target) {}
+
+  bool ok() const { return message_.empty(); }
+  ffi::Error error() const { return ffi::Error::InvalidArgument(message_); }
+
+  void Fail(const std::string& operand, const std::string& got, const std::string& expected) {
+    if (ok()) message_ = std::string(target_) + ": " + operand + " has " + got + "; expected " + expected + ".";
+  }
+
+  void Size(const char* operand, int64_t got, int64_t expected) {
+    if (got != expected) Fail(operand, std::to_string(got) + " elements", std::to_string(expected));
+  }
+
+  void Rank(const char* operand, const ffi::AnyBuffer& buffer, size_t rank) {
+    if (buffer.dimensions().size() != rank)
+      Fail(operand, std::to_string(buffer.dimensions().size()) + " axes", std::to_string(rank));
+  }
+
+  void SameType(const char* operand, const ffi::AnyBuffer& got, ffi::DataType expected) {
+    if (got.element_type() != expected)
+      Fail(operand, "dtype number " + std::to_string(static_cast<int>(got.element_type())),
+           std::to_string(static_cast<int>(expected)) + ", that of the other operands");
+  }
+
+  void FloatType(const char* operand, ffi::DataType type) {
+    if (type != ffi::DataType::F32 && type != ffi::DataType::F64 && type != ffi::DataType::BF16)
+      Fail(operand, "dtype number " + std::to_string(static_cast<int>(type)), "float32, float64 or bfloat16");
+  }
+
+  void AtLeast(const char* operand, int64_t got, int64_t low) {
+    if (got < low) Fail(operand, "value " + std::to_string(got), "at least " + std::to_string(low));
+  }
+
+  // ptr[0] = 0, no decrease, ptr[n - 1] <= nse.
+  void Pointers(const char* operand, const int32_t* ptr, int64_t n, int64_t nse) {
+    if (!ok()) return;
+    if (n < 1) return Fail(operand, "no elements", "rows + 1");
+    if (ptr[0] != 0) return Fail(operand, "first element " + std::to_string(ptr[0]), "0");
+    for (int64_t i = 0; i + 1 < n; ++i)
+      if (ptr[i + 1] < ptr[i])
+        return Fail(operand, "a decrease after element " + std::to_string(i), "pointers that never decrease");
+    if (ptr[n - 1] > nse)
+      Fail(operand, "last element " + std::to_string(ptr[n - 1]), "at most nse = " + std::to_string(nse));
+  }
+
+  // Every one of the first n values in [0, limit): the sign bit of `v | (limit - 1 - v)` is set where it is not.
+  void Indices(const char* operand, const int32_t* values, int64_t n, int64_t limit) {
+    if (!ok() || n == 0) return;
+    uint32_t bad = limit > 0 ? 0u : 0x80000000u;
+    const uint32_t last = static_cast<uint32_t>(limit - 1);
+    for (int64_t i = 0; i < n; ++i) {
+      const uint32_t v = static_cast<uint32_t>(values[i]);
+      bad |= v | (last - v);
+    }
+    if (!(bad & 0x80000000u)) return;
+    int64_t at = 0;
+    while (at < n - 1 && values[at] >= 0 && values[at] < limit) ++at;
+    Fail(operand, "value " + std::to_string(values[at]) + " at element " + std::to_string(at),
+         "values in [0, " + std::to_string(limit) + ")");
+  }
+
+ private:
+  const char* target_;
+  std::string message_;
+};
+
+}  // namespace sparsejax
+
+#endif  // SPARSEJAX_HANDLERS_CHECKS_H_

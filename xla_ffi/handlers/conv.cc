@@ -1,0 +1,187 @@
+// Handlers of the convolution products: check, plan, run the jobs of conv_jobs.h.
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <memory>
+
+#include "../runtime/parallel.h"
+#include "checks.h"
+#include "conv_geometry.h"
+#include "conv_jobs.h"
+#include "handlers.h"
+#include "types.h"
+
+namespace sparsejax {
+namespace {
+
+// Tasks per tile: more than one only where there are few tiles, and each repays packing the tile again.
+int64_t RowParts(const ConvTiling& t, int64_t groups_of_tiles, int64_t nnz, int64_t rows) {
+  const int64_t repaid = nnz / std::max<int64_t>(1, 8 * t.channels);
+  return std::clamp<int64_t>(std::min(CeilDiv(kWantedTasks, std::max<int64_t>(1, groups_of_tiles)), repaid), 1, rows);
+}
+
+template <typename S>
+ConvTiling MakeTiling(const ConvAxis& y, const ConvAxis& x, int64_t channels, int64_t batch) {
+  return ConvTiling(y, x, channels, batch, Element<S>::Kernels().lanes, sizeof(Sum<S>));
+}
+
+// Packed offsets are int32.
+bool Fits(const ConvTiling& t) { return t.packed_elements() <= std::numeric_limits<int32_t>::max(); }
+
+ffi::Future TooLarge(const char* name) {
+  return Failed(ffi::Error::InvalidArgument(
+      std::string(name) + ": geometry has a tile of 2**31 or more elements; expected fewer channels or taps."));
+}
+
+// Multiply-adds, roughly: every entry meets every output pixel once.
+int64_t Work(int64_t nnz, int64_t pixels, int64_t batch) { return (nnz + 1) * pixels * batch; }
+
+ffi::Future ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x, Ints indptr, Ints indices,
+                     ffi::Result<ffi::AnyBuffer> y, ffi::Span<const int64_t> geometry) {
+  constexpr const char* kName = "sparsejax_conv";
+  Checker check(kName);
+  const ConvGeometry g = ConvGeometry::Decode(geometry, check);
+  check.FloatType("x", x.element_type());
+  check.SameType("data", data, x.element_type());
+  check.SameType("result", *y, x.element_type());
+  if (check.ok()) g.CheckActivations("x", x, g.y.in, g.x.in, g.in_features, check);
+  if (check.ok()) g.CheckActivations("result", *y, g.y.out, g.x.out, g.out_features, check);
+  check.Size("indptr", Elements(indptr), g.out_features + 1);
+  check.Size("data", Elements(data), Elements(indices));
+  check.Pointers("indptr", indptr.typed_data(), Elements(indptr), Elements(indices));
+  if (check.ok()) {
+    check.Size("result's batch", y->dimensions()[0], x.dimensions()[0]);
+    check.Indices("indices", indices.typed_data(), indptr.typed_data()[g.out_features], g.columns());
+  }
+  if (!check.ok()) return Failed(check.error());
+  return Guarded([&] { return DispatchElement(x.element_type(), [&](auto element) {
+    using S = decltype(element);
+    const int64_t batch = x.dimensions()[0];
+    auto work = std::make_shared<ConvWork>(ConvWork{
+        MakeTiling<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), g.in_features, batch), {}, g.out_features, 1});
+    if (!Fits(work->tiling)) return TooLarge(kName);
+    const int64_t nnz = indptr.typed_data()[g.out_features];
+    const ConvPattern p{indptr.typed_data(), indices.typed_data(), nullptr, g.in_features, g.out_features, g.groups};
+    work->programs = Programs(work->tiling, p, ForwardProgram);
+    work->row_parts = RowParts(work->tiling, work->tiling.tiles(), nnz, work->rows);
+    const int64_t chunks = batch == 0 ? 0 : work->tiling.tiles() * work->row_parts;
+    ConvJob<S> job{std::move(work), Values<S>(reinterpret_cast<const S*>(data.untyped_data()), Elements(data)),
+                   reinterpret_cast<const S*>(x.untyped_data()), reinterpret_cast<S*>(y->untyped_data())};
+    return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));
+  }); });
+}
+
+ffi::Future ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer y, Ints indptr_t,
+                              Ints indices_t, Ints perm_t, ffi::Result<ffi::AnyBuffer> x,
+                              ffi::Span<const int64_t> geometry) {
+  constexpr const char* kName = "sparsejax_conv_input_grad";
+  Checker check(kName);
+  const ConvGeometry g = ConvGeometry::Decode(geometry, check);
+  check.FloatType("y", y.element_type());
+  check.SameType("data", data, y.element_type());
+  check.SameType("result", *x, y.element_type());
+  if (check.ok()) g.CheckActivations("y", y, g.y.out, g.x.out, g.out_features, check);
+  if (check.ok()) g.CheckActivations("result", *x, g.y.in, g.x.in, g.in_features, check);
+  if (check.ok()) check.Size("indptr_t", Elements(indptr_t), g.columns() + 1);
+  check.Size("data", Elements(data), Elements(indices_t));
+  check.Size("perm_t", Elements(perm_t), Elements(indices_t));
+  check.Pointers("indptr_t", indptr_t.typed_data(), Elements(indptr_t), Elements(indices_t));
+  if (check.ok()) {
+    const int64_t nnz = indptr_t.typed_data()[g.columns()];
+    check.Size("result's batch", x->dimensions()[0], y.dimensions()[0]);
+    check.Indices("indices_t", indices_t.typed_data(), nnz, g.out_features);
+    check.Indices("perm_t", perm_t.typed_data(), nnz, Elements(data));
+  }
+  if (!check.ok()) return Failed(check.error());
+  return Guarded([&] { return DispatchElement(y.element_type(), [&](auto element) {
+    using S = decltype(element);
+    const int64_t batch = y.dimensions()[0];
+    auto work = std::make_shared<ConvWork>(ConvWork{
+        MakeTiling<S>(ConvAxis::Transposed(g.y), ConvAxis::Transposed(g.x), g.out_features, batch),
+        {}, g.in_features, 1});
+    if (!Fits(work->tiling)) return TooLarge(kName);
+    const int64_t nnz = indptr_t.typed_data()[g.columns()];
+    const ConvPattern p{indptr_t.typed_data(), indices_t.typed_data(), perm_t.typed_data(), g.in_features,
+                        g.out_features, g.groups};
+    work->programs = Programs(work->tiling, p, TransposedProgram);
+    work->row_parts = RowParts(work->tiling, work->tiling.tiles(), nnz, work->rows);
+    const int64_t chunks = batch == 0 ? 0 : work->tiling.tiles() * work->row_parts;
+    ConvJob<S> job{std::move(work), Values<S>(reinterpret_cast<const S*>(data.untyped_data()), Elements(data)),
+                   reinterpret_cast<const S*>(y.untyped_data()), reinterpret_cast<S*>(x->untyped_data())};
+    return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch) + g.in_pixels() * batch);
+  }); });
+}
+
+ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, Ints indptr, Ints indices,
+                               ffi::Result<ffi::AnyBuffer> out, ffi::Span<const int64_t> geometry) {
+  constexpr const char* kName = "sparsejax_conv_weight_grad";
+  Checker check(kName);
+  const ConvGeometry g = ConvGeometry::Decode(geometry, check);
+  check.FloatType("x", x.element_type());
+  check.SameType("y", y, x.element_type());
+  check.SameType("result", *out, x.element_type());
+  if (check.ok()) g.CheckActivations("x", x, g.y.in, g.x.in, g.in_features, check);
+  if (check.ok()) g.CheckActivations("y", y, g.y.out, g.x.out, g.out_features, check);
+  check.Size("indptr", Elements(indptr), g.out_features + 1);
+  check.Size("result", Elements(*out), Elements(indices));
+  check.Pointers("indptr", indptr.typed_data(), Elements(indptr), Elements(indices));
+  if (check.ok()) {
+    check.Size("y's batch", y.dimensions()[0], x.dimensions()[0]);
+    check.Indices("indices", indices.typed_data(), indptr.typed_data()[g.out_features], g.columns());
+  }
+  if (!check.ok()) return Failed(check.error());
+  return Guarded([&] { return DispatchElement(x.element_type(), [&](auto element) {
+    using S = decltype(element);
+    const int64_t batch = x.dimensions()[0];
+    auto work = std::make_shared<ConvWork>(ConvWork{
+        MakeTiling<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), g.in_features, batch), {}, g.out_features, 1});
+    if (!Fits(work->tiling)) return TooLarge(kName);
+    const int64_t nse = Elements(indices), nnz = indptr.typed_data()[g.out_features];
+    const ConvPattern p{indptr.typed_data(), indices.typed_data(), nullptr, g.in_features, g.out_features, g.groups};
+    work->programs = Programs(work->tiling, p, ForwardProgram);
+    const int64_t slots = GradientSlots(work->tiling.tiles(), nse, sizeof(Sum<S>));
+    work->row_parts = RowParts(work->tiling, slots, nnz, work->rows);
+    const int64_t chunks = batch == 0 || g.out_pixels() == 0 ? 0 : slots * work->row_parts;
+    ConvWeightGradJob<S> job{std::move(work), reinterpret_cast<const S*>(x.untyped_data()),
+                             reinterpret_cast<const S*>(y.untyped_data()), slots,
+                             Slots<S>(reinterpret_cast<S*>(out->untyped_data()), nse, nnz, slots)};
+    return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));
+  }); });
+}
+
+using Geometry = ffi::Span<const int64_t>;
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvHandler, ConvImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<Ints>()
+                                  .Arg<Ints>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<Geometry>("geometry"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvInputGradHandler, ConvInputGradImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<Ints>()
+                                  .Arg<Ints>()
+                                  .Arg<Ints>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<Geometry>("geometry"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvWeightGradHandler, ConvWeightGradImpl,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<Ints>()
+                                  .Arg<Ints>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<Geometry>("geometry"));
+
+}  // namespace sparsejax

@@ -1,0 +1,66 @@
+// The `geometry` attribute of the convolution handlers, decoded and checked against the buffers.
+#ifndef SPARSEJAX_HANDLERS_CONV_GEOMETRY_H_
+#define SPARSEJAX_HANDLERS_CONV_GEOMETRY_H_
+
+#include <cstdint>
+#include <string>
+
+#include "../plan/conv_axis.h"
+#include "checks.h"
+
+namespace sparsejax {
+
+struct ConvGeometry {
+  int64_t groups = 1, in_features = 0, out_features = 0;
+  AxisSpec y{}, x{};
+
+  int64_t columns() const { return y.window * x.window * (in_features / groups); }
+  int64_t in_pixels() const { return y.in * x.in; }
+  int64_t out_pixels() const { return y.out * x.out; }
+
+  // See ConvGeometry.attribute in sparsejax/kernels/_conv_shapes.py for the order.
+  static ConvGeometry Decode(ffi::Span<const int64_t> a, Checker& check) {
+    constexpr size_t kNumbers = 17;
+    ConvGeometry g;
+    if (a.size() != kNumbers) {
+      check.Fail("geometry", std::to_string(a.size()) + " numbers", std::to_string(kNumbers));
+      return g;
+    }
+    g.groups = a[0], g.in_features = a[1], g.out_features = a[2];
+    g.y = {a[3], a[4], a[5], a[6], a[7], a[8], a[9]};
+    g.x = {a[10], a[11], a[12], a[13], a[14], a[15], a[16]};
+    constexpr int64_t kMost = int64_t{1} << 31;
+    for (size_t i = 0; i < kNumbers; ++i)
+      if (a[i] <= -kMost || a[i] >= kMost) check.Fail("geometry", "value " + std::to_string(a[i]), "less than 2**31");
+    for (const AxisSpec& s : {g.y, g.x}) {
+      check.AtLeast("geometry's spatial size", std::min(s.in, s.out), 0);
+      check.AtLeast("geometry's window, stride and dilation",
+                    std::min({s.window, s.stride, s.input_dilation, s.kernel_dilation}), 1);
+    }
+    check.AtLeast("geometry's features and groups", std::min({g.groups, g.in_features, g.out_features}), 1);
+    if (check.ok() && (g.in_features % g.groups || g.out_features % g.groups))
+      check.Fail("geometry's groups", "value " + std::to_string(g.groups), "a divisor of both numbers of features");
+    if (check.ok() && g.y.window * g.x.window > kMost / std::max<int64_t>(1, g.in_features / g.groups))
+      check.Fail("geometry's window", "too many positions", "less than 2**31");
+    return g;
+  }
+
+  // `buffer` is (batch, *spatial, features) with the spatial axes of `sizes`, leading ones of 1 left out.
+  void CheckActivations(const char* operand, const ffi::AnyBuffer& buffer, int64_t h, int64_t w, int64_t features,
+                        Checker& check) const {
+    const auto d = buffer.dimensions();
+    if (d.size() != 3 && d.size() != 4) return check.Fail(operand, std::to_string(d.size()) + " axes", "3 or 4");
+    const bool same = d.size() == 4 ? static_cast<int64_t>(d[1]) == h && static_cast<int64_t>(d[2]) == w
+                                    : h == 1 && static_cast<int64_t>(d[1]) == w;
+    if (!same || static_cast<int64_t>(d[d.size() - 1]) != features) {
+      std::string got;
+      for (const auto n : d) got += (got.empty() ? "" : ", ") + std::to_string(n);
+      check.Fail(operand, "shape (" + got + ")",
+                 "(batch, " + std::to_string(h) + ", " + std::to_string(w) + ", " + std::to_string(features) + ")");
+    }
+  }
+};
+
+}  // namespace sparsejax
+
+#endif  // SPARSEJAX_HANDLERS_CONV_GEOMETRY_H_

@@ -1,0 +1,260 @@
+// The two jobs behind the convolution handlers: a product (forward, and input gradient on the transposed program) and
+// the weight gradient. Both pack one tile of the source, then run row programs over it.
+#ifndef SPARSEJAX_HANDLERS_CONV_JOBS_H_
+#define SPARSEJAX_HANDLERS_CONV_JOBS_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "../plan/conv_program.h"
+#include "../plan/conv_tiling.h"
+#include "../runtime/scratch.h"
+#include "gradient_slots.h"
+#include "types.h"
+
+namespace sparsejax {
+
+// What a call prepares once and its tasks share.
+struct ConvWork {
+  ConvTiling tiling;
+  std::vector<ConvProgram> programs;  // one per phase
+  int64_t rows;                       // of a program: features of the destination
+  int64_t row_parts;                  // tasks per tile
+};
+
+// A run of output pixels of one phase and row of a tile: columns x.step() apart from the first, as vectors.
+struct PixelRun {
+  int64_t first_pixel;  // in the destination plane
+  int64_t pixels;
+  int64_t packed;       // offset of the run in the packed tile, before taps
+};
+
+// Calls body(program, run) for every phase and row of the tile.
+template <typename Body>
+void ForEachRun(const ConvWork& work, const ConvTiling::Tile& tile, const Body& body) {
+  const ConvTiling& t = work.tiling;
+  for (int64_t py = 0; py < t.y.phases(); ++py) {
+    const int64_t rows = std::min(t.rows, t.y.Count(py) - tile.row_begin);
+    for (int64_t px = 0; px < t.x.phases(); ++px) {
+      const int64_t pixels = std::min(t.columns, t.x.Count(px) - tile.column_begin);
+      if (pixels <= 0) continue;
+      const RowProgram program = work.programs[py * t.x.phases() + px].View();
+      for (int64_t i = 0; i < rows; ++i) {
+        const int64_t oy = py + (tile.row_begin + i) * t.y.step(), ox = px + tile.column_begin * t.x.step();
+        body(program, PixelRun{oy * t.x.out() + ox, pixels, i * t.row_stride});
+      }
+    }
+  }
+}
+
+// Copies the tile's source into scratch as ConvTiling lays it out.
+template <typename S>
+const Sum<S>* PackTile(const ConvTiling& t, const ConvTiling::Tile& tile, const S* x) {
+  Sum<S>* packed = Scratch::Local(Scratch::kPackedX).Get<Sum<S>>(t.packed_elements());
+  const int64_t columns = t.x_lines.count();
+  std::vector<int32_t> pixel(t.x.planes() * columns);
+  for (int64_t plane = 0; plane < t.x.planes(); ++plane)
+    for (int64_t i = 0; i < columns; ++i)
+      pixel[plane * columns + i] = static_cast<int32_t>(t.x.Source(plane, tile.column_begin + t.x_lines.line(i)));
+  const auto pack = Element<S>::Storage().pack_pixels;
+  for (int64_t channel = 0; channel < t.channels; ++channel) {
+    for (int64_t py = 0; py < t.y.planes(); ++py) {
+      for (int64_t i = 0; i < t.y_lines.count(); ++i) {
+        const int64_t row = t.y.Source(py, tile.row_begin + t.y_lines.line(i));
+        for (int64_t px = 0; px < t.x.planes(); ++px) {
+          Sum<S>* to = packed + channel * t.channel_stride + (py * t.x.planes() + px) * t.plane_stride + i * t.row_stride;
+          if (row < 0) {
+            std::fill(to, to + columns * t.lanes, Sum<S>(0));
+          } else {
+            const S* from = x + (channel * t.y.in() + row) * t.x.in() * t.batch + tile.batch_begin;
+            pack(from, pixel.data() + px * columns, columns, t.batch, tile.batch_valid, t.lanes, to);
+          }
+        }
+      }
+    }
+  }
+  return packed;
+}
+
+// Cuts a run of `vectors` into tiles the kernels take, in nearly equal parts: body(first vector, vectors).
+template <typename Body>
+void ForEachPiece(int64_t vectors, int64_t most, const Body& body) {
+  const int64_t pieces = CeilDiv(vectors, most);
+  for (int64_t i = 0; i < pieces; ++i) {
+    const Span span = Part(vectors, pieces, i);
+    body(span.begin, static_cast<int>(span.end - span.begin));
+  }
+}
+
+constexpr int64_t kRowsThroughScratch = 32;
+
+template <typename S>
+struct ConvJob {
+  std::shared_ptr<const ConvWork> work;
+  Values<S> data;
+  const S* x;
+  S* y;
+
+  void Run(int64_t chunk) const {
+    const ConvTiling& t = work->tiling;
+    const ConvTiling::Tile tile = t.At(chunk / work->row_parts);
+    const Sum<S>* packed = PackTile(t, tile, x);
+    const bool direct = kNative<S> && t.lanes == t.vector && tile.batch_valid == t.lanes;
+    ForEachRun(*work, tile, [&](const RowProgram& program, const PixelRun& run) {
+      const Span rows = RowsOfPart(program.row_ptr, work->rows, work->row_parts, chunk % work->row_parts);
+      SpmmArgs<Sum<S>> args{program, rows.begin, rows.end, data.get(), packed + run.packed, nullptr, 0, 0, 0};
+      if (direct) {
+        Direct(args, run, tile);
+      } else {
+        ThroughScratch(args, run, tile);
+      }
+    });
+  }
+
+  void Finish() const {}
+
+ private:
+  int64_t plane() const { return work->tiling.y.out() * work->tiling.x.out() * work->tiling.batch; }
+
+  // One vector per pixel, stored where it belongs.
+  void Direct(SpmmArgs<Sum<S>> args, const PixelRun& run, const ConvTiling::Tile& tile) const {
+    if constexpr (kNative<S>) {
+      const ConvTiling& t = work->tiling;
+      const auto& k = Element<S>::Kernels();
+      const Sum<S>* x_run = args.x;
+      args.y_row_stride = plane();
+      args.y_vec_stride = t.x.step() * t.batch;
+      S* y_run = y + args.row_begin * plane() + run.first_pixel * t.batch + tile.batch_begin;
+      ForEachPiece(run.pixels, k.max_vecs, [&](int64_t first, int vecs) {
+        args.x = x_run + first * t.lanes;
+        args.y = y_run + first * args.y_vec_stride;
+        args.vecs = vecs;
+        k.spmm(args);
+      });
+    }
+  }
+
+  // A run of vectors for a few rows into scratch, then pixel by pixel to where they belong.
+  void ThroughScratch(SpmmArgs<Sum<S>> args, const PixelRun& run, const ConvTiling::Tile& tile) const {
+    const ConvTiling& t = work->tiling;
+    const auto& k = Element<S>::Kernels();
+    const Sum<S>* x_run = args.x;
+    const int64_t end = args.row_end, vectors = CeilDiv(run.pixels * t.lanes, t.vector);
+    args.y_row_stride = vectors * t.vector;
+    args.y_vec_stride = t.vector;
+    Sum<S>* out = Scratch::Local(Scratch::kOutput).template Get<Sum<S>>(kRowsThroughScratch * args.y_row_stride);
+    for (int64_t r = args.row_begin; r < end; r += kRowsThroughScratch) {
+      args.row_begin = r;
+      args.row_end = std::min(r + kRowsThroughScratch, end);
+      ForEachPiece(vectors, k.max_vecs, [&](int64_t first, int vecs) {
+        args.x = x_run + first * t.vector;
+        args.y = out + first * t.vector;
+        args.vecs = vecs;
+        k.spmm(args);
+      });
+      for (int64_t i = r; i < args.row_end; ++i)
+        StoreRun(out + (i - r) * args.y_row_stride, y + i * plane() + run.first_pixel * t.batch + tile.batch_begin,
+                 run.pixels, tile.batch_valid);
+    }
+  }
+
+  void StoreRun(const Sum<S>* from, S* to, int64_t pixels, int64_t valid) const {
+    const ConvTiling& t = work->tiling;
+    const auto store = Element<S>::Storage().store;
+    if (t.x.step() == 1 && valid == t.batch) return store(from, to, pixels * t.lanes);
+    for (int64_t i = 0; i < pixels; ++i) store(from + i * t.lanes, to + i * t.x.step() * t.batch, valid);
+  }
+};
+
+template <typename S>
+struct ConvWeightGradJob {
+  std::shared_ptr<const ConvWork> work;
+  const S* x;
+  const S* y;
+  int64_t slots;
+  Slots<S> out;
+
+  void Run(int64_t chunk) const {
+    const ConvTiling& t = work->tiling;
+    const int64_t slot = chunk / work->row_parts;
+    const Span mine = Part(t.tiles(), slots, slot);
+    for (int64_t i = mine.begin; i < mine.end; ++i) RunTile(t.At(i), chunk % work->row_parts, out.slot(slot));
+  }
+
+  void Finish() const { out.Finish(); }
+
+ private:
+  void RunTile(const ConvTiling::Tile& tile, int64_t part, Sum<S>* dw) const {
+    const ConvTiling& t = work->tiling;
+    const Sum<S>* packed = PackTile(t, tile, x);
+    const bool direct = kNative<S> && t.lanes == t.vector && tile.batch_valid == t.lanes;
+    ForEachRun(*work, tile, [&](const RowProgram& program, const PixelRun& run) {
+      const Span rows = RowsOfPart(program.row_ptr, work->rows, work->row_parts, part);
+      SddmmArgs<Sum<S>> args{program, rows.begin, rows.end, packed + run.packed, nullptr, 0, 0, 0, 0, dw};
+      if (direct) {
+        Direct(args, run, tile);
+      } else {
+        Packed(args, run, tile);
+      }
+    });
+  }
+
+  const S* Cotangent(int64_t row, const PixelRun& run, const ConvTiling::Tile& tile) const {
+    const ConvTiling& t = work->tiling;
+    return y + (row * t.y.out() * t.x.out() + run.first_pixel) * t.batch + tile.batch_begin;
+  }
+
+  void Direct(SddmmArgs<Sum<S>> args, const PixelRun& run, const ConvTiling::Tile& tile) const {
+    if constexpr (kNative<S>) {
+      const ConvTiling& t = work->tiling;
+      args.y = Cotangent(args.row_begin, run, tile);
+      args.y_row_stride = t.y.out() * t.x.out() * t.batch;
+      args.y_vec_stride = t.x.step() * t.batch;
+      Pieces(args, run.pixels, t.vector);
+    }
+  }
+
+  // A few rows of the cotangent packed like the source: full vectors, zeros where the batch or the run ends.
+  void Packed(SddmmArgs<Sum<S>> args, const PixelRun& run, const ConvTiling::Tile& tile) const {
+    const ConvTiling& t = work->tiling;
+    const int64_t used = run.pixels * t.lanes, vectors = CeilDiv(used, t.vector), stride = vectors * t.vector;
+    Sum<S>* packed = Scratch::Local(Scratch::kPackedY).template Get<Sum<S>>(kRowsThroughScratch * stride);
+    std::vector<int32_t> pixel(run.pixels);
+    for (int64_t i = 0; i < run.pixels; ++i) pixel[i] = static_cast<int32_t>(i * t.x.step());
+    const int64_t end = args.row_end;
+    for (int64_t r = args.row_begin; r < end; r += kRowsThroughScratch) {
+      args.row_begin = r;
+      args.row_end = std::min(r + kRowsThroughScratch, end);
+      for (int64_t i = r; i < args.row_end; ++i) {
+        Sum<S>* to = packed + (i - r) * stride;
+        Element<S>::Storage().pack_pixels(Cotangent(i, run, tile), pixel.data(), run.pixels, t.batch, tile.batch_valid,
+                                          t.lanes, to);
+        std::fill(to + used, to + stride, Sum<S>(0));
+      }
+      args.y = packed;
+      args.y_row_stride = stride;
+      args.y_vec_stride = t.vector;
+      Pieces(args, vectors, used - (vectors - 1) * t.vector);
+    }
+  }
+
+  // `last_lanes` of the run's last vector are real.
+  void Pieces(SddmmArgs<Sum<S>> args, int64_t vectors, int64_t last_lanes) const {
+    const ConvTiling& t = work->tiling;
+    const auto& k = Element<S>::Kernels();
+    const Sum<S>*x_run = args.x, *y_run = args.y;
+    ForEachPiece(vectors, k.max_vecs, [&](int64_t first, int vecs) {
+      args.x = x_run + first * t.vector;
+      args.y = y_run + first * args.y_vec_stride;
+      args.vecs = vecs;
+      args.last_lanes = static_cast<int>(first + vecs == vectors ? last_lanes : t.vector);
+      k.sddmm(args);
+    });
+  }
+};
+
+}  // namespace sparsejax
+
+#endif  // SPARSEJAX_HANDLERS_CONV_JOBS_H_

@@ -1,0 +1,25 @@
+// All FFI handlers; bindings.cc names and exports them.
+#ifndef SPARSEJAX_HANDLERS_HANDLERS_H_
+#define SPARSEJAX_HANDLERS_HANDLERS_H_
+
+#include "xla/ffi/api/ffi.h"
+
+namespace sparsejax {
+
+XLA_FFI_DECLARE_HANDLER_SYMBOL(SpmmHandler);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(SpmmTHandler);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(SddmmHandler);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(ConvHandler);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(ConvInputGradHandler);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(ConvWeightGradHandler);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(ChannelSumHandler);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(ChannelDotHandler);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(SumPoolHandler);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(SumUnpoolHandler);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(MaxPoolHandler);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(MaxTakeHandler);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(MaxPutHandler);
+
+}  // namespace sparsejax
+
+#endif  // SPARSEJAX_HANDLERS_HANDLERS_H_

@@ -1,0 +1,153 @@
+// Window sums and maxima of batch-minor activations, and their transposes; a task is one channel plane.
+#include <cstdint>
+#include <type_traits>
+
+#include "../runtime/parallel.h"
+#include "checks.h"
+#include "handlers.h"
+#include "types.h"
+
+namespace sparsejax {
+namespace {
+
+// The `geometry` attribute: in, out, window, stride, low padding of the first spatial axis, then of the second.
+PoolArgs DecodePool(ffi::Span<const int64_t> a, Checker& check) {
+  constexpr size_t kNumbers = 10;
+  PoolArgs p{};
+  if (a.size() != kNumbers) {
+    check.Fail("geometry", std::to_string(a.size()) + " numbers", std::to_string(kNumbers));
+    return p;
+  }
+  constexpr int64_t kMost = int64_t{1} << 31;
+  for (size_t i = 0; i < kNumbers; ++i)
+    if (a[i] <= -kMost || a[i] >= kMost) check.Fail("geometry", "value " + std::to_string(a[i]), "less than 2**31");
+  p.in_h = a[0], p.out_h = a[1], p.window_h = a[2], p.stride_h = a[3], p.pad_h = a[4];
+  p.in_w = a[5], p.out_w = a[6], p.window_w = a[7], p.stride_w = a[8], p.pad_w = a[9];
+  check.AtLeast("geometry's window and stride", std::min({p.window_h, p.window_w, p.stride_h, p.stride_w}), 1);
+  check.AtLeast("geometry's padding", std::min(p.pad_h, p.pad_w), 0);
+  return p;
+}
+
+// `buffer` is (batch, *spatial, channels) with one or two spatial axes.
+void CheckPlane(const char* operand, const ffi::AnyBuffer& buffer, int64_t batch, int64_t h, int64_t w,
+                int64_t channels, Checker& check) {
+  const auto d = buffer.dimensions();
+  if (d.size() != 3 && d.size() != 4) return check.Fail(operand, std::to_string(d.size()) + " axes", "3 or 4");
+  const int64_t height = d.size() == 4 ? d[1] : 1;
+  check.Size(operand, d[0], batch);
+  check.Size(operand, height, h);
+  check.Size(operand, d[d.size() - 2], w);
+  check.Size(operand, d[d.size() - 1], channels);
+}
+
+// Calls kernel(plane of a, plane of b, plane of c) for each channel; c may be null.
+template <typename A, typename B, typename C, typename Kernel>
+struct PlaneJob {
+  PoolArgs args;
+  A* a;
+  B* b;
+  C* c;
+  int64_t a_plane, b_plane, c_plane;
+  Kernel kernel;
+
+  void Run(int64_t channel) const {
+    kernel(args, a + channel * a_plane, b + channel * b_plane, c == nullptr ? nullptr : c + channel * c_plane);
+  }
+  void Finish() const {}
+};
+
+// Which buffers lie on the input plane (x) and which on the output plane (y, arg).
+struct PoolOperands {
+  const ffi::AnyBuffer* x;
+  const ffi::AnyBuffer* y;
+  const ffi::AnyBuffer* arg;  // null for sums
+};
+
+enum class PoolOp { kSum, kUnsum, kMax, kTake, kPut };
+
+ffi::Future RunPool(const char* name, PoolOp op, ffi::ThreadPool& pool, const PoolOperands& o,
+                    ffi::Span<const int64_t> geometry) {
+  Checker check(name);
+  PoolArgs p = DecodePool(geometry, check);
+  check.FloatType("x", o.x->element_type());
+  check.SameType("y", *o.y, o.x->element_type());
+  const auto shape = o.x->dimensions();
+  if (shape.size() != 3 && shape.size() != 4) check.Fail("x", std::to_string(shape.size()) + " axes", "3 or 4");
+  if (!check.ok()) return Failed(check.error());
+  const int64_t batch = shape[0], channels = shape[shape.size() - 1];
+  CheckPlane("x", *o.x, batch, p.in_h, p.in_w, channels, check);
+  CheckPlane("y", *o.y, batch, p.out_h, p.out_w, channels, check);
+  if (o.arg != nullptr) {
+    check.SameType("arg", *o.arg, ffi::DataType::S32);
+    if (check.ok()) CheckPlane("arg", *o.arg, batch, p.out_h, p.out_w, channels, check);
+  }
+  if (!check.ok()) return Failed(check.error());
+  p.batch = batch;
+  const int64_t in = p.in_h * p.in_w * batch, out = p.out_h * p.out_w * batch;
+  const int64_t work = channels * (op == PoolOp::kUnsum || op == PoolOp::kPut ? in : out);
+  return Guarded([&] { return DispatchElement(o.x->element_type(), [&](auto element) {
+    using S = decltype(element);
+    S* x = reinterpret_cast<S*>(o.x->untyped_data());
+    S* y = reinterpret_cast<S*>(o.y->untyped_data());
+    int32_t* arg = o.arg ? reinterpret_cast<int32_t*>(o.arg->untyped_data()) : nullptr;
+    const auto run = [&](auto kernel) {
+      PlaneJob<S, S, int32_t, decltype(kernel)> job{p, x, y, arg, in, out, out, kernel};
+      return RunJob(pool, std::move(job), batch == 0 ? 0 : channels, work);
+    };
+    switch (op) {
+      case PoolOp::kSum:
+        return run([](const PoolArgs& p, S* x, S* y, int32_t*) { Element<S>::Storage().sum_pool(p, x, y); });
+      case PoolOp::kUnsum:
+        return run([](const PoolArgs& p, S* x, S* y, int32_t*) { Element<S>::Storage().sum_unpool(p, y, x); });
+      case PoolOp::kMax:
+        return run([](const PoolArgs& p, S* x, S* y, int32_t* arg) { Element<S>::Storage().max_pool(p, x, y, arg); });
+      case PoolOp::kTake:
+        return run([](const PoolArgs& p, S* x, S* y, int32_t* arg) { Element<S>::Storage().max_take(p, x, arg, y); });
+      default:
+        return run([](const PoolArgs& p, S* x, S* y, int32_t* arg) { Element<S>::Storage().max_put(p, y, arg, x); });
+    }
+  }); });
+}
+
+using Geometry = ffi::Span<const int64_t>;
+
+ffi::Future SumPoolImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> y, Geometry geometry) {
+  return RunPool("sparsejax_sum_pool", PoolOp::kSum, pool, {&x, &*y, nullptr}, geometry);
+}
+
+ffi::Future SumUnpoolImpl(ffi::ThreadPool pool, ffi::AnyBuffer y, ffi::Result<ffi::AnyBuffer> x, Geometry geometry) {
+  return RunPool("sparsejax_sum_unpool", PoolOp::kUnsum, pool, {&*x, &y, nullptr}, geometry);
+}
+
+ffi::Future MaxPoolImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> y,
+                        ffi::Result<ffi::AnyBuffer> arg, Geometry geometry) {
+  return RunPool("sparsejax_max_pool", PoolOp::kMax, pool, {&x, &*y, &*arg}, geometry);
+}
+
+ffi::Future MaxTakeImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer arg, ffi::Result<ffi::AnyBuffer> y,
+                        Geometry geometry) {
+  return RunPool("sparsejax_max_take", PoolOp::kTake, pool, {&x, &*y, &arg}, geometry);
+}
+
+ffi::Future MaxPutImpl(ffi::ThreadPool pool, ffi::AnyBuffer y, ffi::AnyBuffer arg, ffi::Result<ffi::AnyBuffer> x,
+                       Geometry geometry) {
+  return RunPool("sparsejax_max_put", PoolOp::kPut, pool, {&*x, &y, &arg}, geometry);
+}
+
+}  // namespace
+
+#define SPARSEJAX_POOL_BINDING(arguments, results) \
+  ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() arguments results.Attr<Geometry>("geometry")
+#define SPARSEJAX_ARG .Arg<ffi::AnyBuffer>()
+#define SPARSEJAX_RET .Ret<ffi::AnyBuffer>()
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(SumPoolHandler, SumPoolImpl, SPARSEJAX_POOL_BINDING(SPARSEJAX_ARG, SPARSEJAX_RET));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(SumUnpoolHandler, SumUnpoolImpl, SPARSEJAX_POOL_BINDING(SPARSEJAX_ARG, SPARSEJAX_RET));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(MaxPoolHandler, MaxPoolImpl,
+                              SPARSEJAX_POOL_BINDING(SPARSEJAX_ARG, SPARSEJAX_RET SPARSEJAX_RET));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(MaxTakeHandler, MaxTakeImpl,
+                              SPARSEJAX_POOL_BINDING(SPARSEJAX_ARG SPARSEJAX_ARG, SPARSEJAX_RET));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(MaxPutHandler, MaxPutImpl,
+                              SPARSEJAX_POOL_BINDING(SPARSEJAX_ARG SPARSEJAX_ARG, SPARSEJAX_RET));
+
+}  // namespace sparsejax

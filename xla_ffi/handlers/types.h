@@ -1,0 +1,82 @@
+// Element types: storage S, accumulation type A (float for bfloat16), and the kernels for each.
+#ifndef SPARSEJAX_HANDLERS_TYPES_H_
+#define SPARSEJAX_HANDLERS_TYPES_H_
+
+#include <memory>
+#include <type_traits>
+#include <vector>
+
+#include "../runtime/isa.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace sparsejax {
+
+namespace ffi = xla::ffi;
+
+template <typename S>
+struct Element;
+
+template <>
+struct Element<float> {
+  using Sum = float;
+  static const StorageKernels<float, float>& Storage() { return Table().storage_f32; }
+  static const FloatKernels<float>& Kernels() { return Table().f32; }
+};
+
+template <>
+struct Element<double> {
+  using Sum = double;
+  static const StorageKernels<double, double>& Storage() { return Table().storage_f64; }
+  static const FloatKernels<double>& Kernels() { return Table().f64; }
+};
+
+template <>
+struct Element<bfloat16> {
+  using Sum = float;
+  static const StorageKernels<bfloat16, float>& Storage() { return Table().storage_bf16; }
+  static const FloatKernels<float>& Kernels() { return Table().f32; }
+};
+
+template <typename S>
+using Sum = typename Element<S>::Sum;
+
+// Whether S is stored as it is computed, so that kernels may read and write it in place.
+template <typename S>
+constexpr bool kNative = std::is_same_v<S, Sum<S>>;
+
+// The values in the accumulation type: the operand itself, or a converted copy that lives as long as this object.
+template <typename S>
+class Values {
+ public:
+  Values(const S* data, int64_t n) {
+    if constexpr (kNative<S>) {
+      pointer_ = data;
+    } else {
+      copy_ = std::make_shared<std::vector<Sum<S>>>(n);
+      Element<S>::Storage().load(data, copy_->data(), n);
+      pointer_ = copy_->data();
+    }
+  }
+  const Sum<S>* get() const { return pointer_; }
+
+ private:
+  std::shared_ptr<std::vector<Sum<S>>> copy_;
+  const Sum<S>* pointer_ = nullptr;
+};
+
+// Calls f with a value of the element type that `type` names; the caller has checked that it is one of the three.
+template <typename F>
+auto DispatchElement(ffi::DataType type, const F& f) {
+  switch (type) {
+    case ffi::DataType::F64:
+      return f(double{});
+    case ffi::DataType::BF16:
+      return f(bfloat16{});
+    default:
+      return f(float{});
+  }
+}
+
+}  // namespace sparsejax
+
+#endif  // SPARSEJAX_HANDLERS_TYPES_H_

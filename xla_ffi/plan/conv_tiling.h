@@ -1,0 +1,104 @@
+// How a convolution is cut into tiles, and where everything lies in a packed tile.
+//
+// A tile is a block of the batch, a run of output rows and a run of output columns, for all channels. Its packed source
+// has memory (channel, plane, line of rows, line of columns, lane): one output pixel is `lanes` batch elements, and a
+// row of output pixels is a contiguous run of vectors. Large batches take one full vector per pixel; small or awkward
+// ones keep the whole batch in a pixel and let vectors run across neighbouring pixels.
+#ifndef SPARSEJAX_PLAN_CONV_TILING_H_
+#define SPARSEJAX_PLAN_CONV_TILING_H_
+
+#include <algorithm>
+#include <cstdint>
+
+#include "conv_axis.h"
+#include "partition.h"
+
+namespace sparsejax {
+
+struct ConvTiling {
+  ConvAxis y, x;
+  int64_t channels;      // of the source
+  int64_t batch;
+  int64_t lanes;         // batch elements per pixel in a tile
+  int64_t vector;        // elements per vector
+  int64_t batch_blocks;
+  int64_t rows, row_blocks, columns, column_blocks;  // outputs of one phase per tile, and tiles
+  ConvAxis::Lines y_lines, x_lines;
+  int64_t row_stride, plane_stride, channel_stride;  // elements of the packed tile
+
+  ConvTiling(ConvAxis y_axis, ConvAxis x_axis, int64_t channels_, int64_t batch_, int64_t vector_, int64_t element_bytes)
+      : y(std::move(y_axis)),
+        x(std::move(x_axis)),
+        channels(channels_),
+        batch(batch_),
+        lanes(LanesPerPixel(batch_, vector_)),
+        vector(vector_),
+        batch_blocks(CeilDiv(batch_, lanes)),
+        y_lines(y, 1),
+        x_lines(x, 1) {
+    ChooseColumns(kTileBytes / element_bytes);
+    ChooseRows(kTileBytes / element_bytes);
+    y_lines = ConvAxis::Lines(y, rows);
+    x_lines = ConvAxis::Lines(x, columns);
+    row_stride = RowStride(x_lines.count());
+    plane_stride = row_stride * y_lines.count();
+    channel_stride = plane_stride * y.planes() * x.planes();
+  }
+
+  int64_t tiles() const { return batch_blocks * row_blocks * column_blocks; }
+  int64_t packed_elements() const { return channels * channel_stride; }
+
+  // Offset in the packed tile, within a channel, of the source of the tile's first output of a phase.
+  int64_t TapOffset(const Tap& ty, const Tap& tx) const {
+    return (ty.plane * x.planes() + tx.plane) * plane_stride + y_lines.StartOf(ty.shift) * row_stride +
+           x_lines.StartOf(tx.shift) * lanes;
+  }
+
+  struct Tile {
+    int64_t batch_begin, batch_valid;  // batch elements
+    int64_t row_begin, column_begin;   // outputs, counted within a phase
+  };
+  Tile At(int64_t i) const {
+    const int64_t b = i / (row_blocks * column_blocks), rest = i % (row_blocks * column_blocks);
+    return {b * lanes, std::min(lanes, batch - b * lanes), rest / column_blocks * rows, rest % column_blocks * columns};
+  }
+
+ private:
+  // Padding a block of the batch to a full vector may waste a fifth at most; otherwise the whole batch is one pixel.
+  static int64_t LanesPerPixel(int64_t batch, int64_t vector) {
+    return batch % vector == 0 || batch >= 4 * vector ? vector : std::max<int64_t>(batch, 1);
+  }
+
+  // A row of pixels ends with room for the last vector to read past it.
+  int64_t RowStride(int64_t lines) const { return CeilDiv(lines * lanes, vector) * vector + (lanes % vector ? vector : 0); }
+
+  int64_t Elements(int64_t n_rows, int64_t n_columns) const {
+    return channels * y.planes() * x.planes() * y.LineCount(n_rows) *
+           RowStride(x.LineCount(n_columns));
+  }
+
+  // Whole rows if one fits, otherwise the widest equal parts that fit, down to about eight vectors.
+  void ChooseColumns(int64_t most) {
+    const int64_t all = std::max<int64_t>(1, x.Count(0));
+    const int64_t least = std::min(all, CeilDiv(8 * vector, lanes));
+    column_blocks = 1;
+    columns = all;
+    while (columns > least && Elements(1, columns) > most) columns = CeilDiv(all, ++column_blocks);
+    columns = std::max(columns, least);
+    column_blocks = CeilDiv(all, columns);
+  }
+
+  // As many rows as fit, in equal parts.
+  void ChooseRows(int64_t most) {
+    const int64_t all = std::max<int64_t>(1, y.Count(0));
+    rows = 1;
+    while (rows < all && Elements(rows + 1, columns) <= most) ++rows;
+    row_blocks = CeilDiv(all, rows);
+    rows = CeilDiv(all, row_blocks);
+    row_blocks = CeilDiv(all, rows);
+  }
+};
+
+}  // namespace sparsejax
+
+#endif  // SPARSEJAX_PLAN_CONV_TILING_H_

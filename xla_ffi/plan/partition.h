@@ -1,0 +1,50 @@
+// How work is cut: by sizes and nonzeros only, never by the number of threads.
+#ifndef SPARSEJAX_PLAN_PARTITION_H_
+#define SPARSEJAX_PLAN_PARTITION_H_
+
+#include <algorithm>
+#include <cstdint>
+
+namespace sparsejax {
+
+constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Bytes of packed input that one task works on: half of a 1 MiB second-level cache leaves room for the outputs, the
+// pattern and the values.
+constexpr int64_t kTileBytes = 512 * 1024;
+
+// Tasks per call, where there is enough work: a few per core of an ordinary machine, for balance.
+constexpr int64_t kWantedTasks = 16;
+
+// The range [begin, end) that part `i` of `parts` takes of n items, as equal as possible.
+struct Span {
+  int64_t begin, end;
+};
+inline Span Part(int64_t n, int64_t parts, int64_t i) { return {n * i / parts, n * (i + 1) / parts}; }
+
+// Rows of part `i` of `parts`, with equal shares of entries plus rows (an empty row still has to be written).
+inline Span RowsOfPart(const int32_t* row_ptr, int64_t rows, int64_t parts, int64_t i) {
+  if (parts == 1) return {0, rows};
+  const int64_t total = row_ptr[rows] + rows;
+  const auto first = [&](int64_t part) {
+    const int64_t target = total * part / parts;
+    int64_t low = 0, high = rows;
+    while (low < high) {
+      const int64_t mid = (low + high) / 2;
+      (row_ptr[mid] + mid < target) ? low = mid + 1 : high = mid;
+    }
+    return low;
+  };
+  return {i == 0 ? 0 : first(i), i + 1 == parts ? rows : first(i + 1)};
+}
+
+// Private copies of the weight gradient, one per concurrent group of tiles: bounded in number and in bytes.
+inline int64_t GradientSlots(int64_t tiles, int64_t nse, int64_t element_bytes) {
+  constexpr int64_t kSlotBytes = 64 << 20;
+  const int64_t affordable = kSlotBytes / std::max<int64_t>(1, nse * element_bytes);
+  return std::max<int64_t>(1, std::min({tiles, kWantedTasks, affordable}));
+}
+
+}  // namespace sparsejax
+
+#endif  // SPARSEJAX_PLAN_PARTITION_H_

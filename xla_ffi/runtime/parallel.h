@@ -1,0 +1,106 @@
+// Work sharing over XLA's thread pool that never waits: the handler returns a future, the last task completes it.
+//
+// A handler may itself run on a pool thread, so waiting for queued work can deadlock. Tasks hold a shared job with
+// copied pointers and numbers only; nothing of the call frame outlives the handler. The partition into `chunks` is
+// the caller's and depends on sizes only, never on the number of threads, so results do not either.
+#ifndef SPARSEJAX_RUNTIME_PARALLEL_H_
+#define SPARSEJAX_RUNTIME_PARALLEL_H_
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <utility>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace sparsejax {
+
+namespace ffi = xla::ffi;
+
+// A job has `void Run(int64_t chunk)` for each chunk, in any order and on any thread, and `void Finish()`, called once
+// after all of them. Both may throw std::bad_alloc.
+template <typename Job>
+class SharedJob {
+ public:
+  SharedJob(Job job, int64_t chunks, ffi::Promise promise)
+      : job_(std::move(job)), chunks_(chunks), unfinished_(chunks), promise_(std::move(promise)) {}
+
+  // Draws chunks until none is left. Whoever finishes the last one completes the promise.
+  void Work() noexcept {
+    for (int64_t chunk; (chunk = next_.fetch_add(1)) < chunks_;) {
+      Guard([&] { job_.Run(chunk); });
+      if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) Complete();
+    }
+  }
+
+  void Complete() noexcept {
+    if (!failed_.load()) Guard([&] { job_.Finish(); });
+    if (failed_.load()) {
+      promise_.SetError(ffi::Error(ffi::ErrorCode::kResourceExhausted, "sparsejax: out of memory for scratch."));
+    } else {
+      promise_.SetAvailable();
+    }
+  }
+
+ private:
+  template <typename F>
+  void Guard(const F& f) noexcept {
+    try {
+      f();
+    } catch (const std::exception&) {
+      failed_.store(true);
+    }
+  }
+
+  Job job_;
+  const int64_t chunks_;
+  std::atomic<int64_t> next_{0};
+  std::atomic<int64_t> unfinished_;
+  std::atomic<bool> failed_{false};
+  ffi::Promise promise_;
+};
+
+// Work, in multiply-adds or elements, below which a hop to another thread (a few microseconds) costs more than it saves.
+constexpr int64_t kInlineWork = 100'000;
+
+template <typename Job>
+ffi::Future RunJob(ffi::ThreadPool& pool, Job job, int64_t chunks, int64_t work) {
+  ffi::Promise promise;
+  ffi::Future future(promise);
+  auto shared = std::make_shared<SharedJob<Job>>(std::move(job), chunks, std::move(promise));
+  if (chunks == 0) {
+    shared->Complete();
+    return future;
+  }
+  const int64_t threads = std::min<int64_t>(pool.num_threads(), chunks);
+  if (threads <= 1 || work < kInlineWork) {
+    shared->Work();
+    return future;
+  }
+  for (int64_t i = 0; i < threads; ++i) pool.Schedule([shared] { shared->Work(); });
+  return future;
+}
+
+// A future that is already an error.
+inline ffi::Future Failed(ffi::Error error) {
+  ffi::Promise promise;
+  ffi::Future future(promise);
+  promise.SetError(std::move(error));
+  return future;
+}
+
+// Runs the body of a handler; a failed allocation becomes an error instead of leaving the handler.
+template <typename F>
+ffi::Future Guarded(const F& body) noexcept {
+  try {
+    return body();
+  } catch (const std::exception&) {
+    return Failed(ffi::Error(ffi::ErrorCode::kResourceExhausted, "sparsejax: out of memory for scratch."));
+  }
+}
+
+}  // namespace sparsejax
+
+#endif  // SPARSEJAX_RUNTIME_PARALLEL_H_

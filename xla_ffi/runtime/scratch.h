@@ -1,0 +1,46 @@
+// Per-thread scratch memory that grows and is reused; 64-byte aligned.
+#ifndef SPARSEJAX_RUNTIME_SCRATCH_H_
+#define SPARSEJAX_RUNTIME_SCRATCH_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+
+namespace sparsejax {
+
+class Scratch {
+ public:
+  // Room for n elements of T, uninitialised; invalidates what this slot held before. Throws std::bad_alloc.
+  template <typename T>
+  T* Get(int64_t n) {
+    const size_t bytes = static_cast<size_t>(n) * sizeof(T);
+    if (bytes > capacity_) {
+      memory_.reset();
+      capacity_ = 0;
+      memory_.reset(static_cast<char*>(::operator new(bytes, kAlignment)));
+      capacity_ = bytes;
+    }
+    return reinterpret_cast<T*>(memory_.get());
+  }
+
+  enum Slot { kPackedX, kPackedY, kOutput, kSlots };
+
+  // The calling thread's scratch for one purpose. A thread runs one task at a time, so slots never overlap in use.
+  static Scratch& Local(Slot slot) {
+    static thread_local Scratch slots[kSlots];
+    return slots[slot];
+  }
+
+ private:
+  static constexpr std::align_val_t kAlignment{64};
+  struct Free {
+    void operator()(char* p) const { ::operator delete(p, kAlignment); }
+  };
+  std::unique_ptr<char, Free> memory_;
+  size_t capacity_ = 0;
+};
+
+}  // namespace sparsejax
+
+#endif  // SPARSEJAX_RUNTIME_SCRATCH_H_

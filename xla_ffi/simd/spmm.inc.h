@@ -1,0 +1,66 @@
+// y[r][v] = sum over entries e of row r: data[e] * x[offset[e] + v], v in a tile of Q vectors of W lanes.
+//
+// Layout: x is packed, the Q vectors of a tile are consecutive; y is written at two strides and never read; x and y do
+// not alias. Loops: rows, then entries; the tile stays in registers over a whole row, so an entry costs one broadcast
+// and Q fused multiply-adds with a memory operand. Registers: U * Q accumulators; short tiles (small Q) are latency
+// bound and take U entries at a time. Tails: callers pack to full vectors. Order: entries in steps of U, partial sums
+// added pairwise at the end of the row; fixed per instruction set.
+// Source: Nikdan et al. 2023 (SparseProp), section 3, with the output tile in registers instead of memory.
+
+template <typename T, int W, int Q, int U, bool kHasId>
+void SpmmTile(const SpmmArgs<T>& a) {
+  using V = Vec<T, W>;
+  const RowProgram& p = a.program;
+  for (int64_t r = a.row_begin; r < a.row_end; ++r) {
+    V acc[U][Q];
+#pragma GCC unroll 16
+    for (int u = 0; u < U; ++u)
+#pragma GCC unroll 16
+      for (int q = 0; q < Q; ++q) acc[u][q] = V{};
+    int64_t e = p.row_ptr[r];
+    const int64_t end = p.row_ptr[r + 1];
+    for (; e + U <= end; e += U) {
+#pragma GCC unroll 16
+      for (int u = 0; u < U; ++u) {
+        const T w = a.data[kHasId ? p.id[e + u] : e + u];
+        const T* x = a.x + p.offset[e + u] * p.offset_scale;
+#pragma GCC unroll 16
+        for (int q = 0; q < Q; ++q) acc[u][q] += w * Load<T, W>(x + q * W);
+      }
+    }
+    if constexpr (U > 1) {
+      for (; e < end; ++e) {
+        const T w = a.data[kHasId ? p.id[e] : e];
+        const T* x = a.x + p.offset[e] * p.offset_scale;
+#pragma GCC unroll 16
+        for (int q = 0; q < Q; ++q) acc[0][q] += w * Load<T, W>(x + q * W);
+      }
+#pragma GCC unroll 16
+      for (int half = U / 2; half > 0; half /= 2)
+#pragma GCC unroll 16
+        for (int u = 0; u < half; ++u)
+#pragma GCC unroll 16
+          for (int q = 0; q < Q; ++q) acc[u][q] += acc[u + half][q];
+    }
+    T* y = a.y + (r - a.row_begin) * a.y_row_stride;
+#pragma GCC unroll 16
+    for (int q = 0; q < Q; ++q) Store<T, W>(y + q * a.y_vec_stride, acc[0][q]);
+  }
+}
+
+// Entries in flight per step so that at least kMinChains multiply-adds are independent.
+constexpr int kMinChains = 8;
+constexpr int EntriesPerStep(int q) { return q >= kMinChains ? 1 : q >= 4 ? 2 : q >= 2 ? 4 : 8; }
+
+template <typename T, int W, int Q>
+void SpmmDispatch(const SpmmArgs<T>& a) {
+  if (a.vecs == Q) {
+    if (a.program.id != nullptr) {
+      SpmmTile<T, W, Q, EntriesPerStep(Q), true>(a);
+    } else {
+      SpmmTile<T, W, Q, EntriesPerStep(Q), false>(a);
+    }
+  } else if constexpr (Q > 1) {
+    SpmmDispatch<T, W, Q - 1>(a);
+  }
+}

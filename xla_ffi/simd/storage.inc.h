@@ -1,0 +1,99 @@
+// Conversions between storage and accumulation types, and sums over a contiguous run of elements.
+//
+// bfloat16 is the upper half of a float: widening is a shift, narrowing rounds to nearest even and keeps NaN quiet.
+// Sums keep kSumLanes partial sums, so that the loop vectorises without reassociation, and add them by halves.
+// Callers bound n (see handlers/channel.cc), which bounds the rounding error of one partial sum.
+
+SPARSEJAX_INLINE float Widen(float v) { return v; }
+SPARSEJAX_INLINE double Widen(double v) { return v; }
+SPARSEJAX_INLINE float Widen(bfloat16 v) {
+  const uint32_t bits = static_cast<uint32_t>(v.bits) << 16;
+  float out;
+  __builtin_memcpy(&out, &bits, sizeof(out));
+  return out;
+}
+
+SPARSEJAX_INLINE void Narrow(float v, float* out) { *out = v; }
+SPARSEJAX_INLINE void Narrow(double v, double* out) { *out = v; }
+SPARSEJAX_INLINE void Narrow(float v, bfloat16* out) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &v, sizeof(bits));
+  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const uint32_t quiet_nan = (bits >> 16) | 0x40u;
+  out->bits = static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded);
+}
+
+template <typename S, typename A>
+void LoadRun(const S* __restrict src, A* __restrict dst, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) dst[i] = Widen(src[i]);
+}
+
+template <typename S, typename A>
+void StoreRun(const A* __restrict src, S* __restrict dst, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) Narrow(src[i], &dst[i]);
+}
+
+// kLanes > 0 is the common case of a full vector per pixel; 0 means that both counts come from the arguments.
+template <typename S, typename A, int kLanes>
+void PackPixelsOf(const S* __restrict src, const int32_t* pixel, int64_t count, int64_t stride, int64_t valid,
+                  int64_t lanes, A* __restrict dst) {
+  if (kLanes > 0) valid = lanes = kLanes;
+  for (int64_t i = 0; i < count; ++i, dst += lanes) {
+    if (pixel[i] < 0) {
+      for (int64_t j = 0; j < lanes; ++j) dst[j] = A(0);
+      continue;
+    }
+    const S* from = src + pixel[i] * stride;
+    for (int64_t j = 0; j < valid; ++j) dst[j] = Widen(from[j]);
+    for (int64_t j = valid; j < lanes; ++j) dst[j] = A(0);
+  }
+}
+
+template <typename S, typename A>
+void PackPixels(const S* src, const int32_t* pixel, int64_t count, int64_t stride, int64_t valid, int64_t lanes,
+                A* dst) {
+  constexpr int kFull = kVectorBytes / sizeof(A);
+  if (valid == kFull && lanes == kFull) {
+    PackPixelsOf<S, A, kFull>(src, pixel, count, stride, valid, lanes, dst);
+  } else {
+    PackPixelsOf<S, A, 0>(src, pixel, count, stride, valid, lanes, dst);
+  }
+}
+
+constexpr int kSumLanes = 64;
+
+template <typename A>
+A AddPartial(A* partial) {
+  for (int half = kSumLanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) partial[i] += partial[i + half];
+  return partial[0];
+}
+
+template <typename S, typename A>
+A SumRun(const S* x, int64_t n) {
+  A partial[kSumLanes] = {};
+  int64_t i = 0;
+  for (; i + kSumLanes <= n; i += kSumLanes)
+    for (int j = 0; j < kSumLanes; ++j) partial[j] += Widen(x[i + j]);
+  for (int j = 0; i + j < n; ++j) partial[j] += Widen(x[i + j]);
+  return AddPartial(partial);
+}
+
+template <typename S, typename A>
+A DotRun(const S* x, const S* y, int64_t n) {
+  A partial[kSumLanes] = {};
+  int64_t i = 0;
+  for (; i + kSumLanes <= n; i += kSumLanes)
+    for (int j = 0; j < kSumLanes; ++j) partial[j] += Widen(x[i + j]) * Widen(y[i + j]);
+  for (int j = 0; i + j < n; ++j) partial[j] += Widen(x[i + j]) * Widen(y[i + j]);
+  return AddPartial(partial);
+}
+
+template <typename T>
+void AddSlots(T* dst, int64_t stride, int64_t slots, int64_t n) {
+  for (int64_t s = 1; s < slots; ++s) {
+    const T* __restrict from = dst + s * stride;
+    T* __restrict to = dst;
+    for (int64_t i = 0; i < n; ++i) to[i] += from[i];
+  }
+}

@@ -1,0 +1,91 @@
+// Vectors of a fixed number of lanes over GCC/Clang vector extensions: load, store, horizontal sum. Arithmetic uses
+// the operators; `acc += w * v` becomes one fused multiply-add where the instruction set has it (-ffp-contract=fast).
+// Included by per-ISA translation units only, inside their namespace: no standard headers beyond table.h's.
+#ifndef SPARSEJAX_ISA_NAMESPACE
+#error "include this file from kernels.cc, which names the instruction set"
+#endif
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+constexpr int kMaxVecs = 16;  // 32 registers: the tile, one broadcast, and room for the scheduler
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+constexpr int kMaxVecs = 12;  // 16 registers
+#else
+constexpr int kVectorBytes = 16;
+constexpr int kMaxVecs = 8;  // 16 registers and a separate product without FMA (NEON has 32)
+#endif
+
+#define SPARSEJAX_INLINE inline __attribute__((always_inline))
+
+template <typename T, int W>
+struct VecType {
+  typedef T type __attribute__((vector_size(sizeof(T) * W)));
+};
+template <typename T>
+struct VecType<T, 1> {
+  typedef T type;
+};
+template <typename T, int W>
+using Vec = typename VecType<T, W>::type;
+
+template <typename T, int W>
+SPARSEJAX_INLINE Vec<T, W> Load(const T* p) {
+  Vec<T, W> v;
+  __builtin_memcpy(&v, p, sizeof(v));  // unaligned; free on aligned addresses
+  return v;
+}
+
+template <typename T, int W>
+SPARSEJAX_INLINE void Store(T* p, Vec<T, W> v) {
+  __builtin_memcpy(p, &v, sizeof(v));
+}
+
+template <int kBytes>
+struct IntOf {
+  using type = int32_t;
+};
+template <>
+struct IntOf<8> {
+  using type = int64_t;
+};
+
+// Integers as wide as T, one per lane: all bits set in the first n lanes of LaneMask(n).
+template <typename T, int W>
+struct LaneMask {
+  using Int = typename IntOf<sizeof(T)>::type;
+  Vec<Int, W> bits;
+  explicit LaneMask(int n) {
+    for (int i = 0; i < W; ++i) bits[i] = i < n ? Int(-1) : Int(0);
+  }
+  Vec<T, W> Keep(Vec<T, W> v) const { return (Vec<T, W>)((Vec<Int, W>)v & bits); }
+};
+
+template <typename T>
+struct LaneMask<T, 1> {
+  explicit LaneMask(int) {}
+  T Keep(T v) const { return v; }
+};
+
+// Sum over lanes by halves: fixed order, log2(W) steps, in registers.
+template <typename T>
+SPARSEJAX_INLINE T SumLanes(Vec<T, 1> v) {
+  return v;
+}
+template <typename T>
+SPARSEJAX_INLINE T SumLanes(Vec<T, 2> v) {
+  return v[0] + v[1];
+}
+template <typename T>
+SPARSEJAX_INLINE T SumLanes(Vec<T, 4> v) {
+  return SumLanes<T>(__builtin_shufflevector(v, v, 0, 1) + __builtin_shufflevector(v, v, 2, 3));
+}
+template <typename T>
+SPARSEJAX_INLINE T SumLanes(Vec<T, 8> v) {
+  return SumLanes<T>(__builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7));
+}
+template <typename T>
+SPARSEJAX_INLINE T SumLanes(Vec<T, 16> v) {
+  return SumLanes<T>(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+                     __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+}
