@@ -8,7 +8,7 @@ import jax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-__all__ = ["Primitive", "ad", "align_varying", "batching", "mlir", "out_aval"]
+__all__ = ["Primitive", "ad", "align_varying", "batching", "mlir", "out_aval", "zero_tangent"]
 
 
 def align_varying(*operands: Any) -> list[Any]:
@@ -29,3 +29,8 @@ def out_aval(like: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     """Abstract value of a result that varies over the same mesh axes as the operand ``like``."""
     plain = jax.core.ShapedArray(shape, dtype)
     return plain.update(manual_axis_type=like.manual_axis_type)
+
+
+def zero_tangent(primal: Any) -> Any:
+    """The symbolic zero tangent of a value; float0 for integers."""
+    return ad.Zero(jax.typeof(primal).to_tangent_aval())

@@ -13,9 +13,14 @@ from sparsejax.pattern import SparsityPattern
 DTYPES = (jnp.dtype("float32"), jnp.dtype("float64"), jnp.dtype("bfloat16"))
 
 
+def is_supported(dtype: Any) -> bool:
+    """Whether the kernels compute in this dtype: float32, float64 or bfloat16."""
+    return jnp.dtype(dtype) in DTYPES
+
+
 def check_dtype(name: str, operand: str, dtype: Any) -> None:
     """Refuse a dtype that the kernels do not compute in."""
-    if dtype not in DTYPES:
+    if not is_supported(dtype):
         fail(name, operand, f"dtype {dtype}", "dtype float32, float64 or bfloat16")
 
 

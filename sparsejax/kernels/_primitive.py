@@ -14,15 +14,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax._compat import Primitive, ad, align_varying, batching, mlir
+from sparsejax._compat import Primitive, ad, align_varying, batching, mlir, zero_tangent
 
 Rule = Callable[..., Any]
 
 
 def define(
-    name: str, *, abstract: Rule, reference: Rule, cpu_lowering: Rule | None, batch: Rule | None = None
+    name: str,
+    *,
+    abstract: Rule,
+    reference: Rule,
+    cpu_lowering: Rule | None,
+    batch: Rule | None = None,
+    multiple_results: bool = False,
 ) -> tuple[Any, Rule]:
-    """A primitive with one result: evaluation, lowerings and batching, and the function that binds it.
+    """A primitive: evaluation, lowerings and batching, and the function that binds it.
 
     Args:
       name: primitive's name.
@@ -31,11 +37,13 @@ def define(
       cpu_lowering: lowering rule for CPU, or None to use the reference there too.
       batch: ``(call, args, dims, **params) -> (result, dim)`` for the cases that need no loop, or None from it to
         loop over the mapped axis.
+      multiple_results: whether the primitive returns a tuple.
     """
     primitive = Primitive(name)
+    primitive.multiple_results = multiple_results
     primitive.def_abstract_eval(abstract)
     primitive.def_impl(lambda *args, **params: _eager(primitive, tuple(sorted(params.items())))(*args))
-    mlir.register_lowering(primitive, mlir.lower_fun(reference, multiple_results=False))
+    mlir.register_lowering(primitive, mlir.lower_fun(reference, multiple_results=multiple_results))
     if cpu_lowering is not None:
         mlir.register_lowering(primitive, cpu_lowering, platform="cpu")
 
@@ -44,7 +52,8 @@ def define(
 
     def batch_rule(args: Sequence[Any], dims: Sequence[Any], **params: Any) -> tuple[Any, int]:
         folded = batch(call, args, dims, **params) if batch is not None else None
-        return folded if folded is not None else (loop_over_mapped(call, args, dims, params), 0)
+        out, dim = folded if folded is not None else (loop_over_mapped(call, args, dims, params), 0)
+        return out, jax.tree.map(lambda _: dim, out)
 
     batching.primitive_batchers[primitive] = batch_rule
     return primitive, call
@@ -57,7 +66,7 @@ def define_linear(name: str, *, transpose: Rule, **rules: Any) -> Rule:
     def jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> tuple[Any, Any]:
         out = call(*primals, **params)
         if type(tangents[0]) is ad.Zero:
-            return out, ad.Zero.from_primal_value(out)
+            return out, zero_tangent(out)
         return out, call(tangents[0], *primals[1:], **params)
 
     def transpose_rule(ct: Any, x: Any, *rest: Any, **params: Any) -> list[Any]:
@@ -110,7 +119,7 @@ def _bilinear_jvp(
         if type(t) is not ad.Zero
     ]
     if not parts:
-        return out, ad.Zero.from_primal_value(out)
+        return out, zero_tangent(out)
     return out, functools.reduce(jnp.add, parts)
 
 

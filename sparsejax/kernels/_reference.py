@@ -89,3 +89,24 @@ def conv_weight_grad(
     kernel = jax.ShapeDtypeStruct((geometry.columns, geometry.out_features), wide)
     (dense,) = jax.linear_transpose(lambda k: _dense_conv(k, x.astype(wide), geometry), kernel)(y.astype(wide))
     return _entries(dense, indptr, indices, x.dtype)
+
+
+def channel_sum(x: Any) -> jax.Array:
+    """``s[c] = sum of x[..., c]``."""
+    return jnp.sum(x, axis=tuple(range(x.ndim - 1)), dtype=accumulator(x.dtype))
+
+
+def channel_dot(x: Any, y: Any) -> jax.Array:
+    """``s[c] = sum of x[..., c] * y[..., c]``."""
+    wide = accumulator(x.dtype)
+    return jnp.sum(x.astype(wide) * y.astype(wide), axis=tuple(range(x.ndim - 1)))
+
+
+def channel_scale(x: Any, scale: Any) -> jax.Array:
+    """``y[..., c] = x[..., c] * scale[c]``."""
+    return (x.astype(scale.dtype) * scale).astype(x.dtype)
+
+
+def channel_broadcast(c: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """``y[..., c] = c[c]``."""
+    return jax.lax.broadcast_in_dim(c.astype(dtype), shape, (len(shape) - 1,))

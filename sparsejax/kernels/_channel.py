@@ -1,0 +1,184 @@
+"""Sums over everything but the channels, as primitives in the batch-minor layout.
+
+XLA's CPU compiler wants the operand of a reduction row-major: it copies it first and then computes the neighbouring
+elementwise work row-major too. Batch norm and biases need only the two sums below, and broadcasts whose gradients are
+these sums, so a network written with them stays in the layout of the sparse products.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sparsejax._checks import fail
+from sparsejax._compat import out_aval
+from sparsejax.kernels import _reference
+from sparsejax.kernels._operands import check_dtype
+from sparsejax.kernels._primitive import define_bilinear, define_linear
+from sparsejax.kernels._reference import accumulator
+from sparsejax.kernels._targets import cpu_lowering
+
+
+def _fold_channels(call: Any, args: Any, dims: Any) -> Any:
+    """A mapped axis becomes part of the channels: ``(n, batch, ..., c)`` is ``(batch, ..., n * c)``."""
+    if any(not isinstance(d, int) for d in dims):
+        return None
+    moved = [jnp.moveaxis(a, d, -2) for a, d in zip(args, dims, strict=True)]
+    count, channels = moved[0].shape[-2:]
+    out = call(*(a.reshape(*a.shape[:-2], count * channels) for a in moved))
+    return out.reshape(count, channels), 0
+
+
+_channel_sum = define_linear(
+    "sparsejax_channel_sum",
+    abstract=lambda x: out_aval(x, x.shape[-1:], accumulator(x.dtype)),
+    reference=_reference.channel_sum,
+    cpu_lowering=cpu_lowering("sparsejax_channel_sum_v1", (0,)),
+    transpose=lambda ct, aval: _channel_broadcast(ct, shape=aval.shape, dtype=aval.dtype),
+    batch=_fold_channels,
+)
+
+_channel_broadcast = define_linear(
+    "sparsejax_channel_broadcast",
+    abstract=lambda c, shape, dtype: out_aval(c, shape, dtype),
+    reference=_reference.channel_broadcast,
+    cpu_lowering=None,
+    transpose=lambda ct, aval, shape, dtype: _channel_sum(ct).astype(aval.dtype),
+)
+
+_channel_scale = define_bilinear(
+    "sparsejax_channel_scale",
+    abstract=lambda x, scale: out_aval(x, x.shape, x.dtype),
+    reference=_reference.channel_scale,
+    cpu_lowering=None,
+    transpose=(
+        lambda ct, scale, aval: _channel_scale(ct, scale),
+        lambda ct, x, aval: _channel_dot(x, ct),
+    ),
+)
+
+_channel_dot = define_bilinear(
+    "sparsejax_channel_dot",
+    abstract=lambda x, y: out_aval(x, x.shape[-1:], accumulator(x.dtype)),
+    reference=_reference.channel_dot,
+    cpu_lowering=cpu_lowering("sparsejax_channel_dot_v1", (0, 1)),
+    transpose=(
+        lambda ct, y, aval: _channel_scale(y, ct),
+        lambda ct, x, aval: _channel_scale(x, ct),
+    ),
+    batch=_fold_channels,
+)
+
+
+def channel_sum(x: Any) -> jax.Array:
+    """Sum over all axes but the last: ``s[c] = sum of x[..., c]``.
+
+    Args:
+      x: float[batch, ..., channels]; float32, float64 or bfloat16, two or more axes.
+
+    Returns:
+      float[channels]; float32 for bfloat16 input. Runs of elements are added in double; the order is fixed.
+
+    Raises:
+      ValueError: fewer than two axes, or a dtype that is not supported.
+
+    >>> channel_sum(jnp.ones((2, 3, 2))).tolist()
+    [6.0, 6.0]
+    """
+    x = jnp.asarray(x)
+    _check("channel_sum", "x", x)
+    return _channel_sum(x)
+
+
+def channel_dot(x: Any, y: Any) -> jax.Array:
+    """Inner product over all axes but the last: ``s[c] = sum of x[..., c] * y[..., c]``.
+
+    Args:
+      x, y: float[batch, ..., channels], same shape and dtype.
+
+    Returns:
+      float[channels], as ``channel_sum``. Bilinear; differentiable in both, any order.
+
+    Raises:
+      ValueError: shapes or dtypes differ, fewer than two axes, or a dtype that is not supported.
+
+    >>> channel_dot(jnp.full((2, 3, 1), 2.0), jnp.ones((2, 3, 1))).tolist()
+    [12.0]
+    """
+    x, y = jnp.asarray(x), jnp.asarray(y)
+    _check("channel_dot", "x", x)
+    if (x.shape, x.dtype) != (y.shape, y.dtype):
+        fail("channel_dot", "y", f"{y.dtype}{list(y.shape)}", f"{x.dtype}{list(x.shape)}, that of x")
+    return _channel_dot(x, y)
+
+
+def channel_scale(x: Any, scale: Any) -> jax.Array:
+    """``y[..., c] = x[..., c] * scale[c]``, with ``channel_dot`` as the gradient in ``scale``.
+
+    Args:
+      x: float[batch, ..., channels].
+      scale: float[channels], in the accumulation type of ``x`` (float32 for bfloat16).
+
+    Returns:
+      float of the shape and dtype of ``x``.
+
+    Raises:
+      ValueError: shapes or dtypes disagree.
+
+    >>> channel_scale(jnp.ones((1, 2)), jnp.array([2.0, 3.0])).tolist()
+    [[2.0, 3.0]]
+    """
+    x, scale = jnp.asarray(x), jnp.asarray(scale)
+    _check("channel_scale", "x", x)
+    _check_vector("channel_scale", "scale", scale, x)
+    return _channel_scale(x, scale)
+
+
+def channel_shift(x: Any, shift: Any) -> jax.Array:
+    """``y[..., c] = x[..., c] + shift[c]``, with ``channel_sum`` as the gradient in ``shift``.
+
+    Args:
+      x: float[batch, ..., channels].
+      shift: float[channels], in the accumulation type of ``x`` (float32 for bfloat16).
+
+    Returns:
+      float of the shape and dtype of ``x``.
+
+    Raises:
+      ValueError: shapes or dtypes disagree.
+
+    >>> channel_shift(jnp.ones((1, 2)), jnp.array([2.0, 3.0])).tolist()
+    [[3.0, 4.0]]
+    """
+    x, shift = jnp.asarray(x), jnp.asarray(shift)
+    _check("channel_shift", "x", x)
+    _check_vector("channel_shift", "shift", shift, x)
+    return x + _channel_broadcast(shift, shape=x.shape, dtype=x.dtype)
+
+
+def add_bias(x: Any, bias: Any) -> jax.Array:
+    """``x + bias`` over the last axis, for any number of axes; ``bias`` is cast to the dtype of ``x``.
+
+    As ``channel_shift``, in the form layers need: the dtype is that of the activations.
+
+    >>> add_bias(jnp.zeros((1, 2)), jnp.array([2.0, 3.0])).tolist()
+    [[2.0, 3.0]]
+    """
+    x = jnp.asarray(x)
+    flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) if x.ndim < 2 else x
+    return channel_shift(flat, jnp.asarray(bias).astype(accumulator(x.dtype))).reshape(x.shape)
+
+
+def _check(name: str, operand: str, x: jax.Array) -> None:
+    check_dtype(name, operand, x.dtype)
+    if x.ndim < 2:
+        fail(name, operand, f"shape {x.shape}", "two or more axes, channels last")
+
+
+def _check_vector(name: str, operand: str, v: jax.Array, x: jax.Array) -> None:
+    wanted = jnp.dtype(accumulator(x.dtype))
+    if v.shape != x.shape[-1:] or v.dtype != wanted:
+        fail(name, operand, f"{v.dtype}{list(v.shape)}", f"{wanted}{list(x.shape[-1:])} to match x")

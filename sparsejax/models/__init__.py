@@ -1,0 +1,29 @@
+"""A small zoo of dense NNX models (channels last), and a loader for published PyTorch checkpoints."""
+
+from sparsejax.models._convnet import ConvNet
+from sparsejax.models._mlp import MLP
+from sparsejax.models._mobilenet import MobileNetV1, SeparableConv, mobilenet_v1
+from sparsejax.models._registry import MODEL_NAMES, build
+from sparsejax.models._resnet import BasicBlock, Bottleneck, ResNet, resnet18, resnet50
+from sparsejax.models._torch_load import LoadReport, load_torch_state_dict
+from sparsejax.models._wide_resnet import WideBlock, WideResNet, wide_resnet
+
+__all__ = [
+    "MLP",
+    "MODEL_NAMES",
+    "BasicBlock",
+    "Bottleneck",
+    "ConvNet",
+    "LoadReport",
+    "MobileNetV1",
+    "ResNet",
+    "SeparableConv",
+    "WideBlock",
+    "WideResNet",
+    "build",
+    "load_torch_state_dict",
+    "mobilenet_v1",
+    "resnet18",
+    "resnet50",
+    "wide_resnet",
+]

@@ -1,0 +1,133 @@
+"""Read a PyTorch or safetensors checkpoint into NumPy arrays; nothing but tensors is ever unpickled."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from sparsejax._checks import fail, message
+
+_FUNCTION = "load_torch_state_dict"
+_STATE_KEYS = ("model_state_dict", "state_dict")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a checkpoint by their original names, and what was stored beside them."""
+
+    tensors: dict[str, np.ndarray]
+    epoch: int | None
+    config: dict[str, Any]
+
+
+def read_checkpoint(source: str | os.PathLike[str] | Mapping[str, Any]) -> Checkpoint:
+    """Read a file, or take a dict as ``torch.load`` returns it, with or without the training envelope.
+
+    Args:
+      source: path (``.safetensors`` is read without torch, everything else by torch), or a dict of torch
+        tensors or NumPy arrays, bare or under "model_state_dict" or "state_dict" with "epoch" and
+        "model_config" beside it.
+
+    Returns:
+      The `Checkpoint`; floating tensors of torch come as float64, which holds every narrower type exactly.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ImportError: the reader for this file type is not installed.
+      ValueError: not a checkpoint, or one that holds pickled objects other than tensors.
+
+    >>> read_checkpoint({"epoch": 3, "model_state_dict": {"fc.bias": np.zeros(2)}}).epoch
+    3
+    """
+    if isinstance(source, Mapping):
+        content: Any = source
+    else:
+        path = Path(source)
+        if not path.is_file():
+            fail(_FUNCTION, "path", f"value {str(path)!r}", "an existing file", error=FileNotFoundError)
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if not isinstance(content, Mapping):
+        fail(_FUNCTION, "checkpoint", f"type {type(content).__name__}", "a dict of tensors")
+    return _unwrap(content)
+
+
+def _unwrap(content: Mapping[str, Any]) -> Checkpoint:
+    for key in _STATE_KEYS:
+        if key in content:
+            state, epoch, config = content[key], content.get("epoch"), content.get("model_config")
+            break
+    else:
+        state, epoch, config = content, None, None
+    if not isinstance(state, Mapping):
+        fail(_FUNCTION, "checkpoint", f"a state of type {type(state).__name__}", "a dict of tensors")
+    if config is not None and not isinstance(config, Mapping):
+        fail(_FUNCTION, "checkpoint", f"a model_config of type {type(config).__name__}", "a dict")
+    if epoch is not None and not isinstance(epoch, int):
+        fail(_FUNCTION, "checkpoint", f"an epoch of type {type(epoch).__name__}", "an integer")
+    tensors = {str(name): _to_numpy(str(name), value) for name, value in state.items()}
+    return Checkpoint(tensors, epoch, dict(config or {}))
+
+
+def _to_numpy(name: str, value: Any) -> np.ndarray:
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        # NumPy knows no torch.bfloat16; float64 holds every torch float exactly.
+        value = (value.double() if value.is_floating_point() else value).numpy()
+    if not isinstance(value, np.ndarray):
+        fail(_FUNCTION, f"entry {name!r}", f"type {type(value).__name__}", "a tensor")
+    # jnp.issubdtype, unlike NumPy's, counts bfloat16 among the floats.
+    if not any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+        fail(_FUNCTION, f"entry {name!r}", f"dtype {value.dtype}", "a real dtype")
+    return value
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+    except ImportError as error:
+        raise _not_installed(path, "safetensors") from error
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            message(_FUNCTION, f"file {str(path)!r}", f"malformed content ({error})", "safetensors")
+        ) from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise _not_installed(path, "torch") from error
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        text = message(
+            _FUNCTION,
+            f"file {str(path)!r}",
+            f"content that cannot be loaded safely ({reason})",
+            "a torch file of tensors, numbers and strings",
+            "Objects of other types are never unpickled; save model.state_dict() alone.",
+        )
+        raise ValueError(text) from error
+
+
+def _not_installed(path: Path, package: str) -> ImportError:
+    return ImportError(
+        message(
+            _FUNCTION,
+            "the environment",
+            f"no {package}",
+            f"{package} to read {path.suffix or 'this'} files",
+            "Install it: pip install 'sparsejax[all]'.",
+        )
+    )

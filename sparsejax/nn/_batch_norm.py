@@ -1,0 +1,109 @@
+"""Batch norm whose statistics are channel sums, so that activations stay in the batch-minor layout."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sparsejax._checks import fail
+from sparsejax.kernels import channel_dot, channel_scale, channel_shift, channel_sum, is_supported
+
+
+class BatchNorm(nnx.BatchNorm):
+    """``flax.nnx.BatchNorm`` with the same variables, options and results, for use between sparse layers.
+
+    y = (x - mean) / sqrt(var + epsilon) * scale + bias, mean and var over every axis but the features
+
+    ``jnp.mean`` makes XLA's CPU compiler copy activations to row-major order and compute all that is near in it; this
+    module takes its sums from ``sparsejax.kernels`` instead, forward and backward. Inputs that those do not serve (a
+    feature axis that is not the last, float16, complex) take Flax's own path.
+
+    Args:
+      num_features, use_running_average, axis, momentum, epsilon, dtype, param_dtype, use_bias, use_scale, bias_init,
+        scale_init, axis_name, axis_index_groups, use_fast_variance, promote_dtype, rngs: as ``flax.nnx.BatchNorm``.
+
+    Source: Ioffe and Szegedy 2015; variables and defaults of Flax.
+
+    >>> layer = BatchNorm(2, use_running_average=False, rngs=nnx.Rngs(0))
+    >>> layer(jnp.array([[1.0, 2.0], [3.0, 6.0]])).round(3).tolist()
+    [[-1.0, -1.0], [1.0, 1.0]]
+    """
+
+    def __call__(
+        self, x: jax.Array, use_running_average: bool | None = None, *, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """Normalise ``x[batch, ..., features]``; updates the running statistics unless they are used.
+
+        Args:
+          x: float[batch, ..., features].
+          use_running_average: overrides the constructor's option.
+          mask: bool, broadcastable to ``x``: the positions that count in the statistics.
+
+        Returns:
+          Array of the shape of ``x``, in ``dtype`` if given.
+        """
+        last = self.axis in (-1, x.ndim - 1)
+        promoted, *_ = self.promote_dtype((x, self.mean[...], self.var[...]), dtype=self.dtype)
+        if not last or x.ndim < 2 or not is_supported(promoted.dtype):
+            return super().__call__(x, use_running_average, mask=mask)
+        use_running = self.use_running_average if use_running_average is None else use_running_average
+        if use_running is None:
+            fail("BatchNorm", "use_running_average", "no value", "True or False, in the constructor or the call")
+        scale = None if self.scale is None else self.scale[...]
+        bias = None if self.bias is None else self.bias[...]
+        x, mean, var, scale, bias = self.promote_dtype(
+            (x, self.mean[...], self.var[...], scale, bias), dtype=self.dtype
+        )
+        if not use_running:
+            mean, var = self._statistics(x, mask)
+            for running, batch in ((self.mean, mean), (self.var, var)):
+                running[...] = jax.lax.stop_gradient(
+                    self.momentum * running[...] + (1 - self.momentum) * batch
+                )
+        return self._normalize(x, mean, var, scale, bias)
+
+    def _statistics(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """Mean and variance per feature, at least float32, averaged over ``axis_name`` if given."""
+        if mask is None:
+            count = math.prod(x.shape[:-1])
+        else:
+            weight = jnp.broadcast_to(mask, x.shape).astype(x.dtype)
+            count = channel_sum(weight)
+            x = x * weight
+
+        def average(*sums: jax.Array) -> list[jax.Array]:
+            means = jnp.stack(sums) / count
+            if self.axis_name is not None:
+                means = jax.lax.pmean(means, self.axis_name, axis_index_groups=self.axis_index_groups)
+            return list(means)
+
+        if self.use_fast_variance:
+            mean, square = average(channel_sum(x), channel_dot(x, x))
+            return mean, jnp.maximum(0.0, square - mean * mean)
+        (mean,) = average(channel_sum(x))
+        centred = channel_shift(x.astype(mean.dtype), -mean)
+        if mask is not None:
+            centred = centred * weight.astype(mean.dtype)
+        (var,) = average(channel_dot(centred, centred))
+        return mean, var
+
+    def _normalize(
+        self,
+        x: jax.Array,
+        mean: jax.Array,
+        var: jax.Array,
+        scale: jax.Array | None,
+        bias: jax.Array | None,
+    ) -> jax.Array:
+        wide = jnp.promote_types(jnp.result_type(x, mean), jnp.float32)
+        factor = jax.lax.rsqrt(var + self.epsilon).astype(wide)
+        if scale is not None:
+            factor = factor * scale
+        y = channel_scale(channel_shift(x.astype(wide), -mean.astype(wide)), factor)
+        if bias is not None:
+            y = channel_shift(y, bias.astype(wide))
+        out_dtype = self.dtype or jnp.result_type(x, *(v for v in (scale, bias) if v is not None))
+        return y.astype(out_dtype)

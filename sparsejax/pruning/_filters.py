@@ -1,0 +1,166 @@
+"""Filters: which leaves of a parameter tree may be pruned."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sparsejax._checks import fail
+from sparsejax.pruning._tree import PyTree, leaf_names, only
+
+Predicate = Callable[[str, Any], bool]
+
+_KERNEL_NAMES = ("kernel", "weight")
+
+
+@dataclass(frozen=True, repr=False)
+class Filter:
+    """A predicate on ``(path, leaf)`` that combines with ``&``, ``|`` and ``~``.
+
+    ``path`` is the ``/``-joined path of the leaf, ``leaf`` the array. Any function of these two arguments may
+    stand on the right of an operator, or be used as ``where`` by itself.
+
+    >>> kernels() & ~path("head/*")
+    (kernels() & ~path('head/*'))
+    """
+
+    test: Predicate
+    name: str
+    globs: tuple[str, ...] = ()
+
+    def __call__(self, path: str, leaf: Any) -> bool:
+        """Tell whether the leaf at ``path`` is selected."""
+        return bool(self.test(path, leaf))
+
+    def __and__(self, other: Predicate) -> Filter:
+        """Select what both select."""
+        right = _as_filter(other)
+        return Filter(
+            lambda path, leaf: self(path, leaf) and right(path, leaf),
+            f"({self.name} & {right.name})",
+            self.globs + right.globs,
+        )
+
+    def __or__(self, other: Predicate) -> Filter:
+        """Select what either selects."""
+        right = _as_filter(other)
+        return Filter(
+            lambda path, leaf: self(path, leaf) or right(path, leaf),
+            f"({self.name} | {right.name})",
+            self.globs + right.globs,
+        )
+
+    def __invert__(self) -> Filter:
+        """Select what this filter does not."""
+        return Filter(lambda path, leaf: not self(path, leaf), f"~{self.name}", self.globs)
+
+    def __repr__(self) -> str:
+        """Return the expression that built the filter."""
+        return self.name
+
+
+def _as_filter(predicate: Predicate) -> Filter:
+    if isinstance(predicate, Filter):
+        return predicate
+    if not callable(predicate):
+        fail(
+            "Filter",
+            "the right operand",
+            f"type {type(predicate).__name__}",
+            "a filter or a function of (path, leaf)",
+            "A glob is written path('...').",
+            TypeError,
+        )
+    return Filter(predicate, getattr(predicate, "__name__", repr(predicate)))
+
+
+def kernels() -> Filter:
+    """Select the weights of dense and convolution layers.
+
+    selected = leaf is floating, ndim >= 2, and its last name is ``kernel`` or ``weight``
+
+    Biases, normalisation scales, running statistics and embeddings stay out.
+
+    Returns:
+      Filter.
+
+    Source: what the literature prunes (Peste et al. 2021, "AC/DC", appendix; Evci et al. 2020, "RigL").
+
+    >>> kernels()("dense/kernel", jnp.ones((2, 3))), kernels()("dense/bias", jnp.ones(3))
+    (True, False)
+    """
+
+    def is_kernel(path: str, leaf: Any) -> bool:
+        named = path.rsplit("/", 1)[-1] in _KERNEL_NAMES
+        return named and jnp.ndim(leaf) >= 2 and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+
+    return Filter(is_kernel, "kernels()")
+
+
+# The default of every `where` argument.
+KERNELS = kernels()
+
+
+def path(glob: str) -> Filter:
+    """Select leaves by a glob on the ``/``-joined path.
+
+    Args:
+      glob: shell pattern on the whole path; ``*`` also matches ``/``, case counts. A glob that matches no
+        leaf of the tree it is used on is an error there, even under ``~``: it is nearly always misspelt.
+
+    Returns:
+      Filter.
+
+    Raises:
+      TypeError: ``glob`` is no string.
+
+    Source: ``fnmatch`` of the standard library.
+
+    >>> path("head/*")("head/kernel", None), path("head/*")("stem/head/kernel", None)
+    (True, False)
+    """
+    if not isinstance(glob, str):
+        fail("path", "glob", f"type {type(glob).__name__}", "a string such as 'head/*'", error=TypeError)
+    return Filter(lambda name, _: fnmatch.fnmatchcase(name, glob), f"path({glob!r})", (glob,))
+
+
+def selected(function: str, where: Predicate, params: PyTree) -> list[bool]:
+    """Return, for each leaf of ``params``, whether ``where`` selects it.
+
+    Args:
+      function: public function named in errors.
+      where: filter or function of (path, leaf).
+      params: parameters.
+
+    Raises:
+      ValueError: nothing is selected, a glob matches nothing, a selected leaf is not floating, or more
+        weights are selected than 32-bit counts can hold.
+
+    >>> selected("pruned", kernels(), {"bias": jnp.ones(2), "kernel": jnp.ones((2, 2))})
+    [False, True]
+    """
+    leaves, names = jax.tree.leaves(params), leaf_names(params)
+    for glob in getattr(where, "globs", ()):
+        if not any(fnmatch.fnmatchcase(name, glob) for name in names):
+            fail(
+                function,
+                f"where, in path({glob!r}),",
+                "no matching leaf",
+                f"a glob that matches one of {names}",
+                "The glob must match the whole path; '*' also matches '/'.",
+            )
+    chosen = [bool(where(name, leaf)) for name, leaf in zip(names, leaves, strict=True)]
+    if not any(chosen):
+        fail(function, f"where={where}", "no matching leaf", f"at least one of {names}")
+    for name, leaf, is_chosen in zip(names, leaves, chosen, strict=True):
+        if is_chosen and not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            fail(function, f"leaf {name!r}", f"dtype {jnp.result_type(leaf)}", "a floating dtype")
+    size = sum(jnp.size(leaf) for leaf in only(chosen, leaves))
+    if size >= 2**31:
+        fail(function, f"where={where}", f"{size} weights", "fewer than 2**31, counts are int32")
+    return chosen

@@ -1,0 +1,128 @@
+"""The state of the wrapper, and what can be read from it wherever it sits in an optimizer state."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparsejax._checks import fail
+from sparsejax.pruning._tree import PyTree, is_masked_node
+
+
+class Change(NamedTuple):
+    """The latest change of the mask: its step, and how many weights it dropped and grew; int32 scalars."""
+
+    step: jax.Array
+    dropped: jax.Array
+    grown: jax.Array
+
+
+class PrunedState(NamedTuple):
+    """State of ``pruned``; a pytree of arrays.
+
+    Attributes:
+      step: optimizer steps done, int32 scalar.
+      mask: bool array per prunable leaf, True keeps the weight; ``optax.MaskedNode()`` for other leaves.
+      nnz: number of weights kept per prunable leaf, int32 scalars; ``optax.MaskedNode()`` for other leaves.
+      inner: state of the wrapped optimizer.
+      aux: state of the method.
+      change: the latest change of the mask, zeros before the first.
+    """
+
+    step: jax.Array
+    mask: PyTree
+    nnz: PyTree
+    inner: Any
+    aux: Any
+    change: Change
+
+
+def _states(function: str, opt_state: PyTree) -> list[PrunedState]:
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, PrunedState))
+    found = [node for node in nodes if isinstance(node, PrunedState)]
+    if not found:
+        fail(function, "opt_state", "no state of pruned(...)", "the state of an optimizer that contains one")
+    return found
+
+
+def get_mask(opt_state: PyTree) -> PyTree:
+    """Find the mask in an optimizer state, also inside ``chain``, ``MultiSteps``, ``partition``, ....
+
+    Args:
+      opt_state: optimizer state that contains one state of ``pruned``, or several on different leaves.
+
+    Returns:
+      Tree of the structure of the parameters: bool arrays, True keeps the weight, and ``optax.MaskedNode()``
+      for leaves that are not pruned.
+
+    Raises:
+      ValueError: there is no such state, or two have a mask for the same leaf.
+
+    Source: the mask lives in the optimizer state, checkpointed and sharded with it.
+
+    >>> from sparsejax.pruning import one_shot, pruned
+    >>> tx = optax.chain(optax.clip(1.0), pruned(optax.sgd(0.1), one_shot(0.5)))
+    >>> get_mask(tx.init({"kernel": jnp.array([[1.0, -2.0]])}))
+    {'kernel': Array([[False,  True]], dtype=bool)}
+    """
+    flat = [jax.tree.flatten(s.mask, is_leaf=is_masked_node) for s in _states("get_mask", opt_state)]
+    treedef = flat[0][1]
+    if any(other != treedef for _, other in flat):
+        fail("get_mask", "opt_state", "masks of several tree structures", "masks for one tree of parameters")
+    merged = []
+    for nodes in zip(*(leaves for leaves, _ in flat), strict=True):
+        masks = [node for node in nodes if not is_masked_node(node)]
+        if len(masks) > 1:
+            fail("get_mask", "opt_state", "two masks for one leaf", "one; pruned(...) must not be nested")
+        merged.append(masks[0] if masks else optax.MaskedNode())
+    return jax.tree.unflatten(treedef, merged)
+
+
+def metrics(opt_state: PyTree) -> dict[str, jax.Array]:
+    """Return what a training loop wants to log about the mask; works under ``jit``.
+
+    sparsity = 1 - nnz / n;  churn = dropped / (kept before the change), the lost share of the support
+
+    Args:
+      opt_state: optimizer state that contains a state of ``pruned``; several are added up.
+
+    Returns:
+      Scalars: ``sparsity`` (fraction of prunable weights, float32), ``nnz`` (weights kept, int32), and of the
+      latest change of the mask ``dropped``, ``grown`` (weights, int32) and ``churn`` (fraction, float32; 0
+      is a support that did not move).
+
+    Raises:
+      ValueError: there is no such state.
+
+    Source: churn is the mask difference of Peste et al. 2021, "AC/DC", as lost share.
+
+    >>> from sparsejax.pruning import one_shot, pruned
+    >>> state = pruned(optax.sgd(0.1), one_shot(0.75)).init({"kernel": jnp.ones((2, 2))})
+    >>> {name: value.item() for name, value in metrics(state).items()}
+    {'sparsity': 0.75, 'nnz': 1, 'dropped': 0, 'grown': 0, 'churn': 0.0}
+    """
+    states = _states("metrics", opt_state)
+    size = sum(mask.size for state in states for mask in jax.tree.leaves(state.mask))
+    nnz = total([state.nnz for state in states])
+    dropped = total([state.change.dropped for state in states])
+    grown = total([state.change.grown for state in states])
+    before = jnp.maximum(nnz + dropped - grown, 1)
+    return {
+        "sparsity": (size - nnz).astype(jnp.float32) / size,
+        "nnz": nnz,
+        "dropped": dropped,
+        "grown": grown,
+        "churn": dropped.astype(jnp.float32) / before.astype(jnp.float32),
+    }
+
+
+def total(counts: PyTree) -> jax.Array:
+    """Add up a tree of int32 scalars.
+
+    >>> int(total({"a": jnp.int32(1), "b": optax.MaskedNode(), "c": jnp.int32(2)}))
+    3
+    """
+    return jnp.sum(jnp.stack(jax.tree.leaves(counts)), dtype=jnp.int32)
