@@ -131,7 +131,7 @@ def _eager(primitive: Any, params: tuple[tuple[str, Any], ...]) -> Rule:
 
 def loop_over_mapped(call: Rule, args: Sequence[Any], dims: Sequence[Any], params: dict[str, Any]) -> Any:
     """``call`` for each element of the mapped operands, results stacked on axis 0."""
-    mapped = [d is not batching.not_mapped for d in dims]
+    mapped = [d is not None for d in dims]
     moved = [jnp.moveaxis(a, d, 0) for a, d, m in zip(args, dims, mapped, strict=True) if m]
 
     def one(slices: list[Any]) -> Any:
@@ -143,4 +143,4 @@ def loop_over_mapped(call: Rule, args: Sequence[Any], dims: Sequence[Any], param
 
 def only_mapped(dims: Sequence[Any], position: int) -> bool:
     """Whether the operand at ``position`` is the only mapped one."""
-    return all((d is not batching.not_mapped) == (i == position) for i, d in enumerate(dims))
+    return all((d is not None) == (i == position) for i, d in enumerate(dims))

@@ -60,9 +60,8 @@ class BatchNorm(nnx.BatchNorm):
         if not use_running:
             mean, var = self._statistics(x, mask)
             for running, batch in ((self.mean, mean), (self.var, var)):
-                running[...] = jax.lax.stop_gradient(
-                    self.momentum * running[...] + (1 - self.momentum) * batch
-                )
+                average = self.momentum * running[...] + (1 - self.momentum) * batch
+                running[...] = jax.lax.stop_gradient(average).astype(running[...].dtype)
         return self._normalize(x, mean, var, scale, bias)
 
     def _statistics(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:

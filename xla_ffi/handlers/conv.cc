@@ -1,7 +1,6 @@
 // Handlers of the convolution products: check, plan, run the jobs of conv_jobs.h.
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <memory>
 
 #include "../runtime/parallel.h"
@@ -25,12 +24,9 @@ ConvTiling MakeTiling(const ConvAxis& y, const ConvAxis& x, int64_t channels, in
   return ConvTiling(y, x, channels, batch, Element<S>::Kernels().lanes, sizeof(Sum<S>));
 }
 
-// Packed offsets are int32.
-bool Fits(const ConvTiling& t) { return t.packed_elements() <= std::numeric_limits<int32_t>::max(); }
-
 ffi::Future TooLarge(const char* name) {
   return Failed(ffi::Error::InvalidArgument(
-      std::string(name) + ": geometry has a tile of 2**31 or more elements; expected fewer channels or taps."));
+      std::string(name) + ": geometry has a smallest tile of more than 2**29 elements; expected fewer channels or taps."));
 }
 
 // Multiply-adds, roughly: every entry meets every output pixel once.
@@ -57,14 +53,15 @@ ffi::Future ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x
   return Guarded([&] { return DispatchElement(x.element_type(), [&](auto element) {
     using S = decltype(element);
     const int64_t batch = x.dimensions()[0];
+    if (batch * g.out_pixels() == 0) return Done();
     auto work = std::make_shared<ConvWork>(ConvWork{
         MakeTiling<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), g.in_features, batch), {}, g.out_features, 1});
-    if (!Fits(work->tiling)) return TooLarge(kName);
+    if (!work->tiling.fits()) return TooLarge(kName);
     const int64_t nnz = indptr.typed_data()[g.out_features];
     const ConvPattern p{indptr.typed_data(), indices.typed_data(), nullptr, g.in_features, g.out_features, g.groups};
     work->programs = Programs(work->tiling, p, ForwardProgram);
     work->row_parts = RowParts(work->tiling, work->tiling.tiles(), nnz, work->rows);
-    const int64_t chunks = batch == 0 ? 0 : work->tiling.tiles() * work->row_parts;
+    const int64_t chunks = work->tiling.tiles() * work->row_parts;
     ConvJob<S> job{std::move(work), Values<S>(reinterpret_cast<const S*>(data.untyped_data()), Elements(data)),
                    reinterpret_cast<const S*>(x.untyped_data()), reinterpret_cast<S*>(y->untyped_data())};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));
@@ -96,16 +93,17 @@ ffi::Future ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::An
   return Guarded([&] { return DispatchElement(y.element_type(), [&](auto element) {
     using S = decltype(element);
     const int64_t batch = y.dimensions()[0];
+    if (batch * g.in_pixels() == 0) return Done();
     auto work = std::make_shared<ConvWork>(ConvWork{
         MakeTiling<S>(ConvAxis::Transposed(g.y), ConvAxis::Transposed(g.x), g.out_features, batch),
         {}, g.in_features, 1});
-    if (!Fits(work->tiling)) return TooLarge(kName);
+    if (!work->tiling.fits()) return TooLarge(kName);
     const int64_t nnz = indptr_t.typed_data()[g.columns()];
     const ConvPattern p{indptr_t.typed_data(), indices_t.typed_data(), perm_t.typed_data(), g.in_features,
                         g.out_features, g.groups};
     work->programs = Programs(work->tiling, p, TransposedProgram);
     work->row_parts = RowParts(work->tiling, work->tiling.tiles(), nnz, work->rows);
-    const int64_t chunks = batch == 0 ? 0 : work->tiling.tiles() * work->row_parts;
+    const int64_t chunks = work->tiling.tiles() * work->row_parts;
     ConvJob<S> job{std::move(work), Values<S>(reinterpret_cast<const S*>(data.untyped_data()), Elements(data)),
                    reinterpret_cast<const S*>(y.untyped_data()), reinterpret_cast<S*>(x->untyped_data())};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch) + g.in_pixels() * batch);
@@ -133,18 +131,23 @@ ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyB
   return Guarded([&] { return DispatchElement(x.element_type(), [&](auto element) {
     using S = decltype(element);
     const int64_t batch = x.dimensions()[0];
+    const int64_t nse = Elements(indices), nnz = indptr.typed_data()[g.out_features];
+    S* dw = reinterpret_cast<S*>(out->untyped_data());
+    if (batch * g.out_pixels() == 0) {
+      std::fill(dw, dw + nse, S{});
+      return Done();
+    }
     auto work = std::make_shared<ConvWork>(ConvWork{
         MakeTiling<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), g.in_features, batch), {}, g.out_features, 1});
-    if (!Fits(work->tiling)) return TooLarge(kName);
-    const int64_t nse = Elements(indices), nnz = indptr.typed_data()[g.out_features];
+    if (!work->tiling.fits()) return TooLarge(kName);
     const ConvPattern p{indptr.typed_data(), indices.typed_data(), nullptr, g.in_features, g.out_features, g.groups};
     work->programs = Programs(work->tiling, p, ForwardProgram);
     const int64_t slots = GradientSlots(work->tiling.tiles(), nse, sizeof(Sum<S>));
     work->row_parts = RowParts(work->tiling, slots, nnz, work->rows);
-    const int64_t chunks = batch == 0 || g.out_pixels() == 0 ? 0 : slots * work->row_parts;
+    const int64_t chunks = slots * work->row_parts;
     ConvWeightGradJob<S> job{std::move(work), reinterpret_cast<const S*>(x.untyped_data()),
                              reinterpret_cast<const S*>(y.untyped_data()), slots,
-                             Slots<S>(reinterpret_cast<S*>(out->untyped_data()), nse, nnz, slots)};
+                             Slots<S>(dw, nse, nnz, slots)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));
   }); });
 }

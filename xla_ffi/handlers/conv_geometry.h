@@ -42,7 +42,19 @@ struct ConvGeometry {
       check.Fail("geometry's groups", "value " + std::to_string(g.groups), "a divisor of both numbers of features");
     if (check.ok() && g.y.window * g.x.window > kMost / std::max<int64_t>(1, g.in_features / g.groups))
       check.Fail("geometry's window", "too many positions", "less than 2**31");
+    if (check.ok()) CheckTaps(g, check);
     return g;
+  }
+
+  // Planning is proportional to taps times output phases (see ConvAxis); no buffer bounds the window.
+  static void CheckTaps(const ConvGeometry& g, Checker& check) {
+    constexpr int64_t kMostTaps = int64_t{1} << 24;
+    int64_t taps = 1;
+    for (const AxisSpec& s : {g.y, g.x}) {
+      const int64_t phases = std::max({std::min(s.input_dilation, s.out), std::min(s.stride, s.in), int64_t{1}});
+      taps = SaturatingMul(taps, SaturatingMul(s.window, phases));
+    }
+    if (taps > kMostTaps) check.Fail("geometry", std::to_string(taps) + " taps times phases", "at most 2**24");
   }
 
   // `buffer` is (batch, *spatial, features) with the spatial axes of `sizes`, leading ones of 1 left out.

@@ -72,6 +72,7 @@ class ConvAxis {
   // gaps between taps (large kernel dilation) are not packed.
   class Lines {
    public:
+    Lines() = default;
     Lines(const ConvAxis& axis, int64_t n) : shifts_(axis.shifts_) {
       for (size_t i = 0; i < shifts_.size(); ++i) {
         start_.push_back(static_cast<int64_t>(line_.size()));

@@ -24,7 +24,7 @@ struct ConvTiling {
   int64_t batch_blocks;
   int64_t rows, row_blocks, columns, column_blocks;  // outputs of one phase per tile, and tiles
   ConvAxis::Lines y_lines, x_lines;
-  int64_t row_stride, plane_stride, channel_stride;  // elements of the packed tile
+  int64_t row_stride = 0, plane_stride = 0, channel_stride = 0;  // elements of the packed tile
 
   ConvTiling(ConvAxis y_axis, ConvAxis x_axis, int64_t channels_, int64_t batch_, int64_t vector_, int64_t element_bytes)
       : y(std::move(y_axis)),
@@ -33,11 +33,10 @@ struct ConvTiling {
         batch(batch_),
         lanes(LanesPerPixel(batch_, vector_)),
         vector(vector_),
-        batch_blocks(CeilDiv(batch_, lanes)),
-        y_lines(y, 1),
-        x_lines(x, 1) {
+        batch_blocks(CeilDiv(batch_, lanes)) {
     ChooseColumns(kTileBytes / element_bytes);
     ChooseRows(kTileBytes / element_bytes);
+    if (!fits()) return;
     y_lines = ConvAxis::Lines(y, rows);
     x_lines = ConvAxis::Lines(x, columns);
     row_stride = RowStride(x_lines.count());
@@ -47,6 +46,10 @@ struct ConvTiling {
 
   int64_t tiles() const { return batch_blocks * row_blocks * column_blocks; }
   int64_t packed_elements() const { return channels * channel_stride; }
+
+  // Whether a packed tile is of a size that int32 offsets and memory can hold; if not, nothing else may be used.
+  bool fits() const { return Elements(rows, columns) <= kMostElements; }
+  static constexpr int64_t kMostElements = int64_t{1} << 29;
 
   // Offset in the packed tile, within a channel, of the source of the tile's first output of a phase.
   int64_t TapOffset(const Tap& ty, const Tap& tx) const {
@@ -70,31 +73,40 @@ struct ConvTiling {
   }
 
   // A row of pixels ends with room for the last vector to read past it.
-  int64_t RowStride(int64_t lines) const { return CeilDiv(lines * lanes, vector) * vector + (lanes % vector ? vector : 0); }
+  int64_t RowStride(int64_t lines) const {
+    return CeilDiv(SaturatingMul(lines, lanes), vector) * vector + (lanes % vector ? vector : 0);
+  }
 
+  // Packed elements of a tile of so many rows and columns; saturates, because attributes may be absurd.
   int64_t Elements(int64_t n_rows, int64_t n_columns) const {
-    return channels * y.planes() * x.planes() * y.LineCount(n_rows) *
-           RowStride(x.LineCount(n_columns));
+    const int64_t lines = SaturatingMul(SaturatingMul(y.planes(), x.planes()), y.LineCount(n_rows));
+    return SaturatingMul(SaturatingMul(channels, lines), RowStride(x.LineCount(n_columns)));
+  }
+
+  // The largest n in [least, all] for which `fits(n)`, or least.
+  template <typename Fits>
+  static int64_t Largest(int64_t least, int64_t all, const Fits& fits) {
+    while (least < all) {
+      const int64_t middle = least + (all - least + 1) / 2;
+      fits(middle) ? least = middle : all = middle - 1;
+    }
+    return least;
   }
 
   // Whole rows if one fits, otherwise the widest equal parts that fit, down to about eight vectors.
   void ChooseColumns(int64_t most) {
     const int64_t all = std::max<int64_t>(1, x.Count(0));
     const int64_t least = std::min(all, CeilDiv(8 * vector, lanes));
-    column_blocks = 1;
-    columns = all;
-    while (columns > least && Elements(1, columns) > most) columns = CeilDiv(all, ++column_blocks);
-    columns = std::max(columns, least);
+    columns = Largest(least, all, [&](int64_t n) { return Elements(1, n) <= most; });
+    columns = CeilDiv(all, CeilDiv(all, columns));
     column_blocks = CeilDiv(all, columns);
   }
 
   // As many rows as fit, in equal parts.
   void ChooseRows(int64_t most) {
     const int64_t all = std::max<int64_t>(1, y.Count(0));
-    rows = 1;
-    while (rows < all && Elements(rows + 1, columns) <= most) ++rows;
-    row_blocks = CeilDiv(all, rows);
-    rows = CeilDiv(all, row_blocks);
+    rows = Largest(1, all, [&](int64_t n) { return Elements(n, columns) <= most; });
+    rows = CeilDiv(all, CeilDiv(all, rows));
     row_blocks = CeilDiv(all, rows);
   }
 };

@@ -9,6 +9,13 @@ namespace sparsejax {
 
 constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Product of non-negative numbers that stops at a bound instead of wrapping round.
+inline int64_t SaturatingMul(int64_t a, int64_t b) {
+  constexpr int64_t kMost = int64_t{1} << 60;
+  int64_t product;
+  return __builtin_mul_overflow(a, b, &product) ? kMost : std::min(product, kMost);
+}
+
 // Bytes of packed input that one task works on: half of a 1 MiB second-level cache leaves room for the outputs, the
 // pattern and the values.
 constexpr int64_t kTileBytes = 512 * 1024;

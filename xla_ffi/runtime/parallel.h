@@ -91,6 +91,14 @@ inline ffi::Future Failed(ffi::Error error) {
   return future;
 }
 
+// A future that is already complete.
+inline ffi::Future Done() {
+  ffi::Promise promise;
+  ffi::Future future(promise);
+  promise.SetAvailable();
+  return future;
+}
+
 // Runs the body of a handler; a failed allocation becomes an error instead of leaving the handler.
 template <typename F>
 ffi::Future Guarded(const F& body) noexcept {

@@ -1,0 +1,232 @@
+"""``SparseConv``: ``flax.nnx.Conv`` with a kernel stored at the entries of a pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from flax.nnx.nn import dtypes
+
+from sparsejax._checks import fail
+from sparsejax.kernels import add_bias, conv
+from sparsejax.kernels._conv_shapes import per_axis, resolve_padding
+from sparsejax.nn._layer import (
+    SparseLayer,
+    binary_mask,
+    check_dense_layer,
+    check_exact_type,
+    check_pattern,
+    default_bias_init,
+    default_kernel_init,
+    stored_entries,
+)
+from sparsejax.pattern import SparsityPattern
+
+_NO_METADATA: Mapping[str, Any] = MappingProxyType({})
+
+
+class SparseConv(SparseLayer):
+    """Convolution with a sparse kernel, over one or two spatial axes.
+
+    Same arguments, initial numbers and results as ``flax.nnx.Conv`` with the kernel masked by the pattern. The
+    parameter ``kernel`` holds the stored entries only, and gradients and optimizer state have that size too.
+
+    Args:
+      in_features: size of the last axis of the input.
+      out_features: size of the last axis of the output.
+      kernel_size: one or two integers; a bare integer is one axis, as in Flax.
+      strides: integer, or one per axis.
+      pattern: SparsityPattern of shape (*kernel_size, in_features // feature_group_count, out_features).
+      padding: "SAME", "VALID", "CIRCULAR", "CAUSAL" (one axis), an integer, or per axis an integer or a (low, high)
+        pair.
+      input_dilation, kernel_dilation: integer, or one per axis.
+      feature_group_count: groups; divides ``in_features`` and ``out_features``.
+      use_bias: whether to add a bias.
+      mask: 0/1 mask of a masked convolution, of the kernel's shape; the pattern must lie within it. Kept for
+        ``to_dense``; the pattern alone decides what is computed.
+      dtype: of the computation; None infers it from input and parameters. float32, float64 or bfloat16.
+      param_dtype: of the parameters.
+      precision: kept for ``to_dense``; the sparse kernels have one precision, that of the dtype.
+      kernel_init: initializer of the dense kernel, of which the stored entries are kept.
+      bias_init: initializer of the bias.
+      promote_dtype: brings (inputs, kernel, bias) to one dtype.
+      rngs: random streams; ``params`` gives the key of the kernel, then that of the bias.
+      kernel_metadata: metadata of the kernel variable; no sharding.
+      bias_metadata: metadata of the bias variable.
+
+    Attributes:
+      kernel: nnx.Param, float[nse].
+      bias: nnx.Param, float[out_features], or None.
+      pattern: the SparsityPattern, value of the variable ``topology``.
+
+    Raises:
+      ValueError: three or more spatial axes, another padding, or sizes that disagree.
+      TypeError: the pattern is not a SparsityPattern.
+
+    Source: Nikdan et al. 2023 (SparseProp), section 3; signature of ``flax.nnx.Conv``.
+
+    >>> pattern = SparsityPattern.from_mask(jnp.zeros((3, 3, 2, 4), bool).at[1, 1].set(True))
+    >>> layer = SparseConv(2, 4, (3, 3), strides=2, pattern=pattern, rngs=nnx.Rngs(0))
+    >>> layer.kernel.shape, layer(jnp.ones((1, 8, 8, 2))).shape
+    ((8,), (1, 4, 4, 4))
+    """
+
+    _shown = (
+        "in_features",
+        "out_features",
+        "kernel_size",
+        "strides",
+        "padding",
+        "feature_group_count",
+        "use_bias",
+    )
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int | Sequence[int],
+        strides: int | Sequence[int] | None = 1,
+        *,
+        pattern: SparsityPattern,
+        padding: Any = "SAME",
+        input_dilation: int | Sequence[int] | None = 1,
+        kernel_dilation: int | Sequence[int] | None = 1,
+        feature_group_count: int = 1,
+        use_bias: bool = True,
+        mask: Any = None,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        precision: Any = None,
+        kernel_init: Any = default_kernel_init,
+        bias_init: Any = default_bias_init,
+        promote_dtype: Any = dtypes.promote_dtype,
+        rngs: nnx.Rngs,
+        kernel_metadata: Mapping[str, Any] = _NO_METADATA,
+        bias_metadata: Mapping[str, Any] = _NO_METADATA,
+    ):
+        self.kernel_size = (kernel_size,) if isinstance(kernel_size, int) else tuple(kernel_size)
+        self.in_features = in_features
+        self.out_features = out_features
+        self.strides = strides
+        self.padding = padding
+        self.input_dilation = input_dilation
+        self.kernel_dilation = kernel_dilation
+        self.feature_group_count = feature_group_count
+        self.use_bias = use_bias
+        self.mask = mask
+        self.dtype = dtype
+        self.param_dtype = param_dtype
+        self.precision = precision
+        self.promote_dtype = promote_dtype
+        check_geometry("SparseConv", self)
+        check_pattern("SparseConv", pattern, self.kernel_shape)
+        if mask is not None:
+            _check_within("SparseConv", pattern, mask)
+        self._create_parameters(
+            pattern, use_bias, param_dtype, kernel_init, bias_init, rngs, kernel_metadata, bias_metadata
+        )
+
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        """Shape of the dense kernel, ``(*kernel_size, in_features // feature_group_count, out_features)``."""
+        return (*self.kernel_size, self.in_features // self.feature_group_count, self.out_features)
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Map ``float[..., *spatial, in_features]`` to ``float[..., *out_spatial, out_features]``."""
+        bias = None if self.bias is None else self.bias[...]
+        inputs, kernel, bias = self.promote_dtype((inputs, self.kernel[...], bias), dtype=self.dtype)
+        y = conv(
+            kernel,
+            self.pattern,
+            inputs,
+            strides=self.strides,
+            padding=self.padding,
+            input_dilation=self.input_dilation,
+            kernel_dilation=self.kernel_dilation,
+            feature_group_count=self.feature_group_count,
+        )
+        return y if bias is None else add_bias(y, bias)
+
+    @classmethod
+    def from_dense(cls, dense: nnx.Conv, mask: Any = None) -> SparseConv:
+        """Convert a dense layer; values, variable types, metadata and options are kept.
+
+        Args:
+          dense: the layer to copy. It is not changed and shares no variable with the result.
+          mask: bool array of the kernel's shape, true stores the weight, be it zero or not. None stores the weights
+            that are not zero. Weights outside it, or outside the layer's own ``mask``, are dropped.
+
+        Raises:
+          ValueError: three spatial axes, "REFLECT" padding, an attribute without a sparse counterpart (a
+            ``conv_general_dilated`` hook, ``preferred_element_type``, sharding, a foreign attribute), a kernel stacked
+            by vmap, an unsupported dtype, or a mask of another shape or dtype.
+          TypeError: not an ``nnx.Conv``, or a subclass.
+
+        >>> dense = nnx.Conv(1, 2, (3,), rngs=nnx.Rngs(0))
+        >>> SparseConv.from_dense(dense, jnp.zeros((3, 1, 2), bool).at[1].set(True)).pattern.nse
+        2
+        """
+        name = "SparseConv.from_dense"
+        check_exact_type(name, dense, nnx.Conv)
+        check_geometry(name, dense)
+        refused = {"conv_general_dilated": jax.lax.conv_general_dilated, "preferred_element_type": None}
+        check_dense_layer(name, dense, nnx.Conv, dense.kernel_shape, refused)
+        keep = stored_entries(name, dense, mask, dense.kernel_shape)
+        sparse = cls(
+            pattern=SparsityPattern.from_mask(keep),
+            kernel_init=nnx.initializers.zeros_init(),
+            rngs=nnx.Rngs(0),
+            **_options(dense),
+        )
+        sparse._take_parameters(dense)
+        return sparse
+
+    def to_dense(self) -> nnx.Conv:
+        """The same layer as ``flax.nnx.Conv``, zeros where nothing is stored; shares no variable.
+
+        >>> pattern = SparsityPattern.from_mask(jnp.ones((1, 1, 2), bool))
+        >>> SparseConv(1, 2, 1, pattern=pattern, rngs=nnx.Rngs(0)).to_dense().kernel.shape
+        (1, 1, 2)
+        """
+        dense = nnx.Conv(kernel_init=nnx.initializers.zeros_init(), rngs=nnx.Rngs(0), **_options(self))
+        self._give_parameters(dense)
+        return dense
+
+
+def check_geometry(function: str, layer: Any) -> None:
+    """Refuse options of a convolution (dense or sparse, NNX or linen) that the sparse kernels do not know."""
+    rank = len(layer.kernel_size)
+    if rank not in (1, 2):
+        hint = "Convolutions over three axes stay dense." if rank == 3 else ""
+        fail(function, "kernel_size", f"{rank} axes", "one or two", hint)
+    strides = per_axis(function, "strides", layer.strides, rank)
+    dilations = [
+        per_axis(function, name, getattr(layer, name), rank) for name in ("input_dilation", "kernel_dilation")
+    ]
+    # Padding is resolved against the input at each call; here only its form is checked.
+    resolve_padding(function, layer.padding, (1,) * rank, layer.kernel_size, strides, *dilations)
+    groups = layer.feature_group_count
+    if groups < 1 or layer.in_features % groups or layer.out_features % groups:
+        sizes = f"{layer.in_features} inputs and {layer.out_features} outputs"
+        fail(function, "feature_group_count", f"value {groups}", f"a positive divisor of the {sizes}")
+
+
+def _check_within(function: str, pattern: SparsityPattern, mask: Any) -> None:
+    outside = int((np.asarray(pattern.mask()) & ~binary_mask(function, mask, pattern.shape)).sum())
+    if outside:
+        fail(function, "pattern", f"{outside} entries outside the mask", "none", "Intersect the two first.")
+
+
+def _options(layer: Any) -> dict[str, Any]:
+    """Constructor options that the dense and the sparse layer have in common."""
+    names = (
+        "in_features out_features kernel_size strides padding input_dilation kernel_dilation feature_group_count "
+        "use_bias mask dtype param_dtype precision promote_dtype"
+    )
+    return {name: getattr(layer, name) for name in names.split()}

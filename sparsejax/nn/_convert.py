@@ -1,0 +1,263 @@
+"""``sparsify`` and ``densify``: a masked dense model to a sparse one and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import optax
+from flax import nnx
+
+from sparsejax._checks import fail
+from sparsejax.nn._batch_norm import BatchNorm
+from sparsejax.nn._conv import SparseConv
+from sparsejax.nn._graph import modules_of, replace_modules, tied_modules
+from sparsejax.nn._layer import SparseLayer, stored_entries
+from sparsejax.nn._linear import SparseLinear
+from sparsejax.nn._policy import RULE_SPARSITY, check_policy, record_inputs, time_layers
+from sparsejax.nn._report import LayerReport, SparsifyReport
+
+M = TypeVar("M")
+
+_SPARSE: dict[type, type[SparseLinear] | type[SparseConv]] = {nnx.Linear: SparseLinear, nnx.Conv: SparseConv}
+_DENSE = tuple(_SPARSE)
+
+
+def sparsify(
+    model: M,
+    masks: Any = None,
+    *,
+    min_sparsity: float = 0.8,
+    policy: str = "measured",
+    sample_input: Any = None,
+    skip: Collection[str] = (),
+) -> tuple[M, SparsifyReport]:
+    """Replace the layers of a dense model that pay as sparse ones.
+
+    Every ``nnx.Linear`` and ``nnx.Conv`` whose sparsity is at least ``min_sparsity`` is a candidate, wherever it sits:
+    in modules of any class, lists, dicts, shared between places (it stays shared). Where at least one layer becomes
+    sparse, each ``nnx.BatchNorm`` becomes a ``sparsejax.nn.BatchNorm`` with the same variables, so that activations
+    keep the layout of the sparse layers. Subclasses of these layers, and layers that share a Variable with another
+    module, stay as they are; the report says so.
+
+    Args:
+      model: an NNX module. It is not changed.
+      masks: which weights are stored. None: those that are not zero. Or a dict from layer path ("layer1/0/conv1") to
+        a bool array of the kernel's shape, true keeps the weight; or a nested tree such as an ``nnx.State`` whose
+        leaves at ``kernel`` are masks (None and ``optax.MaskedNode()`` are no mask). Layers without a mask go by
+        their zeros. Weights outside a mask are dropped.
+      min_sparsity: fraction of weights that are not stored, in [0, 1].
+      policy: "measured" times each candidate as dense and as sparse layer, forward and backward, on the input shapes
+        that ``sample_input`` leads to, and replaces it if that is faster; "rule" goes by a threshold per kind of
+        layer; "always" replaces every candidate.
+      sample_input: an input of the model, or a tuple of positional inputs, with the batch size to be used; required
+        by "measured". Only shapes and dtypes matter.
+      skip: paths of layers, or of modules with all that is in them, that stay dense.
+
+    Returns:
+      The new model, and a `SparsifyReport` with a row per layer. For the state of an optimizer see
+      ``carry_optimizer``.
+
+    Raises:
+      ValueError: an unknown policy or path, a mask of another shape or dtype, no ``sample_input`` where needed.
+
+    Source: Nikdan et al. 2023 (SparseProp), section 4: swap a layer if it is 80 % sparse and measured faster.
+
+    >>> model = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+    >>> sparse, report = sparsify(model, {"": np.eye(4, dtype=bool)}, min_sparsity=0.7, policy="always")
+    >>> sparse.kernel.shape, report.rows[0].action
+    ((4,), 'sparse')
+    """
+    check_policy(policy, sample_input)
+    if not 0 <= min_sparsity <= 1:
+        fail("sparsify", "min_sparsity", f"value {min_sparsity}", "a fraction between 0 and 1")
+    model = nnx.clone(model, graph=True)
+    layers = modules_of(model, (*_DENSE, SparseLayer, nnx.BatchNorm))
+    dense = {path: layer for path, layer in layers.items() if isinstance(layer, _DENSE)}
+    flat_masks = _flat_masks(masks, dense)
+    skipped = _skipped(skip, layers)
+    tied = tied_modules(model)
+    calls = record_inputs(model, sample_input) if policy == "measured" else {}
+
+    rows: dict[str, LayerReport] = {}
+    new: dict[int, SparseLayer] = {}
+    for path, layer in dense.items():
+        row = _describe(path, layer, flat_masks.get(path))
+        obstacle = _obstacle(row, layer, skipped, tied, min_sparsity)
+        if obstacle is not None:
+            rows[path] = dataclasses.replace(row, reason=obstacle)
+            continue
+        rows[path], sparse = _decide(row, layer, flat_masks.get(path), policy, calls.get(path, []))
+        if sparse is not None:
+            new[id(layer)] = sparse
+    rows |= _already_sparse(layers)
+    if new:
+        rows |= _swap_batch_norms(layers)
+    ordered = tuple(rows[path] for path in layers if path in rows)
+    return replace_modules(model, new), SparsifyReport(ordered)
+
+
+def densify(model: M) -> M:
+    """Turn every sparse layer of a model into the plain Flax layer, and our batch norms into Flax's.
+
+    Args:
+      model: an NNX module. It is not changed.
+
+    Returns:
+      A new model; kernels have zeros where nothing was stored. A stored weight that is exactly 0 looks like one that
+      is not: pass ``pattern_masks(model)`` to ``sparsify`` to get the same patterns back.
+
+    Raises:
+      ValueError: a sparse layer shares a Variable with another module, so that a dense one could not.
+
+    >>> sparse, _ = sparsify(nnx.Linear(4, 4, rngs=nnx.Rngs(0)), min_sparsity=0.0, policy="always")
+    >>> densify(sparse).kernel.shape
+    (4, 4)
+    """
+    model = nnx.clone(model, graph=True)
+    tied = tied_modules(model)
+    new = {}
+    for path, layer in modules_of(model, (SparseLayer,)).items():
+        if path in tied:
+            fail("densify", f"layer '{path}'", f"a variable shared with '{tied[path]}'", "variables of its own")
+        new[id(layer)] = layer.to_dense()
+    for layer in modules_of(model, (BatchNorm,)).values():
+        # The clone is ours, and both classes hold the same attributes.
+        object.__setattr__(layer, "__class__", nnx.BatchNorm)
+    return replace_modules(model, new)
+
+
+def pattern_masks(model: Any) -> dict[str, np.ndarray]:
+    """Masks of the stored weights by layer path, as ``sparsify`` takes them.
+
+    Keep them beside a densified model: weights that are stored but exactly zero survive the way back.
+
+    Args:
+      model: an NNX module with sparse layers.
+
+    Returns:
+      bool array of the dense kernel's shape for each sparse layer, true where a weight is stored.
+
+    >>> sparse, _ = sparsify(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), min_sparsity=0.0, policy="always")
+    >>> pattern_masks(sparse)[""].tolist()
+    [[True, True], [True, True]]
+    """
+    layers = modules_of(model, (SparseLayer,))
+    return {path: np.asarray(layer.pattern.mask()) for path, layer in layers.items()}
+
+
+def _describe(path: str, layer: Any, mask: Any) -> LayerReport:
+    kernel = layer.kernel
+    keep = stored_entries(f"sparsify: layer '{path}'", layer, mask, kernel.shape)
+    sparsity = 1.0 - float(keep.mean()) if keep.size else 0.0
+    return LayerReport(path, type(layer).__name__, kernel.shape, sparsity, "dense", "")
+
+
+def _obstacle(
+    row: LayerReport, layer: Any, skipped: Collection[str], tied: Mapping[str, str], min_sparsity: float
+) -> str | None:
+    """Why the layer is no candidate, or None."""
+    if row.path in skipped:
+        return "named in skip"
+    if type(layer) not in _SPARSE:
+        return "a subclass of a Flax layer, whose own behaviour would be lost"
+    if row.path in tied:
+        return f"shares a variable with {tied[row.path]}"
+    if row.sparsity is not None and row.sparsity < min_sparsity:
+        return f"sparsity below {min_sparsity:g}"
+    return None
+
+
+def _decide(
+    row: LayerReport, layer: Any, mask: Any, policy: str, calls: list[Any]
+) -> tuple[LayerReport, SparseLayer | None]:
+    """What to do with a candidate: its row, and the sparse layer where that is taken."""
+    assert row.sparsity is not None
+    try:
+        sparse = _SPARSE[type(layer)].from_dense(layer, mask)
+    except ValueError as error:  # an option without a sparse counterpart, named by the message
+        return dataclasses.replace(row, reason=str(error)), None
+    if policy == "always":
+        return dataclasses.replace(row, action="sparse", reason="policy 'always'"), sparse
+    if policy == "rule":
+        threshold = RULE_SPARSITY[row.kind]
+        if row.sparsity < threshold:
+            return dataclasses.replace(row, reason=f"rule: below {threshold:g}"), None
+        return dataclasses.replace(row, action="sparse", reason=f"rule: at least {threshold:g}"), sparse
+    if not calls:
+        return dataclasses.replace(row, reason="not called by the model on sample_input"), None
+    dense_ms, sparse_ms = time_layers(layer, sparse, calls)
+    row = dataclasses.replace(row, dense_ms=dense_ms, sparse_ms=sparse_ms)
+    if sparse_ms >= dense_ms:
+        return dataclasses.replace(row, reason=f"measured {sparse_ms / dense_ms:.2f}x slower"), None
+    return dataclasses.replace(row, action="sparse", reason=f"measured {dense_ms / sparse_ms:.2f}x faster"), sparse
+
+
+def _already_sparse(layers: Mapping[str, Any]) -> dict[str, LayerReport]:
+    return {
+        path: LayerReport(
+            path, type(layer).__name__, layer.pattern.shape, layer.pattern.sparsity, "sparse", "sparse already"
+        )
+        for path, layer in layers.items()
+        if isinstance(layer, SparseLayer)
+    }
+
+
+def _swap_batch_norms(layers: Mapping[str, Any]) -> dict[str, LayerReport]:
+    """Make each plain batch norm one of ours, in place, and report it."""
+    rows = {}
+    for path, layer in layers.items():
+        if type(layer) is nnx.BatchNorm:
+            # The clone is ours, and both classes hold the same attributes: variables and flags stay as they are.
+            object.__setattr__(layer, "__class__", BatchNorm)
+            reason = "channel sums keep the layout of sparse layers"
+            rows[path] = LayerReport(path, "BatchNorm", (layer.num_features,), None, "swapped", reason)
+    return rows
+
+
+def _flat_masks(masks: Any, layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Masks by layer path; every path must be that of a layer."""
+    if masks is None:
+        return {}
+    if not isinstance(masks, Mapping):
+        got = f"type {type(masks).__name__}"
+        fail("sparsify", "masks", got, "a dict by layer path or a nested tree as nnx.state gives it", error=TypeError)
+    flat = dict(_leaves(masks, ()))
+    for path in flat:
+        _check_path("masks", path, layers)
+    return flat
+
+
+def _leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for key, child in node.items():
+            yield from _leaves(child, (*path, str(key)))
+        return
+    mask = node.get_value() if isinstance(node, nnx.Variable) else node
+    if mask is None or isinstance(mask, optax.MaskedNode):
+        return
+    joined = "/".join(path)
+    yield joined.removesuffix("kernel").removesuffix("/") if joined.split("/")[-1] == "kernel" else joined, mask
+
+
+def _skipped(skip: Collection[str], layers: Mapping[str, Any]) -> set[str]:
+    """Paths of the layers that ``skip`` names, themselves or through a module they are in."""
+    if isinstance(skip, str):
+        fail("sparsify", "skip", f"the string {skip!r}", "a collection of paths", error=TypeError)
+    skipped = set()
+    for name in skip:
+        inside = {path for path in layers if path == name or path.startswith(f"{name}/")}
+        if not inside:
+            _check_path("skip", name, layers)
+        skipped |= inside
+    return skipped
+
+
+def _check_path(operand: str, path: str, layers: Mapping[str, Any]) -> None:
+    if path not in layers:
+        near = difflib.get_close_matches(path, layers, n=1)
+        hint = f"Did you mean '{near[0]}'?" if near else f"The model has {', '.join(layers) or 'none'}."
+        fail("sparsify", operand, f"path '{path}'", "paths of nnx.Linear and nnx.Conv layers", hint)

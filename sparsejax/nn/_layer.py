@@ -1,0 +1,164 @@
+"""What the sparse layers share: parameters at the stored entries, the pattern, and checks of a dense original."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from flax.nnx import reprlib
+
+from sparsejax._checks import fail
+from sparsejax.kernels import is_supported
+from sparsejax.nn._variables import Pattern
+from sparsejax.pattern import SparsityPattern
+
+# The defaults of flax.nnx.Linear and flax.nnx.Conv.
+default_kernel_init = nnx.initializers.lecun_normal()
+default_bias_init = nnx.initializers.zeros_init()
+
+
+class SparseLayer(nnx.Module):
+    """A layer whose kernel is stored at the entries of a pattern.
+
+    Attributes:
+      kernel: ``nnx.Param`` of shape (nse,), the stored entries.
+      bias: ``nnx.Param`` of shape (out,), or None.
+      topology: the ``Pattern`` variable; ``pattern`` is its value.
+    """
+
+    kernel: nnx.Param[Any]
+    bias: nnx.Param[Any] | None
+    topology: Pattern
+
+    # Attributes that `repr` shows before the pattern.
+    _shown: ClassVar[tuple[str, ...]]
+
+    def _create_parameters(
+        self,
+        pattern: SparsityPattern,
+        use_bias: bool,
+        param_dtype: Any,
+        kernel_init: Any,
+        bias_init: Any,
+        rngs: nnx.Rngs,
+        kernel_metadata: Mapping[str, Any],
+        bias_metadata: Mapping[str, Any],
+    ) -> None:
+        """Draw the dense kernel and the bias as Flax does, keys in the same order, and keep the stored entries."""
+        dense = nnx.Param(kernel_init(rngs.params(), pattern.shape, param_dtype), **kernel_metadata)
+        check_unsharded(type(self).__name__, dense)
+        self.kernel = dense.copy(pattern.gather(dense[...]))
+        self.bias = nnx.data(None)
+        if use_bias:
+            self.bias = nnx.Param(bias_init(rngs.params(), (pattern.rows,), param_dtype), **bias_metadata)
+        self.topology = Pattern(pattern)
+
+    @property
+    def pattern(self) -> SparsityPattern:
+        """Which entries of the kernel are stored."""
+        return self.topology.get_value()
+
+    def _take_parameters(self, dense: Any) -> None:
+        """Copy the parameters of a dense layer, with their variable types and metadata."""
+        self.kernel = dense.kernel.copy(self.pattern.gather(dense.kernel[...]))
+        self.bias = nnx.data(None) if dense.bias is None else dense.bias.copy()
+
+    def _give_parameters(self, dense: Any) -> None:
+        """Copy the parameters into a dense layer, zeros where nothing is stored."""
+        dense.kernel = self.kernel.copy(self.pattern.scatter(self.kernel[...]))
+        dense.bias = nnx.data(None) if self.bias is None else self.bias.copy()
+
+    def __nnx_repr__(self) -> Iterator[reprlib.Object | reprlib.Attr]:
+        """One line with the sizes and the pattern: shape, nse and sparsity."""
+        yield reprlib.Object(type(self), same_line=True)
+        for name in self._shown:
+            yield reprlib.Attr(name, getattr(self, name))
+        yield reprlib.Attr("pattern", self.pattern)
+
+
+def check_pattern(function: str, pattern: Any, shape: tuple[int, ...]) -> None:
+    """Refuse what is not a pattern of the kernel's shape."""
+    if not isinstance(pattern, SparsityPattern):
+        fail(function, "pattern", f"type {type(pattern).__name__}", "a SparsityPattern", error=TypeError)
+    if pattern.shape != shape:
+        fail(function, "pattern", f"shape {pattern.shape}", f"shape {shape}, that of the dense kernel")
+
+
+def check_unsharded(function: str, kernel: nnx.Variable[Any]) -> None:
+    """Refuse sharding metadata: it names the axes of a dense kernel, of which one flat axis is left."""
+    sharding = kernel.get_metadata("out_sharding", None)
+    if sharding is not None:
+        fail(function, "kernel", f"sharding {sharding!r}", "no sharding metadata; stored entries have one axis")
+
+
+def check_dense_layer(
+    function: str, layer: Any, kind: type, kernel_shape: tuple[int, ...], refused: Mapping[str, Any]
+) -> None:
+    """Refuse a dense layer of which something would be lost.
+
+    Args:
+      function: for the message.
+      layer: the dense layer.
+      kind: ``nnx.Linear`` or ``nnx.Conv``.
+      kernel_shape: what the layer's sizes imply; a kernel stacked by ``nnx.vmap`` has another.
+      refused: attributes without a sparse counterpart, and their defaults.
+    """
+    kernel = layer.kernel
+    if kernel.shape != kernel_shape:
+        fail(function, "kernel", f"shape {kernel.shape}", f"shape {kernel_shape}", "Is the layer stacked by vmap?")
+    check_unsharded(function, kernel)
+    for name, default in refused.items():
+        if getattr(layer, name) is not default:
+            fail(function, name, f"value {getattr(layer, name)!r}", "the default; sparse kernels have no such hook")
+    unknown = sorted(set(vars(layer)) - _attributes(kind))
+    if unknown:
+        fail(function, "layer", f"attributes {unknown}", f"only those of {kind.__name__}; they would be lost")
+    dtype = jnp.result_type(kernel[...]) if layer.dtype is None else jnp.dtype(layer.dtype)
+    if not is_supported(dtype):
+        fail(function, "dtype", f"value {dtype}", "float32, float64 or bfloat16")
+
+
+def check_exact_type(function: str, layer: Any, kind: type) -> None:
+    """Refuse another type, a subclass included: its own behaviour would be lost."""
+    if type(layer) is not kind:
+        hint = "What a subclass adds would be lost." if isinstance(layer, kind) else ""
+        fail(function, "layer", f"type {type(layer).__name__}", f"nnx.{kind.__name__}", hint, TypeError)
+
+
+def stored_entries(function: str, layer: Any, mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Which entries of a dense layer are stored: bool array of the kernel's shape, on the host.
+
+    Args:
+      function: for the message.
+      layer: dense layer; its own ``mask``, if it has one, takes entries away.
+      mask: bool array, or None where the zeros of the kernel decide.
+      shape: the kernel's.
+    """
+    keep = np.asarray(layer.kernel[...]) != 0 if mask is None else np.asarray(mask)
+    if keep.dtype != np.bool_:
+        fail(function, "mask", f"dtype {keep.dtype}", "dtype bool, true keeps the weight")
+    if keep.shape != shape:
+        fail(function, "mask", f"shape {keep.shape}", f"shape {shape}, that of the dense kernel")
+    own = getattr(layer, "mask", None)
+    return keep if own is None else keep & binary_mask(function, own, shape)
+
+
+def binary_mask(function: str, mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """The ``mask`` option of a convolution as bool; factors other than 0 and 1 would be part of the weights."""
+    values = np.asarray(mask)
+    if values.shape != shape:
+        fail(function, "mask of the layer", f"shape {values.shape}", f"shape {shape}, that of the dense kernel")
+    if not np.isin(values, (0, 1)).all():
+        fail(function, "mask of the layer", "values other than 0 and 1", "only 0 and 1")
+    return values != 0
+
+
+@functools.cache
+def _attributes(kind: type) -> frozenset[str]:
+    """Names of the instance attributes of a plain Flax layer."""
+    sizes = (1, 1) if kind is nnx.Linear else (1, 1, (1,))
+    return frozenset(vars(kind(*sizes, rngs=nnx.Rngs(0))))

@@ -1,0 +1,158 @@
+"""``SparseLinear``: ``flax.nnx.Linear`` with a kernel stored at the entries of a pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.nnx.nn import dtypes
+
+from sparsejax.kernels import add_bias, spmm
+from sparsejax.nn._layer import (
+    SparseLayer,
+    check_dense_layer,
+    check_exact_type,
+    check_pattern,
+    default_bias_init,
+    default_kernel_init,
+    stored_entries,
+)
+from sparsejax.pattern import SparsityPattern
+
+_NO_METADATA: Mapping[str, Any] = MappingProxyType({})
+
+
+class SparseLinear(SparseLayer):
+    """Linear layer with a sparse kernel: ``y = x @ K + bias``, ``K`` zero outside the pattern.
+
+    Same arguments, initial numbers and results as ``flax.nnx.Linear`` with the kernel masked by the pattern. The
+    parameter ``kernel`` holds the stored entries only, and gradients and optimizer state have that size too.
+
+    Args:
+      in_features: size of the last axis of the input.
+      out_features: size of the last axis of the output.
+      pattern: SparsityPattern of shape (in_features, out_features).
+      use_bias: whether to add a bias.
+      dtype: of the computation; None infers it from input and parameters. float32, float64 or bfloat16.
+      param_dtype: of the parameters.
+      precision: kept for ``to_dense``; the sparse kernels have one precision, that of the dtype.
+      kernel_init: initializer of the dense kernel, of which the stored entries are kept.
+      bias_init: initializer of the bias.
+      promote_dtype: brings (inputs, kernel, bias) to one dtype.
+      rngs: random streams; ``params`` gives the key of the kernel, then that of the bias.
+      kernel_metadata: metadata of the kernel variable; no sharding.
+      bias_metadata: metadata of the bias variable.
+
+    Attributes:
+      kernel: nnx.Param, float[nse].
+      bias: nnx.Param, float[out_features], or None.
+      pattern: the SparsityPattern, value of the variable ``topology``.
+
+    Raises:
+      ValueError: the pattern has another shape.
+      TypeError: the pattern is not a SparsityPattern.
+
+    Source: Nikdan et al. 2023 (SparseProp), section 3; signature of ``flax.nnx.Linear``.
+
+    >>> pattern = SparsityPattern.from_mask(jnp.eye(3, dtype=bool))
+    >>> layer = SparseLinear(3, 3, pattern=pattern, rngs=nnx.Rngs(0))
+    >>> layer.kernel.shape, layer(jnp.ones((2, 3))).shape
+    ((3,), (2, 3))
+    >>> layer.pattern
+    SparsityPattern(shape=(3, 3), nse=3, sparsity=0.6667)
+    """
+
+    _shown = ("in_features", "out_features", "use_bias")
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        pattern: SparsityPattern,
+        use_bias: bool = True,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        precision: Any = None,
+        kernel_init: Any = default_kernel_init,
+        bias_init: Any = default_bias_init,
+        promote_dtype: Any = dtypes.promote_dtype,
+        rngs: nnx.Rngs,
+        kernel_metadata: Mapping[str, Any] = _NO_METADATA,
+        bias_metadata: Mapping[str, Any] = _NO_METADATA,
+    ):
+        check_pattern("SparseLinear", pattern, (in_features, out_features))
+        self._create_parameters(
+            pattern, use_bias, param_dtype, kernel_init, bias_init, rngs, kernel_metadata, bias_metadata
+        )
+        self.in_features = in_features
+        self.out_features = out_features
+        self.use_bias = use_bias
+        self.dtype = dtype
+        self.param_dtype = param_dtype
+        self.precision = precision
+        self.promote_dtype = promote_dtype
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Map ``float[..., in_features]`` to ``float[..., out_features]``; any leading axes."""
+        bias = None if self.bias is None else self.bias[...]
+        inputs, kernel, bias = self.promote_dtype((inputs, self.kernel[...], bias), dtype=self.dtype)
+        y = spmm(kernel, self.pattern, inputs)
+        return y if bias is None else add_bias(y, bias)
+
+    @classmethod
+    def from_dense(cls, linear: nnx.Linear, mask: Any = None) -> SparseLinear:
+        """Convert a dense layer; values, variable types, metadata and options are kept.
+
+        Args:
+          linear: the layer to copy. It is not changed and shares no variable with the result.
+          mask: bool[in_features, out_features], true stores the weight, be it zero or not. None stores the weights
+            that are not zero. Weights outside the mask are dropped.
+
+        Raises:
+          ValueError: an attribute without a sparse counterpart (a ``dot_general`` hook, ``preferred_element_type``,
+            sharding, a foreign attribute), a kernel stacked by vmap, an unsupported dtype, or a mask of another shape
+            or dtype.
+          TypeError: not an ``nnx.Linear``, or a subclass.
+
+        >>> dense = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+        >>> SparseLinear.from_dense(dense, jnp.array([[True, False], [True, True]])).pattern.nse
+        3
+        """
+        name = "SparseLinear.from_dense"
+        check_exact_type(name, linear, nnx.Linear)
+        shape = (linear.in_features, linear.out_features)
+        refused = {"dot_general": jax.lax.dot_general, "preferred_element_type": None}
+        check_dense_layer(name, linear, nnx.Linear, shape, refused)
+        sparse = cls(
+            *shape,
+            pattern=SparsityPattern.from_mask(stored_entries(name, linear, mask, shape)),
+            kernel_init=nnx.initializers.zeros_init(),
+            rngs=nnx.Rngs(0),
+            **_options(linear),
+        )
+        sparse._take_parameters(linear)
+        return sparse
+
+    def to_dense(self) -> nnx.Linear:
+        """The same layer as ``flax.nnx.Linear``, zeros where nothing is stored; shares no variable.
+
+        >>> pattern = SparsityPattern.from_mask(jnp.eye(2, dtype=bool))
+        >>> SparseLinear(2, 2, pattern=pattern, rngs=nnx.Rngs(0)).to_dense().kernel.shape
+        (2, 2)
+        """
+        zeros = nnx.initializers.zeros_init()
+        sizes = (self.in_features, self.out_features)
+        dense = nnx.Linear(*sizes, kernel_init=zeros, rngs=nnx.Rngs(0), **_options(self))
+        self._give_parameters(dense)
+        return dense
+
+
+def _options(layer: Any) -> dict[str, Any]:
+    """Constructor options that the dense and the sparse layer have in common."""
+    names = ("use_bias", "dtype", "param_dtype", "precision", "promote_dtype")
+    return {name: getattr(layer, name) for name in names}

@@ -1,0 +1,117 @@
+"""``carry_optimizer``: the state of an ``nnx.Optimizer`` across ``sparsify`` and ``densify``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+from flax import nnx
+
+from sparsejax._checks import fail
+from sparsejax.nn._graph import modules_of, path_string
+from sparsejax.nn._layer import SparseLayer
+from sparsejax.pattern import SparsityPattern
+
+_LAYERS = (nnx.Linear, nnx.Conv, SparseLayer)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Change:
+    """How the kernel of one layer is stored before and after: a pattern, or None for dense."""
+
+    shape: tuple[int, ...]
+    before: SparsityPattern | None
+    after: SparsityPattern | None
+
+    def apply(self, values: jax.Array) -> jax.Array:
+        """Bring values from the one form to the other; zero where there was none."""
+        dense = values if self.before is None else self.before.scatter(values)
+        return dense if self.after is None else self.after.gather(dense)
+
+
+def carry_optimizer(optimizer: nnx.Optimizer[Any], old_model: Any, new_model: Any) -> nnx.Optimizer[Any]:
+    """An optimizer for the converted model that goes on where the old one stands.
+
+    Whatever the optimizer keeps per weight (momentum, second moments, accumulated gradients, masks) is gathered at the
+    stored weights, or scattered to a dense kernel with zeros elsewhere; step counters, hyperparameters and the state of
+    other parameters are kept. Works in all directions: dense to sparse, sparse to dense, pattern to pattern.
+
+    Args:
+      optimizer: of ``old_model``. It is not changed.
+      old_model: before ``sparsify`` or ``densify``.
+      new_model: after it.
+
+    Returns:
+      A new optimizer with the same ``tx`` and ``wrt``, for ``new_model``.
+
+    Raises:
+      ValueError: the state holds something of another shape for a converted kernel (the factored moments of
+        adafactor), which has no counterpart.
+      TypeError: an ``nnx.ModelAndOptimizer``, which holds the old model.
+
+    Source: Nikdan et al. 2023 (SparseProp) lose this state when the mask changes; see their section on gradual pruning.
+
+    >>> import optax
+    >>> from sparsejax.nn import sparsify
+    >>> dense = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+    >>> optimizer = nnx.Optimizer(dense, optax.adam(1e-3), wrt=nnx.Param)
+    >>> sparse, _ = sparsify(dense, min_sparsity=0.0, policy="always")
+    >>> carry_optimizer(optimizer, dense, sparse).opt_state[0].mu["kernel"].shape
+    (16,)
+    """
+    if isinstance(optimizer, nnx.ModelAndOptimizer):
+        fail("carry_optimizer", "optimizer", "type ModelAndOptimizer", "an nnx.Optimizer", error=TypeError)
+    changes = _changes(old_model, new_model)
+    optimizer = nnx.clone(optimizer, graph=True)
+    for path, variable in nnx.iter_graph(optimizer.opt_state, graph=True):
+        if isinstance(variable, nnx.Variable):
+            change = _change_at(path, changes)
+            if change is not None:
+                variable.set_value(_converted(path, variable.get_value(), change))
+    return optimizer
+
+
+def _changes(old_model: Any, new_model: Any) -> dict[str, _Change]:
+    """The layers that are stored in another form, by path."""
+    old, new = modules_of(old_model, _LAYERS), modules_of(new_model, _LAYERS)
+    if old.keys() != new.keys():
+        difference = ", ".join(sorted(old.keys() ^ new.keys()))
+        fail("carry_optimizer", "new_model", f"other layers than old_model ({difference})", "the same layers")
+    changes = {}
+    for path, layer in old.items():
+        before, after = _pattern_of(layer), _pattern_of(new[path])
+        if before is not None or after is not None:
+            changes[path] = _Change(_kernel_shape(layer, before), before, after)
+    return changes
+
+
+def _pattern_of(layer: Any) -> SparsityPattern | None:
+    return layer.pattern if isinstance(layer, SparseLayer) else None
+
+
+def _kernel_shape(layer: Any, pattern: SparsityPattern | None) -> tuple[int, ...]:
+    return layer.kernel.shape if pattern is None else (pattern.nse,)
+
+
+def _change_at(path: tuple[Any, ...], changes: dict[str, _Change]) -> _Change | None:
+    """The change of the layer whose kernel this piece of optimizer state belongs to.
+
+    The path in the state is one inside the optimizer, then that of the parameter; the longest match is the layer.
+    """
+    if path[-1:] != ("kernel",):
+        return None
+    for start in range(len(path)):
+        change = changes.get(path_string(path[start:-1]))
+        if change is not None:
+            return change
+    return None
+
+
+def _converted(path: tuple[Any, ...], values: jax.Array, change: _Change) -> jax.Array:
+    if values.shape == change.shape:
+        return change.apply(values)
+    if values.ndim == 0:  # one number per parameter, such as a count of finite gradients
+        return values
+    where = f"state '{path_string(path)}'"
+    fail("carry_optimizer", where, f"shape {values.shape}", f"shape {change.shape}, that of the kernel")

@@ -1,0 +1,92 @@
+"""What a run is: the numbers that decide its result."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from sparsejax._checks import fail
+
+Method = Literal["magnitude", "dense"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Configuration of a training run; two runs with equal configurations end with the same bits.
+
+    The optimizer is SGD with momentum and L2 weight decay on all parameters: the recipe of the published pruning
+    studies on convolutional networks, and one moment per weight where Adam keeps two.
+
+    Attributes:
+      data: data set, as ``sparsejax.data.load`` takes it; a label where a ``Dataset`` is given.
+      model: one of ``sparsejax.models.MODEL_NAMES``; a label where a module is given.
+      method: "magnitude" (gradual magnitude pruning, then training of the stored weights alone) or "dense" (no
+        pruning: the baseline).
+      sparsity: fraction of zeros in each pruned layer at the end, in (0, 1); ignored by "dense".
+      epochs: passes over the training examples; a last short batch of an epoch is left out.
+      batch_size: examples per step.
+      learning_rate: highest learning rate; reached after a short warm-up, then cosine to 0 over the whole run.
+      momentum: of SGD, in [0, 1).
+      weight_decay: L2 coefficient, added to the gradient.
+      seed: of initial weights and of the order of the data, at least 0.
+      dense_fraction: part of all steps before the first weight is pruned, in [0, 1).
+      prune_fraction: part of all steps over which the sparsity rises, in (0, 1); the rest trains the sparse network.
+
+    Raises:
+      ValueError: a value out of range.
+
+    Source: Peste et al. 2021, "AC/DC", appendix (SGD with momentum 0.9, weight decay 1e-4, cosine after a warm-up);
+    Zhu & Gupta 2017, "To prune, or not to prune" (gradual schedule).
+
+    >>> TrainConfig(epochs=2).differences(TrainConfig(epochs=3))
+    ['epochs']
+    """
+
+    data: str = "digits"
+    model: str = "convnet"
+    method: Method = "magnitude"
+    sparsity: float = 0.9
+    epochs: int = 10
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    seed: int = 0
+    dense_fraction: float = 0.15
+    prune_fraction: float = 0.35
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(Method):
+            _refuse("method", self.method, f"one of {', '.join(get_args(Method))}")
+        for name in ("epochs", "batch_size"):
+            _require(self, name, getattr(self, name) >= 1, "at least 1")
+        _require(self, "seed", self.seed >= 0, "at least 0")
+        _require(self, "sparsity", 0 < self.sparsity < 1, "a fraction above 0 and below 1")
+        _require(self, "learning_rate", 0 < self.learning_rate < math.inf, "a number above 0")
+        _require(self, "momentum", 0 <= self.momentum < 1, "a fraction, 0 or more and below 1")
+        _require(self, "weight_decay", 0 <= self.weight_decay < math.inf, "a number, 0 or more")
+        _require(self, "dense_fraction", 0 <= self.dense_fraction < 1, "a fraction, 0 or more and below 1")
+        _require(self, "prune_fraction", 0 < self.prune_fraction < 1, "a fraction above 0 and below 1")
+        if self.dense_fraction + self.prune_fraction >= 1:
+            got = f"sum {self.dense_fraction + self.prune_fraction:g}"
+            rule = "a sum below 1, so that steps remain for the sparse network"
+            fail("TrainConfig", "dense_fraction + prune_fraction", got, rule)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields and their values."""
+        return asdict(self)
+
+    def differences(self, other: TrainConfig) -> list[str]:
+        """Names of the fields in which two configurations differ."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        return [name for name in mine if mine[name] != theirs[name]]
+
+
+def _require(config: TrainConfig, name: str, holds: bool, rule: str) -> None:
+    if not holds:
+        _refuse(name, getattr(config, name), rule)
+
+
+def _refuse(name: str, value: Any, rule: str) -> None:
+    fail("TrainConfig", name, f"value {value!r}", rule)

@@ -1,0 +1,172 @@
+"""What the kernel tests range over, and the meaning they are held to: dense loops in NumPy, float64.
+
+The convolution here is written from its definition, one window tap at a time, and shares nothing with ``lax`` or with
+the reference lowering. Weight gradients are read off at the stored entries.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from sparsejax import SparsityPattern
+
+DTYPES = ("float32", "float64", "bfloat16")
+BATCHES = (0, 1, 2, 3, 7, 8, 9, 16, 20, 33, 64, 100)
+MATRICES = ((1, 1), (5, 3), (37, 29), (64, 16), (130, 7))
+PATTERNS = ("random", "empty", "full", "gaps", "one_full_row", "padded")
+
+
+def make_mask(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Boolean mask of a kernel; ``gaps`` has an output and an input without entries."""
+    if kind == "empty":
+        return np.zeros(shape, bool)
+    if kind == "full":
+        return np.ones(shape, bool)
+    mask = rng.random(shape) < 0.3
+    if kind == "gaps":
+        mask[..., 0] = False
+        mask[..., -1, :] = False
+    if kind == "one_full_row":
+        mask[..., -1] = True
+    return mask
+
+
+def make_pattern(kind: str, shape: tuple[int, ...], seed: int = 0) -> tuple[SparsityPattern, np.ndarray]:
+    """A pattern of a kind, and its mask; ``padded`` has room for nine more entries."""
+    mask = make_mask(kind, shape, np.random.default_rng(seed))
+    return SparsityPattern.from_mask(mask, int(mask.sum()) + 9 if kind == "padded" else None), mask
+
+
+def normal(seed: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Standard normal numbers, representable in the dtype."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(jnp.dtype(dtype))
+
+
+def wide(array: Any) -> np.ndarray:
+    """The array in float64."""
+    return np.asarray(array).astype(np.float64)
+
+
+def entry_positions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``(row, column)`` of the stored entries in their order."""
+    return np.nonzero(mask.reshape(-1, mask.shape[-1]).T)
+
+
+def dense_kernel(mask: np.ndarray, data: Any) -> np.ndarray:
+    """Kernel of the mask's shape in float64, filled entry by entry from ``data``."""
+    rows, columns = entry_positions(mask)
+    kernel = np.zeros((mask.size // mask.shape[-1], mask.shape[-1]))
+    kernel[columns, rows] = wide(data)[: rows.size]
+    return kernel.reshape(mask.shape)
+
+
+def stored(mask: np.ndarray, gradient: np.ndarray, nse: int) -> np.ndarray:
+    """Entries of a dense gradient in the order of ``data``, zero in the padding."""
+    rows, columns = entry_positions(mask)
+    out = np.zeros(nse)
+    out[: rows.size] = gradient.reshape(-1, mask.shape[-1])[columns, rows]
+    return out
+
+
+def error(got: Any, want: np.ndarray, magnitude: np.ndarray | None = None) -> float:
+    """Largest deviation, relative to ``magnitude`` (the sum of absolute products) or to the largest entry."""
+    got = wide(got)
+    assert got.shape == want.shape, (got.shape, want.shape)
+    if got.size == 0:
+        return 0.0
+    scale = np.abs(want).max() if magnitude is None else magnitude
+    deviation = np.abs(got - want)
+    assert np.isfinite(deviation).all()
+    return float((deviation / (scale + 1e-30)).max()) if deviation.any() else 0.0
+
+
+class ConvCase(NamedTuple):
+    """One convolution; spatial entries per axis, padding as explicit pairs."""
+
+    batch: int
+    spatial: tuple[int, ...]
+    in_features: int
+    out_features: int
+    window: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    input_dilation: tuple[int, ...]
+    kernel_dilation: tuple[int, ...]
+    groups: int
+
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        """Shape of the kernel in Flax order."""
+        return (*self.window, self.in_features // self.groups, self.out_features)
+
+    @property
+    def out_spatial(self) -> tuple[int, ...]:
+        """Number of positions at which the window fits, counted one by one."""
+        counts = []
+        for axis in range(len(self.spatial)):
+            length = (self.spatial[axis] - 1) * self.input_dilation[axis] + 1 + sum(self.padding[axis])
+            reach = (self.window[axis] - 1) * self.kernel_dilation[axis] + 1
+            counts.append(len(range(0, length - reach + 1, self.strides[axis])))
+        return tuple(counts)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of ``sparsejax.conv``."""
+        return {
+            "strides": self.strides,
+            "padding": self.padding,
+            "input_dilation": self.input_dilation,
+            "kernel_dilation": self.kernel_dilation,
+            "feature_group_count": self.groups,
+        }
+
+
+def conv_pairs(case: ConvCase) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+    """Every (tap, output position, input position) that meet."""
+    for tap in itertools.product(*map(range, case.window)):
+        for out in itertools.product(*map(range, case.out_spatial)):
+            at = []
+            for axis, (i, o) in enumerate(zip(tap, out, strict=True)):
+                dilated = o * case.strides[axis] + i * case.kernel_dilation[axis] - case.padding[axis][0]
+                source, gap = divmod(dilated, case.input_dilation[axis])
+                at.append(source if gap == 0 and 0 <= source < case.spatial[axis] else -1)
+            if min(at) >= 0:
+                yield tap, out, tuple(at)
+
+
+def _group_slices(case: ConvCase) -> Iterator[tuple[slice, slice]]:
+    ins, outs = case.in_features // case.groups, case.out_features // case.groups
+    for g in range(case.groups):
+        yield slice(g * ins, (g + 1) * ins), slice(g * outs, (g + 1) * outs)
+
+
+def conv_forward(case: ConvCase, kernel: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """``y[b, *out_spatial, out]``."""
+    y = np.zeros((case.batch, *case.out_spatial, case.out_features))
+    for tap, out, at in conv_pairs(case):
+        for ins, outs in _group_slices(case):
+            y[(slice(None), *out, outs)] += x[(slice(None), *at, ins)] @ kernel[tap][:, outs]
+    return y
+
+
+def conv_input_grad(case: ConvCase, kernel: np.ndarray, ct: np.ndarray) -> np.ndarray:
+    """Cotangent of ``x``."""
+    x = np.zeros((case.batch, *case.spatial, case.in_features))
+    for tap, out, at in conv_pairs(case):
+        for ins, outs in _group_slices(case):
+            x[(slice(None), *at, ins)] += ct[(slice(None), *out, outs)] @ kernel[tap][:, outs].T
+    return x
+
+
+def conv_weight_grad(case: ConvCase, x: np.ndarray, ct: np.ndarray) -> np.ndarray:
+    """Cotangent of the dense kernel."""
+    kernel = np.zeros(case.kernel_shape)
+    for tap, out, at in conv_pairs(case):
+        for ins, outs in _group_slices(case):
+            kernel[tap][:, outs] += x[(slice(None), *at, ins)].T @ ct[(slice(None), *out, outs)]
+    return kernel

@@ -1,0 +1,227 @@
+"""Feeds malformed arrays to the FFI targets; run by test_fuzz.py in its own process, so that a crash is a failure.
+
+Usage: ``python fuzz_worker.py SEED FIRST LAST``. Prints the number of each case before it runs, so the last line of a
+crashed process names its reproducer: the same command with that number and the next.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparsejax.kernels._targets import TARGETS
+
+FLOATS = ("float32", "float64", "bfloat16")
+DTYPES = (*FLOATS, "float16", "int32", "int8", "uint32", "int64", "bool", "complex64")
+SIZES = (0, 1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33, 64, 100)
+GEOMETRY = (0, 1, 2, 3, 5, 7, 17, 100, 4096, 2**16, 2**20, 2**30, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1)
+CONTENTS = (0, 1, -1, 2, 5, 100, 2**16, 2**30, 2**31 - 1, -(2**31))
+MEMORY = 24 << 30
+
+
+class Case(NamedTuple):
+    """One call of a target: operands, results and the geometry attribute (None where the target has none)."""
+
+    target: str
+    operands: list[np.ndarray]
+    results: list[tuple[tuple[int, ...], str]]
+    geometry: list[int] | None
+
+
+def pick(rng: np.random.Generator, values: Any) -> Any:
+    """One of the values."""
+    return values[int(rng.integers(len(values)))]
+
+
+def orientation(
+    rng: np.random.Generator, rows: int, columns: int, nse: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """``indptr, indices`` that the kernels accept; entries may be unsorted or repeated."""
+    if nse is None:
+        nse = int(rng.integers(0, 3 * (rows + columns) + 1))
+    used = int(rng.integers(0, nse + 1)) if rows and columns else 0
+    cuts = np.sort(rng.integers(0, used + 1, max(rows - 1, 0)))
+    indptr = np.concatenate([[0], cuts, [used]]) if rows else np.zeros(1)
+    return indptr.astype(np.int32), rng.integers(0, max(columns, 1), nse).astype(np.int32)
+
+
+def floats(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Normal numbers of a dtype."""
+    return np.asarray(rng.standard_normal(shape), jnp.dtype(dtype))
+
+
+def matmul_case(rng: np.random.Generator, target: str) -> Case:
+    """A call that the checks of the matrix products accept."""
+    n, k, m = (pick(rng, SIZES) for _ in range(3))
+    dtype = pick(rng, FLOATS)
+    rows, columns = (k, m) if "spmm_t" in target else (m, k)
+    indptr, indices = orientation(rng, rows, columns)
+    nse = indices.size
+    if "sddmm" in target:
+        operands = [floats(rng, (n, k), dtype), floats(rng, (n, m), dtype), indptr, indices]
+        return Case(target, operands, [((nse,), dtype)], None)
+    operands = [floats(rng, (nse,), dtype), floats(rng, (n, columns), dtype), indptr, indices]
+    if "spmm_t" in target:
+        operands.append(rng.permutation(nse).astype(np.int32))
+    return Case(target, operands, [((n, rows), dtype)], None)
+
+
+def conv_axis(rng: np.random.Generator) -> list[int]:
+    """Input, output, window, stride, low padding, input and kernel dilation of one axis, not matched to each other."""
+    small = (1, 1, 2, 3, 5)
+    low = int(rng.integers(-4, 5))
+    sizes = [pick(rng, (0, 1, 2, 5, 9, 14)), pick(rng, (0, 1, 2, 5, 9, 14))]
+    return [*sizes, pick(rng, small), pick(rng, small), low, pick(rng, small), pick(rng, small)]
+
+
+def conv_case(rng: np.random.Generator, target: str) -> Case:
+    """A call that the checks of the convolutions accept, with a geometry that no user would write."""
+    batch, groups, dtype = pick(rng, SIZES), pick(rng, (1, 1, 1, 2, 3)), pick(rng, FLOATS)
+    inputs, outputs = groups * pick(rng, (1, 2, 5)), groups * pick(rng, (1, 2, 5))
+    y, x = conv_axis(rng), conv_axis(rng)
+    columns = y[2] * x[2] * inputs // groups
+    source = floats(rng, (batch, y[0], x[0], inputs), dtype)
+    cotangent = floats(rng, (batch, y[1], x[1], outputs), dtype)
+    rows_t = (columns, outputs) if "input_grad" in target else (outputs, columns)
+    indptr, indices = orientation(rng, *rows_t)
+    nse = indices.size
+    data = floats(rng, (nse,), dtype)
+    geometry = [groups, inputs, outputs, *y, *x]
+    if "weight_grad" in target:
+        return Case(target, [source, cotangent, indptr, indices], [((nse,), dtype)], geometry)
+    if "input_grad" in target:
+        perm = rng.permutation(nse).astype(np.int32)
+        return Case(target, [data, cotangent, indptr, indices, perm], [(source.shape, dtype)], geometry)
+    return Case(target, [data, source, indptr, indices], [(cotangent.shape, dtype)], geometry)
+
+
+def channel_case(rng: np.random.Generator, target: str) -> Case:
+    """A call that the checks of the channel sums accept."""
+    shape = tuple(pick(rng, (0, 1, 2, 5, 16, 33)) for _ in range(int(rng.integers(2, 5))))
+    dtype = pick(rng, FLOATS)
+    out = "float64" if dtype == "float64" else "float32"
+    return Case(target, [floats(rng, shape, dtype)] * (2 if "dot" in target else 1), [(shape[-1:], out)], None)
+
+
+def pool_case(rng: np.random.Generator, target: str) -> Case:
+    """A call that the checks of the pools accept; tap numbers are arbitrary."""
+    batch, channels, dtype = pick(rng, SIZES), pick(rng, (1, 2, 5)), pick(rng, FLOATS)
+    y = [pick(rng, (0, 1, 5, 9)), pick(rng, (0, 1, 5, 9)), *(int(v) for v in rng.integers(1, 5, 2)), pick(rng, (0, 1, 7))]
+    x = [pick(rng, (0, 1, 5, 9)), pick(rng, (0, 1, 5, 9)), *(int(v) for v in rng.integers(1, 5, 2)), pick(rng, (0, 1, 7))]
+    inside, outside = (batch, y[0], x[0], channels), (batch, y[1], x[1], channels)
+    taps = rng.integers(-5, 30, outside).astype(np.int32)
+    if "max_pool" in target:
+        return Case(target, [floats(rng, inside, dtype)], [(outside, dtype), (outside, "int32")], [*y, *x])
+    source, result = (outside, inside) if "unpool" in target or "put" in target else (inside, outside)
+    return Case(target, [floats(rng, source, dtype)] + [taps] * ("max" in target), [(result, dtype)], [*y, *x])
+
+
+def valid_case(rng: np.random.Generator, target: str) -> Case:
+    """A call that every check accepts."""
+    if "conv" in target:
+        return conv_case(rng, target)
+    if "pool" in target or "max" in target:
+        return pool_case(rng, target)
+    return channel_case(rng, target) if "channel" in target else matmul_case(rng, target)
+
+
+def spoil_array(rng: np.random.Generator, array: np.ndarray) -> np.ndarray:
+    """The array with another size, rank, dtype, or wild numbers."""
+    kind = int(rng.integers(5))
+    if kind == 0 and array.ndim:
+        axis = int(rng.integers(array.ndim))
+        shape = [pick(rng, SIZES) if i == axis else n for i, n in enumerate(array.shape)]
+        return np.resize(array, shape) if array.size else np.zeros(shape, array.dtype)
+    if kind == 1:
+        shape = tuple(pick(rng, (0, 1, 2, 5, 17)) for _ in range(int(rng.integers(0, 6))))
+        return np.zeros(shape, array.dtype)
+    if kind == 2:
+        return array.astype(jnp.dtype(pick(rng, DTYPES)))
+    if array.dtype != np.int32 or array.size == 0:
+        return array[::-1].copy() if array.ndim else array
+    spoiled = array.copy()
+    at = rng.integers(0, array.size, int(rng.integers(1, 4)))
+    spoiled.reshape(-1)[at] = [pick(rng, CONTENTS) for _ in at]
+    return spoiled
+
+
+def spoil(rng: np.random.Generator, case: Case) -> Case:
+    """The case with one part made wrong."""
+    part = int(rng.integers(4))
+    if part == 0 and case.geometry is not None:
+        geometry = list(case.geometry)
+        value = pick(rng, GEOMETRY) * pick(rng, (1, 1, -1))
+        geometry[int(rng.integers(len(geometry)))] = value
+        return case._replace(geometry=geometry if rng.integers(10) else geometry[: int(rng.integers(17))])
+    if part == 1:
+        results = list(case.results)
+        at = int(rng.integers(len(results)))
+        blank = spoil_array(rng, np.zeros(results[at][0], jnp.dtype(results[at][1])))
+        results[at] = (blank.shape, blank.dtype.name)
+        return case._replace(results=results)
+    operands = list(case.operands)
+    at = int(rng.integers(len(operands)))
+    operands[at] = spoil_array(rng, operands[at])
+    return case._replace(operands=operands)
+
+
+def wild_geometry(rng: np.random.Generator, case: Case) -> Case:
+    """Extreme strides, dilations, paddings and windows: everything the buffers' shapes do not fix."""
+    if case.geometry is None:
+        return case
+    geometry = list(case.geometry)
+    axes, offset = (7, 3) if "conv" in case.target else (5, 0)
+    for start in (offset, offset + axes):
+        for i in range(2, axes):
+            if rng.integers(3) == 0:
+                geometry[start + i] = pick(rng, GEOMETRY) * pick(rng, (1, 1, 1, -1))
+    return case._replace(geometry=geometry)
+
+
+def make_case(seed: int, number: int) -> Case:
+    """The case of a number: a fifth valid, the rest with one to three faults or a wild geometry."""
+    rng = np.random.default_rng([seed, number])
+    case = valid_case(rng, TARGETS[number % len(TARGETS)])
+    kind = int(rng.integers(5))
+    if kind == 0:
+        return case
+    if kind == 1:
+        return wild_geometry(rng, case)
+    for _ in range(int(rng.integers(1, 4))):
+        case = spoil(rng, case)
+    return case
+
+
+def call(case: Case) -> None:
+    """Run the case to the end."""
+    results = [jax.ShapeDtypeStruct(shape, jnp.dtype(dtype)) for shape, dtype in case.results]
+    attributes = {} if case.geometry is None else {"geometry": np.array(case.geometry, np.int64)}
+    for out in jax.ffi.ffi_call(case.target, results)(*map(jnp.asarray, case.operands), **attributes):
+        np.asarray(out)
+
+
+def main(seed: int, first: int, last: int) -> None:
+    """Run the cases from ``first`` up to ``last``; prints how many were accepted and the peak memory in MiB."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    accepted = 0
+    with jax.enable_x64(True):
+        for number in range(first, last):
+            print("case", seed, number, flush=True)
+            try:
+                call(make_case(seed, number))
+                accepted += 1
+            except (jax.errors.JaxRuntimeError, ValueError) as error:
+                print(str(error).splitlines()[0], flush=True)
+            if number % 200 == 199:
+                jax.clear_caches()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    print("accepted", accepted, "peak", peak)
+
+
+if __name__ == "__main__":
+    main(*(int(v) for v in sys.argv[1:]))

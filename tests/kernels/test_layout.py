@@ -1,0 +1,105 @@
+"""Between sparse layers no activation is row-major, copied or transposed, forward and backward."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sparsejax import SparsityPattern, conv
+from sparsejax.kernels import add_bias, avg_pool, max_pool
+from sparsejax.nn import BatchNorm
+
+BATCH, SIDE, CHANNELS = 64, 12, 32
+SHAPE = re.compile(r"f32\[(\d+(?:,\d+)*)\]\{(\d+(?:,\d+)*)")
+
+
+def make_layers(count, shape):
+    rng = np.random.default_rng(0)
+    patterns = [SparsityPattern.from_mask(rng.random(shape) < 0.1) for _ in range(count)]
+    data = [p.gather(jnp.asarray(rng.standard_normal(shape) * 0.1, jnp.float32)) for p in patterns]
+    return patterns, data
+
+
+def entry_instructions(text):
+    """Instructions of the entry computation, the only ones that own buffers."""
+    entry = text[text.index("\nENTRY ") :]
+    return [line.strip() for line in entry.splitlines() if " = " in line]
+
+
+def offenders(text, size, edges):
+    """Instructions of activation size that are row-major or copies, but those that feed or read the network's edges."""
+    out = []
+    for line in entry_instructions(text):
+        name, body = line.removeprefix("ROOT ").split(" = ", 1)
+        result = body.split(" ", 1)[0]
+        for shape, layout in SHAPE.findall(result):
+            dims, order = [int(d) for d in shape.split(",")], [int(d) for d in layout.split(",")]
+            if np.prod(dims) < size or len(dims) < 3:
+                continue
+            copied = re.search(r"\} (copy|transpose)\(", body) is not None
+            if (order[0] != 0 or copied) and not any(edge in name for edge in edges):
+                out.append(line[:200])
+    return out
+
+
+def compiled_step(loss, *args):
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(*args).compile().as_text()
+
+
+def head():
+    """A last sparse layer of one feature, so that what follows it is smaller than an activation."""
+    pattern = SparsityPattern.from_mask(np.ones((1, 1, CHANNELS, 1), bool))
+    return pattern, pattern.gather(jnp.ones(pattern.shape))
+
+
+def assert_stays_batch_minor(text, x, size):
+    # The input arrives row-major, as JAX arrays do, and is copied once into the layout of the first layer.
+    assert offenders(text, size, edges=("%x", "%copy", "%bitcast")) == []
+    copies = [
+        line for line in entry_instructions(text) if re.search(r"\} copy\(", line) and SHAPE.search(line)
+    ]
+    large = [c for c in copies if np.prod([int(d) for d in SHAPE.search(c).group(1).split(",")]) >= size]
+    assert len(large) <= 1, large
+
+
+def test_two_residual_blocks():
+    patterns, data = make_layers(5, (3, 3, CHANNELS, CHANNELS))
+    graph, norms = nnx.split([BatchNorm(CHANNELS, rngs=nnx.Rngs(0)) for _ in range(4)])
+    last, last_data = head()
+
+    def network(data, norms, x, patterns):
+        norm = nnx.merge(graph, norms)
+        x = conv(data[4], patterns[4], x)
+        for i in (0, 2):
+            y = jax.nn.relu(norm[i](conv(data[i], patterns[i], x)))
+            x = jax.nn.relu(x + norm[i + 1](conv(data[i + 1], patterns[i + 1], y)))
+        return conv(last_data, last, x)
+
+    def loss(data, norms, x, target, patterns):
+        return ((network(data, norms, x, patterns) - target) ** 2).mean()
+
+    x = jnp.ones((BATCH, SIDE, SIDE, CHANNELS))
+    text = compiled_step(loss, data, norms, x, x[..., :1], patterns)
+    assert text.count('custom_call_target="sparsejax_conv_v1"') == 6
+    assert text.count('custom_call_target="sparsejax_conv_weight_grad_v1"') == 5
+    assert_stays_batch_minor(text, x, x.size)
+
+
+@pytest.mark.parametrize("kind", ["bias", "max_pool", "avg_pool"])
+def test_biases_and_pooling_between_sparse_layers(kind):
+    patterns, data = make_layers(2, (3, 3, CHANNELS, CHANNELS))
+    last, last_data = head()
+
+    def loss(data, bias, x, patterns):
+        y = add_bias(conv(data[0], patterns[0], x), bias)
+        if kind != "bias":
+            y = {"max_pool": max_pool, "avg_pool": avg_pool}[kind](y, (2, 2), (2, 2))
+        y = jax.nn.relu(conv(data[1], patterns[1], jax.nn.relu(y)))
+        return (conv(last_data, last, y) ** 2).mean()
+
+    x = jnp.ones((BATCH, SIDE, SIDE, CHANNELS))
+    text = compiled_step(loss, data, jnp.ones(CHANNELS), x, patterns)
+    assert_stays_batch_minor(text, x, x.size if kind == "bias" else x.size // 4)
