@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.core
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-__all__ = ["Primitive", "ad", "align_varying", "batching", "mlir", "out_aval", "zero_tangent"]
+__all__ = ["Primitive", "ad", "align_varying", "batching", "is_traced", "mlir", "out_aval", "zero_tangent"]
 
 
 def align_varying(*operands: Any) -> list[Any]:
@@ -34,3 +35,8 @@ def out_aval(like: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 def zero_tangent(primal: Any) -> Any:
     """The symbolic zero tangent of a value; float0 for integers."""
     return ad.Zero(jax.typeof(primal).to_tangent_aval())
+
+
+def is_traced(x: Any) -> bool:
+    """Whether ``x`` is a tracer: a value that is not known while a transformation runs."""
+    return isinstance(x, jax.core.Tracer)

@@ -1,10 +1,20 @@
-"""Fixtures for every test."""
+"""Fixtures for every test, and the settings that must stand before JAX starts."""
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+TWO_DEVICES = "--xla_force_host_platform_device_count=2"
+if TWO_DEVICES not in os.environ.get("XLA_FLAGS", ""):  # read once, when the first backend starts
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {TWO_DEVICES}".strip()
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # the helpers that several folders of tests share
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +24,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
     return folder
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Run the test with 64-bit types, and no other test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def strict_dtypes() -> Iterator[None]:
+    """Refuse implicit promotion between dtypes in the test."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield

@@ -108,7 +108,9 @@ def max_pool(
     strides: Sequence[int] | None = None,
     padding: str | Sequence[tuple[int, int]] = "VALID",
 ) -> jax.Array:
-    """Maximum over windows, as ``flax.nnx.max_pool``: ``y[b, o, c] = max over taps k of x[b, o * stride - low + k, c]``.
+    """Maximum over windows, as ``flax.nnx.max_pool``.
+
+    y[b, o, c] = max over taps k of x[b, o * stride - low + k, c]
 
     Args:
       x: float[..., *spatial, channels] with one or two spatial axes; leading axes are batch.
@@ -154,11 +156,8 @@ def avg_pool(
     [0.5, 2.5]
     """
     flat, geometry, lead = _plan("avg_pool", x, window_shape, strides, padding)
-    y = _sum_pool(flat, geometry=geometry)
-    if count_include_pad:
-        y = y / math.prod(geometry.window)
-    else:
-        y = y / jnp.asarray(_tap_counts(geometry), y.dtype)
+    count = math.prod(geometry.window) if count_include_pad else jnp.asarray(_tap_counts(geometry), flat.dtype)
+    y = _sum_pool(flat, geometry=geometry) / count
     return y.reshape(*lead, *y.shape[1:])
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,7 +34,7 @@ def _taps(x: jax.Array, g: PoolGeometry, fill: float) -> Iterator[jax.Array]:
 
 def sum_pool(x: Any, *, geometry: PoolGeometry) -> jax.Array:
     """``y[o] = sum over taps of x``; padding counts as zero."""
-    return sum(_taps(x.astype(accumulator(x.dtype)), geometry, 0)).astype(x.dtype)
+    return functools.reduce(operator.add, _taps(x.astype(accumulator(x.dtype)), geometry, 0)).astype(x.dtype)
 
 
 def sum_unpool(y: Any, *, geometry: PoolGeometry) -> jax.Array:
@@ -57,8 +59,10 @@ def max_pool(x: Any, *, geometry: PoolGeometry) -> tuple[jax.Array, jax.Array]:
 
 def max_take(x: Any, arg: Any, *, geometry: PoolGeometry) -> jax.Array:
     """``y[o] = x`` at the tap ``arg[o]``; 0 where no tap has that number."""
-    taps = enumerate(_taps(x, geometry, 0))
-    return sum(jnp.where(arg == k, tap, jnp.zeros((), x.dtype)) for k, tap in taps)
+    zero = jnp.zeros((), x.dtype)
+    return functools.reduce(
+        operator.add, (jnp.where(arg == k, tap, zero) for k, tap in enumerate(_taps(x, geometry, 0)))
+    )
 
 
 def max_put(y: Any, arg: Any, *, geometry: PoolGeometry) -> jax.Array:

@@ -7,14 +7,14 @@ from typing import Any
 
 import jax
 
-from sparsejax import _ffi
+from sparsejax._native import ffi
 
-TARGETS: tuple[str, ...] = tuple(sorted(_ffi.registrations()))
+TARGETS: tuple[str, ...] = tuple(sorted(ffi.registrations()))
 
 
 def register() -> None:
     """Hand every handler of the compiled module to XLA; runs once, when ``sparsejax.kernels`` is imported."""
-    for name, capsule in _ffi.registrations().items():
+    for name, capsule in ffi.registrations().items():
         jax.ffi.register_ffi_target(name, capsule, platform="cpu")
 
 

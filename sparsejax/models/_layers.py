@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import jax
 from flax import nnx
-from flax.nnx import avg_pool, max_pool
 
 from sparsejax._checks import fail
+from sparsejax.kernels import avg_pool, max_pool
 
 __all__ = ["avg_pool", "batch_norm", "check_choice", "check_images", "conv", "global_average", "max_pool"]
 

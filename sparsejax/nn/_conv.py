@@ -33,8 +33,9 @@ _NO_METADATA: Mapping[str, Any] = MappingProxyType({})
 class SparseConv(SparseLayer):
     """Convolution with a sparse kernel, over one or two spatial axes.
 
-    Same arguments, initial numbers and results as ``flax.nnx.Conv`` with the kernel masked by the pattern. The
-    parameter ``kernel`` holds the stored entries only, and gradients and optimizer state have that size too.
+    Same arguments, initial numbers and results as ``flax.nnx.Conv`` with the kernel masked by the pattern.
+    The parameter ``kernel`` holds the stored entries only, and gradients and optimizer state have that size
+    too.
 
     Args:
       in_features: size of the last axis of the input.
@@ -42,8 +43,8 @@ class SparseConv(SparseLayer):
       kernel_size: one or two integers; a bare integer is one axis, as in Flax.
       strides: integer, or one per axis.
       pattern: SparsityPattern of shape (*kernel_size, in_features // feature_group_count, out_features).
-      padding: "SAME", "VALID", "CIRCULAR", "CAUSAL" (one axis), an integer, or per axis an integer or a (low, high)
-        pair.
+      padding: "SAME", "VALID", "CIRCULAR", "CAUSAL" (one axis), an integer, or per axis an integer or a (low,
+        high) pair.
       input_dilation, kernel_dilation: integer, or one per axis.
       feature_group_count: groups; divides ``in_features`` and ``out_features``.
       use_bias: whether to add a bias.
@@ -124,10 +125,10 @@ class SparseConv(SparseLayer):
         self.param_dtype = param_dtype
         self.precision = precision
         self.promote_dtype = promote_dtype
-        check_geometry("SparseConv", self)
+        _check_layer("SparseConv", self)
         check_pattern("SparseConv", pattern, self.kernel_shape)
         if mask is not None:
-            _check_within("SparseConv", pattern, mask)
+            check_within("SparseConv", pattern, mask)
         self._create_parameters(
             pattern, use_bias, param_dtype, kernel_init, bias_init, rngs, kernel_metadata, bias_metadata
         )
@@ -141,16 +142,7 @@ class SparseConv(SparseLayer):
         """Map ``float[..., *spatial, in_features]`` to ``float[..., *out_spatial, out_features]``."""
         bias = None if self.bias is None else self.bias[...]
         inputs, kernel, bias = self.promote_dtype((inputs, self.kernel[...], bias), dtype=self.dtype)
-        y = conv(
-            kernel,
-            self.pattern,
-            inputs,
-            strides=self.strides,
-            padding=self.padding,
-            input_dilation=self.input_dilation,
-            kernel_dilation=self.kernel_dilation,
-            feature_group_count=self.feature_group_count,
-        )
+        y = conv(kernel, self.pattern, inputs, **_geometry(self))
         return y if bias is None else add_bias(y, bias)
 
     @classmethod
@@ -159,13 +151,13 @@ class SparseConv(SparseLayer):
 
         Args:
           dense: the layer to copy. It is not changed and shares no variable with the result.
-          mask: bool array of the kernel's shape, true stores the weight, be it zero or not. None stores the weights
-            that are not zero. Weights outside it, or outside the layer's own ``mask``, are dropped.
+          mask: bool array of the kernel's shape, true stores the weight, be it zero or not. None stores the
+            weights that are not zero. Weights outside it, or outside the layer's own ``mask``, are dropped.
 
         Raises:
           ValueError: three spatial axes, "REFLECT" padding, an attribute without a sparse counterpart (a
-            ``conv_general_dilated`` hook, ``preferred_element_type``, sharding, a foreign attribute), a kernel stacked
-            by vmap, an unsupported dtype, or a mask of another shape or dtype.
+            ``conv_general_dilated`` hook, ``preferred_element_type``, sharding, a foreign attribute), a
+            kernel stacked by vmap, an unsupported dtype, or a mask of another shape or dtype.
           TypeError: not an ``nnx.Conv``, or a subclass.
 
         >>> dense = nnx.Conv(1, 2, (3,), rngs=nnx.Rngs(0))
@@ -174,10 +166,11 @@ class SparseConv(SparseLayer):
         """
         name = "SparseConv.from_dense"
         check_exact_type(name, dense, nnx.Conv)
-        check_geometry(name, dense)
+        _check_layer(name, dense)
         refused = {"conv_general_dilated": jax.lax.conv_general_dilated, "preferred_element_type": None}
         check_dense_layer(name, dense, nnx.Conv, dense.kernel_shape, refused)
-        keep = stored_entries(name, dense, mask, dense.kernel_shape)
+        own = None if dense.mask is None else binary_mask(name, dense.mask, dense.kernel_shape)
+        keep = stored_entries(name, dense.kernel[...], mask, own)
         sparse = cls(
             pattern=SparsityPattern.from_mask(keep),
             kernel_init=nnx.initializers.zeros_init(),
@@ -199,34 +192,57 @@ class SparseConv(SparseLayer):
         return dense
 
 
-def check_geometry(function: str, layer: Any) -> None:
-    """Refuse options of a convolution (dense or sparse, NNX or linen) that the sparse kernels do not know."""
-    rank = len(layer.kernel_size)
+def check_geometry(
+    function: str,
+    window: tuple[int, ...],
+    in_features: int,
+    out_features: int,
+    *,
+    strides: Any,
+    padding: Any,
+    input_dilation: Any,
+    kernel_dilation: Any,
+    feature_group_count: int,
+) -> None:
+    """Refuse options of a convolution that the sparse kernels do not know."""
+    rank = len(window)
     if rank not in (1, 2):
         hint = "Convolutions over three axes stay dense." if rank == 3 else ""
         fail(function, "kernel_size", f"{rank} axes", "one or two", hint)
-    strides = per_axis(function, "strides", layer.strides, rank)
-    dilations = [
-        per_axis(function, name, getattr(layer, name), rank) for name in ("input_dilation", "kernel_dilation")
-    ]
+    steps = per_axis(function, "strides", strides, rank)
+    dilations = (
+        per_axis(function, "input_dilation", input_dilation, rank),
+        per_axis(function, "kernel_dilation", kernel_dilation, rank),
+    )
     # Padding is resolved against the input at each call; here only its form is checked.
-    resolve_padding(function, layer.padding, (1,) * rank, layer.kernel_size, strides, *dilations)
-    groups = layer.feature_group_count
-    if groups < 1 or layer.in_features % groups or layer.out_features % groups:
-        sizes = f"{layer.in_features} inputs and {layer.out_features} outputs"
+    resolve_padding(function, padding, (1,) * rank, window, steps, *dilations)
+    groups = feature_group_count
+    if groups < 1 or in_features % groups or out_features % groups:
+        sizes = f"{in_features} inputs and {out_features} outputs"
         fail(function, "feature_group_count", f"value {groups}", f"a positive divisor of the {sizes}")
 
 
-def _check_within(function: str, pattern: SparsityPattern, mask: Any) -> None:
-    outside = int((np.asarray(pattern.mask()) & ~binary_mask(function, mask, pattern.shape)).sum())
+def _geometry(layer: Any) -> dict[str, Any]:
+    """The options of a dense or sparse layer that ``conv`` takes."""
+    names = ("strides", "padding", "input_dilation", "kernel_dilation", "feature_group_count")
+    return {name: getattr(layer, name) for name in names}
+
+
+def _check_layer(function: str, layer: Any) -> None:
+    check_geometry(function, layer.kernel_size, layer.in_features, layer.out_features, **_geometry(layer))
+
+
+def check_within(function: str, pattern: SparsityPattern, mask: Any) -> None:
+    """Refuse a pattern that stores entries outside the ``mask`` option of a convolution."""
+    with jax.ensure_compile_time_eval():  # linen modules check under jit
+        stored = np.asarray(pattern.mask())
+    outside = int((stored & ~binary_mask(function, mask, pattern.shape)).sum())
     if outside:
         fail(function, "pattern", f"{outside} entries outside the mask", "none", "Intersect the two first.")
 
 
 def _options(layer: Any) -> dict[str, Any]:
     """Constructor options that the dense and the sparse layer have in common."""
-    names = (
-        "in_features out_features kernel_size strides padding input_dilation kernel_dilation feature_group_count "
-        "use_bias mask dtype param_dtype precision promote_dtype"
-    )
-    return {name: getattr(layer, name) for name in names.split()}
+    sizes = ("in_features", "out_features", "kernel_size")
+    names = (*sizes, "use_bias", "mask", "dtype", "param_dtype", "precision", "promote_dtype")
+    return _geometry(layer) | {name: getattr(layer, name) for name in names}

@@ -24,7 +24,7 @@ def modules_of(model: Any, kinds: tuple[type, ...]) -> dict[str, Any]:
 
 
 def tied_modules(model: Any) -> dict[str, str]:
-    """Modules that share a Variable with another module: path of the one, path of the Variable in the other."""
+    """Modules that share a Variable with another module, and the path of the Variable in that other one."""
     tied = {}
     for group in nnx.find_duplicates(model, only=nnx.Variable):
         for path in group:
@@ -56,7 +56,7 @@ def replace_modules(model: M, replacements: Mapping[int, Any]) -> M:
     for _, node in list(nnx.iter_graph(model, graph=True)):
         if not graphlib.is_graph_node(node) or isinstance(node, nnx.Variable):
             continue
-        implementation = graphlib.get_node_impl(node)
+        implementation: Any = graphlib.get_node_impl(node)
         for key, value in implementation.node_dict(node).items():
             new = replaced(value)
             if new is not value:

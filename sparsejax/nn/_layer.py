@@ -1,4 +1,4 @@
-"""What the sparse layers share: parameters at the stored entries, the pattern, and checks of a dense original."""
+"""What the sparse layers share: stored parameters, the pattern, and checks of a dense original."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class SparseLayer(nnx.Module):
         kernel_metadata: Mapping[str, Any],
         bias_metadata: Mapping[str, Any],
     ) -> None:
-        """Draw the dense kernel and the bias as Flax does, keys in the same order, and keep the stored entries."""
-        dense = nnx.Param(kernel_init(rngs.params(), pattern.shape, param_dtype), **kernel_metadata)
+        """Draw dense kernel and bias with the keys that Flax uses, and keep the stored entries."""
+        dense: Any = nnx.Param(kernel_init(rngs.params(), pattern.shape, param_dtype), **kernel_metadata)
         check_unsharded(type(self).__name__, dense)
         self.kernel = dense.copy(pattern.gather(dense[...]))
         self.bias = nnx.data(None)
@@ -92,7 +92,9 @@ def check_unsharded(function: str, kernel: nnx.Variable[Any]) -> None:
     """Refuse sharding metadata: it names the axes of a dense kernel, of which one flat axis is left."""
     sharding = kernel.get_metadata("out_sharding", None)
     if sharding is not None:
-        fail(function, "kernel", f"sharding {sharding!r}", "no sharding metadata; stored entries have one axis")
+        fail(
+            function, "kernel", f"sharding {sharding!r}", "no sharding metadata; stored entries have one axis"
+        )
 
 
 def check_dense_layer(
@@ -109,11 +111,22 @@ def check_dense_layer(
     """
     kernel = layer.kernel
     if kernel.shape != kernel_shape:
-        fail(function, "kernel", f"shape {kernel.shape}", f"shape {kernel_shape}", "Is the layer stacked by vmap?")
+        fail(
+            function,
+            "kernel",
+            f"shape {kernel.shape}",
+            f"shape {kernel_shape}",
+            "Is the layer stacked by vmap?",
+        )
     check_unsharded(function, kernel)
     for name, default in refused.items():
         if getattr(layer, name) is not default:
-            fail(function, name, f"value {getattr(layer, name)!r}", "the default; sparse kernels have no such hook")
+            fail(
+                function,
+                name,
+                f"value {getattr(layer, name)!r}",
+                "the default; sparse kernels have no such hook",
+            )
     unknown = sorted(set(vars(layer)) - _attributes(kind))
     if unknown:
         fail(function, "layer", f"attributes {unknown}", f"only those of {kind.__name__}; they would be lost")
@@ -129,29 +142,30 @@ def check_exact_type(function: str, layer: Any, kind: type) -> None:
         fail(function, "layer", f"type {type(layer).__name__}", f"nnx.{kind.__name__}", hint, TypeError)
 
 
-def stored_entries(function: str, layer: Any, mask: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Which entries of a dense layer are stored: bool array of the kernel's shape, on the host.
+def stored_entries(function: str, kernel: Any, mask: Any, own: np.ndarray | None = None) -> np.ndarray:
+    """Which entries of a dense kernel are stored: bool array of its shape, on the host.
 
     Args:
       function: for the message.
-      layer: dense layer; its own ``mask``, if it has one, takes entries away.
+      kernel: dense kernel.
       mask: bool array, or None where the zeros of the kernel decide.
-      shape: the kernel's.
+      own: the layer's own mask, which takes entries away.
     """
-    keep = np.asarray(layer.kernel[...]) != 0 if mask is None else np.asarray(mask)
+    keep = np.asarray(kernel) != 0 if mask is None else np.asarray(mask)
     if keep.dtype != np.bool_:
         fail(function, "mask", f"dtype {keep.dtype}", "dtype bool, true keeps the weight")
-    if keep.shape != shape:
-        fail(function, "mask", f"shape {keep.shape}", f"shape {shape}, that of the dense kernel")
-    own = getattr(layer, "mask", None)
-    return keep if own is None else keep & binary_mask(function, own, shape)
+    if keep.shape != kernel.shape:
+        fail(function, "mask", f"shape {keep.shape}", f"shape {kernel.shape}, that of the dense kernel")
+    return keep if own is None else keep & own
 
 
 def binary_mask(function: str, mask: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """The ``mask`` option of a convolution as bool; factors other than 0 and 1 would be part of the weights."""
+    """The ``mask`` option of a convolution as bool; other factors would be part of the weights."""
     values = np.asarray(mask)
     if values.shape != shape:
-        fail(function, "mask of the layer", f"shape {values.shape}", f"shape {shape}, that of the dense kernel")
+        fail(
+            function, "mask of the layer", f"shape {values.shape}", f"shape {shape}, that of the dense kernel"
+        )
     if not np.isin(values, (0, 1)).all():
         fail(function, "mask of the layer", "values other than 0 and 1", "only 0 and 1")
     return values != 0
@@ -160,5 +174,6 @@ def binary_mask(function: str, mask: Any, shape: tuple[int, ...]) -> np.ndarray:
 @functools.cache
 def _attributes(kind: type) -> frozenset[str]:
     """Names of the instance attributes of a plain Flax layer."""
-    sizes = (1, 1) if kind is nnx.Linear else (1, 1, (1,))
-    return frozenset(vars(kind(*sizes, rngs=nnx.Rngs(0))))
+    rngs = nnx.Rngs(0)
+    layer = nnx.Linear(1, 1, rngs=rngs) if kind is nnx.Linear else nnx.Conv(1, 1, (1,), rngs=rngs)
+    return frozenset(vars(layer))

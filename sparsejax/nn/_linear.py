@@ -29,8 +29,9 @@ _NO_METADATA: Mapping[str, Any] = MappingProxyType({})
 class SparseLinear(SparseLayer):
     """Linear layer with a sparse kernel: ``y = x @ K + bias``, ``K`` zero outside the pattern.
 
-    Same arguments, initial numbers and results as ``flax.nnx.Linear`` with the kernel masked by the pattern. The
-    parameter ``kernel`` holds the stored entries only, and gradients and optimizer state have that size too.
+    Same arguments, initial numbers and results as ``flax.nnx.Linear`` with the kernel masked by the pattern.
+    The parameter ``kernel`` holds the stored entries only, and gradients and optimizer state have that size
+    too.
 
     Args:
       in_features: size of the last axis of the input.
@@ -110,13 +111,13 @@ class SparseLinear(SparseLayer):
 
         Args:
           linear: the layer to copy. It is not changed and shares no variable with the result.
-          mask: bool[in_features, out_features], true stores the weight, be it zero or not. None stores the weights
-            that are not zero. Weights outside the mask are dropped.
+          mask: bool[in_features, out_features], true stores the weight, be it zero or not. None stores the
+            weights that are not zero. Weights outside the mask are dropped.
 
         Raises:
-          ValueError: an attribute without a sparse counterpart (a ``dot_general`` hook, ``preferred_element_type``,
-            sharding, a foreign attribute), a kernel stacked by vmap, an unsupported dtype, or a mask of another shape
-            or dtype.
+          ValueError: an attribute without a sparse counterpart (a ``dot_general`` hook,
+            ``preferred_element_type``, sharding, a foreign attribute), a kernel stacked by vmap, an
+            unsupported dtype, or a mask of another shape or dtype.
           TypeError: not an ``nnx.Linear``, or a subclass.
 
         >>> dense = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
@@ -130,7 +131,7 @@ class SparseLinear(SparseLayer):
         check_dense_layer(name, linear, nnx.Linear, shape, refused)
         sparse = cls(
             *shape,
-            pattern=SparsityPattern.from_mask(stored_entries(name, linear, mask, shape)),
+            pattern=SparsityPattern.from_mask(stored_entries(name, linear.kernel[...], mask)),
             kernel_init=nnx.initializers.zeros_init(),
             rngs=nnx.Rngs(0),
             **_options(linear),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -33,9 +34,10 @@ class _Change:
 def carry_optimizer(optimizer: nnx.Optimizer[Any], old_model: Any, new_model: Any) -> nnx.Optimizer[Any]:
     """An optimizer for the converted model that goes on where the old one stands.
 
-    Whatever the optimizer keeps per weight (momentum, second moments, accumulated gradients, masks) is gathered at the
-    stored weights, or scattered to a dense kernel with zeros elsewhere; step counters, hyperparameters and the state of
-    other parameters are kept. Works in all directions: dense to sparse, sparse to dense, pattern to pattern.
+    Whatever the optimizer keeps per weight (momentum, second moments, accumulated gradients, masks) is
+    gathered at the stored weights, or scattered to a dense kernel with zeros elsewhere; step counters,
+    hyperparameters and the state of other parameters are kept. Works in all directions: dense to sparse,
+    sparse to dense, pattern to pattern.
 
     Args:
       optimizer: of ``old_model``. It is not changed.
@@ -50,7 +52,8 @@ def carry_optimizer(optimizer: nnx.Optimizer[Any], old_model: Any, new_model: An
         adafactor), which has no counterpart.
       TypeError: an ``nnx.ModelAndOptimizer``, which holds the old model.
 
-    Source: Nikdan et al. 2023 (SparseProp) lose this state when the mask changes; see their section on gradual pruning.
+    Source: Nikdan et al. 2023 (SparseProp) lose this state when the mask changes; see their section on
+      gradual pruning.
 
     >>> import optax
     >>> from sparsejax.nn import sparsify
@@ -68,7 +71,8 @@ def carry_optimizer(optimizer: nnx.Optimizer[Any], old_model: Any, new_model: An
         if isinstance(variable, nnx.Variable):
             change = _change_at(path, changes)
             if change is not None:
-                variable.set_value(_converted(path, variable.get_value(), change))
+                # A tree map, because optax.partition leaves empty nodes in place of arrays.
+                variable.set_value(jax.tree.map(partial(_converted, path, change), variable.get_value()))
     return optimizer
 
 
@@ -97,7 +101,8 @@ def _kernel_shape(layer: Any, pattern: SparsityPattern | None) -> tuple[int, ...
 def _change_at(path: tuple[Any, ...], changes: dict[str, _Change]) -> _Change | None:
     """The change of the layer whose kernel this piece of optimizer state belongs to.
 
-    The path in the state is one inside the optimizer, then that of the parameter; the longest match is the layer.
+    The path in the state is one inside the optimizer, then that of the parameter; the longest match is the
+    layer.
     """
     if path[-1:] != ("kernel",):
         return None
@@ -108,10 +113,10 @@ def _change_at(path: tuple[Any, ...], changes: dict[str, _Change]) -> _Change | 
     return None
 
 
-def _converted(path: tuple[Any, ...], values: jax.Array, change: _Change) -> jax.Array:
+def _converted(path: tuple[Any, ...], change: _Change, values: jax.Array) -> jax.Array:
     if values.shape == change.shape:
         return change.apply(values)
-    if values.ndim == 0:  # one number per parameter, such as a count of finite gradients
+    if values.size == 1:  # one number per parameter, or a placeholder
         return values
     where = f"state '{path_string(path)}'"
     fail("carry_optimizer", where, f"shape {values.shape}", f"shape {change.shape}, that of the kernel")

@@ -14,8 +14,8 @@ from flax import nnx
 from sparsejax._checks import fail
 from sparsejax.nn._graph import modules_of
 
-# Sparsity from which a sparse layer is expected to be no slower than a dense one, forward and backward. A prior from the
-# project's targets, not yet fitted to measurements; policy "measured" does not use it.
+# Sparsity from which a sparse layer is expected to be no slower than a dense one, forward and backward. A
+# prior from the project's targets, not yet fitted to measurements; policy "measured" does not use it.
 RULE_SPARSITY = {"Linear": 0.8, "Conv": 0.75}
 
 ROUNDS = 7  # timed runs of each form; the median counts
@@ -36,12 +36,16 @@ class _Recorder:
 
 
 class _RecordedLinear(nnx.Linear):
+    recorder: _Recorder
+
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         self.recorder.record(inputs)
         return super().__call__(inputs, *args, **kwargs)
 
 
 class _RecordedConv(nnx.Conv):
+    recorder: _Recorder
+
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         self.recorder.record(inputs)
         return super().__call__(inputs, *args, **kwargs)
@@ -76,9 +80,9 @@ def record_inputs(model: Any, sample_input: Any) -> dict[str, list[Call]]:
 def time_layers(dense: Any, sparse: Any, calls: list[Call]) -> tuple[float, float]:
     """Milliseconds of forward + backward of a dense layer and its sparse form, summed over the inputs.
 
-    Both are jitted, warmed up and run in turn; medians of ``ROUNDS`` runs. Each form gets its activations in the
-    layout that it has between layers of its own kind (the sparse one batch-minor), so that a transposition at the
-    edge of a sparse stretch is not charged to every layer in it.
+    Both are jitted, warmed up and run in turn; medians of ``ROUNDS`` runs. Each form gets its activations in
+    the layout that it has between layers of its own kind (the sparse one batch-minor), so that a
+    transposition at the edge of a sparse stretch is not charged to every layer in it.
     """
     total = [0.0, 0.0]
     for call in calls:

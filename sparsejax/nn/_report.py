@@ -18,7 +18,8 @@ class LayerReport:
       kind: class of the layer before.
       shape: of its kernel, or of a batch norm's features.
       sparsity: fraction of the kernel that is not (or would not be) stored; None for a batch norm.
-      action: "sparse" (replaced by a sparse layer), "dense" (left as it was), "swapped" (a batch norm of ours).
+      action: "sparse" (replaced by a sparse layer), "dense" (left as it was), "swapped" (a batch norm of
+        ours).
       reason: one line.
       dense_ms, sparse_ms: measured forward + backward, milliseconds; None where nothing was measured.
     """

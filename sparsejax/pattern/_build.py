@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax import _ffi
 from sparsejax._checks import fail
+from sparsejax._native import ffi
 
 
 class PatternArrays(NamedTuple):
@@ -29,7 +29,7 @@ def build_on_host(mask: np.ndarray, nse: int | None) -> PatternArrays:
         nse = count
     if nse < count:
         fail("SparsityPattern.from_mask", "mask", f"{count} entries", f"at most nse = {nse}")
-    arrays = _ffi.build_pattern(np.ascontiguousarray(mask), nse)
+    arrays = ffi.build_pattern(np.ascontiguousarray(mask), nse)
     return PatternArrays(*(jnp.asarray(a) for a in arrays))
 
 

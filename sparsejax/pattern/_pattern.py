@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax._compat import is_traced
 from sparsejax.pattern import _build, _interchange, _validate
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class SparsityPattern:
         """
         _check_mask(mask, nse)
         shape = tuple(mask.shape)
-        if isinstance(mask, jax.core.Tracer):
+        if is_traced(mask):
             if nse is None:
                 fail("SparsityPattern.from_mask", "nse", "no value", "a capacity, because the mask is traced")
             arrays = _build.build_traced(mask.reshape(-1, shape[-1]), nse)
@@ -81,7 +82,7 @@ class SparsityPattern:
     @classmethod
     def from_dense(cls, kernel: Any, nse: int | None = None) -> SparsityPattern:
         """The pattern of the entries of ``kernel`` that are not zero; its values are ``pattern.gather(kernel)``."""
-        kernel = kernel if isinstance(kernel, jax.core.Tracer) else np.asarray(kernel)
+        kernel = kernel if is_traced(kernel) else np.asarray(kernel)
         return cls.from_mask(kernel != 0, nse)
 
     @classmethod
@@ -202,6 +203,6 @@ def _check_mask(mask: Any, nse: int | None) -> None:
 
 
 def _has_nan(mask: Any) -> bool:
-    if isinstance(mask, jax.core.Tracer) or not jnp.issubdtype(mask.dtype, jnp.inexact):
+    if is_traced(mask) or not jnp.issubdtype(mask.dtype, jnp.inexact):
         return False
     return bool(np.isnan(np.asarray(mask, np.float32)).any())

@@ -39,8 +39,8 @@ class TrainConfig:
     Source: Peste et al. 2021, "AC/DC", appendix (SGD with momentum 0.9, weight decay 1e-4, cosine after a warm-up);
     Zhu & Gupta 2017, "To prune, or not to prune" (gradual schedule).
 
-    >>> TrainConfig(epochs=2).differences(TrainConfig(epochs=3))
-    ['epochs']
+    >>> TrainConfig(epochs=2).to_dict()["epochs"]
+    2
     """
 
     data: str = "digits"
@@ -76,11 +76,6 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """The fields and their values."""
         return asdict(self)
-
-    def differences(self, other: TrainConfig) -> list[str]:
-        """Names of the fields in which two configurations differ."""
-        mine, theirs = self.to_dict(), other.to_dict()
-        return [name for name in mine if mine[name] != theirs[name]]
 
 
 def _require(config: TrainConfig, name: str, holds: bool, rule: str) -> None:

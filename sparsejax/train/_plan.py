@@ -43,7 +43,12 @@ class Plan:
         """
         steps = examples // config.batch_size
         if steps == 0:
-            fail("train", "batch_size", f"value {config.batch_size}", f"at most {examples}, the training examples")
+            fail(
+                "train",
+                "batch_size",
+                f"value {config.batch_size}",
+                f"at most {examples}, the training examples",
+            )
         total = steps * config.epochs
         if config.method == "dense":
             return cls(steps, total, total, total)

@@ -73,5 +73,10 @@ def sparse_model(model: Any, masks: Mapping[str, Any], kept_dense: tuple[str, ..
     sparse, report = nn.sparsify(model, masks, min_sparsity=0.0, policy="always", skip=kept_dense)
     for row in report.rows:
         if row.action == "dense" and row.path not in kept_dense:
-            fail("train", f"layer {row.path!r}", f"no sparse form: {row.reason}", "only layers that sparsify converts")
+            fail(
+                "train",
+                f"layer {row.path!r}",
+                f"no sparse form: {row.reason}",
+                "only layers that sparsify converts",
+            )
     return sparse

@@ -41,9 +41,7 @@ def assert_same(got, expected, tolerance):
     assert len(got) == len(expected)
     for a, b in zip(got, expected, strict=True):
         assert a.dtype == b.dtype and a.shape == b.shape
-        np.testing.assert_allclose(
-            np.asarray(a, np.float64), np.asarray(b, np.float64), rtol=tolerance, atol=tolerance
-        )
+        np.testing.assert_allclose(np.asarray(a, np.float64), np.asarray(b, np.float64), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -95,7 +93,6 @@ def test_statistics_over_devices():
     x = jnp.asarray(np.random.default_rng(0).standard_normal((8, 5)), jnp.float32)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     whole = BatchNorm(5, rngs=nnx.Rngs(0))(x)
-    graph, state = nnx.split(BatchNorm(5, axis_name="data", rngs=nnx.Rngs(0)))
     sharded = jax.shard_map(
         lambda x: nnx.merge(graph, state)(x),
         mesh=mesh,

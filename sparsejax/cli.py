@@ -1,0 +1,159 @@
+"""The command line: ``sparsejax doctor | demo | train``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from sparsejax import models, train
+from sparsejax._doctor import doctor
+from sparsejax.train._config import Method
+from sparsejax.train._demo import demo
+from sparsejax.train._report import comparison_table
+
+# What a user can get wrong and put right: bad values, unreadable files, missing packages.
+_USER_ERRORS = (ValueError, OSError, ImportError)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like all errors of this program."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+      argv: arguments without the program's name; those of the process if None.
+
+    Returns:
+      Exit status: 0, or 1 if ``doctor`` found a wrong kernel, 2 after an error of the user, 130 after Ctrl-C.
+
+    >>> main(["train", "--epochs", "0", "--out", "run"])
+    2
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.command(arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="sparsejax", description="Sparse training on CPUs with JAX.")
+    commands = parser.add_subparsers(required=True, metavar="doctor | demo | train", parser_class=_Parser)
+    _add_doctor(commands)
+    _add_demo(commands)
+    _add_train(commands)
+    return parser
+
+
+def _add_command(commands: Any, name: str, run: Callable[[Any], int], help: str) -> argparse.ArgumentParser:
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    parser = commands.add_parser(name, help=help, description=help, formatter_class=formatter)
+    parser.add_argument("--json", action="store_true", help="print numbers as JSON and nothing else")
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _add_doctor(commands: Any) -> None:
+    _add_command(commands, "doctor", _doctor, "Show versions and processor, and test every kernel.")
+
+
+def _add_demo(commands: Any) -> None:
+    text = "Train a small network on real digits, dense and 90 %% sparse, and compare the two."
+    parser = _add_command(commands, "demo", _demo, text)
+    parser.add_argument(
+        "--out", type=Path, default=Path("sparsejax-demo"), help="folder for runs and picture"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of split, initial weights and order of the data")
+    parser.add_argument("--epochs", type=int, default=12, help="passes over the data, for each network")
+
+
+def _add_train(commands: Any) -> None:
+    text = "Train a network sparse: dense, then pruned gradually, then on the sparse kernels. Resumes what was killed."
+    parser = _add_command(commands, "train", _train, text)
+    defaults = train.TrainConfig()
+
+    def option(flag: str, field: str, kind: Any, help: str, **more: Any) -> None:
+        parser.add_argument(flag, dest=field, type=kind, default=getattr(defaults, field), help=help, **more)
+
+    option("--data", "data", str, "'digits', or idx:PATH of a folder in the layout of MNIST", metavar="SPEC")
+    option("--model", "model", str, "network", choices=models.MODEL_NAMES)
+    option("--method", "method", str, "how to prune; dense is the baseline", choices=get_args(Method))
+    option("--sparsity", "sparsity", float, "fraction of zeros in each pruned layer at the end")
+    option("--epochs", "epochs", int, "passes over the data")
+    option("--batch-size", "batch_size", int, "examples per step")
+    option("--lr", "learning_rate", float, "highest learning rate")
+    option("--momentum", "momentum", float, "of SGD")
+    option("--weight-decay", "weight_decay", float, "L2 coefficient")
+    option("--seed", "seed", int, "of initial weights and order of the data")
+    option("--dense-fraction", "dense_fraction", float, "part of the steps before the first weight goes")
+    option("--prune-fraction", "prune_fraction", float, "part of the steps over which the sparsity rises")
+    parser.add_argument(
+        "--out", type=Path, required=True, default=argparse.SUPPRESS, help="folder of the run"
+    )
+    parser.add_argument("--checkpoint-every", type=int, default=100, help="steps between checkpoints")
+    parser.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on from the last checkpoint in the folder; --no-resume discards what is there",
+    )
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    found = doctor()
+    _print(found, arguments)
+    return 0 if found.ok else 1
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    report = train.reporter(quiet=arguments.json)
+    try:
+        result = demo(arguments.out, seed=arguments.seed, epochs=arguments.epochs, report=report)
+    except _USER_ERRORS as error:
+        return _refused(error)
+    _print(result, arguments)
+    if not arguments.json:
+        print(f"\n{result.seconds:.0f} s in all; curves in {result.picture}")
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    fields = train.TrainConfig.__dataclass_fields__
+    try:
+        run = train.Run(
+            train.TrainConfig(**{name: getattr(arguments, name) for name in fields}),
+            arguments.out,
+            checkpoint_every=arguments.checkpoint_every,
+            resume=arguments.resume,
+        )
+    except _USER_ERRORS as error:
+        return _refused(error)
+    result = run.fit(train.reporter(quiet=arguments.json))
+    if arguments.json:
+        print(json.dumps(result.to_dict()))
+        return 0
+    if result.comparison is not None:
+        print(comparison_table(result.comparison, (None, result.accuracy)))
+    print(
+        f"test accuracy {100 * result.accuracy:.2f} % at sparsity {result.sparsity:.3f}; files in {result.out}"
+    )
+    return 0
+
+
+def _print(result: Any, arguments: argparse.Namespace) -> None:
+    print(json.dumps(result.to_dict()) if arguments.json else result)
+
+
+def _refused(error: BaseException) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2

@@ -1,0 +1,12 @@
+"""Sparse training from start to end: phases, checkpoints, metrics, and what a step costs."""
+
+from sparsejax.train._compare import StepComparison as StepComparison
+from sparsejax.train._compare import StepCost as StepCost
+from sparsejax.train._compare import compare_steps as compare_steps
+from sparsejax.train._config import TrainConfig as TrainConfig
+from sparsejax.train._loop import Run as Run
+from sparsejax.train._loop import TrainResult as TrainResult
+from sparsejax.train._loop import train as train
+from sparsejax.train._plan import Plan as Plan
+from sparsejax.train._progress import Reporter as Reporter
+from sparsejax.train._progress import reporter as reporter

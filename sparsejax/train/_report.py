@@ -1,0 +1,35 @@
+"""The numbers of a run as a text table."""
+
+from __future__ import annotations
+
+from sparsejax._table import table
+from sparsejax.train._compare import StepComparison, StepCost
+
+
+def comparison_table(comparison: StepComparison, accuracies: tuple[float | None, float]) -> str:
+    """Table of what a dense and a sparse model cost, and how well they do.
+
+    Args:
+      comparison: the training step on both.
+      accuracies: fraction correct of the dense model (None if none was trained) and of the sparse one.
+    """
+    dense, sparse = comparison.dense, comparison.sparse
+    accuracy = tuple("-" if value is None else f"{100 * value:.2f} %" for value in accuracies)
+    rows = [
+        ("test accuracy", *accuracy, ""),
+        ("ms per training step", f"{dense.ms:.2f}", f"{sparse.ms:.2f}", f"{comparison.speedup:.2f}x faster"),
+        _memory("parameters", dense.parameter_bytes, sparse.parameter_bytes),
+        _memory("pattern", dense.pattern_bytes, sparse.pattern_bytes),
+        _memory("optimizer state", dense.optimizer_bytes, sparse.optimizer_bytes),
+        _memory("all three", _all(dense), _all(sparse)),
+    ]
+    return table(("", "dense", "sparse", ""), rows)
+
+
+def _all(cost: StepCost) -> int:
+    return cost.parameter_bytes + cost.pattern_bytes + cost.optimizer_bytes
+
+
+def _memory(name: str, dense: int, sparse: int) -> tuple[str, str, str, str]:
+    ratio = f"{dense / sparse:.2f}x smaller" if dense else ""
+    return name, f"{dense / 1024:,.0f} KiB", f"{sparse / 1024:,.0f} KiB", ratio

@@ -1,0 +1,30 @@
+"""Code compiled for one instruction set must not leak into the rest of the library.
+
+A function template from a header, compiled with -mavx512f in one object, may be the copy that the linker keeps for all:
+an illegal instruction on older machines. So the kernels' objects define their getter and nothing else.
+"""
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+KERNELS = Path(__file__).resolve().parents[2] / "xla_ffi" / "simd" / "kernels.cc"
+LEVELS = {"baseline": [], "avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_objects_define_only_their_getter(level, tmp_path):
+    compiler, nm = shutil.which("c++") or shutil.which("g++"), shutil.which("nm")
+    if compiler is None or nm is None:
+        pytest.skip("no compiler")
+    if level != "baseline" and platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("not x86-64")
+    flags = ["-std=c++17", "-O1", "-fPIC", "-fno-exceptions", "-fno-rtti", f"-DSPARSEJAX_ISA_NAMESPACE={level}"]
+    target = tmp_path / "kernels.o"
+    subprocess.run([compiler, *flags, *LEVELS[level], "-c", str(KERNELS), "-o", str(target)], check=True)
+    listing = subprocess.run([nm, "-C", "--defined-only", "-g", str(target)], capture_output=True, text=True, check=True)
+    defined = [line.split(maxsplit=2)[2] for line in listing.stdout.splitlines()]
+    assert defined == [f"sparsejax::{level}::GetTable()"]

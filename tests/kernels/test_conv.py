@@ -1,0 +1,121 @@
+"""The convolution and its gradients against the dense oracle."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from grid import DTYPES, PATTERNS, ConvCase, make_pattern, normal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_checks import COMPACT_CASES, check_conv, random_conv_case
+
+import sparsejax
+
+pytestmark = pytest.mark.usefixtures("x64", "strict_dtypes")
+
+
+def square(batch: int, size: int, window: int, stride: int, pad: int) -> ConvCase:
+    """A convolution with equal sides."""
+    twice = (size, size), (window, window), (stride, stride), ((pad, pad), (pad, pad))
+    return ConvCase(batch, twice[0], 3, 4, *twice[1:], (1, 1), (1, 1), 1)
+
+
+@pytest.mark.parametrize("kind", PATTERNS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_patterns(kind: str, dtype: str) -> None:
+    for case in COMPACT_CASES:
+        check_conv(case, kind, dtype)
+
+
+BATCHES = (1, 3, 7, 8, 9, 16, 20, 33)
+SIZES = (1, 5, 7, 8, 14, 15, 16)
+WINDOWS = [(k, s, p) for k in (1, 2, 3, 5, 7) for s in (1, 2, 3) for p in {0, k // 2, k}]
+
+
+@pytest.mark.parametrize(("window", "stride", "pad"), WINDOWS)
+def test_windows(window: int, stride: int, pad: int) -> None:
+    """Every window, stride and padding; batches and image sizes in turn, different ones for each."""
+    offset = WINDOWS.index((window, stride, pad))
+    sizes = [s for s in SIZES if s + 2 * pad >= window]
+    for i in range(3):
+        batch, size = BATCHES[(offset + 3 * i) % len(BATCHES)], sizes[(offset + 2 * i) % len(sizes)]
+        check_conv(square(batch, size, window, stride, pad), "random", "float32", offset)
+
+
+@pytest.mark.parametrize(("batch", "size"), list(itertools.product((3, 16), (28, 33, 57))))
+def test_larger_images(batch: int, size: int) -> None:
+    check_conv(square(batch, size, 3, 1 + size % 2, 1), "random", "float32")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_geometry(seed: int) -> None:
+    """Two axes that differ in everything, groups, both dilations, negative padding."""
+    rng = np.random.default_rng(seed)
+    for number in range(12):
+        case = random_conv_case(rng)
+        if case is not None:
+            kind, dtype = str(rng.choice(PATTERNS)), str(rng.choice(DTYPES))
+            check_conv(case, kind, dtype, number)
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(
+    case=st.sampled_from(COMPACT_CASES),
+    batch=st.sampled_from([0, 1, 7, 16, 33]),
+    kind=st.sampled_from(PATTERNS),
+    dtype=st.sampled_from(DTYPES),
+    seed=st.integers(0, 3),
+)
+def test_any_pattern(case: ConvCase, batch: int, kind: str, dtype: str, seed: int) -> None:
+    check_conv(case._replace(batch=batch), kind, dtype, seed)
+
+
+def test_many_channels_are_shared_between_tasks() -> None:
+    case = ConvCase(16, (7, 7), 96, 80, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 1)
+    check_conv(case, "random", "float32")
+    check_conv(case._replace(batch=3, strides=(2, 2)), "random", "bfloat16")
+
+
+def test_depthwise() -> None:
+    case = ConvCase(20, (9, 9), 24, 24, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 24)
+    check_conv(case, "random", "float32")
+
+
+@pytest.mark.parametrize("lead", [(), (2,), (2, 3), (0,), (2, 0)])
+def test_leading_axes(lead: tuple[int, ...]) -> None:
+    pattern, _ = make_pattern("random", (3, 3, 2, 4))
+    data, x = normal(0, (pattern.nse,), "float32"), normal(1, (*lead, 6, 5, 2), "float32")
+    y = sparsejax.conv(data, pattern, x)
+    assert y.shape == (*lead, 6, 5, 4)
+    flat = sparsejax.conv(data, pattern, x.reshape(int(np.prod(lead)), 6, 5, 2))
+    assert np.array_equal(np.asarray(y).reshape(flat.shape), flat)
+
+
+def test_padding_of_the_capacity_is_ignored() -> None:
+    pattern, mask = make_pattern("padded", (3, 3, 2, 4))
+    data, x = normal(0, (pattern.nse,), "float32"), normal(1, (5, 6, 6, 2), "float32")
+    clean, dirty = data.copy(), data.copy()
+    clean[mask.sum() :], dirty[mask.sum() :] = 0.0, np.nan
+
+    def run(values: np.ndarray) -> tuple[jax.Array, jax.Array, jax.Array]:
+        y, vjp = jax.vjp(lambda d, v: sparsejax.conv(d, pattern, v), jnp.asarray(values), jnp.asarray(x))
+        return y, *vjp(jnp.ones_like(y))
+
+    for a, b in zip(run(clean), run(dirty), strict=True):
+        assert np.array_equal(a, b)
+    assert not np.asarray(run(dirty)[1])[mask.sum() :].any()
+
+
+def test_infinite_neighbours_do_not_leak() -> None:
+    """Pixels that a tap does not touch are not multiplied by zero instead."""
+    mask = np.zeros((3, 3, 1, 1), bool)
+    mask[1, 1] = True
+    pattern = sparsejax.SparsityPattern.from_mask(mask)
+    x = np.full((3, 4, 4, 1), np.inf, np.float32)
+    x[:, 1, 1] = 2.0
+    y = sparsejax.conv(np.ones(1, np.float32), pattern, x)
+    assert np.array_equal(y, x)

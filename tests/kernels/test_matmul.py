@@ -1,0 +1,122 @@
+"""The matrix products against the dense oracle."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from grid import BATCHES, DTYPES, MATRICES, PATTERNS, assert_close, make_pattern, normal, wide
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_checks import check_matmul
+
+from sparsejax import SparsityPattern, spmm
+from sparsejax.kernels import sddmm, spmm_t
+
+pytestmark = pytest.mark.usefixtures("x64", "strict_dtypes")
+COVERING = list(zip(BATCHES, itertools.cycle(MATRICES), strict=False))  # each batch once, matrices in turn
+
+
+@pytest.mark.parametrize("kind", PATTERNS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_grid(kind: str, dtype: str) -> None:
+    for batch, shape in COVERING:
+        pattern, mask = make_pattern(kind, shape, batch)
+        check_matmul(pattern, mask, batch, dtype)
+
+
+@pytest.mark.parametrize("batch", [1, 16, 100])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_long_rows(batch: int, dtype: str) -> None:
+    """Rows longer than every unrolled step, and more columns than one tile of the batch holds."""
+    pattern, mask = make_pattern("random", (3000, 40))
+    check_matmul(pattern, mask, batch, dtype)
+
+
+def test_many_rows_are_shared_between_tasks() -> None:
+    pattern, mask = make_pattern("random", (50, 4000))
+    check_matmul(pattern, mask, 33, "float32")
+
+
+SHAPES = ((1, 1), (4, 9), (17, 8), (33, 20))
+
+
+@st.composite
+def _masks(draw: st.DrawFn) -> np.ndarray:
+    columns, rows = draw(st.sampled_from(SHAPES))
+    bits = draw(st.binary(min_size=columns * rows, max_size=columns * rows))
+    mask = np.frombuffer(bits, np.uint8).reshape(columns, rows) > draw(st.sampled_from([0, 127, 230]))
+    for axis, value in draw(st.lists(st.tuples(st.integers(0, 1), st.booleans()), max_size=2)):
+        index = draw(st.integers(0, mask.shape[axis] - 1))
+        mask = mask.copy()
+        mask[(slice(None),) * axis + (index,)] = value  # whole rows and columns, empty or full
+    return mask
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(
+    mask=_masks(),
+    padding=st.sampled_from([0, 1, 30]),
+    batch=st.sampled_from([0, 1, 7, 16, 33, 100]),
+    dtype=st.sampled_from(DTYPES),
+)
+def test_any_pattern(mask: np.ndarray, padding: int, batch: int, dtype: str) -> None:
+    capacity = -(-int(mask.sum()) // 64) * 64 + padding  # few capacities, so that programs are reused
+    check_matmul(SparsityPattern.from_mask(mask, capacity), mask, batch, dtype)
+
+
+def test_bfloat16_sums_are_float32() -> None:
+    """The bound that holds for one rounding at the end is broken by sums rounded at every step."""
+    pattern, mask = make_pattern("full", (2048, 2))
+    data, x = normal(0, (pattern.nse,), "bfloat16"), normal(1, (4, 2048), "bfloat16")
+    rows = wide(data).reshape(2, 2048)
+    want, magnitude = wide(x) @ rows.T, np.abs(wide(x)) @ np.abs(rows).T
+    assert_close(spmm(data, pattern, x), want, magnitude, "bfloat16")
+
+    running = np.zeros((4, 2), jnp.bfloat16)
+    for column in range(2048):
+        product = wide(x)[:, column, None] * rows[None, :, column]
+        running = (wide(running) + product).astype(jnp.bfloat16)
+    with pytest.raises(AssertionError, match="beyond the bound"):
+        assert_close(running, want, magnitude, "bfloat16")
+
+
+def test_padding_is_ignored_whatever_it_holds() -> None:
+    pattern, mask = make_pattern("padded", (37, 29))
+    data = normal(0, (pattern.nse,), "float32")
+    x, ct = normal(1, (33, 37), "float32"), normal(2, (33, 29), "float32")
+    clean = data.copy()
+    clean[mask.sum() :] = 0.0
+    data[mask.sum() :] = np.nan
+    assert np.array_equal(spmm(data, pattern, x), spmm(clean, pattern, x))
+    assert np.array_equal(spmm_t(data, pattern, ct), spmm_t(clean, pattern, ct))
+    assert not np.asarray(sddmm(pattern, x, ct))[mask.sum() :].any()
+
+
+def test_outputs_without_entries_are_exact_zeros() -> None:
+    pattern, _ = make_pattern("gaps", (6, 5))
+    x = np.full((7, 6), np.inf, np.float32)
+    assert not np.asarray(spmm(np.ones(pattern.nse, np.float32), pattern, x))[:, 0].any()
+
+
+@pytest.mark.parametrize("lead", [(), (3,), (2, 3), (2, 0, 3)])
+def test_leading_axes(lead: tuple[int, ...]) -> None:
+    pattern, mask = make_pattern("random", (6, 5))
+    data = normal(0, (pattern.nse,), "float32")
+    x, ct = normal(1, (*lead, 6), "float32"), normal(2, (*lead, 5), "float32")
+    y, back = spmm(data, pattern, x), spmm_t(data, pattern, ct)
+    assert y.shape == (*lead, 5) and back.shape == (*lead, 6)
+    flat = spmm(data, pattern, x.reshape(-1, 6))
+    assert np.array_equal(y, np.asarray(flat).reshape(y.shape))
+    assert np.array_equal(sddmm(pattern, x, ct), sddmm(pattern, x.reshape(-1, 6), ct.reshape(-1, 5)))
+
+
+def test_adjoint_identity() -> None:
+    """<L(x; w), u> = <x, L^T(u; w)> = <w, sddmm(x, u)>."""
+    pattern, _ = make_pattern("random", (37, 29))
+    data, x, u = (normal(i, s, "float64") for i, s in enumerate([(pattern.nse,), (20, 37), (20, 29)]))
+    forward = np.vdot(spmm(data, pattern, x), u)
+    assert np.isclose(forward, np.vdot(x, spmm_t(data, pattern, u)), rtol=1e-13)
+    assert np.isclose(forward, np.vdot(data, sddmm(pattern, x, u)), rtol=1e-13)

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Everything that must pass before a change lands: lint, types, tests, documented examples.
+# Run it with the Python of the environment that sparsejax[test] is installed in: PYTHON=.venv/bin/python tests/run.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python="${PYTHON:-python}"
+
+"$python" -m ruff check .
+"$python" -m ruff format --check .
+"$python" -m pyright --pythonpath "$("$python" -c 'import sys; print(sys.executable)')"
+cd tests  # away from the source tree, so that the installed package is what is tested
+"$python" -m pytest -c ../pyproject.toml --rootdir .. .
+"$python" -m pytest -c ../pyproject.toml --rootdir .. --doctest-modules --pyargs sparsejax
