@@ -27,9 +27,9 @@ def align_varying(*operands: Any) -> list[Any]:
 
 
 def out_aval(like: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Abstract value of a result that varies over the same mesh axes as the operand ``like``."""
-    plain = jax.core.ShapedArray(shape, dtype)
-    return plain.update(manual_axis_type=like.manual_axis_type)
+    """Abstract value of an unsharded result that varies over the same mesh axes as the operand ``like``."""
+    sharding = like.sharding.update(spec=jax.sharding.PartitionSpec(*(None,) * len(shape)))
+    return like.update(shape=shape, dtype=dtype, weak_type=False, sharding=sharding)
 
 
 def zero_tangent(primal: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from sparsejax import _ffi
+from sparsejax._native import ffi
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def cpu_info() -> CpuInfo:
     >>> info.isa in info.supported_isas, info.threads >= 1
     (True, True)
     """
-    return CpuInfo(_ffi.isa(), tuple(_ffi.supported_isas()), _threads())
+    return CpuInfo(ffi.isa(), tuple(ffi.supported_isas()), _threads())
 
 
 def _threads() -> int:

@@ -39,9 +39,7 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, for JSON; an error that could not be measured is None."""
-        tests = [
-            asdict(test) | {"error": test.error if test.error == test.error else None} for test in self.tests
-        ]
+        tests = [asdict(test) | {"error": test.error if test.error == test.error else None} for test in self.tests]
         return {
             "ok": self.ok,
             "versions": self.versions,
@@ -61,9 +59,7 @@ class Diagnosis:
             "",
         ]
         by_target = {(test.target, test.dtype): test for test in self.tests}
-        rows = [
-            (target, *(_cell(by_target[target, dtype]) for dtype in TOLERANCES)) for target in self.targets
-        ]
+        rows = [(target, *(_cell(by_target[target, dtype]) for dtype in TOLERANCES)) for target in self.targets]
         lines.append(table(("kernel", *TOLERANCES), rows))
         lines += [f"\n{test.target}, {test.dtype}: {test.detail}" for test in self.tests if not test.ok]
         lines += ["", "all kernels good" if self.ok else "SOME KERNELS ARE WRONG ON THIS MACHINE"]
@@ -75,11 +71,7 @@ def _cell(test: SelfTest) -> str:
 
 
 def doctor() -> Diagnosis:
-    """Collect versions and processor, and run the self-test of every kernel.
-
-    >>> doctor().ok
-    True
-    """
+    """Collect versions and processor, and run the self-test of every kernel: many small compilations, seconds."""
     versions = {"python": platform.python_version(), "sparsejax": sparsejax.__version__}
     versions |= {name: metadata.version(name) for name in _PACKAGES}
     return Diagnosis(versions, cpu_info(), TARGETS, self_test())

@@ -167,10 +167,6 @@ def self_test() -> list[SelfTest]:
     Returns:
       One ``SelfTest`` for each target and each of float32, float64 and bfloat16, in the order of the targets. A
       target that fails to run, or that the compiled program does not call, is reported, not raised.
-
-    >>> results = self_test()
-    >>> all(result.ok for result in results)
-    True
     """
     with jax.default_device(jax.devices("cpu")[0]), jax.enable_x64(True):
         return [_test(target, dtype) for target in TARGETS for dtype in TOLERANCES]
@@ -181,15 +177,11 @@ def _test(target: str, dtype: str) -> SelfTest:
         return SelfTest(target, dtype, False, float("nan"), "the self-test has no case for this target")
     try:
         compiled, operands = _compile(_CASES[target], dtype)
-        if target not in compiled.as_text():
+        if target not in (compiled.as_text() or ""):
             return SelfTest(target, dtype, False, float("nan"), "the compiled program does not call it")
         worst = max(_error(got, expected) for got, expected in compiled(operands))
-    except (
-        Exception
-    ) as error:  # a broken build can fail in any way, and the other targets still get their turn
-        return SelfTest(
-            target, dtype, False, float("nan"), f"{type(error).__name__}: {error}".splitlines()[0]
-        )
+    except Exception as error:  # a broken build can fail in any way, and the other targets still get their turn
+        return SelfTest(target, dtype, False, float("nan"), f"{type(error).__name__}: {error}".splitlines()[0])
     ok = worst <= TOLERANCES[dtype]
     return SelfTest(target, dtype, ok, worst, "" if ok else f"above the tolerance {TOLERANCES[dtype]:.0e}")
 

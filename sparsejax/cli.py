@@ -12,7 +12,7 @@ from typing import Any, NoReturn, get_args
 from sparsejax import models, train
 from sparsejax._doctor import doctor
 from sparsejax.train._config import Method
-from sparsejax.train._demo import demo
+from sparsejax.train._demo import Demo
 from sparsejax.train._report import comparison_table
 
 # What a user can get wrong and put right: bad values, unreadable files, missing packages.
@@ -68,11 +68,9 @@ def _add_doctor(commands: Any) -> None:
 
 
 def _add_demo(commands: Any) -> None:
-    text = "Train a small network on real digits, dense and 90 %% sparse, and compare the two."
+    text = "Train a small network on real digits, dense and at 90-percent sparsity, and compare the two."
     parser = _add_command(commands, "demo", _demo, text)
-    parser.add_argument(
-        "--out", type=Path, default=Path("sparsejax-demo"), help="folder for runs and picture"
-    )
+    parser.add_argument("--out", type=Path, default=Path("sparsejax-demo"), help="folder for runs and picture")
     parser.add_argument("--seed", type=int, default=0, help="of split, initial weights and order of the data")
     parser.add_argument("--epochs", type=int, default=12, help="passes over the data, for each network")
 
@@ -97,9 +95,7 @@ def _add_train(commands: Any) -> None:
     option("--seed", "seed", int, "of initial weights and order of the data")
     option("--dense-fraction", "dense_fraction", float, "part of the steps before the first weight goes")
     option("--prune-fraction", "prune_fraction", float, "part of the steps over which the sparsity rises")
-    parser.add_argument(
-        "--out", type=Path, required=True, default=argparse.SUPPRESS, help="folder of the run"
-    )
+    parser.add_argument("--out", type=Path, required=True, default=argparse.SUPPRESS, help="folder of the run")
     parser.add_argument("--checkpoint-every", type=int, default=100, help="steps between checkpoints")
     parser.add_argument(
         "--resume",
@@ -110,17 +106,19 @@ def _add_train(commands: Any) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
+    if not arguments.json:
+        print("testing every kernel: some 40 small compilations ...", file=sys.stderr)
     found = doctor()
     _print(found, arguments)
     return 0 if found.ok else 1
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    report = train.reporter(quiet=arguments.json)
     try:
-        result = demo(arguments.out, seed=arguments.seed, epochs=arguments.epochs, report=report)
+        demo = Demo(arguments.out, seed=arguments.seed, epochs=arguments.epochs)
     except _USER_ERRORS as error:
         return _refused(error)
+    result = demo.run(train.reporter(quiet=arguments.json))
     _print(result, arguments)
     if not arguments.json:
         print(f"\n{result.seconds:.0f} s in all; curves in {result.picture}")
@@ -144,9 +142,7 @@ def _train(arguments: argparse.Namespace) -> int:
         return 0
     if result.comparison is not None:
         print(comparison_table(result.comparison, (None, result.accuracy)))
-    print(
-        f"test accuracy {100 * result.accuracy:.2f} % at sparsity {result.sparsity:.3f}; files in {result.out}"
-    )
+    print(f"test accuracy {100 * result.accuracy:.2f} % at sparsity {result.sparsity:.3f}; files in {result.out}")
     return 0
 
 

@@ -18,6 +18,11 @@ from sparsejax import SparsityPattern
 DTYPES = ("float32", "float64", "bfloat16")
 BATCHES = (0, 1, 2, 3, 7, 8, 9, 16, 20, 33, 64, 100)
 MATRICES = ((1, 1), (5, 3), (37, 29), (64, 16), (130, 7))
+TRANSFORMATIONS = (
+    *("eager", "jit", "grad", "jvp", "jvp_of_one", "grad_of_grad", "jvp_of_grad", "jacfwd", "jacrev"),
+    *("vmap_a", "vmap_b", "vmap_both", "vmap_of_vmap", "vmap_pattern", "vmap_of_grad", "grad_of_vmap"),
+    *("remat", "scan", "linearize", "check_grads", "shard_map", "export", "other_platform"),
+)
 PATTERNS = ("random", "empty", "full", "gaps", "one_full_row", "padded")
 
 
@@ -129,47 +134,61 @@ class ConvCase(NamedTuple):
         }
 
 
-def conv_pairs(case: ConvCase) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
-    """Every (tap, output position, input position) that meet."""
-    for tap in itertools.product(*map(range, case.window)):
-        for out in itertools.product(*map(range, case.out_spatial)):
-            at = []
-            for axis, (i, o) in enumerate(zip(tap, out, strict=True)):
-                dilated = o * case.strides[axis] + i * case.kernel_dilation[axis] - case.padding[axis][0]
-                source, gap = divmod(dilated, case.input_dilation[axis])
-                at.append(source if gap == 0 and 0 <= source < case.spatial[axis] else -1)
-            if min(at) >= 0:
-                yield tap, out, tuple(at)
+class Meeting(NamedTuple):
+    """Where one window tap of one group connects input and output: index grids into each."""
+
+    tap: tuple[int, ...]
+    at_input: tuple[np.ndarray, ...]
+    at_output: tuple[np.ndarray, ...]
+    outs: slice
 
 
-def _group_slices(case: ConvCase) -> Iterator[tuple[slice, slice]]:
+def _touched(case: ConvCase, axis: int, tap: int) -> tuple[list[int], list[int]]:
+    """Input and output positions of an axis that meet at a tap, one by one from the definition."""
+    inputs, outputs = [], []
+    for out in range(case.out_spatial[axis]):
+        dilated = out * case.strides[axis] + tap * case.kernel_dilation[axis] - case.padding[axis][0]
+        source, gap = divmod(dilated, case.input_dilation[axis])
+        if gap == 0 and 0 <= source < case.spatial[axis]:
+            inputs.append(source)
+            outputs.append(out)
+    return inputs, outputs
+
+
+def meetings(case: ConvCase) -> Iterator[Meeting]:
+    """Every tap of every group; no position occurs twice in one of them."""
     ins, outs = case.in_features // case.groups, case.out_features // case.groups
-    for g in range(case.groups):
-        yield slice(g * ins, (g + 1) * ins), slice(g * outs, (g + 1) * outs)
+    for tap in itertools.product(*map(range, case.window)):
+        touched = [_touched(case, axis, i) for axis, i in enumerate(tap)]
+        batch = range(case.batch)
+        for g in range(case.groups):
+            grids = [
+                np.ix_(batch, *(pair[side] for pair in touched), range(g * n, (g + 1) * n))
+                for side, n in ((0, ins), (1, outs))
+            ]
+            yield Meeting(tap, grids[0], grids[1], slice(g * outs, (g + 1) * outs))
 
 
 def conv_forward(case: ConvCase, kernel: np.ndarray, x: np.ndarray) -> np.ndarray:
     """``y[b, *out_spatial, out]``."""
     y = np.zeros((case.batch, *case.out_spatial, case.out_features))
-    for tap, out, at in conv_pairs(case):
-        for ins, outs in _group_slices(case):
-            y[(slice(None), *out, outs)] += x[(slice(None), *at, ins)] @ kernel[tap][:, outs]
+    for m in meetings(case):
+        y[m.at_output] += x[m.at_input] @ kernel[m.tap][:, m.outs]
     return y
 
 
 def conv_input_grad(case: ConvCase, kernel: np.ndarray, ct: np.ndarray) -> np.ndarray:
     """Cotangent of ``x``."""
     x = np.zeros((case.batch, *case.spatial, case.in_features))
-    for tap, out, at in conv_pairs(case):
-        for ins, outs in _group_slices(case):
-            x[(slice(None), *at, ins)] += ct[(slice(None), *out, outs)] @ kernel[tap][:, outs].T
+    for m in meetings(case):
+        x[m.at_input] += ct[m.at_output] @ kernel[m.tap][:, m.outs].T
     return x
 
 
 def conv_weight_grad(case: ConvCase, x: np.ndarray, ct: np.ndarray) -> np.ndarray:
     """Cotangent of the dense kernel."""
     kernel = np.zeros(case.kernel_shape)
-    for tap, out, at in conv_pairs(case):
-        for ins, outs in _group_slices(case):
-            kernel[tap][:, outs] += x[(slice(None), *at, ins)].T @ ct[(slice(None), *out, outs)]
+    for m in meetings(case):
+        pixels_in, pixels_out = (a.reshape(-1, a.shape[-1]) for a in (x[m.at_input], ct[m.at_output]))
+        kernel[m.tap][:, m.outs] += pixels_in.T @ pixels_out
     return kernel

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from grid import (
     ConvCase,
@@ -33,24 +33,33 @@ COMPACT_CASES = (
 )
 
 
+@jax.jit
+def _matmul(data: Any, pattern: SparsityPattern, x: Any, ct: Any) -> tuple[Any, ...]:
+    y, vjp = jax.vjp(lambda d, v: sparsejax.spmm(d, pattern, v), data, x)
+    return y, *vjp(ct), sddmm(pattern, x, ct), spmm_t(data, pattern, ct)
+
+
 def check_matmul(pattern: SparsityPattern, mask: np.ndarray, batch: int, dtype: str, seed: int = 0) -> None:
     """The three matrix products, forward and as gradients of ``spmm``."""
     columns, rows = mask.shape
     data = normal(seed, (pattern.nse,), dtype)
     x, ct = normal(seed + 1, (batch, columns), dtype), normal(seed + 2, (batch, rows), dtype)
-    kernel, wx, wct = dense_kernel(mask, data), wide(x), wide(ct)
-    size = np.abs(kernel)
+    y, grad_data, grad_x, product_data, product_x = _matmul(data, pattern, x, ct)
 
-    y, vjp = jax.vjp(lambda d, v: sparsejax.spmm(d, pattern, v), jnp.asarray(data), jnp.asarray(x))
-    grad_data, grad_x = vjp(jnp.asarray(ct))
-    assert_close(y, wx @ kernel, np.abs(wx) @ size, dtype)
-    want_x, size_x = wct @ kernel.T, np.abs(wct) @ size.T
-    want_data = stored(mask, wx.T @ wct, pattern.nse)
-    size_data = stored(mask, np.abs(wx).T @ np.abs(wct), pattern.nse)
-    for got in (grad_x, spmm_t(data, pattern, ct)):
-        assert_close(got, want_x, size_x, dtype)
-    for got in (grad_data, sddmm(pattern, x, ct)):
-        assert_close(got, want_data, size_data, dtype)
+    kernel, wx, wct = dense_kernel(mask, data), wide(x), wide(ct)
+    size, size_x, size_ct = np.abs(kernel), np.abs(wx), np.abs(wct)
+    assert_close(y, wx @ kernel, size_x @ size, dtype)
+    for got in (grad_x, product_x):
+        assert_close(got, wct @ kernel.T, size_ct @ size.T, dtype)
+    want, magnitude = stored(mask, wx.T @ wct, pattern.nse), stored(mask, size_x.T @ size_ct, pattern.nse)
+    for got in (grad_data, product_data):
+        assert_close(got, want, magnitude, dtype)
+
+
+@functools.partial(jax.jit, static_argnames="case")
+def _conv(data: Any, pattern: SparsityPattern, x: Any, ct: Any, case: ConvCase) -> tuple[Any, ...]:
+    y, vjp = jax.vjp(lambda d, v: sparsejax.conv(d, pattern, v, **case.options), data, x)
+    return y, *vjp(ct)
 
 
 def check_conv(case: ConvCase, kind: str, dtype: str, seed: int = 0) -> None:
@@ -59,10 +68,7 @@ def check_conv(case: ConvCase, kind: str, dtype: str, seed: int = 0) -> None:
     data = normal(seed, (pattern.nse,), dtype)
     x = normal(seed + 1, (case.batch, *case.spatial, case.in_features), dtype)
     ct = normal(seed + 2, (case.batch, *case.out_spatial, case.out_features), dtype)
-    y, vjp = jax.vjp(
-        lambda d, v: sparsejax.conv(d, pattern, v, **case.options), jnp.asarray(data), jnp.asarray(x)
-    )
-    grad_data, grad_x = vjp(jnp.asarray(ct))
+    y, grad_data, grad_x = _conv(data, pattern, x, ct, case)
     kernel, wx, wct = dense_kernel(mask, data), wide(x), wide(ct)
     size, size_x, size_ct = np.abs(kernel), np.abs(wx), np.abs(wct)
     assert_close(y, conv_forward(case, kernel, wx), conv_forward(case, size, size_x), dtype)

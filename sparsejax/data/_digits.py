@@ -40,9 +40,7 @@ def digits(*, seed: int = 0, test_fraction: float = 0.2) -> Dataset:
         from sklearn.datasets import load_digits
     except ImportError as error:
         hint = "Install it: pip install 'sparsejax[all]'."
-        raise ImportError(
-            message("digits", "the environment", "no scikit-learn", "scikit-learn", hint)
-        ) from error
+        raise ImportError(message("digits", "the environment", "no scikit-learn", "scikit-learn", hint)) from error
     if seed < 0:
         fail("digits", "seed", f"value {seed}", "at least 0")
     bundle: Any = load_digits()

@@ -48,9 +48,7 @@ def idx(path: str | os.PathLike[str]) -> np.ndarray:
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
-            text = message(
-                "idx", f"file {str(path)!r}", f"broken compression ({error})", "an intact gzip file"
-            )
+            text = message("idx", f"file {str(path)!r}", f"broken compression ({error})", "an intact gzip file")
             raise ValueError(text) from error
     if len(content) < 4 or content[:2] != b"\x00\x00" or content[2] not in _DTYPES:
         _bad(

@@ -134,9 +134,7 @@ def conv(
     if isinstance(padding, str) and padding == "CIRCULAR":
         flat = jnp.pad(flat, [(0, 0), *pairs, (0, 0)], mode="wrap")
         spatial, pairs = flat.shape[1:-1], ((0, 0),) * rank
-    geometry = ConvGeometry(
-        spatial, in_features, pattern.rows, window, strides, pairs, *dilations, feature_group_count
-    )
+    geometry = ConvGeometry(spatial, in_features, pattern.rows, window, strides, pairs, *dilations, feature_group_count)
     if 0 in geometry.out_spatial:
         fail("conv", "x", f"spatial shape {spatial}", f"room for the dilated window {window} with padding {pairs}")
     out = _conv(data, flat, *pattern_operands(pattern), geometry=geometry)

@@ -133,6 +133,8 @@ def resolve_padding(
         return ((int(padding), int(padding)),) * rank
     if not isinstance(padding, Sequence) or len(padding) != rank:
         _bad_padding(function, padding, rank)
+    if any(not isinstance(p, (int, np.integer, Sequence)) for p in padding):
+        _bad_padding(function, padding, rank)
     pairs = tuple((p, p) if isinstance(p, (int, np.integer)) else tuple(p) for p in padding)
     if any(len(p) != 2 or any(not isinstance(v, (int, np.integer)) for v in p) for p in pairs):
         _bad_padding(function, padding, rank)

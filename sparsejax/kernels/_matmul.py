@@ -39,9 +39,7 @@ _spmm = define_bilinear(
 
 _spmm_t = define_bilinear(
     "sparsejax_spmm_t",
-    abstract=lambda data, y, indptr, indices, indptr_t, *_: out_aval(
-        y, (y.shape[0], indptr_t.shape[0] - 1), y.dtype
-    ),
+    abstract=lambda data, y, indptr, indices, indptr_t, *_: out_aval(y, (y.shape[0], indptr_t.shape[0] - 1), y.dtype),
     reference=_reference.spmm_t,
     cpu_lowering=cpu_lowering("sparsejax_spmm_t_v1", (0, 1, 4, 5, 6)),
     transpose=(

@@ -113,11 +113,7 @@ def _bilinear_jvp(
     call: Rule, rules: tuple[Rule, Rule], primals: Sequence[Any], tangents: Sequence[Any], **params: Any
 ) -> tuple[Any, Any]:
     out = call(*primals, **params)
-    parts = [
-        rule(t, *primals, **params)
-        for rule, t in zip(rules, tangents, strict=False)
-        if type(t) is not ad.Zero
-    ]
+    parts = [rule(t, *primals, **params) for rule, t in zip(rules, tangents, strict=False) if type(t) is not ad.Zero]
     if not parts:
         return out, zero_tangent(out)
     return out, functools.reduce(jnp.add, parts)

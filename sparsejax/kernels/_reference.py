@@ -20,7 +20,7 @@ def _matrix(data: jax.Array, indptr: jax.Array, indices: jax.Array, columns: int
     rows = indptr.shape[0] - 1
     row = jnp.searchsorted(indptr[1:], jnp.arange(data.shape[0], dtype=jnp.int32), side="right")
     dense = jnp.zeros((columns, rows), accumulator(data.dtype))
-    return dense.at[indices, row].set(data.astype(dense.dtype), mode="drop")
+    return dense.at[indices, row].add(data.astype(dense.dtype), mode="drop")
 
 
 def _entries(dense: jax.Array, indptr: jax.Array, indices: jax.Array, dtype: Any) -> jax.Array:
@@ -81,9 +81,7 @@ def conv_input_grad(
     return out.astype(y.dtype)
 
 
-def conv_weight_grad(
-    x: Any, y: Any, indptr: Any, indices: Any, *transposed: Any, geometry: ConvGeometry
-) -> jax.Array:
+def conv_weight_grad(x: Any, y: Any, indptr: Any, indices: Any, *transposed: Any, geometry: ConvGeometry) -> jax.Array:
     """The transpose of ``conv`` in ``data``, applied to ``y``, at the stored entries."""
     wide = accumulator(x.dtype)
     kernel = jax.ShapeDtypeStruct((geometry.columns, geometry.out_features), wide)

@@ -19,9 +19,7 @@ def _taps(x: jax.Array, g: PoolGeometry, fill: float) -> Iterator[jax.Array]:
     """For each tap of the window, in row-major order, what every output sees there; ``fill`` in the padding."""
     reach = [
         max((out - 1) * s + w, n + low)
-        for n, out, w, s, (low, _) in zip(
-            g.in_spatial, g.out_spatial, g.window, g.strides, g.padding, strict=True
-        )
+        for n, out, w, s, (low, _) in zip(g.in_spatial, g.out_spatial, g.window, g.strides, g.padding, strict=True)
     ]
     pairs = [(low, r - n - low) for n, r, (low, _) in zip(g.in_spatial, reach, g.padding, strict=True)]
     padded = jnp.pad(x, [(0, 0), *pairs, (0, 0)], constant_values=fill)

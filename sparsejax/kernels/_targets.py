@@ -36,15 +36,19 @@ def cpu_lowering(
 ) -> Callable[..., Any]:
     """Lowering rule that calls ``target`` with the operands at the positions ``select``.
 
-    Arrays of rank two or more are activations and are asked for in the batch-minor layout.
+    Arrays of rank two or more are activations and are asked for in the batch-minor layout. Empty ones are not: they
+    have no layout to speak of, and XLA's CPU compiler (jaxlib 0.10.2) divides by zero when it transposes one.
     """
+
+    def layout(aval: Any) -> tuple[int, ...]:
+        return batch_minor(aval.ndim) if aval.size else row_major(aval.ndim)
 
     def lowering(ctx: Any, *operands: Any, **params: Any) -> Any:
         avals = [ctx.avals_in[i] for i in select]
         rule = jax.ffi.ffi_lowering(
             target,
-            operand_layouts=[batch_minor(a.ndim) for a in avals],
-            result_layouts=[batch_minor(a.ndim) for a in ctx.avals_out],
+            operand_layouts=[layout(a) for a in avals],
+            result_layouts=[layout(a) for a in ctx.avals_out],
         )
         extra = attributes(ctx, **params) if attributes is not None else {}
         return rule(ctx.replace(avals_in=avals), *(operands[i] for i in select), **extra)

@@ -33,9 +33,7 @@ class MLP(nnx.Module):
     (2, 10)
     """
 
-    def __init__(
-        self, in_features: int, num_classes: int = 10, *, hidden: Sequence[int] = (300, 100), rngs: nnx.Rngs
-    ):
+    def __init__(self, in_features: int, num_classes: int = 10, *, hidden: Sequence[int] = (300, 100), rngs: nnx.Rngs):
         self.in_features = in_features
         widths = (in_features, *hidden)
         he_normal = nnx.initializers.he_normal()

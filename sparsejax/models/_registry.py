@@ -37,9 +37,7 @@ _BUILDERS: dict[str, Callable[[int, int, _Shape, nnx.Rngs], _Model]] = {
 MODEL_NAMES: tuple[str, ...] = tuple(_BUILDERS)
 
 
-def build(
-    name: str, num_classes: int, in_features: int, image_shape: tuple[int, int], rngs: nnx.Rngs
-) -> _Model:
+def build(name: str, num_classes: int, in_features: int, image_shape: tuple[int, int], rngs: nnx.Rngs) -> _Model:
     """Build a model by name, with the stem that fits the image size.
 
     Args:

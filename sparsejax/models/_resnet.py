@@ -84,9 +84,7 @@ class Bottleneck(nnx.Module):
 def _downsample(in_features: int, out_features: int, stride: int, rngs: nnx.Rngs) -> nnx.List | None:
     if stride == 1 and in_features == out_features:
         return None
-    return nnx.List(
-        [conv(in_features, out_features, 1, stride=stride, rngs=rngs), batch_norm(out_features, rngs=rngs)]
-    )
+    return nnx.List([conv(in_features, out_features, 1, stride=stride, rngs=rngs), batch_norm(out_features, rngs=rngs)])
 
 
 def _shortcut(downsample: nnx.List | None, x: jax.Array) -> jax.Array:
@@ -178,9 +176,7 @@ def _stage(
     return nnx.List(blocks)
 
 
-def resnet18(
-    num_classes: int = 1000, *, in_features: int = 3, stem: str = "imagenet", rngs: nnx.Rngs
-) -> ResNet:
+def resnet18(num_classes: int = 1000, *, in_features: int = 3, stem: str = "imagenet", rngs: nnx.Rngs) -> ResNet:
     """Build ResNet-18 (11,689,512 parameters with 1000 classes and the ImageNet stem).
 
     Args:
@@ -204,9 +200,7 @@ def resnet18(
     return ResNet(BasicBlock, (2, 2, 2, 2), num_classes, in_features=in_features, stem=stem, rngs=rngs)
 
 
-def resnet50(
-    num_classes: int = 1000, *, in_features: int = 3, stem: str = "imagenet", rngs: nnx.Rngs
-) -> ResNet:
+def resnet50(num_classes: int = 1000, *, in_features: int = 3, stem: str = "imagenet", rngs: nnx.Rngs) -> ResNet:
     """Build ResNet-50, version 1.5 (25,557,032 parameters with 1000 classes and the ImageNet stem).
 
     Args:

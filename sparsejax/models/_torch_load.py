@@ -80,9 +80,7 @@ class _Slot:
         return array.transpose(*range(2, array.ndim), 1, 0) if self.is_kernel else array
 
 
-def load_torch_state_dict(
-    model: nnx.Module, source: str | os.PathLike[str] | Mapping[str, Any]
-) -> LoadReport:
+def load_torch_state_dict(model: nnx.Module, source: str | os.PathLike[str] | Mapping[str, Any]) -> LoadReport:
     """Load weights, batch statistics and masks of a PyTorch checkpoint into a dense model, in place.
 
     The torch name of a variable is its path in the model: ``layer1[0].conv1.kernel`` is
@@ -179,9 +177,7 @@ def _adapt_rigl_stem(model: nnx.Module, values: _Arrays, masks: _Arrays, notes: 
     return _RIGL_POOL_PADDING
 
 
-def _adapt_conv_classifier(
-    slots: dict[str, _Slot], values: _Arrays, masks: _Arrays, notes: list[str]
-) -> None:
+def _adapt_conv_classifier(slots: dict[str, _Slot], values: _Arrays, masks: _Arrays, notes: list[str]) -> None:
     """Read a 1x1 convolution as the linear layer that it is, in place; without a bias its bias is zero."""
     for name, slot in slots.items():
         weight = values.get(name)

@@ -107,9 +107,7 @@ class WideResNet(nnx.Module):
         return self.fc(self.features(images))
 
 
-def _group(
-    in_features: int, out_features: int, count: int, stride: int, dropout: float, rngs: nnx.Rngs
-) -> nnx.List:
+def _group(in_features: int, out_features: int, count: int, stride: int, dropout: float, rngs: nnx.Rngs) -> nnx.List:
     blocks = [WideBlock(in_features, out_features, stride, dropout, rngs=rngs)]
     blocks += [WideBlock(out_features, out_features, 1, dropout, rngs=rngs) for _ in range(count - 1)]
     return nnx.List(blocks)

@@ -125,9 +125,7 @@ def densify(model: M) -> M:
     new = {}
     for path, layer in modules_of(model, (SparseLayer,)).items():
         if path in tied:
-            fail(
-                "densify", f"layer '{path}'", f"a variable shared with '{tied[path]}'", "variables of its own"
-            )
+            fail("densify", f"layer '{path}'", f"a variable shared with '{tied[path]}'", "variables of its own")
         new[id(layer)] = layer.to_dense()
     for layer in modules_of(model, (BatchNorm,)).values():
         # The clone is ours, and both classes hold the same attributes.
@@ -199,9 +197,7 @@ def _decide(
     row = dataclasses.replace(row, dense_ms=dense_ms, sparse_ms=sparse_ms)
     if sparse_ms >= dense_ms:
         return dataclasses.replace(row, reason=f"measured {sparse_ms / dense_ms:.2f}x slower"), None
-    return dataclasses.replace(
-        row, action="sparse", reason=f"measured {dense_ms / sparse_ms:.2f}x faster"
-    ), sparse
+    return dataclasses.replace(row, action="sparse", reason=f"measured {dense_ms / sparse_ms:.2f}x faster"), sparse
 
 
 def _already_sparse(layers: Mapping[str, Any]) -> dict[str, LayerReport]:

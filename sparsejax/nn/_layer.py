@@ -92,9 +92,7 @@ def check_unsharded(function: str, kernel: nnx.Variable[Any]) -> None:
     """Refuse sharding metadata: it names the axes of a dense kernel, of which one flat axis is left."""
     sharding = kernel.get_metadata("out_sharding", None)
     if sharding is not None:
-        fail(
-            function, "kernel", f"sharding {sharding!r}", "no sharding metadata; stored entries have one axis"
-        )
+        fail(function, "kernel", f"sharding {sharding!r}", "no sharding metadata; stored entries have one axis")
 
 
 def check_dense_layer(
@@ -163,9 +161,7 @@ def binary_mask(function: str, mask: Any, shape: tuple[int, ...]) -> np.ndarray:
     """The ``mask`` option of a convolution as bool; other factors would be part of the weights."""
     values = np.asarray(mask)
     if values.shape != shape:
-        fail(
-            function, "mask of the layer", f"shape {values.shape}", f"shape {shape}, that of the dense kernel"
-        )
+        fail(function, "mask of the layer", f"shape {values.shape}", f"shape {shape}, that of the dense kernel")
     if not np.isin(values, (0, 1)).all():
         fail(function, "mask of the layer", "values other than 0 and 1", "only 0 and 1")
     return values != 0

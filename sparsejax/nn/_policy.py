@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -111,18 +112,18 @@ def _step(layer: Any, call: Call, *, batch_minor: bool) -> Callable[[], Any]:
     def to_memory(x: jax.Array) -> jax.Array:
         return jnp.moveaxis(x, range(lead), range(x.ndim - lead, x.ndim))
 
-    def forward(parameters: Any, x: jax.Array) -> jax.Array:
+    def forward(rest: Any, parameters: Any, x: jax.Array) -> jax.Array:
         return to_memory(nnx.merge(graphdef, parameters, rest)(to_logical(x)))
 
     @jax.jit
-    def step(parameters: Any, x: jax.Array, cotangent: jax.Array) -> Any:
-        y, pullback = jax.vjp(forward, parameters, x)
+    def step(rest: Any, parameters: Any, x: jax.Array, cotangent: jax.Array) -> Any:
+        y, pullback = jax.vjp(partial(forward, rest), parameters, x)
         return y, pullback(cotangent)
 
     x = to_memory(jax.random.normal(jax.random.key(0), call.shape, dtype))
-    output = jax.eval_shape(forward, parameters, x)
+    output = jax.eval_shape(forward, rest, parameters, x)
     cotangent = jax.random.normal(jax.random.key(1), output.shape, output.dtype)
-    return lambda: jax.block_until_ready(step(parameters, x, cotangent))
+    return lambda: jax.block_until_ready(step(rest, parameters, x, cotangent))
 
 
 def check_policy(policy: str, sample_input: Any) -> None:

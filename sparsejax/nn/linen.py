@@ -80,9 +80,7 @@ class SparseDense(nn.Module):
         return y if bias is None else add_bias(y, bias)
 
     @classmethod
-    def from_dense(
-        cls, dense: nn.Dense, params: Mapping[str, Any], mask: Any = None
-    ) -> tuple[SparseDense, Variables]:
+    def from_dense(cls, dense: nn.Dense, params: Mapping[str, Any], mask: Any = None) -> tuple[SparseDense, Variables]:
         """Convert a ``linen.Dense`` and its parameters.
 
         Args:
@@ -184,9 +182,7 @@ class SparseConv(nn.Module):
         return y if bias is None else add_bias(y, bias)
 
     @classmethod
-    def from_dense(
-        cls, dense: nn.Conv, params: Mapping[str, Any], mask: Any = None
-    ) -> tuple[SparseConv, Variables]:
+    def from_dense(cls, dense: nn.Conv, params: Mapping[str, Any], mask: Any = None) -> tuple[SparseConv, Variables]:
         """Convert a ``linen.Conv`` and its parameters.
 
         Args:

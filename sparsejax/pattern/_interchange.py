@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 def from_scipy(matrix: Any) -> tuple[jax.Array, _build.PatternArrays, tuple[int, int]]:
     """Values, index arrays and shape of a SciPy sparse matrix (in, out)."""
     if not hasattr(matrix, "tocsc"):
-        fail(
-            "SparsityPattern.from_scipy", "matrix", f"type {type(matrix).__name__}", "a SciPy sparse array or matrix"
-        )
+        fail("SparsityPattern.from_scipy", "matrix", f"type {type(matrix).__name__}", "a SciPy sparse array or matrix")
     columns = matrix.tocsc(copy=True)
     columns.sum_duplicates()  # also sorts
     data = jnp.asarray(columns.data)

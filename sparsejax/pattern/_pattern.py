@@ -12,7 +12,7 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._compat import is_traced
-from sparsejax.pattern import _build, _interchange, _validate
+from sparsejax.pattern import _build, _dense, _interchange, _validate
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -120,30 +120,25 @@ class SparsityPattern:
 
     def row_of_entry(self) -> jax.Array:
         """int32[nse]: the row of each entry; ``rows`` for padding."""
-        entry = jnp.arange(self.nse, dtype=jnp.int32)
-        return jnp.searchsorted(self.indptr[1:], entry, side="right").astype(jnp.int32)
+        return _dense.row_of_entry(self, jnp)
 
     def mask(self) -> jax.Array:
         """bool array of ``shape``, true where an entry is stored."""
-        return self.scatter(jnp.ones((self.nse,), jnp.bool_))
+        return _dense.scatter(self, np.ones((self.nse,), np.bool_))
 
     def gather(self, kernel: Any) -> jax.Array:
         """Values of a dense kernel at the stored entries: ``data[nse]``, zero in the padding."""
-        kernel = jnp.asarray(kernel)
+        kernel = kernel if hasattr(kernel, "dtype") else jnp.asarray(kernel)
         if kernel.shape != self.shape:
             fail("SparsityPattern.gather", "kernel", f"shape {kernel.shape}", f"shape {self.shape}")
-        row = self.row_of_entry()
-        values = kernel.reshape(self.columns, self.rows).at[self.indices, row].get(mode="fill", fill_value=0)
-        return jnp.where(row < self.rows, values, jnp.zeros((), kernel.dtype))
+        return _dense.gather(self, kernel)
 
     def scatter(self, data: Any) -> jax.Array:
         """Dense kernel of ``shape`` with ``data[nse]`` at the stored entries and zeros elsewhere."""
-        data = jnp.asarray(data)
+        data = data if hasattr(data, "dtype") else jnp.asarray(data)
         if data.shape != (self.nse,):
             fail("SparsityPattern.scatter", "data", f"shape {data.shape}", f"shape ({self.nse},)")
-        dense = jnp.zeros((self.columns, self.rows), data.dtype)
-        dense = dense.at[self.indices, self.row_of_entry()].set(data, mode="drop", unique_indices=True)
-        return dense.reshape(self.shape)
+        return _dense.scatter(self, data)
 
     def pad_to(self, nse: int) -> SparsityPattern:
         """The same pattern with capacity ``nse``, not below the present one."""

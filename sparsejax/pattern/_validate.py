@@ -17,8 +17,7 @@ _NAME = "SparsityPattern.validate"
 def validate(pattern: SparsityPattern) -> None:
     """Raise a ValueError naming the first array that is wrong."""
     arrays = {
-        name: np.asarray(getattr(pattern, name))
-        for name in ("indptr", "indices", "indptr_t", "indices_t", "perm_t")
+        name: np.asarray(getattr(pattern, name)) for name in ("indptr", "indices", "indptr_t", "indices_t", "perm_t")
     }
     nse = arrays["indices"].shape[0] if arrays["indices"].ndim == 1 else -1
     lengths = {

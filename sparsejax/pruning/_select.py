@@ -61,9 +61,7 @@ def select(scores: Sequence[jax.Array], k: jax.Array | int) -> list[jax.Array]:
 def _keys(scores: Sequence[jax.Array]) -> list[jax.Array]:
     """Map floats to unsigned integers of the same order; NaN to 0, -0.0 and 0.0 to one key."""
     wide = any(score.dtype.itemsize == 8 for score in scores)
-    dtype, signed, unsigned = (
-        (jnp.float64, jnp.int64, jnp.uint64) if wide else (jnp.float32, jnp.int32, jnp.uint32)
-    )
+    dtype, signed, unsigned = (jnp.float64, jnp.int64, jnp.uint64) if wide else (jnp.float32, jnp.int32, jnp.uint32)
     low, high = jnp.iinfo(signed).min, jnp.iinfo(signed).max
 
     def key(score: jax.Array) -> jax.Array:
@@ -102,9 +100,7 @@ def _tie_limit(equal: Sequence[jax.Array], offsets: np.ndarray, places: jax.Arra
 
     def add_bit(i: jax.Array, limit: jax.Array) -> jax.Array:
         candidate = limit | lax.shift_left(jnp.int32(1), (30 - i).astype(jnp.int32))
-        below = [
-            tie & (_flat_index(tie, offset) < candidate) for tie, offset in zip(equal, offsets, strict=True)
-        ]
+        below = [tie & (_flat_index(tie, offset) < candidate) for tie, offset in zip(equal, offsets, strict=True)]
         return jnp.where(_total(below) <= places, candidate, limit)
 
     return lax.fori_loop(0, 31, add_bit, jnp.int32(0))

@@ -187,9 +187,7 @@ def _check_arguments(inner: Any, method: Any, where: Any, structure: Any) -> Non
 def _masks_of(state: PrunedState, params: PyTree | None) -> tuple[list[bool], list[jax.Array]]:
     """Return which leaves of ``params`` are prunable, and their masks."""
     if params is None:
-        fail(
-            "pruned.update", "params", "value None", "the parameters", "Call tx.update(grads, state, params)."
-        )
+        fail("pruned.update", "params", "value None", "the parameters", "Call tx.update(grads, state, params).")
     nodes = flatten_like("pruned.update", "state.mask", state.mask, params)
     chosen = [not is_masked_node(node) for node in nodes]
     masks = only(chosen, nodes)
@@ -225,9 +223,7 @@ def _constrain(survives: jax.Array, delta: jax.Array, weight: jax.Array) -> jax.
     return jnp.where(survives, delta.astype(dtype), -jnp.asarray(weight, dtype))
 
 
-def _zero_moments(
-    inner: optax.GradientTransformation, state: Any, params: PyTree, survivors: Sequence[Any]
-) -> Any:
+def _zero_moments(inner: optax.GradientTransformation, state: Any, params: PyTree, survivors: Sequence[Any]) -> Any:
     """Zero the moments, traces and accumulators of weights that did not survive; all else stays."""
     paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
     masks = {p: mask for p, mask in zip(paths, survivors, strict=True) if not is_masked_node(mask)}

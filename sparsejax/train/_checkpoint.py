@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,11 +13,11 @@ import numpy as np
 from flax import nnx
 
 from sparsejax import nn
-from sparsejax._checks import fail, message
+from sparsejax._checks import fail
 
 _KEPT = 2
 _MASK = "mask/"
-# Patterns are rebuilt from their masks: a bit per weight, instead of twelve bytes per stored weight.
+# Patterns are rebuilt from their masks, which compress to a fraction of a bit per weight.
 _STORED = nnx.Not(nn.Pattern)
 
 
@@ -25,18 +26,13 @@ class Checkpoints:
 
     A checkpoint is a flat dictionary of arrays: every variable of the model (parameters, batch statistics, random
     state) and of the optimizer (moments, masks, counters) by its path, and for a sparse model the mask of each
-    sparse layer, packed to bits.
+    sparse layer.
     """
 
     def __init__(self, folder: Path) -> None:
         """Open the folder, make it if absent, and remove what a kill left unfinished in it."""
-        try:
-            import orbax.checkpoint as ocp
-        except ImportError as error:
-            hint = "Install it: pip install 'sparsejax[all]'."
-            raise ImportError(
-                message("train", "the environment", "no orbax", "orbax-checkpoint", hint)
-            ) from error
+        import orbax.checkpoint as ocp
+
         self._args = ocp.args
         # Saving is awaited: orbax writes under a temporary name and renames at the end.
         options = ocp.CheckpointManagerOptions(
@@ -60,37 +56,21 @@ class Checkpoints:
 
     def save(self, step: int, model: Any, optimizer: nnx.Optimizer) -> None:
         """Write a checkpoint and remove the oldest."""
-        arrays = dict(_arrays("model", model)) | dict(_arrays("optimizer", optimizer))
-        for path, mask in nn.pattern_masks(model).items():
-            arrays[_MASK + path] = np.packbits(mask)
+        masks = {_MASK + path: mask for path, mask in nn.pattern_masks(model).items()}
+        arrays = dict(_arrays("model", model)) | dict(_arrays("optimizer", optimizer)) | masks
         self._manager.save(step, args=self._args.StandardSave(arrays))
 
-    def load(self, step: int) -> dict[str, Any]:
+    def load(self, step: int) -> Mapping[str, Any]:
         """The arrays of a checkpoint."""
         return self._manager.restore(step, args=self._args.StandardRestore())
 
 
-def masks_in(arrays: dict[str, Any], model: Any) -> dict[str, np.ndarray]:
-    """Masks of the sparse layers by path, for the dense model they came from."""
-    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    masks = {}
-    for name in sorted(arrays):
-        if name.startswith(_MASK):
-            path = name.removeprefix(_MASK)
-            shape = _at(params, f"{path}/kernel").shape
-            masks[path] = (
-                np.unpackbits(np.asarray(arrays[name]), count=np.prod(shape)).astype(bool).reshape(shape)
-            )
-    return masks
+def masks_in(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Masks of the sparse layers by path; empty for a dense model."""
+    return {name.removeprefix(_MASK): np.asarray(array) for name, array in arrays.items() if name.startswith(_MASK)}
 
 
-def _at(tree: Any, path: str) -> Any:
-    for key in path.split("/"):
-        tree = tree[int(key) if key.isdigit() else key]
-    return tree
-
-
-def assign(arrays: dict[str, Any], model: Any, optimizer: nnx.Optimizer) -> None:
+def assign(arrays: Mapping[str, Any], model: Any, optimizer: nnx.Optimizer) -> None:
     """Set every variable of a model and its optimizer to the value in a checkpoint.
 
     Raises:
@@ -112,8 +92,7 @@ def _arrays(prefix: str, node: Any) -> list[tuple[str, jax.Array]]:
     """Every variable as a plain array, by its path, in the order of the state's leaves."""
     entries, _ = jax.tree_util.tree_flatten_with_path(nnx.state(node, _STORED))
     return [
-        (f"{prefix}/{jax.tree_util.keystr(path, simple=True, separator='/')}", _plain(leaf))
-        for path, leaf in entries
+        (f"{prefix}/{jax.tree_util.keystr(path, simple=True, separator='/')}", _plain(leaf)) for path, leaf in entries
     ]
 
 

@@ -16,9 +16,8 @@ from sparsejax.train._config import Method, TrainConfig
 from sparsejax.train._loop import Run, TrainResult
 from sparsejax.train._metrics import read_metrics
 from sparsejax.train._plot import plot_metrics
-from sparsejax.train._progress import Quiet, Reporter
+from sparsejax.train._progress import Reporter
 from sparsejax.train._report import comparison_table
-from sparsejax.train._run_dir import RunDir
 
 # Wide enough that convolutions, not overheads, take the time; small enough for two minutes on two cores.
 _WIDTHS = (64, 128, 256)
@@ -57,48 +56,50 @@ class DemoResult:
         return comparison_table(self.comparison, (self.dense.accuracy, self.sparse.accuracy))
 
 
-def demo(
-    out: str | os.PathLike[str], *, seed: int = 0, epochs: int = 12, report: Reporter | None = None
-) -> DemoResult:
-    """Train a small convolutional network on real digits, dense and 90 % sparse, and compare the two.
+class Demo:
+    """A demonstration that is ready to go: everything that can be wrong with its arguments has been checked."""
 
-    Args:
-      out: folder for both runs and the picture ``demo.png``; what an earlier demonstration left there is replaced.
-      seed: of the split, the initial weights and the order of the data.
-      epochs: passes over the 1,438 training digits, for each network.
-      report: where progress goes; nowhere if None.
+    def __init__(self, out: str | os.PathLike[str], *, seed: int = 0, epochs: int = 12) -> None:
+        """Prepare both runs.
 
-    Returns:
-      A ``DemoResult``; ``str`` of it is the table.
+        Args:
+          out: folder for both runs and the picture ``demo.png``; what an earlier demonstration left is replaced.
+          seed: of the split, the initial weights and the order of the data.
+          epochs: passes over the 1,438 training digits, for each network.
 
-    Raises:
-      ValueError: too few epochs for the phases, or a negative seed.
-      ImportError: scikit-learn, orbax or matplotlib is missing.
+        Raises:
+          ValueError: too few epochs for the phases, or a negative seed.
+          OSError: the folder cannot be made.
+          ImportError: scikit-learn, orbax or matplotlib is missing.
+        """
+        dataset = data.digits(seed=seed)
+        self._out = Path(out)
+        self._dense, self._sparse = (
+            _prepare(method, dataset, seed, epochs, self._out) for method in ("dense", "magnitude")
+        )
 
-    Source: gradual magnitude pruning, Zhu & Gupta 2017; digits as in `sparsejax.data.digits`.
+    def run(self, report: Reporter | None = None) -> DemoResult:
+        """Train both networks and compare them.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as out:
-    ...     result = demo(out, epochs=1)
-    >>> round(result.sparse.sparsity, 2), result.comparison.sparse.ms > 0
-    (0.9, True)
-    """
-    begin, out, report = time.perf_counter(), Path(out), report or Quiet()
-    dataset = data.digits(seed=seed)
-    results = {method: _run(method, dataset, seed, epochs, out, report) for method in ("dense", "magnitude")}
-    picture = out / "demo.png"
-    plot_metrics(
-        {name: read_metrics(RunDir(result.out).metrics) for name, result in results.items()}, picture
-    )
-    dense, sparse = results["dense"], results["magnitude"]
-    assert sparse.comparison is not None
-    return DemoResult(dense, sparse, sparse.comparison, time.perf_counter() - begin, picture)
+        Args:
+          report: where progress goes; nowhere if None.
+
+        Returns:
+          A ``DemoResult``; ``str`` of it is the table.
+
+        Source: gradual magnitude pruning, Zhu & Gupta 2017; digits as in `sparsejax.data.digits`.
+        """
+        begin = time.perf_counter()
+        dense, sparse = self._dense.fit(report), self._sparse.fit(report)
+        assert sparse.comparison is not None
+        rows = {name: read_metrics(run.dir.metrics) for name, run in (("dense", self._dense), ("sparse", self._sparse))}
+        picture = self._out / "demo.png"
+        plot_metrics(rows, picture)
+        return DemoResult(dense, sparse, sparse.comparison, time.perf_counter() - begin, picture)
 
 
-def _run(
-    method: Method, dataset: data.Dataset, seed: int, epochs: int, out: Path, report: Reporter
-) -> TrainResult:
+def _prepare(method: Method, dataset: data.Dataset, seed: int, epochs: int, out: Path) -> Run:
     config = TrainConfig(method=method, sparsity=_SPARSITY, epochs=epochs, seed=seed)
     channels = dataset.image_shape[-1]
     model = models.ConvNet(dataset.num_classes, in_features=channels, widths=_WIDTHS, rngs=nnx.Rngs(seed))
-    return Run(config, out / method, dataset=dataset, model=model, resume=False).fit(report)
+    return Run(config, out / method, dataset=dataset, model=model, resume=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -21,6 +22,7 @@ from sparsejax._checks import fail
 from sparsejax.train._checkpoint import Checkpoints, assign, masks_in
 from sparsejax.train._compare import StepComparison, compare_steps
 from sparsejax.train._config import TrainConfig
+from sparsejax.train._extras import require_extras
 from sparsejax.train._metrics import MetricsLog, Row, median_ms, read_metrics
 from sparsejax.train._optimizer import inner_optimizer, layers_kept_dense, optimizer
 from sparsejax.train._plan import Plan
@@ -87,8 +89,8 @@ class Run:
           config: the run.
           out: folder for checkpoints, metrics and the picture; made if absent.
           dataset: instead of the one that ``config.data`` names.
-          model: NNX classifier in training mode, instead of the one that ``config.model`` names; it is trained in
-            place.
+          model: NNX classifier in training mode, instead of the one that ``config.model`` names; a copy is
+            trained.
           checkpoint_every: steps between checkpoints; the last two are kept, and one is written at the end.
           resume: go on from the last checkpoint in ``out`` if there is one; otherwise discard what is there.
 
@@ -97,18 +99,16 @@ class Run:
           OSError: data or folder cannot be read or made.
           ImportError: a package is missing.
         """
+        require_extras()
         if checkpoint_every < 1:
             fail("train", "checkpoint_every", f"value {checkpoint_every}", "at least 1 step")
         self.config = config
         self.dataset = (data.load(config.data) if dataset is None else dataset).standardized()
         self.plan = Plan.of(config, len(self.dataset.train_labels))
         self._model = self._build() if model is None else model
-        self.kept_dense = layers_kept_dense(
-            self._model, self.dataset.image_shape[-1], self.dataset.num_classes
-        )
+        self.kept_dense = layers_kept_dense(self._model, self.dataset.image_shape[-1], self.dataset.num_classes)
         self.inner = inner_optimizer(config, self.plan)
-        tx = optimizer(config, self.plan, self.kept_dense)
-        self._start = TrainState(self._model, nnx.Optimizer(self._model, tx, wrt=nnx.Param), 0, False)
+        self._optimizer = nnx.Optimizer(self._model, optimizer(config, self.plan, self.kept_dense), wrt=nnx.Param)
         self.checkpoint_every = checkpoint_every
         self.dir = RunDir(out)
         self.dir.claim(config, resume=resume)
@@ -132,15 +132,15 @@ class Run:
             state = self._restored(checkpoints)
             report.start(self.config.method, self.plan.total, state.step)
             try:
-                state = self._train(state, checkpoints, report)
+                with contextlib.closing(MetricsLog(self.dir.metrics, state.step)) as log:
+                    state = self._train(state, checkpoints, log, report)
             finally:
                 report.finish()
         return self._finish(state)
 
-    def _train(self, state: TrainState, checkpoints: Checkpoints, report: Reporter) -> TrainState:
-        plan, test = self.plan, (self.dataset.test_images, self.dataset.test_labels)
-        log, begun, times = MetricsLog(self.dir.metrics, state.step), state.step, []
-        step = bind_step(state.model, state.optimizer)
+    def _train(self, state: TrainState, checkpoints: Checkpoints, log: MetricsLog, report: Reporter) -> TrainState:
+        plan, begun, times = self.plan, state.step, []
+        step, sparsity = bind_step(state.model, state.optimizer), state.sparsity()
         for images, labels in self._batches(state.step):
             begin = time.perf_counter()
             loss = float(step(images, labels))
@@ -148,8 +148,10 @@ class Run:
 
             phase, epoch = plan.phase(state.step), state.step // plan.steps_per_epoch
             state = dataclasses.replace(state, step=state.step + 1)
-            tested = accuracy(state.model, *test) if plan.evaluates_after(state.step) else None
-            row = Row(state.step, epoch, phase, loss, tested, state.sparsity(), 1e3 * times[-1])
+            if phase == "prune":
+                sparsity = state.sparsity()
+            tested = self._accuracy(state) if plan.evaluates_after(state.step) else None
+            row = Row(state.step, epoch, phase, loss, tested, sparsity, 1e3 * times[-1])
             log.write(row)
             report.step(row)
             if state.step - begun == _ESTIMATE_AFTER:
@@ -157,10 +159,9 @@ class Run:
 
             if plan.prunes and state.step == plan.sparse_from:
                 state = to_sparse(state, self.inner, self.kept_dense)
-                step = bind_step(state.model, state.optimizer)
+                step, sparsity = bind_step(state.model, state.optimizer), state.sparsity()
             if state.step % self.checkpoint_every == 0 or state.step == plan.total:
                 checkpoints.save(state.step, state.model, state.optimizer)
-        log.close()
         return state
 
     def _batches(self, done: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -180,30 +181,29 @@ class Run:
     def _restored(self, checkpoints: Checkpoints) -> TrainState:
         """The state of the last checkpoint, or the initial one; the step says in which form the weights are."""
         done = checkpoints.latest()
+        model, tuned = nnx.clone(self._model), nnx.clone(self._optimizer)
         if done is None:
-            return self._start
+            return TrainState(model, tuned, 0, False)
         arrays = checkpoints.load(done)
-        model, tuned = self._start.model, self._start.optimizer
         is_sparse = self.plan.prunes and done >= self.plan.sparse_from
         if is_sparse:
-            model = sparse_model(model, masks_in(arrays, model), self.kept_dense)
+            model = sparse_model(model, masks_in(arrays), self.kept_dense)
             tuned = nnx.Optimizer(model, self.inner, wrt=nnx.Param)
         assign(arrays, model, tuned)
         return TrainState(model, tuned, done, is_sparse)
 
     def _estimate(self, times: list[float], state: TrainState) -> str:
-        per_step = statistics.median(times)
-        minutes = per_step * (self.plan.total - state.step) / 60
-        kind = (
-            "steps on the sparse kernels are not timed yet" if not state.is_sparse else "all of them sparse"
-        )
-        return f"{self.plan.total - state.step} steps left, about {minutes:.1f} min at {per_step:.3f} s/step ({kind})"
+        left, per_step = self.plan.total - state.step, statistics.median(times)
+        seconds = left * per_step
+        duration = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+        caveat = ", not counting that sparse steps differ" if self.plan.prunes and not state.is_sparse else ""
+        return f"{left} steps left: about {duration} at {per_step:.3f} s/step{caveat}"
 
     def _finish(self, state: TrainState) -> TrainResult:
         rows = read_metrics(self.dir.metrics)
         result = TrainResult(
             state.model,
-            accuracy(state.model, self.dataset.test_images, self.dataset.test_labels),
+            self._accuracy(state),
             state.sparsity(),
             state.step,
             median_ms(rows),
@@ -213,6 +213,9 @@ class Run:
         write_atomically(self.dir.result, json.dumps(result.to_dict(), indent=2) + "\n")
         plot_metrics({self.config.method: rows}, self.dir.plot)
         return result
+
+    def _accuracy(self, state: TrainState) -> float:
+        return accuracy(state.model, self.dataset.test_images, self.dataset.test_labels)
 
     def _comparison(self, state: TrainState) -> StepComparison:
         images, labels = next(self._batches(0))

@@ -24,9 +24,7 @@ def inner_optimizer(config: TrainConfig, plan: Plan) -> optax.GradientTransforma
         warmup_steps=max(1, round(_WARM_UP * plan.total)),
         decay_steps=max(2, plan.total),
     )
-    return optax.chain(
-        optax.add_decayed_weights(config.weight_decay), optax.sgd(schedule, momentum=config.momentum)
-    )
+    return optax.chain(optax.add_decayed_weights(config.weight_decay), optax.sgd(schedule, momentum=config.momentum))
 
 
 def optimizer(config: TrainConfig, plan: Plan, kept_dense: tuple[str, ...]) -> optax.GradientTransformation:

@@ -11,8 +11,10 @@ from sparsejax.train._config import TrainConfig
 
 Phase = Literal["dense", "prune", "sparse"]
 
-# Masks chosen while the sparsity rises: often enough to be gradual, seldom enough to cost nothing.
+# Masks chosen while the sparsity rises, and the fewest steps between two: often enough to be gradual, seldom enough
+# that weights recover and that choosing (many passes over all prunable weights) costs little.
 _MASK_UPDATES = 25
+_SHORTEST_PERIOD = 4
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,6 @@ class Plan:
     def method(self, sparsity: float) -> pruning.Method:
         """Gradual magnitude pruning over phase "prune", the same sparsity in each layer."""
         schedule = pruning.schedules.cubic(0.0, sparsity, begin=self.prune_from, end=self.sparse_from)
-        period = max(1, (self.sparse_from - self.prune_from) // _MASK_UPDATES)
+        period = max(_SHORTEST_PERIOD, (self.sparse_from - self.prune_from) // _MASK_UPDATES)
         gate = pruning.every(period, self.prune_from, self.sparse_from)
         return pruning.magnitude(schedule, refresh=gate, scope="layer")

@@ -7,7 +7,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from sparsejax._checks import message
 from sparsejax.train._metrics import Row
 
 # Fill of the time a phase takes, from the run with the most phases.
@@ -20,15 +19,9 @@ def plot_metrics(runs: Mapping[str, Sequence[Row]], path: Path) -> None:
     Args:
       runs: rows of each run, by its name in the legend.
       path: the file; its suffix decides the format.
-
-    Raises:
-      ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        hint = "Install it: pip install 'sparsejax[all]'."
-        raise ImportError(message("train", "the environment", "no matplotlib", "matplotlib", hint)) from error
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 7), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True)
     _shade(axes, max(runs.values(), key=lambda rows: len({row.phase for row in rows})))

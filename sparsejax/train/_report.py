@@ -17,13 +17,17 @@ def comparison_table(comparison: StepComparison, accuracies: tuple[float | None,
     accuracy = tuple("-" if value is None else f"{100 * value:.2f} %" for value in accuracies)
     rows = [
         ("test accuracy", *accuracy, ""),
-        ("ms per training step", f"{dense.ms:.2f}", f"{sparse.ms:.2f}", f"{comparison.speedup:.2f}x faster"),
+        ("ms per training step", f"{dense.ms:.2f}", f"{sparse.ms:.2f}", _faster(comparison.speedup)),
         _memory("parameters", dense.parameter_bytes, sparse.parameter_bytes),
         _memory("pattern", dense.pattern_bytes, sparse.pattern_bytes),
         _memory("optimizer state", dense.optimizer_bytes, sparse.optimizer_bytes),
         _memory("all three", _all(dense), _all(sparse)),
     ]
     return table(("", "dense", "sparse", ""), rows)
+
+
+def _faster(speedup: float) -> str:
+    return f"{speedup:.2f}x faster" if speedup >= 1 else f"{1 / speedup:.2f}x slower"
 
 
 def _all(cost: StepCost) -> int:

@@ -45,9 +45,7 @@ def _patterns(model: Any) -> list[nn.Pattern]:
     return [node for node in leaves if isinstance(node, nn.Pattern)]
 
 
-def to_sparse(
-    state: TrainState, inner: optax.GradientTransformation, kept_dense: tuple[str, ...]
-) -> TrainState:
+def to_sparse(state: TrainState, inner: optax.GradientTransformation, kept_dense: tuple[str, ...]) -> TrainState:
     """Convert at the end of phase "prune": values-only parameters and optimizer state, by the optimizer's masks.
 
     The momentum of stored weights, the batch statistics and the counters go on as they are.

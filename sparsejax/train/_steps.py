@@ -59,7 +59,7 @@ def accuracy(model: Any, images: np.ndarray, labels: np.ndarray) -> float:
         chunk = images[start : start + size]
         # Every call has the same shape, so it is compiled once.
         padded = np.concatenate([chunk, np.zeros((size - len(chunk), *chunk.shape[1:]), chunk.dtype)])
-        predicted = np.asarray(_predict(model, padded))[: len(chunk)]
+        predicted = np.asarray(_predict(model, jnp.asarray(padded)))[: len(chunk)]
         correct += int((predicted == labels[start : start + size]).sum())
     model.train()
     return correct / len(images)

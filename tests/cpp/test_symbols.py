@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 
 KERNELS = Path(__file__).resolve().parents[2] / "xla_ffi" / "simd" / "kernels.cc"
-LEVELS = {"baseline": [], "avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]}
+LEVELS = {
+    "baseline": [],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"],
+}
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -25,6 +29,8 @@ def test_objects_define_only_their_getter(level, tmp_path):
     flags = ["-std=c++17", "-O1", "-fPIC", "-fno-exceptions", "-fno-rtti", f"-DSPARSEJAX_ISA_NAMESPACE={level}"]
     target = tmp_path / "kernels.o"
     subprocess.run([compiler, *flags, *LEVELS[level], "-c", str(KERNELS), "-o", str(target)], check=True)
-    listing = subprocess.run([nm, "-C", "--defined-only", "-g", str(target)], capture_output=True, text=True, check=True)
+    listing = subprocess.run(
+        [nm, "-C", "--defined-only", "-g", str(target)], capture_output=True, text=True, check=True
+    )
     defined = [line.split(maxsplit=2)[2] for line in listing.stdout.splitlines()]
     assert defined == [f"sparsejax::{level}::GetTable()"]

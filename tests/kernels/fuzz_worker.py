@@ -1,7 +1,8 @@
 """Feeds malformed arrays to the FFI targets; run by test_fuzz.py in its own process, so that a crash is a failure.
 
 Usage: ``python fuzz_worker.py SEED FIRST LAST``. Prints the number of each case before it runs, so the last line of a
-crashed process names its reproducer: the same command with that number and the next.
+crashed process names its reproducer: the same command with that number and the next. ``python fuzz_worker.py absurd``
+runs the cases of ``absurd_cases`` instead.
 """
 
 from __future__ import annotations
@@ -111,8 +112,18 @@ def channel_case(rng: np.random.Generator, target: str) -> Case:
 def pool_case(rng: np.random.Generator, target: str) -> Case:
     """A call that the checks of the pools accept; tap numbers are arbitrary."""
     batch, channels, dtype = pick(rng, SIZES), pick(rng, (1, 2, 5)), pick(rng, FLOATS)
-    y = [pick(rng, (0, 1, 5, 9)), pick(rng, (0, 1, 5, 9)), *(int(v) for v in rng.integers(1, 5, 2)), pick(rng, (0, 1, 7))]
-    x = [pick(rng, (0, 1, 5, 9)), pick(rng, (0, 1, 5, 9)), *(int(v) for v in rng.integers(1, 5, 2)), pick(rng, (0, 1, 7))]
+    y = [
+        pick(rng, (0, 1, 5, 9)),
+        pick(rng, (0, 1, 5, 9)),
+        *(int(v) for v in rng.integers(1, 5, 2)),
+        pick(rng, (0, 1, 7)),
+    ]
+    x = [
+        pick(rng, (0, 1, 5, 9)),
+        pick(rng, (0, 1, 5, 9)),
+        *(int(v) for v in rng.integers(1, 5, 2)),
+        pick(rng, (0, 1, 7)),
+    ]
     inside, outside = (batch, y[0], x[0], channels), (batch, y[1], x[1], channels)
     taps = rng.integers(-5, 30, outside).astype(np.int32)
     if "max_pool" in target:
@@ -205,6 +216,38 @@ def call(case: Case) -> None:
         np.asarray(out)
 
 
+def absurd_cases() -> list[Case]:
+    """Sizes that cost no memory because another one is zero, and windows and phases that no buffer bounds."""
+    none, zeros = np.zeros(0, np.int32), np.zeros(2, np.int32)
+    empty, pixels = np.zeros(0, np.float32), np.ones((2, 1, 4, 1), np.float32)
+    plain = [1, 1, 1, 1, 0, 1, 1]
+    cases = []
+    for out, window, dilation in ((4, 2**24, 1), (4, 2**29, 1), (4, 2**31 - 1, 1), (20000, 20000, 20000)):
+        geometry = [1, 1, 1, *plain, 4, out, window, 1, 0, dilation, 1]
+        cases.append(Case("sparsejax_conv_v1", [empty, pixels, zeros, none], [((2, 1, out, 1), "float32")], geometry))
+    for height, features, dilation in ((2**30, 1, 1), (2**28, 1, 2**28), (2**30, 2**30, 1)):
+        source, cotangent = np.zeros((0, 1, 1, features), np.float32), np.zeros((0, 1, height, 1), np.float32)
+        geometry = [1, features, 1, *plain, 1, height, 1, 1, 0, dilation, 1]
+        operands = [source, cotangent, np.array([0, 1], np.int32), np.zeros(1, np.int32)]
+        cases.append(Case("sparsejax_conv_weight_grad_v1", operands, [((1,), "float32")], geometry))
+    # Packed elements: 2**30 channels x 128 x 64 planes x 128 * 16 x 64 lines x 16 lanes, which is 2**64.
+    geometry = [1, 1, 2**30, 1, 1, 64, 1, 0, 64, 64 * 64 + 1, 16, 0, 128, 1, 0, 128, 64 * 128 + 1]
+    operands = [empty, np.zeros((16, 1, 0, 2**30), np.float32), np.zeros(64 * 128 + 1, np.int32), none, none]
+    cases.append(Case("sparsejax_conv_input_grad_v1", operands, [((16, 1, 16, 1), "float32")], geometry))
+    return cases
+
+
+def absurd() -> None:
+    """Run the absurd cases and print what became of each."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    for case in absurd_cases():
+        try:
+            call(case)
+            print("accepted", flush=True)
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
+            print(str(error).splitlines()[0], flush=True)
+
+
 def main(seed: int, first: int, last: int) -> None:
     """Run the cases from ``first`` up to ``last``; prints how many were accepted and the peak memory in MiB."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -224,4 +267,7 @@ def main(seed: int, first: int, last: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(v) for v in sys.argv[1:]))
+    if sys.argv[1:] == ["absurd"]:
+        absurd()
+    else:
+        main(*(int(v) for v in sys.argv[1:]))

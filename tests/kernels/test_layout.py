@@ -58,9 +58,7 @@ def head():
 def assert_stays_batch_minor(text, x, size):
     # The input arrives row-major, as JAX arrays do, and is copied once into the layout of the first layer.
     assert offenders(text, size, edges=("%x", "%copy", "%bitcast")) == []
-    copies = [
-        line for line in entry_instructions(text) if re.search(r"\} copy\(", line) and SHAPE.search(line)
-    ]
+    copies = [line for line in entry_instructions(text) if re.search(r"\} copy\(", line) and SHAPE.search(line)]
     large = [c for c in copies if np.prod([int(d) for d in SHAPE.search(c).group(1).split(",")]) >= size]
     assert len(large) <= 1, large
 

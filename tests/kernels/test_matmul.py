@@ -58,12 +58,12 @@ def _masks(draw: st.DrawFn) -> np.ndarray:
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(
     mask=_masks(),
-    padding=st.sampled_from([0, 1, 30]),
+    padding=st.sampled_from([0, 30]),
     batch=st.sampled_from([0, 1, 7, 16, 33, 100]),
     dtype=st.sampled_from(DTYPES),
 )
 def test_any_pattern(mask: np.ndarray, padding: int, batch: int, dtype: str) -> None:
-    capacity = -(-int(mask.sum()) // 64) * 64 + padding  # few capacities, so that programs are reused
+    capacity = mask.size + padding  # few capacities, so that programs are reused
     check_matmul(SparsityPattern.from_mask(mask, capacity), mask, batch, dtype)
 
 

@@ -91,9 +91,7 @@ def test_resnet50_equals_torch_from_a_training_checkpoint(torch_resnet, tmp_path
     state = {f"module.{name}": tensor for name, tensor in wrap(net.state_dict(), masks).items()}
     config = {"arch": "resnet50", "dataset": "imagenet"}
     path = tmp_path / "checkpoint.pth"
-    torch.save(
-        {"epoch": 99, "model_config": config, "model_state_dict": state, "optimizer": {"lr": 0.1}}, path
-    )
+    torch.save({"epoch": 99, "model_config": config, "model_state_dict": state, "optimizer": {"lr": 0.1}}, path)
     report = load_torch_state_dict(model, path)
     np.testing.assert_allclose(our_logits(model), torch_logits(net), atol=1e-4)
     check_masks(report, masks)

@@ -32,9 +32,7 @@ class Reader:
 
     def conv(self, name: str, x: Any, out: int, size: int, stride: int = 1, groups: int = 1) -> Any:
         fan_in = x.shape[1] // groups * size**2
-        weight = self.tensor(
-            f"{name}.weight", out, x.shape[1] // groups, size, size, scale=(2 / fan_in) ** 0.5
-        )
+        weight = self.tensor(f"{name}.weight", out, x.shape[1] // groups, size, size, scale=(2 / fan_in) ** 0.5)
         return F.conv2d(x, weight, None, stride, size // 2, 1, groups)
 
     def bn(self, name: str, x: Any) -> Any:

@@ -32,7 +32,7 @@ class Net(nnx.Module):
     def __init__(self, rngs: nnx.Rngs):
         self.stem = nnx.Conv(2, 6, (3, 3), rngs=rngs)
         self.blocks = nnx.List([Block(6, rngs), Block(6, rngs)])
-        self.again = self.blocks[0]
+        self.repeat = self.blocks[0]
         self.heads = nnx.Dict(a=nnx.Linear(6, 12, rngs=rngs))
         self.tail = nnx.data((nnx.Linear(12, 9, rngs=rngs),))
         self.dropout = nnx.Dropout(0.5, rngs=rngs)
@@ -40,7 +40,7 @@ class Net(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = nnx.relu(self.stem(x))
-        for block in (*self.blocks, self.again):
+        for block in (*self.blocks, self.repeat):
             x = block(x)
         x = nnx.relu(self.heads["a"](x.mean((1, 2))))
         return self.fc(self.dropout(nnx.relu(self.tail[0](x))))
@@ -68,7 +68,7 @@ def masked_net(seed: int = 0, density: float = 0.15) -> tuple[Net, dict[str, np.
     masks = {}
     for path in SPARSE_PATHS:
         kernel = layers[path].kernel
-        masks[path] = rng.random(kernel.shape) < density
+        masks[path] = rng.permutation(kernel.size).reshape(kernel.shape) < density * kernel.size
         kernel[...] = kernel[...] * masks[path]
     return model, masks
 

@@ -94,7 +94,7 @@ def test_statistics_over_devices():
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     whole = BatchNorm(5, rngs=nnx.Rngs(0))(x)
     sharded = jax.shard_map(
-        lambda x: nnx.merge(graph, state)(x),
+        lambda x: BatchNorm(5, axis_name="data", rngs=nnx.Rngs(0))(x),
         mesh=mesh,
         in_specs=P("data"),
         out_specs=P("data"),

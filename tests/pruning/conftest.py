@@ -52,9 +52,7 @@ def assert_equal_trees(left: Any, right: Any) -> None:
 @pytest.fixture
 def gradual() -> pruning.Method:
     """0 to 90 % over steps 2 to 11; the period 4 does not divide the range."""
-    return pruning.magnitude(
-        pruning.schedules.cubic(0.0, 0.9, begin=2, end=11), refresh=pruning.every(4, 2, 11)
-    )
+    return pruning.magnitude(pruning.schedules.cubic(0.0, 0.9, begin=2, end=11), refresh=pruning.every(4, 2, 11))
 
 
 @pytest.fixture

@@ -96,9 +96,7 @@ def test_tuples_and_a_bare_array_can_be_pruned() -> None:
 
 
 def test_nothing_selected_is_an_error_that_lists_the_paths() -> None:
-    with pytest.raises(
-        ValueError, match=r"pruned.init: where=kernels\(\) has no matching leaf; .*'dense/bias'"
-    ):
+    with pytest.raises(ValueError, match=r"pruned.init: where=kernels\(\) has no matching leaf; .*'dense/bias'"):
         pruned(optax.sgd(0.1), one_shot(0.5)).init({"dense": {"bias": jnp.ones(3)}})
     with pytest.raises(ValueError, match="mask_from_zeros: where"):
         mask_from_zeros({"bias": jnp.ones(3)})

@@ -81,9 +81,7 @@ def test_the_largest_of_the_next_weights_are_kept(tools) -> None:
     got, _ = tools.make_step(tx)(params, tx.init(params), 0)
     flat = np.concatenate([np.ravel(after[layer]["kernel"]) for layer in "ab"])
     expected = np.where(np.abs(flat) >= np.sort(np.abs(flat))[-20], flat, 0.0)
-    np.testing.assert_array_equal(
-        np.concatenate([np.ravel(got[layer]["kernel"]) for layer in "ab"]), expected
-    )
+    np.testing.assert_array_equal(np.concatenate([np.ravel(got[layer]["kernel"]) for layer in "ab"]), expected)
 
 
 def test_ties_go_to_the_lower_index() -> None:
@@ -143,9 +141,7 @@ def test_a_mask_follows_where(tools) -> None:
     assert get_mask(state)["b"]["kernel"] == optax.MaskedNode()
     with pytest.raises(ValueError, match=r"fixed: mask has no entry for 'b/kernel'.*same where"):
         pruned(optax.sgd(0.1), fixed(mask)).init(params)
-    with pytest.raises(
-        ValueError, match=r"fixed: mask has an entry for 'b/kernel'; expected entries only for"
-    ):
+    with pytest.raises(ValueError, match=r"fixed: mask has an entry for 'b/kernel'; expected entries only for"):
         pruned(optax.sgd(0.1), fixed(mask_from_zeros(params)), where=where).init(params)
 
 
@@ -153,9 +149,7 @@ def test_bad_masks_are_refused(tools) -> None:
     params = tools.make_params()
     mask = mask_from_zeros(params)
     mask["a"]["kernel"] = jnp.ones((8, 6), bool)
-    with pytest.raises(
-        ValueError, match=r"mask\['a/kernel'\] has shape \(8, 6\); expected the weight's, \(6, 8\)"
-    ):
+    with pytest.raises(ValueError, match=r"mask\['a/kernel'\] has shape \(8, 6\); expected the weight's, \(6, 8\)"):
         pruned(optax.sgd(0.1), fixed(mask)).init(params)
     mask["a"]["kernel"] = jnp.ones((6, 8))
     with pytest.raises(ValueError, match=r"mask\['a/kernel'\] has dtype float32; expected bool"):

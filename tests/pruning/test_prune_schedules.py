@@ -26,8 +26,7 @@ def test_a_ramp_hits_both_ends_exactly_and_never_falls(make) -> None:
 
 @pytest.mark.parametrize(
     "schedule",
-    [make(0.1, 0.9, begin=3, end=20) for make in RAMPS]
-    + [schedules.constant(0.8), schedules.one_shot(0.8, at=5)],
+    [make(0.1, 0.9, begin=3, end=20) for make in RAMPS] + [schedules.constant(0.8), schedules.one_shot(0.8, at=5)],
 )
 def test_traced_and_host_values_agree(schedule) -> None:
     steps = jnp.arange(25)
@@ -118,9 +117,7 @@ def test_other_bad_numbers_are_refused() -> None:
 
 def test_a_refresh_that_ends_before_its_schedule_is_refused() -> None:
     schedule = schedules.cubic(0.0, 0.8, begin=0, end=40)
-    with pytest.raises(
-        ValueError, match="last update at step 36; expected one at the end of the schedule, 40"
-    ):
+    with pytest.raises(ValueError, match="last update at step 36; expected one at the end of the schedule, 40"):
         magnitude(schedule, refresh=every(4, 0, 36))
 
 

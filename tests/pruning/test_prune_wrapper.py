@@ -36,8 +36,7 @@ OUTERS = {
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [(name, jnp.float32) for name in INNERS]
-    + [(name, jnp.bfloat16) for name in ("momentum", "adam", "adamw")],
+    [(name, jnp.float32) for name in INNERS] + [(name, jnp.bfloat16) for name in ("momentum", "adam", "adamw")],
 )
 def test_zeros_are_exact_at_every_step_and_one_compilation_serves_all(tools, gradual, name, dtype) -> None:
     tx = pruned(INNERS[name](), gradual)
@@ -117,9 +116,7 @@ def test_runs_under_vmap_over_seeds(tools, gradual) -> None:
     state, step = jax.vmap(tx.init)(seeds), jax.jit(jax.vmap(tools.make_step(tx), in_axes=(0, 0, None)))
     for i in range(12):
         seeds, state = step(seeds, state, i)
-    assert [
-        int((seeds["a"]["kernel"][n] != 0).sum() + (seeds["b"]["kernel"][n] != 0).sum()) for n in (0, 1)
-    ] == [8, 8]
+    assert [int((seeds["a"]["kernel"][n] != 0).sum() + (seeds["b"]["kernel"][n] != 0).sum()) for n in (0, 1)] == [8, 8]
 
 
 def test_moments_of_dropped_weights_are_zeroed_and_others_kept(tools) -> None:
@@ -135,9 +132,7 @@ def test_moments_of_dropped_weights_are_zeroed_and_others_kept(tools) -> None:
     for moment, reference in ((state.inner[0].mu, plain_state[0].mu), (state.inner[0].nu, plain_state[0].nu)):
         for layer in "ab":
             keep = mask[layer]["kernel"]
-            np.testing.assert_array_equal(
-                moment[layer]["kernel"], jnp.where(keep, reference[layer]["kernel"], 0.0)
-            )
+            np.testing.assert_array_equal(moment[layer]["kernel"], jnp.where(keep, reference[layer]["kernel"], 0.0))
             np.testing.assert_array_equal(moment[layer]["bias"], reference[layer]["bias"])
     assert int(state.inner[0].count) == 3
 

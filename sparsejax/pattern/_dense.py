@@ -1,0 +1,53 @@
+"""Between a dense kernel and the stored entries of a pattern.
+
+Concrete arrays are handled by NumPy: every layer of a network has its own ``nse``, and op-by-op JAX would compile each
+step anew for each of them. Traced arrays, and those inside a derivative, take the JAX path; both give the same numbers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparsejax._compat import is_traced
+
+if TYPE_CHECKING:
+    from sparsejax.pattern import SparsityPattern
+
+
+def row_of_entry(pattern: SparsityPattern, xp: Any) -> Any:
+    """int32[nse]: the row of each entry; ``rows`` for padding."""
+    entry = xp.arange(pattern.nse, dtype=xp.int32)
+    return xp.searchsorted(xp.asarray(pattern.indptr)[1:], entry, side="right").astype(xp.int32)
+
+
+def gather(pattern: SparsityPattern, kernel: jax.Array) -> jax.Array:
+    """Entries of a dense kernel of the pattern's shape; zero in the padding."""
+    xp = _module(pattern, kernel)
+    row = row_of_entry(pattern, xp)
+    if kernel.size == 0:
+        return jnp.zeros((pattern.nse,), kernel.dtype)
+    dense = xp.asarray(kernel).reshape(pattern.columns, pattern.rows)
+    values = dense[xp.asarray(pattern.indices), xp.minimum(row, pattern.rows - 1)]
+    return jnp.asarray(xp.where(row < pattern.rows, values, xp.zeros((), kernel.dtype)))
+
+
+def scatter(pattern: SparsityPattern, data: jax.Array) -> jax.Array:
+    """Dense kernel of the pattern's shape; zeros where nothing is stored."""
+    xp = _module(pattern, data)
+    row = row_of_entry(pattern, xp)
+    dense = xp.zeros((pattern.columns, pattern.rows), data.dtype)
+    if xp is np:
+        stored = row < pattern.rows
+        dense[np.asarray(pattern.indices)[stored], row[stored]] = np.asarray(data)[stored]
+    else:
+        dense = dense.at[pattern.indices, row].set(data, mode="drop", unique_indices=True)
+    return jnp.asarray(dense.reshape(pattern.shape))
+
+
+def _module(pattern: SparsityPattern, values: jax.Array) -> Any:
+    traced = any(is_traced(a) for a in (values, pattern.indptr, pattern.indices))
+    return jnp if traced else np

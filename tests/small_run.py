@@ -1,0 +1,59 @@
+"""A run small enough to repeat: three phases on 96 digits; and a reporter that stops it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from sparsejax.models import ConvNet
+from sparsejax.train import Run, TrainConfig
+from sparsejax.train._checkpoint import Checkpoints
+
+# 6 steps per epoch: phases start at steps 0, 4 and 11 of 18.
+CONFIG = TrainConfig(sparsity=0.8, epochs=3, batch_size=16, dense_fraction=0.2, prune_fraction=0.4)
+
+
+class Stopped(Exception):
+    """The run was stopped from outside."""
+
+
+class StopAfter:
+    """A reporter that ends the run when ``step`` steps are done, before their checkpoint is written."""
+
+    def __init__(self, step: int) -> None:
+        self.limit = step
+        self.rows: list[Any] = []
+        self.notes: list[str] = []
+        self.finished = False
+
+    def start(self, name: str, total: int, done: int) -> None:
+        self.name, self.total, self.done = name, total, done
+
+    def step(self, row: Any) -> None:
+        self.rows.append(row)
+        if row.step == self.limit:
+            raise Stopped
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+def make_model(seed: int = 0) -> ConvNet:
+    return ConvNet(10, in_features=1, widths=(4, 8), rngs=nnx.Rngs(seed))
+
+
+def final_arrays(run: Run) -> dict[str, np.ndarray]:
+    with Checkpoints(run.dir.checkpoints) as checkpoints:
+        return {name: np.asarray(array) for name, array in checkpoints.load(run.plan.total).items()}
+
+
+def assert_same_bits(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert got.keys() == expected.keys()
+    for name, array in expected.items():
+        assert (got[name].dtype, got[name].shape) == (array.dtype, array.shape), name
+        assert got[name].tobytes() == array.tobytes(), name

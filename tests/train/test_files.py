@@ -1,0 +1,123 @@
+"""The folder of a run: configuration, metrics, checkpoints."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from sparsejax.nn import sparsify
+from sparsejax.train import TrainConfig
+from sparsejax.train._checkpoint import Checkpoints, assign, masks_in
+from sparsejax.train._metrics import MetricsLog, Row, median_ms, read_metrics
+from sparsejax.train._run_dir import RunDir
+
+
+def test_another_configuration_is_refused_by_field(tmp_path):
+    RunDir(tmp_path).claim(TrainConfig(epochs=2), resume=True)
+    RunDir(tmp_path).claim(TrainConfig(epochs=2), resume=True)
+    with pytest.raises(ValueError, match=r"epochs 2; expected 3 to resume it\. .*--no-resume"):
+        RunDir(tmp_path).claim(TrainConfig(epochs=3), resume=True)
+
+
+def test_an_unreadable_configuration_is_refused(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ValueError, match="unreadable"):
+        RunDir(tmp_path).claim(TrainConfig(), resume=True)
+
+
+def test_starting_over_discards_the_run_and_nothing_else(tmp_path):
+    folder = RunDir(tmp_path)
+    folder.claim(TrainConfig(epochs=2), resume=True)
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "checkpoints" / "7").mkdir(parents=True)
+    folder.metrics.write_text("old")
+    folder.claim(TrainConfig(epochs=3), resume=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "run.json"]
+
+
+def rows(count: int) -> list[Row]:
+    return [Row(i, 0, "dense", 1 / 3 + i, 0.5 if i % 2 else None, 0.25, 2.0 * i) for i in range(1, count + 1)]
+
+
+def write(path, done, new):
+    log = MetricsLog(path, done)
+    for row in new:
+        log.write(row)
+    log.close()
+
+
+def test_metrics_survive_a_resume_without_repeats(tmp_path):
+    path = tmp_path / "metrics.csv"
+    write(path, 0, rows(5))
+    whole = path.read_text()
+    with path.open("a") as file:
+        file.write("6,0,den")  # a kill in the middle of a row
+    write(path, 3, rows(5)[3:])
+    assert path.read_text() == whole
+    assert read_metrics(path) == rows(5)
+
+
+def test_a_new_run_starts_an_empty_file(tmp_path):
+    path = tmp_path / "metrics.csv"
+    write(path, 0, rows(5))
+    write(path, 0, rows(1))
+    assert read_metrics(path) == rows(1)
+
+
+def test_median_times_per_phase():
+    assert median_ms([*rows(3), Row(4, 0, "sparse", 0.0, None, 0.9, 1.5)]) == {"dense": 4.0, "sparse": 1.5}
+
+
+class Noisy(nnx.Module):
+    def __init__(self, seed: int) -> None:
+        self.fc = nnx.Linear(4, 3, rngs=nnx.Rngs(seed))
+        self.noise = nnx.Dropout(0.5, rngs=nnx.Rngs(dropout=seed))
+
+
+def optimizer_of(model) -> nnx.Optimizer:
+    return nnx.Optimizer(model, optax.adam(0.1), wrt=nnx.Param)
+
+
+def test_random_state_and_masks_are_restored(tmp_path):
+    mask = np.arange(12).reshape(4, 3) % 3 == 0
+    model, _ = sparsify(Noisy(1), {"fc": mask}, min_sparsity=0.0, policy="always")
+    optimizer = optimizer_of(model)
+    model.noise(jnp.ones(3))
+    optimizer.update(model, jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param)))
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest() is None
+        checkpoints.save(1, model, optimizer)
+    with Checkpoints(tmp_path) as checkpoints:
+        arrays = checkpoints.load(1)
+    masks = masks_in(arrays)
+    np.testing.assert_array_equal(masks["fc"], mask)
+    other, _ = sparsify(Noisy(2), masks, min_sparsity=0.0, policy="always")
+    fresh = optimizer_of(other)
+    assign(arrays, other, fresh)
+    for got, expected in ((other, model), (fresh, optimizer)):
+        assert jax.tree.structure(nnx.state(got)) == jax.tree.structure(nnx.state(expected))
+        jax.tree.map(np.testing.assert_array_equal, plain(got), plain(expected))
+
+
+def plain(node):
+    def data(leaf):
+        return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+
+    return jax.tree.map(data, nnx.state(node))
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    model = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, model, optimizer_of(model))
+        arrays = checkpoints.load(1)
+    wider = nnx.Linear(4, 5, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"at 'model/bias/value', has float32\[3\]; expected float32\[5\]"):
+        assign(arrays, wider, optimizer_of(wider))
+    bare = nnx.Linear(4, 3, use_bias=False, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="at 'model/bias/value', has an entry"):
+        assign(arrays, bare, optimizer_of(bare))

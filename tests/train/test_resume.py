@@ -1,0 +1,96 @@
+"""A run that is stopped anywhere and started again ends with the same bits and the same metrics."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_run import StopAfter, Stopped, assert_same_bits, final_arrays
+
+import sparsejax
+from sparsejax.train import TrainConfig, train
+from sparsejax.train._checkpoint import Checkpoints
+from sparsejax.train._metrics import read_metrics
+
+
+def without_times(path: Path) -> list[tuple]:
+    return [row[:-1] for row in read_metrics(path)]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(run):
+    run.dir.claim(run.config, resume=False)
+    run.fit()
+    return final_arrays(run), without_times(run.dir.metrics)
+
+
+# Stops come before the checkpoint of their step, so 12 with one every step resumes right after the conversion.
+@pytest.mark.parametrize(
+    ("stop", "every", "resumed_at"), [(1, 2, 0), (3, 2, 2), (9, 2, 8), (11, 2, 10), (12, 1, 11), (17, 2, 16)]
+)
+def test_stopped_in_any_phase(run, uninterrupted, monkeypatch, stop, every, resumed_at):
+    arrays, rows = uninterrupted
+    run.dir.claim(run.config, resume=False)
+    monkeypatch.setattr(run, "checkpoint_every", every)
+    with pytest.raises(Stopped):
+        run.fit(StopAfter(stop))
+    assert [row.step for row in read_metrics(run.dir.metrics)] == list(range(1, stop + 1))
+    report = StopAfter(0)
+    run.fit(report)
+    assert (report.done, report.finished) == (resumed_at, True)
+    assert [row.step for row in report.rows] == list(range(resumed_at + 1, 19))
+    assert_same_bits(final_arrays(run), arrays)
+    assert without_times(run.dir.metrics) == rows
+
+
+def test_a_finished_run_is_not_trained_again(run, uninterrupted):
+    arrays, rows = uninterrupted
+    run.dir.claim(run.config, resume=False)
+    first = run.fit()
+    report = StopAfter(0)
+    second = run.fit(report)
+    assert report.rows == []
+    assert second.accuracy == first.accuracy
+    assert_same_bits(final_arrays(run), arrays)
+    assert without_times(run.dir.metrics) == rows
+
+
+def test_the_last_two_checkpoints_are_kept(run, uninterrupted):
+    with Checkpoints(run.dir.checkpoints) as checkpoints:
+        assert checkpoints.latest() == 18
+        assert sorted(checkpoints._manager.all_steps()) == [16, 18]
+
+
+def test_killed_at_any_moment(tmp_path):
+    """SIGKILL while checkpoints are being written, in another process."""
+    command = [sys.executable, "-m", "sparsejax", "train", "--data", "digits", "--model", "mlp", "--epochs", "2"]
+    command += ["--batch-size", "128", "--sparsity", "0.9", "--checkpoint-every", "1", "--json", "--out"]
+    package = str(Path(sparsejax.__file__).resolve().parents[1])
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])}
+    killed = tmp_path / "killed"
+    with subprocess.Popen([*command, str(killed)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 120
+        while not list((killed / "checkpoints").glob("[0-9]*")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (killed / "result.json").exists()
+
+    config = TrainConfig(model="mlp", epochs=2, batch_size=128)
+    resumed = train(config, killed)
+    whole = train(config, tmp_path / "whole")
+    assert resumed.accuracy == whole.accuracy
+    folders = [result.out / "checkpoints" for result in (resumed, whole)]
+    loaded = []
+    for folder in folders:
+        with Checkpoints(folder) as checkpoints:
+            loaded.append({k: np.asarray(v) for k, v in checkpoints.load(whole.step).items()})
+    assert_same_bits(*loaded)
+    assert without_times(killed / "metrics.csv") == without_times(whole.out / "metrics.csv")

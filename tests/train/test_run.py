@@ -1,0 +1,152 @@
+"""What a run does in its phases, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from small_run import CONFIG, StopAfter, make_model
+
+from sparsejax import pruning
+from sparsejax.nn import Pattern, SparseConv, pattern_masks
+from sparsejax.train import Plan, Run, TrainConfig
+from sparsejax.train._metrics import read_metrics
+from sparsejax.train._state import TrainState, to_sparse
+from sparsejax.train._steps import bind_step
+
+
+@pytest.fixture(scope="module")
+def result(run):
+    run.dir.claim(run.config, resume=False)
+    return run.fit()
+
+
+def test_the_result_is_sparse_where_it_should_be(result):
+    conv = result.model.convs[1]
+    size = math.prod(conv.pattern.shape)
+    assert isinstance(conv, SparseConv)
+    assert conv.kernel.shape == (size - round(0.8 * size),)
+    assert type(result.model.convs[0]) is nnx.Conv
+    assert type(result.model.fc) is nnx.Linear
+    assert result.sparsity == pytest.approx(0.8, abs=1 / size)
+
+
+def test_metrics_follow_the_phases(run, result):
+    rows = read_metrics(run.dir.metrics)
+    assert [row.step for row in rows] == list(range(1, 19))
+    assert [row.phase for row in rows] == ["dense"] * 4 + ["prune"] * 7 + ["sparse"] * 7
+    assert [row.epoch for row in rows] == [0] * 6 + [1] * 6 + [2] * 6
+    sparsities = [row.sparsity for row in rows]
+    assert sparsities == sorted(sparsities)
+    assert sparsities[3] == 0 and sparsities[10] == sparsities[17] == pytest.approx(0.8, abs=0.01)
+    assert 0 < sparsities[7] < 0.8
+    assert [row.step for row in rows if row.accuracy is not None] == [4, 6, 11, 12, 18]
+    assert rows[-1].accuracy == result.accuracy
+
+
+def test_files_of_a_run(run, result):
+    assert json.loads(run.dir.result.read_text()) == result.to_dict()
+    assert run.dir.plot.read_bytes().startswith(b"\x89PNG")
+    assert set(result.phase_ms) == {"dense", "prune", "sparse"}
+
+
+def test_the_cost_of_a_step_is_reported(result):
+    dense, sparse = result.comparison.dense, result.comparison.sparse
+    kernel = 3 * 3 * 4 * 8
+    assert dense.parameter_bytes - sparse.parameter_bytes == 4 * (kernel - result.model.convs[1].kernel.size)
+    assert dense.optimizer_bytes - sparse.optimizer_bytes == 4 * (kernel - result.model.convs[1].kernel.size)
+    assert dense.pattern_bytes == 0
+    assert sparse.pattern_bytes == sum(x.nbytes for x in jax.tree.leaves(nnx.state(result.model, Pattern)))
+    assert dense.ms > 0 and sparse.ms > 0
+
+
+def test_the_estimate_is_given_once(run):
+    run.dir.claim(run.config, resume=False)
+    report = StopAfter(0)
+    run.fit(report)
+    assert len(report.notes) == 1 and report.notes[0].startswith("13 steps left")
+
+
+def test_conversion_keeps_weights_momentum_and_counters(dataset, tmp_path):
+    run = Run(CONFIG, tmp_path, dataset=dataset, model=make_model())
+    model, optimizer = run._model, run._optimizer
+    images, labels = dataset.train_images[:16], dataset.train_labels[:16]
+    step = bind_step(model, optimizer)
+    for _ in range(11):
+        step(images, labels)
+    sparse = to_sparse(TrainState(model, optimizer, 11, False), run.inner, run.kept_dense)
+    mask = np.asarray(pruning.get_mask(optimizer.opt_state)["convs"][1]["kernel"][...])
+    pattern = sparse.model.convs[1].pattern
+    np.testing.assert_array_equal(pattern_masks(sparse.model)["convs/1"], mask)
+    np.testing.assert_array_equal(pattern.scatter(sparse.model.convs[1].kernel[...]), model.convs[1].kernel[...])
+    old, new = optimizer.opt_state.inner[1][0].trace, sparse.optimizer.opt_state[1][0].trace
+    np.testing.assert_array_equal(new["convs"][1]["kernel"][...], pattern.gather(old["convs"][1]["kernel"][...]))
+    assert np.any(new["convs"][1]["kernel"][...])
+    np.testing.assert_array_equal(new["fc"]["kernel"][...], old["fc"]["kernel"][...])
+    assert int(sparse.optimizer.step[...]) == int(sparse.optimizer.opt_state[1][1].count[...]) == 11
+    np.testing.assert_array_equal(sparse.model.bns[1].mean[...], model.bns[1].mean[...])
+    assert (sparse.step, sparse.is_sparse) == (11, True)
+    before = TrainState(model, optimizer, 11, False).sparsity()
+    assert sparse.sparsity() == pytest.approx(before, abs=1e-6)
+
+
+def test_a_dense_run_is_the_baseline(dataset, tmp_path):
+    config = TrainConfig(method="dense", epochs=1, batch_size=32)
+    result = Run(config, tmp_path, dataset=dataset, model=make_model()).fit()
+    assert (result.sparsity, result.comparison, set(result.phase_ms)) == (0.0, None, {"dense"})
+    assert type(result.model.convs[1]) is nnx.Conv
+
+
+def test_the_given_model_is_not_changed(run, result):
+    fresh = nnx.state(make_model(), nnx.Param)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), nnx.state(run._model, nnx.Param), fresh))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sparsity", 0.0),
+        ("sparsity", 1.0),
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("seed", -1),
+        ("learning_rate", math.nan),
+        ("momentum", 1.0),
+        ("weight_decay", -1.0),
+        ("dense_fraction", -0.1),
+        ("prune_fraction", 0.0),
+        ("method", "acdc"),
+    ],
+)
+def test_bad_configurations_name_the_field(field, value):
+    with pytest.raises(ValueError, match=rf"TrainConfig: {field} has value .*; expected"):
+        TrainConfig(**{field: value})
+
+
+def test_fractions_must_leave_sparse_steps():
+    with pytest.raises(ValueError, match="sum 1; expected a sum below 1"):
+        TrainConfig(dense_fraction=0.5, prune_fraction=0.5)
+
+
+def test_plans_that_do_not_fit():
+    with pytest.raises(ValueError, match="train: batch_size has value 64; expected at most 63"):
+        Plan.of(TrainConfig(), 63)
+    with pytest.raises(ValueError, match="train: epochs has 1 steps in all"):
+        Plan.of(TrainConfig(epochs=1), 64)
+
+
+def test_the_sparsity_is_exact_when_the_sparse_phase_begins():
+    for epochs in range(1, 6):
+        plan = Plan.of(TrainConfig(epochs=epochs, batch_size=10), 130)
+        gate = plan.method(0.9).refresh
+        assert bool(gate(plan.sparse_from))
+        assert 0 <= plan.prune_from < plan.sparse_from < plan.total
+
+
+def test_a_checkpoint_period_below_one(dataset, tmp_path):
+    with pytest.raises(ValueError, match="checkpoint_every has value 0"):
+        Run(CONFIG, tmp_path, dataset=dataset, model=make_model(), checkpoint_every=0)
