@@ -7,6 +7,7 @@ the reference lowering. Weight gradients are read off at the stored entries.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -57,15 +58,20 @@ def wide(array: Any) -> np.ndarray:
     return np.asarray(array).astype(np.float64)
 
 
+def flat(array: np.ndarray) -> np.ndarray:
+    """All axes but the last as one."""
+    return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+
+
 def entry_positions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``(row, column)`` of the stored entries in their order."""
-    return np.nonzero(mask.reshape(-1, mask.shape[-1]).T)
+    return np.nonzero(flat(mask).T)
 
 
 def dense_kernel(mask: np.ndarray, data: Any) -> np.ndarray:
     """Kernel of the mask's shape in float64, filled entry by entry from ``data``."""
     rows, columns = entry_positions(mask)
-    kernel = np.zeros((mask.size // mask.shape[-1], mask.shape[-1]))
+    kernel = np.zeros(flat(mask).shape)
     kernel[columns, rows] = wide(data)[: rows.size]
     return kernel.reshape(mask.shape)
 
@@ -74,7 +80,7 @@ def stored(mask: np.ndarray, gradient: np.ndarray, nse: int) -> np.ndarray:
     """Entries of a dense gradient in the order of ``data``, zero in the padding."""
     rows, columns = entry_positions(mask)
     out = np.zeros(nse)
-    out[: rows.size] = gradient.reshape(-1, mask.shape[-1])[columns, rows]
+    out[: rows.size] = flat(gradient)[columns, rows]
     return out
 
 
@@ -189,6 +195,6 @@ def conv_weight_grad(case: ConvCase, x: np.ndarray, ct: np.ndarray) -> np.ndarra
     """Cotangent of the dense kernel."""
     kernel = np.zeros(case.kernel_shape)
     for m in meetings(case):
-        pixels_in, pixels_out = (a.reshape(-1, a.shape[-1]) for a in (x[m.at_input], ct[m.at_output]))
+        pixels_in, pixels_out = (flat(a) for a in (x[m.at_input], ct[m.at_output]))
         kernel[m.tap][:, m.outs] += pixels_in.T @ pixels_out
     return kernel

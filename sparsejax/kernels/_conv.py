@@ -24,7 +24,7 @@ def _fold_batch(call: Any, args: Any, dims: Any, geometry: ConvGeometry) -> Any:
     if not only_mapped(dims, 1):
         return None
     x = jnp.moveaxis(args[1], dims[1], 0)
-    out = call(args[0], x.reshape(-1, *x.shape[2:]), *args[2:], geometry=geometry)
+    out = call(args[0], x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), *args[2:], geometry=geometry)
     return out.reshape(*x.shape[:2], *out.shape[1:]), 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -16,12 +17,17 @@ from sparsejax.kernels._targets import cpu_lowering
 from sparsejax.pattern import SparsityPattern
 
 
+def _rows(x: jax.Array) -> jax.Array:
+    """All leading axes as one."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
 def _fold_batch(call: Any, args: Any, dims: Any) -> Any:
     """Mapping over the activations alone is a larger batch: no loop."""
     if not only_mapped(dims, 1):
         return None
     x = jnp.moveaxis(args[1], dims[1], 0)
-    out = call(args[0], x.reshape(-1, x.shape[-1]), *args[2:])
+    out = call(args[0], _rows(x), *args[2:])
     return out.reshape(*x.shape[:2], out.shape[-1]), 0
 
 
@@ -89,7 +95,7 @@ def spmm(data: Any, pattern: SparsityPattern, x: Any) -> jax.Array:
     data, x = check_data("spmm", data, pattern), jnp.asarray(x)
     _check_matrix_pattern("spmm", pattern)
     check_activations("spmm", "x", x, data.dtype, pattern.columns, "first axis")
-    flat = _spmm(data, x.reshape(-1, x.shape[-1]), *pattern_operands(pattern))
+    flat = _spmm(data, _rows(x), *pattern_operands(pattern))
     return flat.reshape(*x.shape[:-1], pattern.rows)
 
 
@@ -114,7 +120,7 @@ def spmm_t(data: Any, pattern: SparsityPattern, y: Any) -> jax.Array:
     data, y = check_data("spmm_t", data, pattern), jnp.asarray(y)
     _check_matrix_pattern("spmm_t", pattern)
     check_activations("spmm_t", "y", y, data.dtype, pattern.rows, "last axis")
-    flat = _spmm_t(data, y.reshape(-1, y.shape[-1]), *pattern_operands(pattern))
+    flat = _spmm_t(data, _rows(y), *pattern_operands(pattern))
     return flat.reshape(*y.shape[:-1], pattern.columns)
 
 
@@ -144,8 +150,7 @@ def sddmm(pattern: SparsityPattern, x: Any, y: Any) -> jax.Array:
     check_activations("sddmm", "y", y, x.dtype, pattern.rows, "last axis")
     if x.shape[:-1] != y.shape[:-1]:
         fail("sddmm", "y", f"leading axes {y.shape[:-1]}", f"{x.shape[:-1]}, those of x")
-    flat = (x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]))
-    return _sddmm(*flat, *pattern_operands(pattern))
+    return _sddmm(_rows(x), _rows(y), *pattern_operands(pattern))
 
 
 def _check_matrix_pattern(name: str, pattern: SparsityPattern) -> None:

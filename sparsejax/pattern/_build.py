@@ -39,16 +39,18 @@ def build_traced(mask: jax.Array, nse: int) -> PatternArrays:
     A mask with more than ``nse`` entries cannot raise here. Its ``indptr`` keeps the true counts, so every kernel
     refuses the pattern when it runs ("indptr ends at 37; expected at most nse = 32").
     """
+    if mask.size == 0:  # known without its values
+        return build_on_host(np.zeros(mask.shape, bool), nse)
     columns, rows = mask.shape
     by_row = mask.T.ravel()
     position = jnp.cumsum(by_row, dtype=jnp.int32) - 1  # where each entry, in row order, stands in `data`
-    total = position[-1] + 1 if by_row.size else jnp.int32(0)
+    total = position[-1] + 1
     padding = jnp.arange(nse, dtype=jnp.int32) >= total
 
     (flat,) = jnp.nonzero(by_row, size=nse, fill_value=0)
     (flat_t,) = jnp.nonzero(mask.ravel(), size=nse, fill_value=0)
     column_t, row_t = flat_t // rows, flat_t % rows
-    perm_t = position[row_t * columns + column_t] if by_row.size else jnp.zeros((nse,), jnp.int32)
+    perm_t = position[row_t * columns + column_t]
     return PatternArrays(
         indptr=_pointers(mask.sum(axis=0, dtype=jnp.int32)),
         indices=jnp.where(padding, 0, flat % columns).astype(jnp.int32),

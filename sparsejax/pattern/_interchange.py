@@ -54,15 +54,13 @@ def to_scipy(pattern: SparsityPattern, data: Any) -> Any:
 def from_bcsr(matrix: Any) -> tuple[jax.Array, _build.PatternArrays, tuple[int, int]]:
     """Values, index arrays and shape of an unbatched BCSR matrix (in, out)."""
     import scipy.sparse
+    from jax.experimental.sparse import BCSR
 
-    if getattr(matrix, "n_batch", None) != 0 or getattr(matrix, "n_dense", None) != 0:
-        fail(
-            "SparsityPattern.from_bcsr",
-            "matrix",
-            f"type {type(matrix).__name__} with n_batch, n_dense = "
-            f"{getattr(matrix, 'n_batch', None)}, {getattr(matrix, 'n_dense', None)}",
-            "a BCSR matrix without batch or dense axes",
-        )
+    if not isinstance(matrix, BCSR):
+        fail("SparsityPattern.from_bcsr", "matrix", f"type {type(matrix).__name__}", "a BCSR matrix", error=TypeError)
+    if matrix.n_batch or matrix.n_dense:
+        axes = f"n_batch = {matrix.n_batch} and n_dense = {matrix.n_dense}"
+        fail("SparsityPattern.from_bcsr", "matrix", axes, "0 and 0: no batch or dense axes")
     total = int(matrix.indptr[-1])
     host = scipy.sparse.csr_array(
         (np.asarray(matrix.data)[:total], np.asarray(matrix.indices)[:total], np.asarray(matrix.indptr)),

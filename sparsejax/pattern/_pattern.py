@@ -70,13 +70,13 @@ class SparsityPattern:
         """
         _check_mask(mask, nse)
         shape = tuple(mask.shape)
+        matrix = (math.prod(shape[:-1]), shape[-1])
         if is_traced(mask):
             if nse is None:
                 fail("SparsityPattern.from_mask", "nse", "no value", "a capacity, because the mask is traced")
-            arrays = _build.build_traced(mask.reshape(-1, shape[-1]), nse)
+            arrays = _build.build_traced(mask.reshape(matrix), nse)
         else:
-            host = np.asarray(mask)
-            arrays = _build.build_on_host(host.reshape(math.prod(shape[:-1]), shape[-1]), nse)
+            arrays = _build.build_on_host(np.asarray(mask).reshape(matrix), nse)
         return cls(*arrays, shape=shape)
 
     @classmethod
@@ -124,7 +124,7 @@ class SparsityPattern:
 
     def mask(self) -> jax.Array:
         """bool array of ``shape``, true where an entry is stored."""
-        return _dense.scatter(self, np.ones((self.nse,), np.bool_))
+        return _dense.scatter(self, jnp.ones((self.nse,), jnp.bool_))
 
     def gather(self, kernel: Any) -> jax.Array:
         """Values of a dense kernel at the stored entries: ``data[nse]``, zero in the padding."""

@@ -140,7 +140,8 @@ def test_pattern_of_another_type() -> None:
     [
         (
             np.array([[np.nan, 1.0]]),
-            "mask has dtype float64 with NaN entries; expected dtype bool. Write mask != 0 if zeros mark pruned entries.",
+            "mask has dtype float64 with NaN entries; expected dtype bool. "
+            "Write mask != 0 if zeros mark pruned entries.",
         ),
         (
             np.array([[0, 1]]),

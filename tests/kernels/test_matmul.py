@@ -69,7 +69,7 @@ def test_any_pattern(mask: np.ndarray, padding: int, batch: int, dtype: str) -> 
 
 def test_bfloat16_sums_are_float32() -> None:
     """The bound that holds for one rounding at the end is broken by sums rounded at every step."""
-    pattern, mask = make_pattern("full", (2048, 2))
+    pattern, _mask = make_pattern("full", (2048, 2))
     data, x = normal(0, (pattern.nse,), "bfloat16"), normal(1, (4, 2048), "bfloat16")
     rows = wide(data).reshape(2, 2048)
     want, magnitude = wide(x) @ rows.T, np.abs(wide(x)) @ np.abs(rows).T
@@ -103,7 +103,7 @@ def test_outputs_without_entries_are_exact_zeros() -> None:
 
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3), (2, 0, 3)])
 def test_leading_axes(lead: tuple[int, ...]) -> None:
-    pattern, mask = make_pattern("random", (6, 5))
+    pattern, _mask = make_pattern("random", (6, 5))
     data = normal(0, (pattern.nse,), "float32")
     x, ct = normal(1, (*lead, 6), "float32"), normal(2, (*lead, 5), "float32")
     y, back = spmm(data, pattern, x), spmm_t(data, pattern, ct)
@@ -111,6 +111,11 @@ def test_leading_axes(lead: tuple[int, ...]) -> None:
     flat = spmm(data, pattern, x.reshape(-1, 6))
     assert np.array_equal(y, np.asarray(flat).reshape(y.shape))
     assert np.array_equal(sddmm(pattern, x, ct), sddmm(pattern, x.reshape(-1, 6), ct.reshape(-1, 5)))
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0)])
+def test_kernels_without_inputs_or_outputs(shape: tuple[int, int]) -> None:
+    check_matmul(SparsityPattern.from_mask(np.zeros(shape, bool)), np.zeros(shape, bool), 7, "float32")
 
 
 def test_adjoint_identity() -> None:

@@ -123,3 +123,14 @@ def test_program_for_several_platforms(case: Any) -> None:
     run = jax.jit(lambda d, v: f(d, pattern, v))
     exported = jax.export.export(run, platforms=("cpu", "cuda"), disabled_checks=export_checks())(data, x)
     assert np.array_equal(exported.call(data, x), run(data, x))
+
+
+@CASES
+def test_export_with_a_symbolic_batch(case: Any) -> None:
+    f, data, pattern, x = case()
+    run = jax.jit(lambda v: f(data, pattern, v))
+    (batch,) = jax.export.symbolic_shape("batch")
+    shape = jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype)
+    exported = jax.export.export(run, disabled_checks=export_checks())(shape)
+    for n in (1, 3, 8):
+        assert np.array_equal(exported.call(x[:n]), run(x[:n]))
