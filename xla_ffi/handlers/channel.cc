@@ -64,14 +64,14 @@ ffi::Future RunChannelJob(const char* name, ffi::ThreadPool& pool, const ffi::An
   const int64_t channels = Elements(out), size = channels ? Elements(x) / channels : 0;
   const int64_t parts =
       std::clamp<int64_t>(CeilDiv(kWantedTasks, std::max<int64_t>(1, channels)), 1, 1 + size / (16 * kRun));
-  return Guarded([&] { return DispatchElement(x.element_type(), [&](auto element) {
+  return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
     ChannelJob<S> job{reinterpret_cast<const S*>(x.untyped_data()),
                       y ? reinterpret_cast<const S*>(y->untyped_data()) : nullptr,
                       reinterpret_cast<Sum<S>*>(out.untyped_data()), channels, size, parts,
                       std::make_shared<std::vector<double>>(channels * parts)};
     return RunJob(pool, std::move(job), channels * parts, channels * size);
-  }); });
+  });
 }
 
 ffi::Future ChannelSumImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> out) {

@@ -19,6 +19,28 @@ int64_t Elements(const Buffer& b) {
   return static_cast<int64_t>(b.element_count());
 }
 
+// Operands that products share: (values or activations, activations, row pointers, indices) and one result; the
+// transposed orientation has a permutation too.
+inline auto BindProduct() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Arg<ffi::AnyBuffer>()
+      .Arg<ffi::AnyBuffer>()
+      .Arg<Ints>()
+      .Arg<Ints>()
+      .Ret<ffi::AnyBuffer>();
+}
+inline auto BindTransposedProduct() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Arg<ffi::AnyBuffer>()
+      .Arg<ffi::AnyBuffer>()
+      .Arg<Ints>()
+      .Arg<Ints>()
+      .Arg<Ints>()
+      .Ret<ffi::AnyBuffer>();
+}
+
 // Collects the first fault found; later checks do nothing.
 class Checker {
  public:

@@ -50,7 +50,7 @@ ffi::Future ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x
     check.Indices("indices", indices.typed_data(), indptr.typed_data()[g.out_features], g.columns());
   }
   if (!check.ok()) return Failed(check.error());
-  return Guarded([&] { return DispatchElement(x.element_type(), [&](auto element) {
+  return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
     const int64_t batch = x.dimensions()[0];
     if (batch * g.out_pixels() == 0) return Done();
@@ -65,7 +65,7 @@ ffi::Future ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x
     ConvJob<S> job{std::move(work), Values<S>(reinterpret_cast<const S*>(data.untyped_data()), Elements(data)),
                    reinterpret_cast<const S*>(x.untyped_data()), reinterpret_cast<S*>(y->untyped_data())};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));
-  }); });
+  });
 }
 
 ffi::Future ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer y, Ints indptr_t,
@@ -90,7 +90,7 @@ ffi::Future ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::An
     check.Indices("perm_t", perm_t.typed_data(), nnz, Elements(data));
   }
   if (!check.ok()) return Failed(check.error());
-  return Guarded([&] { return DispatchElement(y.element_type(), [&](auto element) {
+  return DispatchGuarded(y.element_type(), [&](auto element) {
     using S = decltype(element);
     const int64_t batch = y.dimensions()[0];
     if (batch * g.in_pixels() == 0) return Done();
@@ -107,7 +107,7 @@ ffi::Future ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::An
     ConvJob<S> job{std::move(work), Values<S>(reinterpret_cast<const S*>(data.untyped_data()), Elements(data)),
                    reinterpret_cast<const S*>(y.untyped_data()), reinterpret_cast<S*>(x->untyped_data())};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch) + g.in_pixels() * batch);
-  }); });
+  });
 }
 
 ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, Ints indptr, Ints indices,
@@ -128,7 +128,7 @@ ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyB
     check.Indices("indices", indices.typed_data(), indptr.typed_data()[g.out_features], g.columns());
   }
   if (!check.ok()) return Failed(check.error());
-  return Guarded([&] { return DispatchElement(x.element_type(), [&](auto element) {
+  return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
     const int64_t batch = x.dimensions()[0];
     const int64_t nse = Elements(indices), nnz = indptr.typed_data()[g.out_features];
@@ -149,42 +149,16 @@ ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyB
                              reinterpret_cast<const S*>(y.untyped_data()), slots,
                              Slots<S>(dw, nse, nnz, slots)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));
-  }); });
+  });
 }
 
 using Geometry = ffi::Span<const int64_t>;
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvHandler, ConvImpl,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<Ints>()
-                                  .Arg<Ints>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Attr<Geometry>("geometry"));
-
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvHandler, ConvImpl, BindProduct().Attr<Geometry>("geometry"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvInputGradHandler, ConvInputGradImpl,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<Ints>()
-                                  .Arg<Ints>()
-                                  .Arg<Ints>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Attr<Geometry>("geometry"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvWeightGradHandler, ConvWeightGradImpl,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<Ints>()
-                                  .Arg<Ints>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Attr<Geometry>("geometry"));
+                              BindTransposedProduct().Attr<Geometry>("geometry"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvWeightGradHandler, ConvWeightGradImpl, BindProduct().Attr<Geometry>("geometry"));
 
 }  // namespace sparsejax

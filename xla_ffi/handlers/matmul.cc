@@ -192,7 +192,7 @@ ffi::Future RunSpmm(const char* name, ffi::ThreadPool& pool, const ffi::AnyBuffe
   check.FloatType("x", x.element_type());
   if (check.ok()) check.Size("result", Elements(y), n * rows);
   if (!check.ok()) return Failed(check.error());
-  return Guarded([&] { return DispatchElement(x.element_type(), [&](auto element) {
+  return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
     const auto blocks = BatchBlocks::Make(Element<S>::Kernels(), n, features);
     const int64_t nnz = program.row_ptr[rows];
@@ -201,7 +201,7 @@ ffi::Future RunSpmm(const char* name, ffi::ThreadPool& pool, const ffi::AnyBuffe
                    Values<S>(reinterpret_cast<const S*>(data.untyped_data()), Elements(data)),
                    reinterpret_cast<const S*>(x.untyped_data()), reinterpret_cast<S*>(y.untyped_data())};
     return RunJob(pool, std::move(job), n == 0 ? 0 : blocks.count * parts, nnz * n + rows * n);
-  }); });
+  });
 }
 
 ffi::Future SpmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x, Ints indptr, Ints indices,
@@ -258,7 +258,7 @@ ffi::Future SddmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, 
   if (!check.ok()) return Failed(check.error());
   const int64_t n = x.dimensions()[0], features = x.dimensions()[1], rows = Elements(indptr) - 1;
   const int64_t nse = Elements(indices), nnz = indptr.typed_data()[rows];
-  return Guarded([&] { return DispatchElement(x.element_type(), [&](auto element) {
+  return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
     const auto blocks = BatchBlocks::Make(Element<S>::Kernels(), n, features);
     const int64_t slots = GradientSlots(blocks.count, nse, sizeof(Sum<S>));
@@ -268,37 +268,13 @@ ffi::Future SddmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, 
                     reinterpret_cast<const S*>(x.untyped_data()), reinterpret_cast<const S*>(y.untyped_data()),
                     Slots<S>(reinterpret_cast<S*>(out->untyped_data()), nse, nnz, slots)};
     return RunJob(pool, std::move(job), n == 0 ? 0 : slots * parts, nnz * n);
-  }); });
+  });
 }
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(SpmmHandler, SpmmImpl,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<Ints>()
-                                  .Arg<Ints>()
-                                  .Ret<ffi::AnyBuffer>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(SpmmTHandler, SpmmTImpl,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<Ints>()
-                                  .Arg<Ints>()
-                                  .Arg<Ints>()
-                                  .Ret<ffi::AnyBuffer>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(SddmmHandler, SddmmImpl,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<Ints>()
-                                  .Arg<Ints>()
-                                  .Ret<ffi::AnyBuffer>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(SpmmHandler, SpmmImpl, BindProduct());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(SpmmTHandler, SpmmTImpl, BindTransposedProduct());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(SddmmHandler, SddmmImpl, BindProduct());
 
 }  // namespace sparsejax

@@ -85,7 +85,7 @@ ffi::Future RunPool(const char* name, PoolOp op, ffi::ThreadPool& pool, const Po
   p.batch = batch;
   const int64_t in = p.in_h * p.in_w * batch, out = p.out_h * p.out_w * batch;
   const int64_t work = channels * (op == PoolOp::kUnsum || op == PoolOp::kPut ? in : out);
-  return Guarded([&] { return DispatchElement(o.x->element_type(), [&](auto element) {
+  return DispatchGuarded(o.x->element_type(), [&](auto element) {
     using S = decltype(element);
     S* x = reinterpret_cast<S*>(o.x->untyped_data());
     S* y = reinterpret_cast<S*>(o.y->untyped_data());
@@ -106,7 +106,7 @@ ffi::Future RunPool(const char* name, PoolOp op, ffi::ThreadPool& pool, const Po
       default:
         return run([](const PoolArgs& p, S* x, S* y, int32_t* arg) { Element<S>::Storage().max_put(p, y, arg, x); });
     }
-  }); });
+  });
 }
 
 using Geometry = ffi::Span<const int64_t>;

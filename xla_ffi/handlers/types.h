@@ -2,11 +2,13 @@
 #ifndef SPARSEJAX_HANDLERS_TYPES_H_
 #define SPARSEJAX_HANDLERS_TYPES_H_
 
+#include <exception>
 #include <memory>
 #include <type_traits>
 #include <vector>
 
 #include "../runtime/isa.h"
+#include "../runtime/parallel.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace sparsejax {
@@ -64,16 +66,21 @@ class Values {
   const Sum<S>* pointer_ = nullptr;
 };
 
-// Calls f with a value of the element type that `type` names; the caller has checked that it is one of the three.
+// Calls f, the body of a handler, with a value of the element type that `type` names; the caller has checked that it is
+// one of the three. A failed allocation becomes an error instead of leaving the handler.
 template <typename F>
-auto DispatchElement(ffi::DataType type, const F& f) {
-  switch (type) {
-    case ffi::DataType::F64:
-      return f(double{});
-    case ffi::DataType::BF16:
-      return f(bfloat16{});
-    default:
-      return f(float{});
+ffi::Future DispatchGuarded(ffi::DataType type, const F& f) noexcept {
+  try {
+    switch (type) {
+      case ffi::DataType::F64:
+        return f(double{});
+      case ffi::DataType::BF16:
+        return f(bfloat16{});
+      default:
+        return f(float{});
+    }
+  } catch (const std::exception&) {
+    return Failed(OutOfMemory());
   }
 }
 

@@ -19,6 +19,10 @@ namespace sparsejax {
 
 namespace ffi = xla::ffi;
 
+inline ffi::Error OutOfMemory() {
+  return ffi::Error(ffi::ErrorCode::kResourceExhausted, "sparsejax: out of memory for scratch.");
+}
+
 // A job has `void Run(int64_t chunk)` for each chunk, in any order and on any thread, and `void Finish()`, called once
 // after all of them. Both may throw std::bad_alloc.
 template <typename Job>
@@ -38,7 +42,7 @@ class SharedJob {
   void Complete() noexcept {
     if (!failed_.load()) Guard([&] { job_.Finish(); });
     if (failed_.load()) {
-      promise_.SetError(ffi::Error(ffi::ErrorCode::kResourceExhausted, "sparsejax: out of memory for scratch."));
+      promise_.SetError(OutOfMemory());
     } else {
       promise_.SetAvailable();
     }
@@ -97,16 +101,6 @@ inline ffi::Future Done() {
   ffi::Future future(promise);
   promise.SetAvailable();
   return future;
-}
-
-// Runs the body of a handler; a failed allocation becomes an error instead of leaving the handler.
-template <typename F>
-ffi::Future Guarded(const F& body) noexcept {
-  try {
-    return body();
-  } catch (const std::exception&) {
-    return Failed(ffi::Error(ffi::ErrorCode::kResourceExhausted, "sparsejax: out of memory for scratch."));
-  }
 }
 
 }  // namespace sparsejax
