@@ -3,7 +3,8 @@
 # Run it with the Python of the environment that sparsejax[test] is installed in: PYTHON=.venv/bin/python tests/run.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python="${PYTHON:-python}"
+python="$(command -v "${PYTHON:-python}")"
+python="$(cd "$(dirname "$python")" && pwd)/$(basename "$python")"  # absolute, links kept: a venv's python is one
 
 "$python" -m ruff check .
 "$python" -m ruff format --check .
