@@ -38,3 +38,10 @@ def strict_dtypes() -> Iterator[None]:
     """Refuse implicit promotion between dtypes in the test."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled_programs() -> Iterator[None]:
+    """Drop compiled programs after each file: kept to the end, they take gigabytes."""
+    yield
+    jax.clear_caches()

@@ -26,7 +26,7 @@ ConvTiling MakeTiling(const ConvAxis& y, const ConvAxis& x, int64_t channels, in
 
 ffi::Future TooLarge(const char* name) {
   return Failed(ffi::Error::InvalidArgument(
-      std::string(name) + ": geometry has a smallest tile of more than 2**29 elements; expected fewer channels or taps."));
+      std::string(name) + ": geometry has a smallest tile of more than 2**27 elements; expected fewer channels or taps."));
 }
 
 // Multiply-adds, roughly: every entry meets every output pixel once.
@@ -36,7 +36,7 @@ ffi::Future ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x
                      ffi::Result<ffi::AnyBuffer> y, ffi::Span<const int64_t> geometry) {
   constexpr const char* kName = "sparsejax_conv";
   Checker check(kName);
-  const ConvGeometry g = ConvGeometry::Decode(geometry, check);
+  const ConvGeometry g = ConvGeometry::Decode(geometry, /*transposed=*/false, check);
   check.FloatType("x", x.element_type());
   check.SameType("data", data, x.element_type());
   check.SameType("result", *y, x.element_type());
@@ -73,7 +73,7 @@ ffi::Future ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::An
                               ffi::Span<const int64_t> geometry) {
   constexpr const char* kName = "sparsejax_conv_input_grad";
   Checker check(kName);
-  const ConvGeometry g = ConvGeometry::Decode(geometry, check);
+  const ConvGeometry g = ConvGeometry::Decode(geometry, /*transposed=*/true, check);
   check.FloatType("y", y.element_type());
   check.SameType("data", data, y.element_type());
   check.SameType("result", *x, y.element_type());
@@ -114,7 +114,7 @@ ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyB
                                ffi::Result<ffi::AnyBuffer> out, ffi::Span<const int64_t> geometry) {
   constexpr const char* kName = "sparsejax_conv_weight_grad";
   Checker check(kName);
-  const ConvGeometry g = ConvGeometry::Decode(geometry, check);
+  const ConvGeometry g = ConvGeometry::Decode(geometry, /*transposed=*/false, check);
   check.FloatType("x", x.element_type());
   check.SameType("y", y, x.element_type());
   check.SameType("result", *out, x.element_type());

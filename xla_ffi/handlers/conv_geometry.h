@@ -18,8 +18,9 @@ struct ConvGeometry {
   int64_t in_pixels() const { return y.in * x.in; }
   int64_t out_pixels() const { return y.out * x.out; }
 
+  // `transposed` for the input gradient, whose source is the cotangent.
   // See ConvGeometry.attribute in sparsejax/kernels/_conv_shapes.py for the order.
-  static ConvGeometry Decode(ffi::Span<const int64_t> a, Checker& check) {
+  static ConvGeometry Decode(ffi::Span<const int64_t> a, bool transposed, Checker& check) {
     constexpr size_t kNumbers = 17;
     ConvGeometry g;
     if (a.size() != kNumbers) {
@@ -42,19 +43,21 @@ struct ConvGeometry {
       check.Fail("geometry's groups", "value " + std::to_string(g.groups), "a divisor of both numbers of features");
     if (check.ok() && g.y.window * g.x.window > kMost / std::max<int64_t>(1, g.in_features / g.groups))
       check.Fail("geometry's window", "too many positions", "less than 2**31");
-    if (check.ok()) CheckTaps(g, check);
+    if (check.ok()) g.CheckTaps(transposed, check);
     return g;
   }
 
-  // Planning is proportional to taps times output phases (see ConvAxis); no buffer bounds the window.
-  static void CheckTaps(const ConvGeometry& g, Checker& check) {
-    constexpr int64_t kMostTaps = int64_t{1} << 24;
+  // Planning is proportional to taps times output phases (see ConvAxis), and no buffer bounds the window.
+  void CheckTaps(bool transposed, Checker& check) const {
+    constexpr int64_t kMostPerAxis = int64_t{1} << 20, kMost = int64_t{1} << 26;
     int64_t taps = 1;
-    for (const AxisSpec& s : {g.y, g.x}) {
-      const int64_t phases = std::max({std::min(s.input_dilation, s.out), std::min(s.stride, s.in), int64_t{1}});
-      taps = SaturatingMul(taps, SaturatingMul(s.window, phases));
+    for (const AxisSpec& s : {y, x}) {
+      const int64_t phases = transposed ? std::min(s.stride, s.in) : std::min(s.input_dilation, s.out);
+      const int64_t of_axis = SaturatingMul(s.window, std::max<int64_t>(phases, 1));
+      if (of_axis > kMostPerAxis) check.Fail("geometry", std::to_string(of_axis) + " taps times phases", "at most 2**20");
+      taps = SaturatingMul(taps, of_axis);
     }
-    if (taps > kMostTaps) check.Fail("geometry", std::to_string(taps) + " taps times phases", "at most 2**24");
+    if (taps > kMost) check.Fail("geometry", std::to_string(taps) + " taps times phases", "at most 2**26");
   }
 
   // `buffer` is (batch, *spatial, features) with the spatial axes of `sizes`, leading ones of 1 left out.

@@ -49,7 +49,7 @@ struct ConvTiling {
 
   // Whether a packed tile is of a size that int32 offsets and memory can hold; if not, nothing else may be used.
   bool fits() const { return Elements(rows, columns) <= kMostElements; }
-  static constexpr int64_t kMostElements = int64_t{1} << 29;
+  static constexpr int64_t kMostElements = int64_t{1} << 27;
 
   // Offset in the packed tile, within a channel, of the source of the tile's first output of a phase.
   int64_t TapOffset(const Tap& ty, const Tap& tx) const {
