@@ -62,8 +62,8 @@ ffi::Future ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x
     work->programs = Programs(work->tiling, p, ForwardProgram);
     work->row_parts = RowParts(work->tiling, work->tiling.tiles(), nnz, work->rows);
     const int64_t chunks = work->tiling.tiles() * work->row_parts;
-    ConvJob<S> job{std::move(work), Values<S>(reinterpret_cast<const S*>(data.untyped_data()), Elements(data)),
-                   reinterpret_cast<const S*>(x.untyped_data()), reinterpret_cast<S*>(y->untyped_data())};
+    ConvJob<S> job{std::move(work), Values<S>(Read<S>(data), Elements(data)),
+                   Read<S>(x), Write<S>(*y)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));
   });
 }
@@ -104,8 +104,8 @@ ffi::Future ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::An
     work->programs = Programs(work->tiling, p, TransposedProgram);
     work->row_parts = RowParts(work->tiling, work->tiling.tiles(), nnz, work->rows);
     const int64_t chunks = work->tiling.tiles() * work->row_parts;
-    ConvJob<S> job{std::move(work), Values<S>(reinterpret_cast<const S*>(data.untyped_data()), Elements(data)),
-                   reinterpret_cast<const S*>(y.untyped_data()), reinterpret_cast<S*>(x->untyped_data())};
+    ConvJob<S> job{std::move(work), Values<S>(Read<S>(data), Elements(data)),
+                   Read<S>(y), Write<S>(*x)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch) + g.in_pixels() * batch);
   });
 }
@@ -132,7 +132,7 @@ ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyB
     using S = decltype(element);
     const int64_t batch = x.dimensions()[0];
     const int64_t nse = Elements(indices), nnz = indptr.typed_data()[g.out_features];
-    S* dw = reinterpret_cast<S*>(out->untyped_data());
+    S* dw = Write<S>(*out);
     if (batch * g.out_pixels() == 0) {
       std::fill(dw, dw + nse, S{});
       return Done();
@@ -145,8 +145,8 @@ ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyB
     const int64_t slots = GradientSlots(work->tiling.tiles(), nse, sizeof(Sum<S>));
     work->row_parts = RowParts(work->tiling, slots, nnz, work->rows);
     const int64_t chunks = slots * work->row_parts;
-    ConvWeightGradJob<S> job{std::move(work), reinterpret_cast<const S*>(x.untyped_data()),
-                             reinterpret_cast<const S*>(y.untyped_data()), slots,
+    ConvWeightGradJob<S> job{std::move(work), Read<S>(x),
+                             Read<S>(y), slots,
                              Slots<S>(dw, nse, nnz, slots)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));
   });

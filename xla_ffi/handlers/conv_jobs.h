@@ -59,6 +59,7 @@ const Sum<S>* PackTile(const ConvTiling& t, const ConvTiling::Tile& tile, const 
     for (int64_t i = 0; i < columns; ++i)
       pixel[plane * columns + i] = static_cast<int32_t>(t.x.Source(plane, tile.column_begin + t.x_lines.line(i)));
   const auto pack = Element<S>::Storage().pack_pixels;
+  const int64_t ahead = t.x.in() * t.batch * 2;
   for (int64_t channel = 0; channel < t.channels; ++channel) {
     for (int64_t py = 0; py < t.y.planes(); ++py) {
       for (int64_t i = 0; i < t.y_lines.count(); ++i) {
@@ -69,7 +70,7 @@ const Sum<S>* PackTile(const ConvTiling& t, const ConvTiling::Tile& tile, const 
             std::fill(to, to + columns * t.lanes, Sum<S>(0));
           } else {
             const S* from = x + (channel * t.y.in() + row) * t.x.in() * t.batch + tile.batch_begin;
-            pack(from, pixel.data() + px * columns, columns, t.batch, tile.batch_valid, t.lanes, to);
+            pack(from, pixel.data() + px * columns, columns, t.batch, tile.batch_valid, t.lanes, ahead, to);
           }
         }
       }
@@ -103,8 +104,8 @@ struct ConvJob {
     const Sum<S>* packed = PackTile(t, tile, x);
     const bool direct = kNative<S> && t.lanes == t.vector && tile.batch_valid == t.lanes;
     ForEachRun(*work, tile, [&](const RowProgram& program, const PixelRun& run) {
-      const Span rows = RowsOfPart(program.row_ptr, work->rows, work->row_parts, chunk % work->row_parts);
-      SpmmArgs<Sum<S>> args{program, rows.begin, rows.end, data.get(), packed + run.packed, nullptr, 0, 0, 0};
+      const Span rows = RowsOfPart(program.begin, work->rows, work->row_parts, chunk % work->row_parts);
+      SpmmArgs<Sum<S>> args{program, rows.begin, rows.end, data.get(), packed + run.packed, nullptr, 0, 0, 0, false};
       if (direct) {
         Direct(args, run, tile);
       } else {
@@ -191,7 +192,7 @@ struct ConvWeightGradJob {
     const Sum<S>* packed = PackTile(t, tile, x);
     const bool direct = kNative<S> && t.lanes == t.vector && tile.batch_valid == t.lanes;
     ForEachRun(*work, tile, [&](const RowProgram& program, const PixelRun& run) {
-      const Span rows = RowsOfPart(program.row_ptr, work->rows, work->row_parts, part);
+      const Span rows = RowsOfPart(program.begin, work->rows, work->row_parts, part);
       SddmmArgs<Sum<S>> args{program, rows.begin, rows.end, packed + run.packed, nullptr, 0, 0, 0, 0, dw};
       if (direct) {
         Direct(args, run, tile);
@@ -230,7 +231,7 @@ struct ConvWeightGradJob {
       for (int64_t i = r; i < args.row_end; ++i) {
         Sum<S>* to = packed + (i - r) * stride;
         Element<S>::Storage().pack_pixels(Cotangent(i, run, tile), pixel.data(), run.pixels, t.batch, tile.batch_valid,
-                                          t.lanes, to);
+                                          t.lanes, 0, to);
         std::fill(to + used, to + stride, Sum<S>(0));
       }
       args.y = packed;

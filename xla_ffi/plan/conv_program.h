@@ -17,7 +17,8 @@ struct ConvProgram {
   std::vector<int32_t> row_ptr, offset, id;
 
   RowProgram View() const {
-    return {borrowed_row_ptr ? borrowed_row_ptr : row_ptr.data(), offset.data(), id.empty() ? nullptr : id.data(), 1};
+    const int32_t* ptr = borrowed_row_ptr ? borrowed_row_ptr : row_ptr.data();
+    return {ptr, ptr + 1, offset.data(), id.empty() ? nullptr : id.data(), 1};
   }
 };
 

@@ -18,7 +18,7 @@ inline int64_t SaturatingMul(int64_t a, int64_t b) {
 
 // Bytes of packed input that one task works on: half of a 1 MiB second-level cache leaves room for the outputs, the
 // pattern and the values.
-constexpr int64_t kTileBytes = 512 * 1024;
+constexpr int64_t kTileBytes = 256 * 1024;
 
 // Tasks per call, where there is enough work: a few per core of an ordinary machine, for balance.
 constexpr int64_t kWantedTasks = 16;
