@@ -8,6 +8,7 @@
 #include "conv_geometry.h"
 #include "conv_jobs.h"
 #include "handlers.h"
+#include "matmul_jobs.h"
 #include "types.h"
 
 namespace sparsejax {
@@ -54,6 +55,11 @@ ffi::Future ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x
     using S = decltype(element);
     const int64_t batch = x.dimensions()[0];
     if (batch * g.out_pixels() == 0) return Done();
+    Values<S> values(Read<S>(data), Elements(data));
+    if (g.pointwise()) {
+      const Rows rows{indptr.typed_data(), indices.typed_data(), nullptr, g.out_features, g.in_features};
+      return RunSpmm(pool, rows, batch * g.out_pixels(), std::move(values), Read<S>(x), Write<S>(*y));
+    }
     auto work = std::make_shared<ConvWork>(ConvWork{
         MakeTiling<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), g.in_features, batch), {}, g.out_features, 1});
     if (!work->tiling.fits()) return TooLarge(kName);
@@ -62,8 +68,7 @@ ffi::Future ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x
     work->programs = Programs(work->tiling, p, ForwardProgram);
     work->row_parts = RowParts(work->tiling, work->tiling.tiles(), nnz, work->rows);
     const int64_t chunks = work->tiling.tiles() * work->row_parts;
-    ConvJob<S> job{std::move(work), Values<S>(Read<S>(data), Elements(data)),
-                   Read<S>(x), Write<S>(*y)};
+    ConvJob<S> job{std::move(work), std::move(values), Read<S>(x), Write<S>(*y)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));
   });
 }
@@ -94,6 +99,12 @@ ffi::Future ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::An
     using S = decltype(element);
     const int64_t batch = y.dimensions()[0];
     if (batch * g.in_pixels() == 0) return Done();
+    Values<S> values(Read<S>(data), Elements(data));
+    if (g.pointwise()) {
+      const Rows rows{indptr_t.typed_data(), indices_t.typed_data(), perm_t.typed_data(), g.in_features,
+                      g.out_features};
+      return RunSpmm(pool, rows, batch * g.in_pixels(), std::move(values), Read<S>(y), Write<S>(*x));
+    }
     auto work = std::make_shared<ConvWork>(ConvWork{
         MakeTiling<S>(ConvAxis::Transposed(g.y), ConvAxis::Transposed(g.x), g.out_features, batch),
         {}, g.in_features, 1});
@@ -104,8 +115,7 @@ ffi::Future ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::An
     work->programs = Programs(work->tiling, p, TransposedProgram);
     work->row_parts = RowParts(work->tiling, work->tiling.tiles(), nnz, work->rows);
     const int64_t chunks = work->tiling.tiles() * work->row_parts;
-    ConvJob<S> job{std::move(work), Values<S>(Read<S>(data), Elements(data)),
-                   Read<S>(y), Write<S>(*x)};
+    ConvJob<S> job{std::move(work), std::move(values), Read<S>(y), Write<S>(*x)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch) + g.in_pixels() * batch);
   });
 }
@@ -137,6 +147,10 @@ ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyB
       std::fill(dw, dw + nse, S{});
       return Done();
     }
+    if (g.pointwise()) {
+      const Rows rows{indptr.typed_data(), indices.typed_data(), nullptr, g.out_features, g.in_features};
+      return RunSddmm(pool, rows, batch * g.out_pixels(), Read<S>(x), Read<S>(y), dw, nse);
+    }
     auto work = std::make_shared<ConvWork>(ConvWork{
         MakeTiling<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), g.in_features, batch), {}, g.out_features, 1});
     if (!work->tiling.fits()) return TooLarge(kName);
@@ -145,9 +159,7 @@ ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyB
     const int64_t slots = GradientSlots(work->tiling.tiles(), nse, sizeof(Sum<S>));
     work->row_parts = RowParts(work->tiling, slots, nnz, work->rows);
     const int64_t chunks = slots * work->row_parts;
-    ConvWeightGradJob<S> job{std::move(work), Read<S>(x),
-                             Read<S>(y), slots,
-                             Slots<S>(dw, nse, nnz, slots)};
+    ConvWeightGradJob<S> job{std::move(work), Read<S>(x), Read<S>(y), slots, Slots<S>(dw, nse, nnz, slots)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));
   });
 }
