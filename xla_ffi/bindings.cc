@@ -12,6 +12,7 @@
 #include "handlers/handlers.h"
 #include "pattern/build.h"
 #include "runtime/isa.h"
+#include "runtime/probe.h"
 
 namespace nb = nanobind;
 
@@ -70,6 +71,11 @@ NB_MODULE(_ffi, m) {
   m.def("build_pattern", &sparsejax::Build, nb::arg("mask"), nb::arg("nse"),
         "Index arrays (indptr, indices, indptr_t, indices_t, perm_t) of a mask of shape (columns, rows) with at most "
         "nse true entries.");
+  m.def("probe_fma", &sparsejax::FmaRate, nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>(),
+        "Highest rate of fused multiply-adds of this thread, float32 flop/s (two per multiply-add).");
+  m.def("probe_read", &sparsejax::ReadRate, nb::arg("bytes"), nb::arg("seconds"),
+        nb::call_guard<nb::gil_scoped_release>(),
+        "Highest rate of this thread of reading a buffer of this size again and again, bytes/s.");
   m.def("isa", [] { return std::string(sparsejax::Table().isa); }, "Instruction set in use.");
   m.def("supported_isas", &sparsejax::SupportedIsas, "Instruction sets this processor can run, best first.");
 }

@@ -15,6 +15,8 @@ namespace {
 #include "storage.inc.h"
 //
 #include "pool.inc.h"
+//
+#include "probe.inc.h"
 
 template <typename T>
 constexpr FloatKernels<T> MakeFloatKernels() {
@@ -53,6 +55,7 @@ const KernelTable& GetTable() {
       MakeStorageKernels<float, float>(),
       MakeStorageKernels<double, double>(),
       MakeStorageKernels<bfloat16, float>(),
+      {2 * kMaxVecs * static_cast<int>(kVectorBytes / sizeof(float)), ProbeFma, ProbeRead},
   };
   return table;
 }

@@ -87,6 +87,13 @@ struct StorageKernels {
   void (*max_put)(const PoolArgs&, const S* y, const int32_t* arg, S* x);
 };
 
+// What the machine can do at most; see probe.inc.h.
+struct ProbeKernels {
+  int flops_per_iteration;
+  float (*fma)(int64_t iterations, float seed);
+  float (*read)(const float* x, int64_t n);  // n a multiple of 128
+};
+
 struct bfloat16 {
   uint16_t bits;
 };
@@ -98,6 +105,7 @@ struct KernelTable {
   StorageKernels<float, float> storage_f32;
   StorageKernels<double, double> storage_f64;
   StorageKernels<bfloat16, float> storage_bf16;
+  ProbeKernels probe;
 };
 
 }  // namespace sparsejax
