@@ -14,15 +14,27 @@
 namespace sparsejax {
 namespace {
 
-// Tasks per tile: more than one only where there are few tiles, and each repays packing the tile again.
-int64_t RowParts(const ConvTiling& t, int64_t groups_of_tiles, int64_t nnz, int64_t rows) {
-  const int64_t repaid = nnz / std::max<int64_t>(1, 8 * t.channels);
-  return std::clamp<int64_t>(std::min(CeilDiv(kWantedTasks, std::max<int64_t>(1, groups_of_tiles)), repaid), 1, rows);
+// Everything about a product that depends on sizes and pattern alone. `source` is the number of source channels, `rows`
+// that of destination features, `entries` that of stored entries.
+template <typename S>
+std::shared_ptr<ConvWork> Plan(const ConvAxis& y, const ConvAxis& x, const ConvPattern& p, int64_t source, int64_t rows,
+                               int64_t entries, int64_t batch) {
+  const auto& k = Element<S>::Kernels();
+  // Groups divide the channels among the rows already, and outputs that go through scratch are written once.
+  const int64_t most_passes = p.groups > 1 || !kNative<S> ? 1 : std::max<int64_t>(1, entries / rows / kEntriesPerPass);
+  auto work = std::make_shared<ConvWork>(
+      ConvWork{ConvTiling(y, x, source, batch, k.lanes, k.max_vecs, sizeof(Sum<S>), most_passes), {}, rows, 1, 1});
+  if (!work->tiling.fits()) return nullptr;
+  const ConvTiling& t = work->tiling;
+  work->programs = Programs(t, p);
+  work->segments = std::clamp<int64_t>(CeilDiv(kWantedTasks, std::max<int64_t>(1, t.strips())), 1, t.row_blocks);
+  return work;
 }
 
-template <typename S>
-ConvTiling MakeTiling(const ConvAxis& y, const ConvAxis& x, int64_t channels, int64_t batch) {
-  return ConvTiling(y, x, channels, batch, Element<S>::Kernels().lanes, sizeof(Sum<S>));
+// Tasks per unit: more than one only where there are few units, and each repays packing the tiles again.
+int64_t RowParts(int64_t units, int64_t entries, int64_t channels, int64_t rows) {
+  const int64_t repaid = entries / std::max<int64_t>(1, 8 * channels);
+  return std::clamp<int64_t>(std::min(CeilDiv(kWantedTasks, std::max<int64_t>(1, units)), repaid), 1, rows);
 }
 
 ffi::Future TooLarge(const char* name) {
@@ -60,14 +72,12 @@ ffi::Future ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x
       const Rows rows{indptr.typed_data(), indices.typed_data(), nullptr, g.out_features, g.in_features};
       return RunSpmm(pool, rows, batch * g.out_pixels(), std::move(values), Read<S>(x), Write<S>(*y));
     }
-    auto work = std::make_shared<ConvWork>(ConvWork{
-        MakeTiling<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), g.in_features, batch), {}, g.out_features, 1});
-    if (!work->tiling.fits()) return TooLarge(kName);
     const int64_t nnz = indptr.typed_data()[g.out_features];
     const ConvPattern p{indptr.typed_data(), indices.typed_data(), nullptr, g.in_features, g.out_features, g.groups};
-    work->programs = Programs(work->tiling, p, ForwardProgram);
-    work->row_parts = RowParts(work->tiling, work->tiling.tiles(), nnz, work->rows);
-    const int64_t chunks = work->tiling.tiles() * work->row_parts;
+    auto work = Plan<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), p, g.in_features, g.out_features, nnz, batch);
+    if (work == nullptr) return TooLarge(kName);
+    work->row_parts = RowParts(work->units(), nnz, g.in_features, work->rows);
+    const int64_t chunks = work->units() * work->row_parts;
     ConvJob<S> job{std::move(work), std::move(values), Read<S>(x), Write<S>(*y)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));
   });
@@ -105,16 +115,14 @@ ffi::Future ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::An
                       g.out_features};
       return RunSpmm(pool, rows, batch * g.in_pixels(), std::move(values), Read<S>(y), Write<S>(*x));
     }
-    auto work = std::make_shared<ConvWork>(ConvWork{
-        MakeTiling<S>(ConvAxis::Transposed(g.y), ConvAxis::Transposed(g.x), g.out_features, batch),
-        {}, g.in_features, 1});
-    if (!work->tiling.fits()) return TooLarge(kName);
     const int64_t nnz = indptr_t.typed_data()[g.columns()];
     const ConvPattern p{indptr_t.typed_data(), indices_t.typed_data(), perm_t.typed_data(), g.in_features,
                         g.out_features, g.groups};
-    work->programs = Programs(work->tiling, p, TransposedProgram);
-    work->row_parts = RowParts(work->tiling, work->tiling.tiles(), nnz, work->rows);
-    const int64_t chunks = work->tiling.tiles() * work->row_parts;
+    auto work =
+        Plan<S>(ConvAxis::Transposed(g.y), ConvAxis::Transposed(g.x), p, g.out_features, g.in_features, nnz, batch);
+    if (work == nullptr) return TooLarge(kName);
+    work->row_parts = RowParts(work->units(), nnz, g.out_features, work->rows);
+    const int64_t chunks = work->units() * work->row_parts;
     ConvJob<S> job{std::move(work), std::move(values), Read<S>(y), Write<S>(*x)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch) + g.in_pixels() * batch);
   });
@@ -151,13 +159,11 @@ ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyB
       const Rows rows{indptr.typed_data(), indices.typed_data(), nullptr, g.out_features, g.in_features};
       return RunSddmm(pool, rows, batch * g.out_pixels(), Read<S>(x), Read<S>(y), dw, nse);
     }
-    auto work = std::make_shared<ConvWork>(ConvWork{
-        MakeTiling<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), g.in_features, batch), {}, g.out_features, 1});
-    if (!work->tiling.fits()) return TooLarge(kName);
     const ConvPattern p{indptr.typed_data(), indices.typed_data(), nullptr, g.in_features, g.out_features, g.groups};
-    work->programs = Programs(work->tiling, p, ForwardProgram);
-    const int64_t slots = GradientSlots(work->tiling.tiles(), nse, sizeof(Sum<S>));
-    work->row_parts = RowParts(work->tiling, slots, nnz, work->rows);
+    auto work = Plan<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), p, g.in_features, g.out_features, nnz, batch);
+    if (work == nullptr) return TooLarge(kName);
+    const int64_t slots = GradientSlots(work->units(), nse, sizeof(Sum<S>));
+    work->row_parts = RowParts(slots, nnz, g.in_features, work->rows);
     const int64_t chunks = slots * work->row_parts;
     ConvWeightGradJob<S> job{std::move(work), Read<S>(x), Read<S>(y), slots, Slots<S>(dw, nse, nnz, slots)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));

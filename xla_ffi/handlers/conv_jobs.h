@@ -16,12 +16,15 @@
 
 namespace sparsejax {
 
-// What a call prepares once and its tasks share.
+// What a call prepares once and its tasks share. A task is a segment of a strip of tiles, for a part of the rows.
 struct ConvWork {
   ConvTiling tiling;
-  std::vector<ConvProgram> programs;  // one per phase
+  std::vector<ConvProgram> programs;  // by phase, passes innermost
   int64_t rows;                       // of a program: features of the destination
-  int64_t row_parts;                  // tasks per tile
+  int64_t segments;                   // of a strip
+  int64_t row_parts;
+
+  int64_t units() const { return tiling.strips() * segments; }
 };
 
 // A run of output pixels of one phase and row of a tile: columns x.step() apart from the first, as vectors.
@@ -31,16 +34,16 @@ struct PixelRun {
   int64_t packed;       // offset of the run in the packed tile, before taps
 };
 
-// Calls body(program, run) for every phase and row of the tile.
+// Calls body(program, run) for every phase and row of the tile, with the programs of one pass.
 template <typename Body>
-void ForEachRun(const ConvWork& work, const ConvTiling::Tile& tile, const Body& body) {
+void ForEachRun(const ConvWork& work, const ConvTiling::Tile& tile, int64_t pass, const Body& body) {
   const ConvTiling& t = work.tiling;
   for (int64_t py = 0; py < t.y.phases(); ++py) {
     const int64_t rows = std::min(t.rows, t.y.Count(py) - tile.row_begin);
     for (int64_t px = 0; px < t.x.phases(); ++px) {
       const int64_t pixels = std::min(t.columns, t.x.Count(px) - tile.column_begin);
       if (pixels <= 0) continue;
-      const RowProgram program = work.programs[py * t.x.phases() + px].View();
+      const RowProgram program = work.programs[(py * t.x.phases() + px) * t.passes + pass].View();
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t oy = py + (tile.row_begin + i) * t.y.step(), ox = px + tile.column_begin * t.x.step();
         body(program, PixelRun{oy * t.x.out() + ox, pixels, i * t.row_stride});
@@ -49,34 +52,78 @@ void ForEachRun(const ConvWork& work, const ConvTiling::Tile& tile, const Body& 
   }
 }
 
-// Copies the tile's source into scratch as ConvTiling lays it out.
+// The packed source of the tiles of one strip, as ConvTiling lays it out, in the calling thread's scratch.
 template <typename S>
-const Sum<S>* PackTile(const ConvTiling& t, const ConvTiling::Tile& tile, const S* x) {
-  Sum<S>* packed = Scratch::Local(Scratch::kPackedX).Get<Sum<S>>(t.packed_elements());
-  const int64_t columns = t.x_lines.count();
-  std::vector<int32_t> pixel(t.x.planes() * columns);
-  for (int64_t plane = 0; plane < t.x.planes(); ++plane)
-    for (int64_t i = 0; i < columns; ++i)
-      pixel[plane * columns + i] = static_cast<int32_t>(t.x.Source(plane, tile.column_begin + t.x_lines.line(i)));
-  const auto pack = Element<S>::Storage().pack_pixels;
-  const int64_t ahead = t.x.in() * t.batch * 2;
-  for (int64_t channel = 0; channel < t.channels; ++channel) {
-    for (int64_t py = 0; py < t.y.planes(); ++py) {
-      for (int64_t i = 0; i < t.y_lines.count(); ++i) {
-        const int64_t row = t.y.Source(py, tile.row_begin + t.y_lines.line(i));
-        for (int64_t px = 0; px < t.x.planes(); ++px) {
-          Sum<S>* to = packed + channel * t.channel_stride + (py * t.x.planes() + px) * t.plane_stride + i * t.row_stride;
-          if (row < 0) {
-            std::fill(to, to + columns * t.lanes, Sum<S>(0));
+class PackedTiles {
+ public:
+  PackedTiles(const ConvTiling& t, const S* x)
+      : t_(t), x_(x), packed_(Scratch::Local(Scratch::kPackedX).Get<Sum<S>>(t.packed_elements())) {
+    for (int64_t i = 0; i < t.y_lines.count(); ++i) carried_.push_back(t.y_lines.CarriedFrom(i, t.rows));
+  }
+
+  // Packs the channels of a pass. `below` says that the tile packed last lies right above in the same strip.
+  const Sum<S>* Pack(const ConvTiling::Tile& tile, Span channels, bool below) {
+    FindColumns(tile);
+    for (int64_t channel = channels.begin; channel < channels.end; ++channel) {
+      Sum<S>* to = packed_ + (channel - channels.begin) * t_.channel_stride;
+      for (int64_t plane = 0; plane < t_.y.planes(); ++plane, to += t_.x.planes() * t_.plane_stride)
+        for (int64_t i = 0; i < t_.y_lines.count(); ++i) {
+          if (below && carried_[i] >= 0) {
+            Carry(to, carried_[i], i);
           } else {
-            const S* from = x + (channel * t.y.in() + row) * t.x.in() * t.batch + tile.batch_begin;
-            pack(from, pixel.data() + px * columns, columns, t.batch, tile.batch_valid, t.lanes, ahead, to);
+            PackLine(tile, channel, t_.y.Source(plane, tile.row_begin + t_.y_lines.line(i)), to + i * t_.row_stride);
           }
         }
+    }
+    return packed_;
+  }
+
+ private:
+  void FindColumns(const ConvTiling::Tile& tile) {
+    pixel_.clear();
+    for (int64_t plane = 0; plane < t_.x.planes(); ++plane)
+      for (int64_t i = 0; i < t_.x_lines.count(); ++i)
+        pixel_.push_back(static_cast<int32_t>(t_.x.Source(plane, tile.column_begin + t_.x_lines.line(i))));
+  }
+
+  // Lines only move up, so that none is overwritten before it is moved.
+  void Carry(Sum<S>* to, int64_t from, int64_t line) const {
+    for (int64_t px = 0; px < t_.x.planes(); ++px, to += t_.plane_stride)
+      std::copy_n(to + from * t_.row_stride, t_.x_lines.count() * t_.lanes, to + line * t_.row_stride);
+  }
+
+  void PackLine(const ConvTiling::Tile& tile, int64_t channel, int64_t row, Sum<S>* to) const {
+    const int64_t columns = t_.x_lines.count(), plane = t_.y.in() * t_.x.in() * t_.batch;
+    for (int64_t px = 0; px < t_.x.planes(); ++px, to += t_.plane_stride) {
+      if (row < 0) {
+        std::fill_n(to, columns * t_.lanes, Sum<S>(0));
+      } else {
+        const S* from = x_ + channel * plane + row * t_.x.in() * t_.batch + tile.batch_begin;
+        // The next channel's line is fetched meanwhile: lines are short and far apart.
+        Element<S>::Storage().pack_pixels(from, pixel_.data() + px * columns, columns, t_.batch, tile.batch_valid,
+                                          t_.lanes, plane, to);
       }
     }
   }
-  return packed;
+
+  const ConvTiling& t_;
+  const S* x_;
+  Sum<S>* packed_;
+  std::vector<int64_t> carried_;
+  std::vector<int32_t> pixel_;
+};
+
+// Calls body(tile, pass, packed source) for all tiles of a unit and all passes over the channels.
+template <typename S, typename Body>
+void ForEachTile(const ConvWork& work, int64_t unit, const S* x, const Body& body) {
+  const ConvTiling& t = work.tiling;
+  PackedTiles<S> tiles(t, x);
+  const Span blocks = Part(t.row_blocks, work.segments, unit % work.segments);
+  for (int64_t block = blocks.begin; block < blocks.end; ++block) {
+    const ConvTiling::Tile tile = t.At(unit / work.segments, block);
+    for (int64_t pass = 0; pass < t.passes; ++pass)
+      body(tile, pass, tiles.Pack(tile, t.Channels(pass), t.passes == 1 && block > blocks.begin));
+  }
 }
 
 // Cuts a run of `vectors` into tiles the kernels take, in nearly equal parts: body(first vector, vectors).
@@ -99,18 +146,18 @@ struct ConvJob {
   S* y;
 
   void Run(int64_t chunk) const {
-    const ConvTiling& t = work->tiling;
-    const ConvTiling::Tile tile = t.At(chunk / work->row_parts);
-    const Sum<S>* packed = PackTile(t, tile, x);
-    const bool direct = kNative<S> && t.lanes == t.vector && tile.batch_valid == t.lanes;
-    ForEachRun(*work, tile, [&](const RowProgram& program, const PixelRun& run) {
-      const Span rows = RowsOfPart(program.begin, work->rows, work->row_parts, chunk % work->row_parts);
-      SpmmArgs<Sum<S>> args{program, rows.begin, rows.end, data.get(), packed + run.packed, nullptr, 0, 0, 0, false};
-      if (direct) {
-        Direct(args, run, tile);
-      } else {
-        ThroughScratch(args, run, tile);
-      }
+    ForEachTile(*work, chunk / work->row_parts, x, [&](const ConvTiling::Tile& tile, int64_t pass, const Sum<S>* packed) {
+      const ConvTiling& t = work->tiling;
+      const bool direct = kNative<S> && t.lanes == t.vector && tile.batch_valid == t.lanes;
+      ForEachRun(*work, tile, pass, [&](const RowProgram& program, const PixelRun& run) {
+        const Span rows = RowsOfPart(program.begin, work->rows, work->row_parts, chunk % work->row_parts);
+        SpmmArgs<Sum<S>> args{program, rows.begin, rows.end, data.get(), packed + run.packed, nullptr, 0, 0, 0, pass > 0};
+        if (direct) {
+          Direct(args, run, tile);
+        } else {
+          ThroughScratch(args, run, tile);
+        }
+      });
     });
   }
 
@@ -178,27 +225,27 @@ struct ConvWeightGradJob {
   Slots<S> out;
 
   void Run(int64_t chunk) const {
-    const ConvTiling& t = work->tiling;
     const int64_t slot = chunk / work->row_parts;
-    const Span mine = Part(t.tiles(), slots, slot);
-    for (int64_t i = mine.begin; i < mine.end; ++i) RunTile(t.At(i), chunk % work->row_parts, out.slot(slot));
+    const Span mine = Part(work->units(), slots, slot);
+    for (int64_t unit = mine.begin; unit < mine.end; ++unit) RunUnit(unit, chunk % work->row_parts, out.slot(slot));
   }
 
   void Finish() const { out.Finish(); }
 
  private:
-  void RunTile(const ConvTiling::Tile& tile, int64_t part, Sum<S>* dw) const {
-    const ConvTiling& t = work->tiling;
-    const Sum<S>* packed = PackTile(t, tile, x);
-    const bool direct = kNative<S> && t.lanes == t.vector && tile.batch_valid == t.lanes;
-    ForEachRun(*work, tile, [&](const RowProgram& program, const PixelRun& run) {
-      const Span rows = RowsOfPart(program.begin, work->rows, work->row_parts, part);
-      SddmmArgs<Sum<S>> args{program, rows.begin, rows.end, packed + run.packed, nullptr, 0, 0, 0, 0, dw};
-      if (direct) {
-        Direct(args, run, tile);
-      } else {
-        Packed(args, run, tile);
-      }
+  void RunUnit(int64_t unit, int64_t part, Sum<S>* dw) const {
+    ForEachTile(*work, unit, x, [&](const ConvTiling::Tile& tile, int64_t pass, const Sum<S>* packed) {
+      const ConvTiling& t = work->tiling;
+      const bool direct = kNative<S> && t.lanes == t.vector && tile.batch_valid == t.lanes;
+      ForEachRun(*work, tile, pass, [&](const RowProgram& program, const PixelRun& run) {
+        const Span rows = RowsOfPart(program.begin, work->rows, work->row_parts, part);
+        SddmmArgs<Sum<S>> args{program, rows.begin, rows.end, packed + run.packed, nullptr, 0, 0, 0, 0, dw};
+        if (direct) {
+          Direct(args, run, tile);
+        } else {
+          Packed(args, run, tile);
+        }
+      });
     });
   }
 

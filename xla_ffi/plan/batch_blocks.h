@@ -33,8 +33,8 @@ struct BatchBlocks {
     // block does not fit the cache, passes over parts of the features do, if a row has entries enough for each.
     const int64_t wanted = std::min(vectors, kGoodTile);
     const int64_t most_passes = std::max<int64_t>(1, row_entries / kEntriesPerPass);
-    b.passes = std::clamp<int64_t>(CeilDiv(wanted * vector_bytes, kTileBytes), 1, most_passes);
-    const int64_t fit = b.passes * kTileBytes / vector_bytes;
+    b.passes = std::clamp<int64_t>(CeilDiv(wanted * vector_bytes, kBlockBytes), 1, most_passes);
+    const int64_t fit = b.passes * kBlockBytes / vector_bytes;
     const int64_t tile = b.narrow >= 0 ? 1 : std::clamp<int64_t>(fit, 2, k.max_vecs);
     b.count = CeilDiv(vectors, tile);
     b.width = CeilDiv(vectors, b.count) * b.lanes;
@@ -50,7 +50,7 @@ struct BatchBlocks {
 
  private:
   static constexpr int64_t kGoodTile = 8;
-  static constexpr int64_t kEntriesPerPass = 24;
+  static constexpr int64_t kBlockBytes = kTileBytes / 2;  // values and indices stream past, and want room too
 };
 
 // Where the entries of row r that belong to pass `pass` of `passes` end, after those before `begin`: the first entry

@@ -1,9 +1,13 @@
 // How a convolution is cut into tiles, and where everything lies in a packed tile.
 //
-// A tile is a block of the batch, a run of output rows and a run of output columns, for all channels. Its packed source
-// has memory (channel, plane, line of rows, line of columns, lane): one output pixel is `lanes` batch elements, and a
-// row of output pixels is a contiguous run of vectors. Large batches take one full vector per pixel; small or awkward
-// ones keep the whole batch in a pixel and let vectors run across neighbouring pixels.
+// A tile is a block of the batch, a run of output rows and a run of output columns. Its packed source has memory
+// (channel, plane, line of rows, line of columns, lane): one output pixel is `lanes` batch elements, and a row of output
+// pixels is a contiguous run of vectors. Large batches take one full vector per pixel; small or awkward ones keep the
+// whole batch in a pixel and let vectors run across neighbouring pixels.
+//
+// Two things keep a packed tile in cache although windows overlap. Tiles below one another form a strip: a task goes
+// down the strip, keeps the lines that the next tile needs too and packs only new ones. And where the channels are too
+// many for a tile of decent size, they are taken in passes, each of which adds to the outputs.
 #ifndef SPARSEJAX_PLAN_CONV_TILING_H_
 #define SPARSEJAX_PLAN_CONV_TILING_H_
 
@@ -22,11 +26,15 @@ struct ConvTiling {
   int64_t lanes;         // batch elements per pixel in a tile
   int64_t vector;        // elements per vector
   int64_t batch_blocks;
+  int64_t passes, pass_channels;  // channels are taken in parts of so many
   int64_t rows, row_blocks, columns, column_blocks;  // outputs of one phase per tile, and tiles
   ConvAxis::Lines y_lines, x_lines;
   int64_t row_stride = 0, plane_stride = 0, channel_stride = 0;  // elements of the packed tile
 
-  ConvTiling(ConvAxis y_axis, ConvAxis x_axis, int64_t channels_, int64_t batch_, int64_t vector_, int64_t element_bytes)
+  // `most_passes`: how many passes over the channels the outputs and the entries allow. `max_vecs`: of a tile of
+  // registers.
+  ConvTiling(ConvAxis y_axis, ConvAxis x_axis, int64_t channels_, int64_t batch_, int64_t vector_, int64_t max_vecs,
+             int64_t element_bytes, int64_t most_passes)
       : y(std::move(y_axis)),
         x(std::move(x_axis)),
         channels(channels_),
@@ -34,7 +42,8 @@ struct ConvTiling {
         lanes(LanesPerPixel(batch_, vector_)),
         vector(vector_),
         batch_blocks(CeilDiv(batch_, lanes)) {
-    ChooseColumns(kTileBytes / element_bytes);
+    ChooseColumns(max_vecs);
+    ChoosePasses(kTileBytes / element_bytes, batch % vector ? 1 : most_passes);
     ChooseRows(kTileBytes / element_bytes);
     if (!fits()) return;
     y_lines = ConvAxis::Lines(y, rows);
@@ -44,11 +53,11 @@ struct ConvTiling {
     channel_stride = plane_stride * y.planes() * x.planes();
   }
 
-  int64_t tiles() const { return batch_blocks * row_blocks * column_blocks; }
-  int64_t packed_elements() const { return channels * channel_stride; }
+  int64_t strips() const { return batch_blocks * column_blocks; }
+  int64_t packed_elements() const { return pass_channels * channel_stride; }
 
   // Whether a packed tile is of a size that int32 offsets and memory can hold; if not, nothing else may be used.
-  bool fits() const { return Elements(rows, columns) <= kMostElements; }
+  bool fits() const { return Elements(pass_channels, rows, columns) <= kMostElements; }
   static constexpr int64_t kMostElements = int64_t{1} << 27;
 
   // Offset in the packed tile, within a channel, of the source of the tile's first output of a phase.
@@ -61,9 +70,14 @@ struct ConvTiling {
     int64_t batch_begin, batch_valid;  // batch elements
     int64_t row_begin, column_begin;   // outputs, counted within a phase
   };
-  Tile At(int64_t i) const {
-    const int64_t b = i / (row_blocks * column_blocks), rest = i % (row_blocks * column_blocks);
-    return {b * lanes, std::min(lanes, batch - b * lanes), rest / column_blocks * rows, rest % column_blocks * columns};
+  // Tile `block` of a strip, counted downwards.
+  Tile At(int64_t strip, int64_t block) const {
+    const int64_t b = strip / column_blocks;
+    return {b * lanes, std::min(lanes, batch - b * lanes), block * rows, strip % column_blocks * columns};
+  }
+
+  Span Channels(int64_t pass) const {
+    return {pass * pass_channels, std::min((pass + 1) * pass_channels, channels)};
   }
 
  private:
@@ -78,9 +92,9 @@ struct ConvTiling {
   }
 
   // Packed elements of a tile of so many rows and columns; saturates, because attributes may be absurd.
-  int64_t Elements(int64_t n_rows, int64_t n_columns) const {
+  int64_t Elements(int64_t n_channels, int64_t n_rows, int64_t n_columns) const {
     const int64_t lines = SaturatingMul(SaturatingMul(y.planes(), x.planes()), y.LineCount(n_rows));
-    return SaturatingMul(SaturatingMul(channels, lines), RowStride(x.LineCount(n_columns)));
+    return SaturatingMul(SaturatingMul(n_channels, lines), RowStride(x.LineCount(n_columns)));
   }
 
   // The largest n in [least, all] for which `fits(n)`, or least.
@@ -93,19 +107,26 @@ struct ConvTiling {
     return least;
   }
 
-  // Whole rows if one fits, otherwise the widest equal parts that fit, down to about eight vectors.
-  void ChooseColumns(int64_t most) {
+  // Equal parts of a row that a tile of registers holds, or nearly: lines overlap where parts meet.
+  void ChooseColumns(int64_t max_vecs) {
     const int64_t all = std::max<int64_t>(1, x.Count(0));
-    const int64_t least = std::min(all, CeilDiv(8 * vector, lanes));
-    columns = Largest(least, all, [&](int64_t n) { return Elements(1, n) <= most; });
-    columns = CeilDiv(all, CeilDiv(all, columns));
+    columns = CeilDiv(all, CeilDiv(all, std::max<int64_t>(1, max_vecs * vector / lanes)));
     column_blocks = CeilDiv(all, columns);
+  }
+
+  // As few as let kGoodRows rows fit.
+  void ChoosePasses(int64_t most, int64_t most_passes) {
+    constexpr int64_t kGoodRows = 2;
+    const int64_t good = std::min(kGoodRows, std::max<int64_t>(1, y.Count(0)));
+    passes = std::clamp<int64_t>(CeilDiv(Elements(channels, good, columns), most), 1, std::min(most_passes, channels));
+    pass_channels = CeilDiv(channels, passes);
+    passes = CeilDiv(channels, pass_channels);
   }
 
   // As many rows as fit, in equal parts.
   void ChooseRows(int64_t most) {
     const int64_t all = std::max<int64_t>(1, y.Count(0));
-    rows = Largest(1, all, [&](int64_t n) { return Elements(n, columns) <= most; });
+    rows = Largest(1, all, [&](int64_t n) { return Elements(pass_channels, n, columns) <= most; });
     rows = CeilDiv(all, CeilDiv(all, rows));
     row_blocks = CeilDiv(all, rows);
   }

@@ -18,7 +18,11 @@ inline int64_t SaturatingMul(int64_t a, int64_t b) {
 
 // Bytes of packed input that one task works on: half of a 1 MiB second-level cache leaves room for the outputs, the
 // pattern and the values.
-constexpr int64_t kTileBytes = 256 * 1024;
+constexpr int64_t kTileBytes = 512 * 1024;
+
+// A pass over part of the source's features should find this many entries in a row: starting and ending a row costs a
+// mispredicted branch, a read and a write of its tile.
+constexpr int64_t kEntriesPerPass = 24;
 
 // Tasks per call, where there is enough work: a few per core of an ordinary machine, for balance.
 constexpr int64_t kWantedTasks = 16;
