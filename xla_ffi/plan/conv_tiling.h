@@ -70,10 +70,11 @@ struct ConvTiling {
     int64_t batch_begin, batch_valid;  // batch elements
     int64_t row_begin, column_begin;   // outputs, counted within a phase
   };
-  // Tile `block` of a strip, counted downwards.
+  // Tile `block` of a strip, counted downwards. Strips of one place and different parts of the batch are neighbours, as
+  // their elements are in memory.
   Tile At(int64_t strip, int64_t block) const {
-    const int64_t b = strip / column_blocks;
-    return {b * lanes, std::min(lanes, batch - b * lanes), block * rows, strip % column_blocks * columns};
+    const int64_t b = strip % batch_blocks;
+    return {b * lanes, std::min(lanes, batch - b * lanes), block * rows, strip / batch_blocks * columns};
   }
 
   Span Channels(int64_t pass) const {
