@@ -20,10 +20,10 @@ template <typename S>
 std::shared_ptr<ConvWork> Plan(const ConvAxis& y, const ConvAxis& x, const ConvPattern& p, int64_t source, int64_t rows,
                                int64_t entries, int64_t batch) {
   const auto& k = Element<S>::Kernels();
-  // Groups divide the channels among the rows already, and outputs that go through scratch are written once.
-  const int64_t most_passes = p.groups > 1 || !kNative<S> ? 1 : std::max<int64_t>(1, entries / rows / kEntriesPerPass);
+  // Groups divide the channels among the rows already: no passes.
+  const int64_t row_entries = p.groups > 1 ? 0 : entries / (rows * y.phases() * x.phases());
   auto work = std::make_shared<ConvWork>(
-      ConvWork{ConvTiling(y, x, source, batch, k.lanes, k.max_vecs, sizeof(Sum<S>), most_passes), {}, rows, 1, 1});
+      ConvWork{ConvTiling(y, x, source, batch, k.lanes, k.max_vecs, sizeof(Sum<S>), row_entries), {}, rows, 1, 1});
   if (!work->tiling.fits()) return nullptr;
   const ConvTiling& t = work->tiling;
   work->programs = Programs(t, p);
@@ -162,7 +162,7 @@ ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyB
     const ConvPattern p{indptr.typed_data(), indices.typed_data(), nullptr, g.in_features, g.out_features, g.groups};
     auto work = Plan<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), p, g.in_features, g.out_features, nnz, batch);
     if (work == nullptr) return TooLarge(kName);
-    const int64_t slots = GradientSlots(work->units(), nse, sizeof(Sum<S>));
+    const int64_t slots = GradientSlots(work->units(), g.out_pixels() * batch / Element<S>::Kernels().lanes, nse, sizeof(Sum<S>));
     work->row_parts = RowParts(slots, nnz, g.in_features, work->rows);
     const int64_t chunks = slots * work->row_parts;
     ConvWeightGradJob<S> job{std::move(work), Read<S>(x), Read<S>(y), slots, Slots<S>(dw, nse, nnz, slots)};

@@ -11,6 +11,7 @@
 #include "../runtime/parallel.h"
 #include "../runtime/scratch.h"
 #include "gradient_slots.h"
+#include "passes.h"
 #include "types.h"
 
 namespace sparsejax {
@@ -33,23 +34,43 @@ struct MatmulWork {
   Span RowsOf(int64_t part) const { return RowsOfPart(pattern.row_ptr, pattern.rows, row_parts, part); }
 };
 
-// Calls body(program, pass) for each pass; row 0 of the program is the first row of the span.
-template <typename Body>
-void ForEachPass(const MatmulWork& work, Span span, int64_t offset_scale, const Body& body) {
-  const Rows& p = work.pattern;
-  const int32_t* ptr = p.row_ptr + span.begin;
-  const int64_t rows = span.end - span.begin, passes = work.blocks.passes;
-  if (passes == 1) return body(RowProgram{ptr, ptr + 1, p.indices, p.id, offset_scale}, 0);
-  int32_t* begin = Scratch::Local(Scratch::kCuts).Get<int32_t>(2 * rows);
-  int32_t* end = begin + rows;
-  std::copy(ptr, ptr + rows, end);
-  for (int64_t pass = 0; pass < passes; ++pass) {
-    for (int64_t r = 0; r < rows; ++r) {
-      begin[r] = end[r];
-      end[r] = EndOfPass(p.indices, begin[r], ptr[r + 1], p.features, pass, passes);
-    }
-    body(RowProgram{begin, end, p.indices, p.id, offset_scale}, pass);
+// The row programs of the passes over some rows, in order; row 0 of a program is the first of the rows. Pointers are good
+// until the next one is asked for.
+class PassPrograms {
+ public:
+  PassPrograms(const MatmulWork& work, Span rows, int64_t offset_scale)
+      : p_(work.pattern), passes_(work.blocks.passes), rows_(rows), offset_scale_(offset_scale) {
+    if (passes_ == 1) return;
+    begin_ = Scratch::Local(Scratch::kCuts).Get<int32_t>(2 * count());
+    std::copy_n(p_.row_ptr + rows.begin, count(), end());
   }
+
+  RowProgram operator()(int64_t pass) const {
+    const int32_t* ptr = p_.row_ptr + rows_.begin;
+    if (passes_ == 1) return {ptr, ptr + 1, p_.indices, p_.id, offset_scale_};
+    for (int64_t r = 0; r < count(); ++r) {
+      begin_[r] = end()[r];
+      end()[r] = EndOfPass(p_.indices, begin_[r], ptr[r + 1], p_.features, pass, passes_);
+    }
+    return {begin_, end(), p_.indices, p_.id, offset_scale_};
+  }
+
+  int64_t count() const { return rows_.end - rows_.begin; }
+
+ private:
+  int32_t* end() const { return begin_ + count(); }
+
+  const Rows& p_;
+  int64_t passes_;
+  Span rows_;
+  int64_t offset_scale_;
+  int32_t* begin_ = nullptr;
+};
+
+// Calls body(some rows) for groups of the span's rows.
+template <typename Body>
+void ForEachRowGroup(Span span, const Body& body) {
+  for (int64_t r = span.begin; r < span.end; r += kRowGroup) body(Span{r, std::min(r + kRowGroup, span.end)});
 }
 
 // A block of the batch for the kernels: rows of features, `stride` elements apart.
@@ -86,9 +107,6 @@ bool IsDirect(const BatchBlocks& blocks, int64_t block) {
   return kNative<S> && blocks.valid(block) % blocks.lanes == 0;
 }
 
-// Rows that go through scratch together, where they must.
-constexpr int64_t kScratchRows = 32;
-
 template <typename S>
 struct SpmmJob {
   MatmulWork work;
@@ -97,44 +115,36 @@ struct SpmmJob {
   S* y;
 
   void Run(int64_t chunk) const {
-    const BatchBlocks& blocks = work.blocks;
     const int64_t block = chunk / work.row_parts;
     const Span span = work.RowsOf(chunk % work.row_parts);
     if (span.begin == span.end) return;
     const Block<Sum<S>> source = SourceBlock(work, x, block);
-    SpmmArgs<Sum<S>> args{{}, 0, 0, data.get(), source.data, nullptr, 0, blocks.lanes, blocks.vecs(block), false};
-    if constexpr (kNative<S>) {
-      if (IsDirect<S>(blocks, block)) {
-        args.y = y + span.begin * blocks.n + blocks.begin(block);
-        args.y_row_stride = blocks.n;
-        return Passes(args, span, source.stride);
-      }
-    }
-    // Through scratch where the output is not full vectors or not stored as computed.
-    args.y_row_stride = static_cast<int64_t>(args.vecs) * blocks.lanes;
-    const int64_t step = blocks.passes == 1 ? kScratchRows : span.end - span.begin;
-    args.y = Scratch::Local(Scratch::kOutput).template Get<Sum<S>>(step * args.y_row_stride);
-    for (int64_t r = span.begin; r < span.end; r += step) {
-      const Span some{r, std::min(r + step, span.end)};
-      Passes(args, some, source.stride);
-      for (int64_t i = r; i < some.end; ++i)
-        Element<S>::Storage().store(args.y + (i - r) * args.y_row_stride, y + i * blocks.n + blocks.begin(block),
-                                    blocks.valid(block));
-    }
+    ForEachRowGroup(span, [&](Span rows) { RunRows(rows, block, source); });
   }
 
   void Finish() const {}
 
  private:
-  void Passes(SpmmArgs<Sum<S>> args, Span span, int64_t source_stride) const {
+  void RunRows(Span rows, int64_t block, const Block<Sum<S>>& source) const {
+    const BatchBlocks& blocks = work.blocks;
     const auto& k = Element<S>::Kernels();
-    const auto kernel = work.blocks.narrow >= 0 ? k.spmm_narrow[work.blocks.narrow] : k.spmm;
-    args.row_end = span.end - span.begin;
-    ForEachPass(work, span, source_stride, [&](const RowProgram& program, int64_t pass) {
-      args.program = program;
-      args.accumulate = pass > 0;
-      kernel(args);
-    });
+    const auto kernel = blocks.narrow >= 0 ? k.spmm_narrow[blocks.narrow] : k.spmm;
+    const PassPrograms programs(work, rows, source.stride);
+    S* to = y + rows.begin * blocks.n + blocks.begin(block);
+    SpmmArgs<Sum<S>> args{{},      0,       programs.count(), data.get(),         source.data,
+                          nullptr, blocks.n, blocks.lanes,     blocks.vecs(block), nullptr};
+    if constexpr (kNative<S>) {
+      if (IsDirect<S>(blocks, block)) {
+        args.y = to;
+        return RunPasses(kernel, args, blocks.lanes, blocks.passes, programs);
+      }
+    }
+    // Through scratch where the output is not full vectors or not stored as computed.
+    args.y_row_stride = static_cast<int64_t>(args.vecs) * blocks.lanes;
+    args.y = Scratch::Local(Scratch::kOutput).template Get<Sum<S>>(programs.count() * args.y_row_stride);
+    RunPasses(kernel, args, blocks.lanes, blocks.passes, programs);
+    for (int64_t i = 0; i < programs.count(); ++i)
+      Element<S>::Storage().store(args.y + i * args.y_row_stride, to + i * blocks.n, blocks.valid(block));
   }
 };
 
@@ -148,40 +158,37 @@ struct SddmmJob {
 
   void Run(int64_t chunk) const {
     const int64_t slot = chunk / work.row_parts;
-    const Span rows = work.RowsOf(chunk % work.row_parts);
+    const Span span = work.RowsOf(chunk % work.row_parts);
     const Span mine = Part(work.blocks.count, slots, slot);
-    for (int64_t block = mine.begin; block < mine.end; ++block) RunBlock(block, rows, out.slot(slot));
+    for (int64_t block = mine.begin; block < mine.end; ++block) {
+      const Block<Sum<S>> source = SourceBlock(work, x, block);
+      ForEachRowGroup(span, [&](Span rows) { RunRows(rows, block, source, out.slot(slot)); });
+    }
   }
 
   void Finish() const { out.Finish(); }
 
  private:
-  void RunBlock(int64_t block, Span span, Sum<S>* dw) const {
+  void RunRows(Span rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) const {
     const BatchBlocks& blocks = work.blocks;
     const auto& k = Element<S>::Kernels();
     const auto kernel = blocks.narrow >= 0 ? k.sddmm_narrow[blocks.narrow] : k.sddmm;
-    const Block<Sum<S>> source = SourceBlock(work, x, block);
-    SddmmArgs<Sum<S>> args{{}, 0, 0, source.data, nullptr, 0, blocks.lanes, blocks.vecs(block), blocks.lanes, dw};
-    ForEachPass(work, span, source.stride, [&](const RowProgram& program, int64_t) {
-      args.program = program;
-      if constexpr (kNative<S>) {
-        if (IsDirect<S>(blocks, block)) {
-          args.row_begin = 0;
-          args.row_end = span.end - span.begin;
-          args.y = y + span.begin * blocks.n + blocks.begin(block);
-          args.y_row_stride = blocks.n;
-          return kernel(args);
-        }
-      }
-      for (int64_t r = span.begin; r < span.end; r += kScratchRows) {
-        args.row_begin = r - span.begin;
-        args.row_end = std::min(r + kScratchRows, span.end) - span.begin;
-        const auto cotangent = PackBlock(y, r, args.row_end - args.row_begin, blocks, block, Scratch::kPackedY);
-        args.y = cotangent.data;
-        args.y_row_stride = cotangent.stride;
-        kernel(args);
-      }
-    });
+    const PassPrograms programs(work, rows, source.stride);
+    const Block<Sum<S>> cotangent = Cotangent(rows, block);
+    SddmmArgs<Sum<S>> args{{},           0,           programs.count(),  source.data, cotangent.data, cotangent.stride,
+                           blocks.lanes, blocks.vecs(block), blocks.lanes, dw};
+    for (int64_t pass = 0; pass < blocks.passes; ++pass) {
+      args.program = programs(pass);
+      kernel(args);
+    }
+  }
+
+  Block<Sum<S>> Cotangent(Span rows, int64_t block) const {
+    if constexpr (kNative<S>) {
+      if (IsDirect<S>(work.blocks, block))
+        return {y + rows.begin * work.blocks.n + work.blocks.begin(block), work.blocks.n};
+    }
+    return PackBlock(y, rows.begin, rows.end - rows.begin, work.blocks, block, Scratch::kPackedY);
   }
 };
 
@@ -209,7 +216,7 @@ ffi::Future RunSpmm(ffi::ThreadPool& pool, const Rows& p, int64_t n, Values<S> d
 template <typename S>
 ffi::Future RunSddmm(ffi::ThreadPool& pool, const Rows& p, int64_t n, const S* x, const S* y, S* out, int64_t nse) {
   const BatchBlocks blocks = BlocksFor<S>(p, n);
-  const int64_t slots = GradientSlots(blocks.count, nse, sizeof(Sum<S>));
+  const int64_t slots = GradientSlots(blocks.count, CeilDiv(n, blocks.lanes), nse, sizeof(Sum<S>));
   const int64_t parts = RowParts(p, slots, kNative<S> && blocks.in_place());
   SddmmJob<S> job{{p, blocks, parts}, slots, x, y, Slots<S>(out, nse, p.entries(), slots)};
   return RunJob(pool, std::move(job), n == 0 ? 0 : slots * parts, p.entries() * n);

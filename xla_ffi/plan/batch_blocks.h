@@ -50,6 +50,7 @@ struct BatchBlocks {
 
  private:
   static constexpr int64_t kGoodTile = 8;
+  static constexpr int64_t kEntriesPerPass = 24;  // per row: a pass begins and ends one, and reads and writes its tile
   static constexpr int64_t kBlockBytes = kTileBytes / 2;  // values and indices stream past, and want room too
 };
 

@@ -59,14 +59,11 @@ class ProgramBuilder {
   void BeginTap(int64_t offset) {
     tap_ = offset;
     pass_ = 0;
-    first_channel_ = 0;
+    pass_end_ = t_.pass_channels;
   }
   void Add(int64_t channel, int32_t id) {
-    while (channel >= first_channel_ + t_.pass_channels) {
-      first_channel_ += t_.pass_channels;
-      ++pass_;
-    }
-    programs_[pass_].offset.push_back(static_cast<int32_t>((channel - first_channel_) * t_.channel_stride + tap_));
+    for (; channel >= pass_end_; pass_end_ += t_.pass_channels) ++pass_;
+    programs_[pass_].offset.push_back(static_cast<int32_t>(channel * t_.channel_stride + tap_));
     programs_[pass_].id.push_back(id);
   }
   void EndRow() {
@@ -81,7 +78,7 @@ class ProgramBuilder {
  private:
   const ConvTiling& t_;
   std::vector<ConvProgram> programs_;
-  int64_t tap_ = 0, pass_ = 0, first_channel_ = 0;
+  int64_t tap_ = 0, pass_ = 0, pass_end_ = 0;
 };
 
 // Rows are output features; entry (tap, channel) of row r reads that tap of the channel in r's group.

@@ -5,9 +5,9 @@
 // pixels is a contiguous run of vectors. Large batches take one full vector per pixel; small or awkward ones keep the
 // whole batch in a pixel and let vectors run across neighbouring pixels.
 //
-// Two things keep a packed tile in cache although windows overlap. Tiles below one another form a strip: a task goes
-// down the strip, keeps the lines that the next tile needs too and packs only new ones. And where the channels are too
-// many for a tile of decent size, they are taken in passes, each of which adds to the outputs.
+// A packed tile fits the second-level cache. Tiles below one another form a strip: a task goes down the strip, keeps the
+// lines that the next tile needs too and packs only new ones. Where the pattern is dense enough, a run of pixels is
+// computed in passes over the channels, so that what a pass reads fits the first-level cache; each adds to the last.
 #ifndef SPARSEJAX_PLAN_CONV_TILING_H_
 #define SPARSEJAX_PLAN_CONV_TILING_H_
 
@@ -31,10 +31,10 @@ struct ConvTiling {
   ConvAxis::Lines y_lines, x_lines;
   int64_t row_stride = 0, plane_stride = 0, channel_stride = 0;  // elements of the packed tile
 
-  // `most_passes`: how many passes over the channels the outputs and the entries allow. `max_vecs`: of a tile of
-  // registers.
+  // `max_vecs`: vectors of a tile of registers. `row_entries`: stored entries per row of the program, on average, whose
+  // channels are spread over all.
   ConvTiling(ConvAxis y_axis, ConvAxis x_axis, int64_t channels_, int64_t batch_, int64_t vector_, int64_t max_vecs,
-             int64_t element_bytes, int64_t most_passes)
+             int64_t element_bytes, int64_t row_entries)
       : y(std::move(y_axis)),
         x(std::move(x_axis)),
         channels(channels_),
@@ -43,7 +43,7 @@ struct ConvTiling {
         vector(vector_),
         batch_blocks(CeilDiv(batch_, lanes)) {
     ChooseColumns(max_vecs);
-    ChoosePasses(kTileBytes / element_bytes, batch % vector ? 1 : most_passes);
+    ChoosePasses(kPassBytes / element_bytes, row_entries);
     ChooseRows(kTileBytes / element_bytes);
     if (!fits()) return;
     y_lines = ConvAxis::Lines(y, rows);
@@ -54,10 +54,10 @@ struct ConvTiling {
   }
 
   int64_t strips() const { return batch_blocks * column_blocks; }
-  int64_t packed_elements() const { return pass_channels * channel_stride; }
+  int64_t packed_elements() const { return channels * channel_stride; }
 
   // Whether a packed tile is of a size that int32 offsets and memory can hold; if not, nothing else may be used.
-  bool fits() const { return Elements(pass_channels, rows, columns) <= kMostElements; }
+  bool fits() const { return Elements(rows, columns) <= kMostElements; }
   static constexpr int64_t kMostElements = int64_t{1} << 27;
 
   // Offset in the packed tile, within a channel, of the source of the tile's first output of a phase.
@@ -77,10 +77,6 @@ struct ConvTiling {
     return {b * lanes, std::min(lanes, batch - b * lanes), block * rows, strip / batch_blocks * columns};
   }
 
-  Span Channels(int64_t pass) const {
-    return {pass * pass_channels, std::min((pass + 1) * pass_channels, channels)};
-  }
-
  private:
   // Padding a block of the batch to a full vector may waste a fifth at most; otherwise the whole batch is one pixel.
   static int64_t LanesPerPixel(int64_t batch, int64_t vector) {
@@ -93,9 +89,9 @@ struct ConvTiling {
   }
 
   // Packed elements of a tile of so many rows and columns; saturates, because attributes may be absurd.
-  int64_t Elements(int64_t n_channels, int64_t n_rows, int64_t n_columns) const {
+  int64_t Elements(int64_t n_rows, int64_t n_columns) const {
     const int64_t lines = SaturatingMul(SaturatingMul(y.planes(), x.planes()), y.LineCount(n_rows));
-    return SaturatingMul(SaturatingMul(n_channels, lines), RowStride(x.LineCount(n_columns)));
+    return SaturatingMul(SaturatingMul(channels, lines), RowStride(x.LineCount(n_columns)));
   }
 
   // The largest n in [least, all] for which `fits(n)`, or least.
@@ -115,19 +111,20 @@ struct ConvTiling {
     column_blocks = CeilDiv(all, columns);
   }
 
-  // As few as let kGoodRows rows fit.
-  void ChoosePasses(int64_t most, int64_t most_passes) {
-    constexpr int64_t kGoodRows = 2;
-    const int64_t good = std::min(kGoodRows, std::max<int64_t>(1, y.Count(0)));
-    passes = std::clamp<int64_t>(CeilDiv(Elements(channels, good, columns), most), 1, std::min(most_passes, channels));
-    pass_channels = CeilDiv(channels, passes);
-    passes = CeilDiv(channels, pass_channels);
+  // Passes as large as fit, if a row has entries enough in each: a pass costs a row a mispredicted branch and reading and
+  // writing its tile.
+  void ChoosePasses(int64_t most, int64_t row_entries) {
+    constexpr int64_t kEntriesPerPass = 8;
+    passes = std::max<int64_t>(1, CeilDiv(Elements(1, columns), most));
+    if (row_entries / passes < kEntriesPerPass) passes = 1;
+    pass_channels = std::max<int64_t>(1, CeilDiv(channels, passes));
+    passes = std::max<int64_t>(1, CeilDiv(channels, pass_channels));
   }
 
   // As many rows as fit, in equal parts.
   void ChooseRows(int64_t most) {
     const int64_t all = std::max<int64_t>(1, y.Count(0));
-    rows = Largest(1, all, [&](int64_t n) { return Elements(pass_channels, n, columns) <= most; });
+    rows = Largest(1, all, [&](int64_t n) { return Elements(n, columns) <= most; });
     rows = CeilDiv(all, CeilDiv(all, rows));
     row_blocks = CeilDiv(all, rows);
   }

@@ -29,7 +29,7 @@ class Scratch {
     return reinterpret_cast<T*>(memory_.get());
   }
 
-  enum Slot { kPackedX, kPackedY, kOutput, kCuts, kSlots };
+  enum Slot { kPackedX, kPackedY, kOutput, kPartial, kCuts, kSlots };
 
   // The calling thread's scratch for one purpose. A thread runs one task at a time, so slots never overlap in use.
   static Scratch& Local(Slot slot) {

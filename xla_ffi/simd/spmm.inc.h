@@ -1,7 +1,7 @@
 // y[r][v] = sum over entries e of row r: data[e] * x[offset[e] + v], v in a tile of Q vectors of W lanes.
 //
-// Layout: x is packed, the Q vectors of a tile are consecutive; y is written at two strides, and read only where the sum
-// is added to it; x and y do not alias. Loops: rows, then entries; the tile stays in registers over a whole row, so an entry costs one broadcast
+// Layout: x is packed, the Q vectors of a tile are consecutive; y is written at two strides and never read; what is to
+// be added comes from `init`, packed; x and y do not alias. Loops: rows, then entries; the tile stays in registers over a whole row, so an entry costs one broadcast
 // and Q fused multiply-adds with a memory operand. Registers: U * Q accumulators; short tiles (small Q) are latency
 // bound and take U entries at a time. Tails: callers pack to full vectors. Order: entries in steps of U, partial sums
 // added pairwise at the end of the row; fixed per instruction set.
@@ -33,14 +33,14 @@ void SpmmTile(const SpmmArgs<T>& a) {
     for (int u = 0; u < U; ++u)
 #pragma GCC unroll 16
       for (int q = 0; q < Q; ++q) acc[u][q] = V{};
-    if (a.accumulate) {
+    if (a.init != nullptr) {
+      const T* init = a.init + (r - a.row_begin) * (Q * W);
 #pragma GCC unroll 16
-      for (int q = 0; q < Q; ++q) acc[0][q] = Load<T, W>(y + q * a.y_vec_stride);
-    } else {
-      // The lines are written in a moment: claim them while the row is computed.
-#pragma GCC unroll 16
-      for (int q = 0; q < Q; ++q) __builtin_prefetch(y + q * a.y_vec_stride, 1);
+      for (int q = 0; q < Q; ++q) acc[0][q] = Load<T, W>(init + q * W);
     }
+    // The lines are written in a moment: claim them while the row is computed.
+#pragma GCC unroll 16
+    for (int q = 0; q < Q; ++q) __builtin_prefetch(y + q * a.y_vec_stride, 1);
     for (; e + U <= end; e += U) {
 #pragma GCC unroll 16
       for (int u = 0; u < U; ++u) {

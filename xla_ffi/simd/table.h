@@ -20,7 +20,7 @@ struct RowProgram {
 
 // One tile: `vecs` vectors of `lanes` elements, consecutive in x, `y_vec_stride` elements apart in y.
 // y[r][v] = sum over entries of row r of data * x[offset + v * lanes], for rows [row_begin, row_end); `y` is where
-// row_begin goes. With `accumulate` the sum is added to what y holds.
+// row_begin goes. Where `init` is given, its rows of packed tiles are added.
 template <typename T>
 struct SpmmArgs {
   RowProgram program;
@@ -31,7 +31,7 @@ struct SpmmArgs {
   int64_t y_row_stride;
   int64_t y_vec_stride;
   int vecs;
-  bool accumulate;
+  const T* init;  // vecs * lanes elements per row, or null; may be y itself
 };
 
 // dw[id ? id[e] : e] += sum over v and lanes of y[r][v] * x[offset + v * lanes]. Of the last vector only the first
