@@ -66,8 +66,8 @@ ffi::Future RunChannelJob(const char* name, ffi::ThreadPool& pool, const ffi::An
       std::clamp<int64_t>(CeilDiv(kWantedTasks, std::max<int64_t>(1, channels)), 1, 1 + size / (16 * kRun));
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
-    ChannelJob<S> job{reinterpret_cast<const S*>(x.untyped_data()),
-                      y ? reinterpret_cast<const S*>(y->untyped_data()) : nullptr,
+    ChannelJob<S> job{Read<S>(x),
+                      y ? Read<S>(*y) : nullptr,
                       reinterpret_cast<Sum<S>*>(out.untyped_data()), channels, size, parts,
                       std::make_shared<std::vector<double>>(channels * parts)};
     return RunJob(pool, std::move(job), channels * parts, channels * size);

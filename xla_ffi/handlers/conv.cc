@@ -8,20 +8,33 @@
 #include "conv_geometry.h"
 #include "conv_jobs.h"
 #include "handlers.h"
+#include "matmul_jobs.h"
 #include "types.h"
 
 namespace sparsejax {
 namespace {
 
-// Tasks per tile: more than one only where there are few tiles, and each repays packing the tile again.
-int64_t RowParts(const ConvTiling& t, int64_t groups_of_tiles, int64_t nnz, int64_t rows) {
-  const int64_t repaid = nnz / std::max<int64_t>(1, 8 * t.channels);
-  return std::clamp<int64_t>(std::min(CeilDiv(kWantedTasks, std::max<int64_t>(1, groups_of_tiles)), repaid), 1, rows);
+// Everything about a product that depends on sizes and pattern alone. `source` is the number of source channels, `rows`
+// that of destination features, `entries` that of stored entries.
+template <typename S>
+std::shared_ptr<ConvWork> Plan(const ConvAxis& y, const ConvAxis& x, const ConvPattern& p, int64_t source, int64_t rows,
+                               int64_t entries, int64_t batch) {
+  const auto& k = Element<S>::Kernels();
+  // Groups divide the channels among the rows already: no passes.
+  const int64_t row_entries = p.groups > 1 ? 0 : entries / (rows * y.phases() * x.phases());
+  auto work = std::make_shared<ConvWork>(
+      ConvWork{ConvTiling(y, x, source, batch, k.lanes, k.max_vecs, sizeof(Sum<S>), row_entries), {}, rows, 1, 1});
+  if (!work->tiling.fits()) return nullptr;
+  const ConvTiling& t = work->tiling;
+  work->programs = Programs(t, p);
+  work->segments = std::clamp<int64_t>(CeilDiv(kWantedTasks, std::max<int64_t>(1, t.strips())), 1, t.row_blocks);
+  return work;
 }
 
-template <typename S>
-ConvTiling MakeTiling(const ConvAxis& y, const ConvAxis& x, int64_t channels, int64_t batch) {
-  return ConvTiling(y, x, channels, batch, Element<S>::Kernels().lanes, sizeof(Sum<S>));
+// Tasks per unit: more than one only where there are few units, and each repays packing the tiles again.
+int64_t RowParts(int64_t units, int64_t entries, int64_t channels, int64_t rows) {
+  const int64_t repaid = entries / std::max<int64_t>(1, 8 * channels);
+  return std::clamp<int64_t>(std::min(CeilDiv(kWantedTasks, std::max<int64_t>(1, units)), repaid), 1, rows);
 }
 
 ffi::Future TooLarge(const char* name) {
@@ -54,16 +67,18 @@ ffi::Future ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x
     using S = decltype(element);
     const int64_t batch = x.dimensions()[0];
     if (batch * g.out_pixels() == 0) return Done();
-    auto work = std::make_shared<ConvWork>(ConvWork{
-        MakeTiling<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), g.in_features, batch), {}, g.out_features, 1});
-    if (!work->tiling.fits()) return TooLarge(kName);
+    Values<S> values(Read<S>(data), Elements(data));
+    if (g.pointwise()) {
+      const Rows rows{indptr.typed_data(), indices.typed_data(), nullptr, g.out_features, g.in_features};
+      return RunSpmm(pool, rows, batch * g.out_pixels(), std::move(values), Read<S>(x), Write<S>(*y));
+    }
     const int64_t nnz = indptr.typed_data()[g.out_features];
     const ConvPattern p{indptr.typed_data(), indices.typed_data(), nullptr, g.in_features, g.out_features, g.groups};
-    work->programs = Programs(work->tiling, p, ForwardProgram);
-    work->row_parts = RowParts(work->tiling, work->tiling.tiles(), nnz, work->rows);
-    const int64_t chunks = work->tiling.tiles() * work->row_parts;
-    ConvJob<S> job{std::move(work), Values<S>(reinterpret_cast<const S*>(data.untyped_data()), Elements(data)),
-                   reinterpret_cast<const S*>(x.untyped_data()), reinterpret_cast<S*>(y->untyped_data())};
+    auto work = Plan<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), p, g.in_features, g.out_features, nnz, batch);
+    if (work == nullptr) return TooLarge(kName);
+    work->row_parts = RowParts(work->units(), nnz, g.in_features, work->rows);
+    const int64_t chunks = work->units() * work->row_parts;
+    ConvJob<S> job{std::move(work), std::move(values), Read<S>(x), Write<S>(*y)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));
   });
 }
@@ -94,18 +109,21 @@ ffi::Future ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::An
     using S = decltype(element);
     const int64_t batch = y.dimensions()[0];
     if (batch * g.in_pixels() == 0) return Done();
-    auto work = std::make_shared<ConvWork>(ConvWork{
-        MakeTiling<S>(ConvAxis::Transposed(g.y), ConvAxis::Transposed(g.x), g.out_features, batch),
-        {}, g.in_features, 1});
-    if (!work->tiling.fits()) return TooLarge(kName);
+    Values<S> values(Read<S>(data), Elements(data));
+    if (g.pointwise()) {
+      const Rows rows{indptr_t.typed_data(), indices_t.typed_data(), perm_t.typed_data(), g.in_features,
+                      g.out_features};
+      return RunSpmm(pool, rows, batch * g.in_pixels(), std::move(values), Read<S>(y), Write<S>(*x));
+    }
     const int64_t nnz = indptr_t.typed_data()[g.columns()];
     const ConvPattern p{indptr_t.typed_data(), indices_t.typed_data(), perm_t.typed_data(), g.in_features,
                         g.out_features, g.groups};
-    work->programs = Programs(work->tiling, p, TransposedProgram);
-    work->row_parts = RowParts(work->tiling, work->tiling.tiles(), nnz, work->rows);
-    const int64_t chunks = work->tiling.tiles() * work->row_parts;
-    ConvJob<S> job{std::move(work), Values<S>(reinterpret_cast<const S*>(data.untyped_data()), Elements(data)),
-                   reinterpret_cast<const S*>(y.untyped_data()), reinterpret_cast<S*>(x->untyped_data())};
+    auto work =
+        Plan<S>(ConvAxis::Transposed(g.y), ConvAxis::Transposed(g.x), p, g.out_features, g.in_features, nnz, batch);
+    if (work == nullptr) return TooLarge(kName);
+    work->row_parts = RowParts(work->units(), nnz, g.out_features, work->rows);
+    const int64_t chunks = work->units() * work->row_parts;
+    ConvJob<S> job{std::move(work), std::move(values), Read<S>(y), Write<S>(*x)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch) + g.in_pixels() * batch);
   });
 }
@@ -132,22 +150,22 @@ ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyB
     using S = decltype(element);
     const int64_t batch = x.dimensions()[0];
     const int64_t nse = Elements(indices), nnz = indptr.typed_data()[g.out_features];
-    S* dw = reinterpret_cast<S*>(out->untyped_data());
+    S* dw = Write<S>(*out);
     if (batch * g.out_pixels() == 0) {
       std::fill(dw, dw + nse, S{});
       return Done();
     }
-    auto work = std::make_shared<ConvWork>(ConvWork{
-        MakeTiling<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), g.in_features, batch), {}, g.out_features, 1});
-    if (!work->tiling.fits()) return TooLarge(kName);
+    if (g.pointwise()) {
+      const Rows rows{indptr.typed_data(), indices.typed_data(), nullptr, g.out_features, g.in_features};
+      return RunSddmm(pool, rows, batch * g.out_pixels(), Read<S>(x), Read<S>(y), dw, nse);
+    }
     const ConvPattern p{indptr.typed_data(), indices.typed_data(), nullptr, g.in_features, g.out_features, g.groups};
-    work->programs = Programs(work->tiling, p, ForwardProgram);
-    const int64_t slots = GradientSlots(work->tiling.tiles(), nse, sizeof(Sum<S>));
-    work->row_parts = RowParts(work->tiling, slots, nnz, work->rows);
+    auto work = Plan<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), p, g.in_features, g.out_features, nnz, batch);
+    if (work == nullptr) return TooLarge(kName);
+    const int64_t slots = GradientSlots(work->units(), g.out_pixels() * batch / Element<S>::Kernels().lanes, nse, sizeof(Sum<S>));
+    work->row_parts = RowParts(slots, nnz, g.in_features, work->rows);
     const int64_t chunks = slots * work->row_parts;
-    ConvWeightGradJob<S> job{std::move(work), reinterpret_cast<const S*>(x.untyped_data()),
-                             reinterpret_cast<const S*>(y.untyped_data()), slots,
-                             Slots<S>(dw, nse, nnz, slots)};
+    ConvWeightGradJob<S> job{std::move(work), Read<S>(x), Read<S>(y), slots, Slots<S>(dw, nse, nnz, slots)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));
   });
 }

@@ -18,6 +18,15 @@ struct ConvGeometry {
   int64_t in_pixels() const { return y.in * x.in; }
   int64_t out_pixels() const { return y.out * x.out; }
 
+  // Whether the convolution is a matrix product with every pixel of every example as a column: one tap, which reads the
+  // pixel it writes.
+  bool pointwise() const {
+    const auto same = [](const AxisSpec& s) {
+      return s.window == 1 && s.in == s.out && s.stride == 1 && s.low == 0 && s.input_dilation == 1;
+    };
+    return groups == 1 && same(y) && same(x);
+  }
+
   // `transposed` for the input gradient, whose source is the cotangent.
   // See ConvGeometry.attribute in sparsejax/kernels/_conv_shapes.py for the order.
   static ConvGeometry Decode(ffi::Span<const int64_t> a, bool transposed, Checker& check) {

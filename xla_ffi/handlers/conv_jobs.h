@@ -12,16 +12,20 @@
 #include "../plan/conv_tiling.h"
 #include "../runtime/scratch.h"
 #include "gradient_slots.h"
+#include "passes.h"
 #include "types.h"
 
 namespace sparsejax {
 
-// What a call prepares once and its tasks share.
+// What a call prepares once and its tasks share. A task is a segment of a strip of tiles, for a part of the rows.
 struct ConvWork {
   ConvTiling tiling;
-  std::vector<ConvProgram> programs;  // one per phase
+  std::vector<ConvProgram> programs;  // by phase, passes innermost
   int64_t rows;                       // of a program: features of the destination
-  int64_t row_parts;                  // tasks per tile
+  int64_t segments;                   // of a strip
+  int64_t row_parts;
+
+  int64_t units() const { return tiling.strips() * segments; }
 };
 
 // A run of output pixels of one phase and row of a tile: columns x.step() apart from the first, as vectors.
@@ -31,7 +35,7 @@ struct PixelRun {
   int64_t packed;       // offset of the run in the packed tile, before taps
 };
 
-// Calls body(program, run) for every phase and row of the tile.
+// Calls body(programs of the passes, run) for every phase and row of the tile.
 template <typename Body>
 void ForEachRun(const ConvWork& work, const ConvTiling::Tile& tile, const Body& body) {
   const ConvTiling& t = work.tiling;
@@ -40,42 +44,86 @@ void ForEachRun(const ConvWork& work, const ConvTiling::Tile& tile, const Body& 
     for (int64_t px = 0; px < t.x.phases(); ++px) {
       const int64_t pixels = std::min(t.columns, t.x.Count(px) - tile.column_begin);
       if (pixels <= 0) continue;
-      const RowProgram program = work.programs[py * t.x.phases() + px].View();
+      const ConvProgram* programs = &work.programs[(py * t.x.phases() + px) * t.passes];
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t oy = py + (tile.row_begin + i) * t.y.step(), ox = px + tile.column_begin * t.x.step();
-        body(program, PixelRun{oy * t.x.out() + ox, pixels, i * t.row_stride});
+        body(programs, PixelRun{oy * t.x.out() + ox, pixels, i * t.row_stride});
       }
     }
   }
 }
 
-// Copies the tile's source into scratch as ConvTiling lays it out.
+// The packed source of the tiles of one strip, as ConvTiling lays it out, in the calling thread's scratch.
 template <typename S>
-const Sum<S>* PackTile(const ConvTiling& t, const ConvTiling::Tile& tile, const S* x) {
-  Sum<S>* packed = Scratch::Local(Scratch::kPackedX).Get<Sum<S>>(t.packed_elements());
-  const int64_t columns = t.x_lines.count();
-  std::vector<int32_t> pixel(t.x.planes() * columns);
-  for (int64_t plane = 0; plane < t.x.planes(); ++plane)
-    for (int64_t i = 0; i < columns; ++i)
-      pixel[plane * columns + i] = static_cast<int32_t>(t.x.Source(plane, tile.column_begin + t.x_lines.line(i)));
-  const auto pack = Element<S>::Storage().pack_pixels;
-  for (int64_t channel = 0; channel < t.channels; ++channel) {
-    for (int64_t py = 0; py < t.y.planes(); ++py) {
-      for (int64_t i = 0; i < t.y_lines.count(); ++i) {
-        const int64_t row = t.y.Source(py, tile.row_begin + t.y_lines.line(i));
-        for (int64_t px = 0; px < t.x.planes(); ++px) {
-          Sum<S>* to = packed + channel * t.channel_stride + (py * t.x.planes() + px) * t.plane_stride + i * t.row_stride;
-          if (row < 0) {
-            std::fill(to, to + columns * t.lanes, Sum<S>(0));
+class PackedTiles {
+ public:
+  PackedTiles(const ConvTiling& t, const S* x)
+      : t_(t), x_(x), packed_(Scratch::Local(Scratch::kPackedX).Get<Sum<S>>(t.packed_elements())) {
+    for (int64_t i = 0; i < t.y_lines.count(); ++i) carried_.push_back(t.y_lines.CarriedFrom(i, t.rows));
+  }
+
+  // `below` says that the tile packed last lies right above in the same strip.
+  const Sum<S>* Pack(const ConvTiling::Tile& tile, bool below) {
+    FindColumns(tile);
+    for (int64_t channel = 0; channel < t_.channels; ++channel) {
+      Sum<S>* to = packed_ + channel * t_.channel_stride;
+      for (int64_t plane = 0; plane < t_.y.planes(); ++plane, to += t_.x.planes() * t_.plane_stride)
+        for (int64_t i = 0; i < t_.y_lines.count(); ++i) {
+          if (below && carried_[i] >= 0) {
+            Carry(to, carried_[i], i);
           } else {
-            const S* from = x + (channel * t.y.in() + row) * t.x.in() * t.batch + tile.batch_begin;
-            pack(from, pixel.data() + px * columns, columns, t.batch, tile.batch_valid, t.lanes, to);
+            PackLine(tile, channel, t_.y.Source(plane, tile.row_begin + t_.y_lines.line(i)), to + i * t_.row_stride);
           }
         }
+    }
+    return packed_;
+  }
+
+ private:
+  void FindColumns(const ConvTiling::Tile& tile) {
+    pixel_.clear();
+    for (int64_t plane = 0; plane < t_.x.planes(); ++plane)
+      for (int64_t i = 0; i < t_.x_lines.count(); ++i)
+        pixel_.push_back(static_cast<int32_t>(t_.x.Source(plane, tile.column_begin + t_.x_lines.line(i))));
+  }
+
+  // Lines only move up, so that none is overwritten before it is moved.
+  void Carry(Sum<S>* to, int64_t from, int64_t line) const {
+    for (int64_t px = 0; px < t_.x.planes(); ++px, to += t_.plane_stride)
+      std::copy_n(to + from * t_.row_stride, t_.x_lines.count() * t_.lanes, to + line * t_.row_stride);
+  }
+
+  void PackLine(const ConvTiling::Tile& tile, int64_t channel, int64_t row, Sum<S>* to) const {
+    const int64_t columns = t_.x_lines.count(), plane = t_.y.in() * t_.x.in() * t_.batch;
+    for (int64_t px = 0; px < t_.x.planes(); ++px, to += t_.plane_stride) {
+      if (row < 0) {
+        std::fill_n(to, columns * t_.lanes, Sum<S>(0));
+      } else {
+        const S* from = x_ + channel * plane + row * t_.x.in() * t_.batch + tile.batch_begin;
+        // The next channel's line is fetched meanwhile: lines are short and far apart.
+        Element<S>::Storage().pack_pixels(from, pixel_.data() + px * columns, columns, t_.batch, tile.batch_valid,
+                                          t_.lanes, plane, to);
       }
     }
   }
-  return packed;
+
+  const ConvTiling& t_;
+  const S* x_;
+  Sum<S>* packed_;
+  std::vector<int64_t> carried_;
+  std::vector<int32_t> pixel_;
+};
+
+// Calls body(tile, packed source) for all tiles of a unit.
+template <typename S, typename Body>
+void ForEachTile(const ConvWork& work, int64_t unit, const S* x, const Body& body) {
+  const ConvTiling& t = work.tiling;
+  PackedTiles<S> tiles(t, x);
+  const Span blocks = Part(t.row_blocks, work.segments, unit % work.segments);
+  for (int64_t block = blocks.begin; block < blocks.end; ++block) {
+    const ConvTiling::Tile tile = t.At(unit / work.segments, block);
+    body(tile, tiles.Pack(tile, block > blocks.begin));
+  }
 }
 
 // Cuts a run of `vectors` into tiles the kernels take, in nearly equal parts: body(first vector, vectors).
@@ -88,7 +136,12 @@ void ForEachPiece(int64_t vectors, int64_t most, const Body& body) {
   }
 }
 
-constexpr int64_t kRowsThroughScratch = 32;
+// Calls body(some rows) for groups of the rows that part `part` of a task has.
+template <typename Body>
+void ForEachRowGroup(const ConvWork& work, const int32_t* row_ptr, int64_t part, const Body& body) {
+  const Span rows = RowsOfPart(row_ptr, work.rows, work.row_parts, part);
+  for (int64_t r = rows.begin; r < rows.end; r += kRowGroup) body(Span{r, std::min(r + kRowGroup, rows.end)});
+}
 
 template <typename S>
 struct ConvJob {
@@ -98,18 +151,12 @@ struct ConvJob {
   S* y;
 
   void Run(int64_t chunk) const {
-    const ConvTiling& t = work->tiling;
-    const ConvTiling::Tile tile = t.At(chunk / work->row_parts);
-    const Sum<S>* packed = PackTile(t, tile, x);
-    const bool direct = kNative<S> && t.lanes == t.vector && tile.batch_valid == t.lanes;
-    ForEachRun(*work, tile, [&](const RowProgram& program, const PixelRun& run) {
-      const Span rows = RowsOfPart(program.row_ptr, work->rows, work->row_parts, chunk % work->row_parts);
-      SpmmArgs<Sum<S>> args{program, rows.begin, rows.end, data.get(), packed + run.packed, nullptr, 0, 0, 0};
-      if (direct) {
-        Direct(args, run, tile);
-      } else {
-        ThroughScratch(args, run, tile);
-      }
+    ForEachTile(*work, chunk / work->row_parts, x, [&](const ConvTiling::Tile& tile, const Sum<S>* packed) {
+      ForEachRun(*work, tile, [&](const ConvProgram* programs, const PixelRun& run) {
+        ForEachRowGroup(*work, programs->View().begin, chunk % work->row_parts, [&](Span rows) {
+          RunRows(programs, run, tile, rows, packed + run.packed);
+        });
+      });
     });
   }
 
@@ -118,46 +165,40 @@ struct ConvJob {
  private:
   int64_t plane() const { return work->tiling.y.out() * work->tiling.x.out() * work->tiling.batch; }
 
-  // One vector per pixel, stored where it belongs.
-  void Direct(SpmmArgs<Sum<S>> args, const PixelRun& run, const ConvTiling::Tile& tile) const {
+  void RunRows(const ConvProgram* programs, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
+               const Sum<S>* packed) const {
+    const ConvTiling& t = work->tiling;
+    S* to = y + rows.begin * plane() + run.first_pixel * t.batch + tile.batch_begin;
+    SpmmArgs<Sum<S>> args{{}, rows.begin, rows.end, data.get(), packed, nullptr, 0, 0, 0, nullptr};
     if constexpr (kNative<S>) {
-      const ConvTiling& t = work->tiling;
-      const auto& k = Element<S>::Kernels();
-      const Sum<S>* x_run = args.x;
-      args.y_row_stride = plane();
-      args.y_vec_stride = t.x.step() * t.batch;
-      S* y_run = y + args.row_begin * plane() + run.first_pixel * t.batch + tile.batch_begin;
-      ForEachPiece(run.pixels, k.max_vecs, [&](int64_t first, int vecs) {
-        args.x = x_run + first * t.lanes;
-        args.y = y_run + first * args.y_vec_stride;
-        args.vecs = vecs;
-        k.spmm(args);
-      });
+      if (t.lanes == t.vector && tile.batch_valid == t.lanes) {  // a vector per pixel, stored where it belongs
+        args.y = to;
+        args.y_row_stride = plane();
+        args.y_vec_stride = t.x.step() * t.batch;
+        return Pieces(args, programs, run.pixels);
+      }
     }
+    // Into scratch, then pixel by pixel to where they belong.
+    const int64_t vectors = CeilDiv(run.pixels * t.lanes, t.vector), stride = vectors * t.vector;
+    args.y = Scratch::Local(Scratch::kOutput).template Get<Sum<S>>((rows.end - rows.begin) * stride);
+    args.y_row_stride = stride;
+    args.y_vec_stride = t.vector;
+    Pieces(args, programs, vectors);
+    for (int64_t i = 0; i < rows.end - rows.begin; ++i)
+      StoreRun(args.y + i * stride, to + i * plane(), run.pixels, tile.batch_valid);
   }
 
-  // A run of vectors for a few rows into scratch, then pixel by pixel to where they belong.
-  void ThroughScratch(SpmmArgs<Sum<S>> args, const PixelRun& run, const ConvTiling::Tile& tile) const {
-    const ConvTiling& t = work->tiling;
-    const auto& k = Element<S>::Kernels();
+  void Pieces(SpmmArgs<Sum<S>> args, const ConvProgram* programs, int64_t vectors) const {
     const Sum<S>* x_run = args.x;
-    const int64_t end = args.row_end, vectors = CeilDiv(run.pixels * t.lanes, t.vector);
-    args.y_row_stride = vectors * t.vector;
-    args.y_vec_stride = t.vector;
-    Sum<S>* out = Scratch::Local(Scratch::kOutput).template Get<Sum<S>>(kRowsThroughScratch * args.y_row_stride);
-    for (int64_t r = args.row_begin; r < end; r += kRowsThroughScratch) {
-      args.row_begin = r;
-      args.row_end = std::min(r + kRowsThroughScratch, end);
-      ForEachPiece(vectors, k.max_vecs, [&](int64_t first, int vecs) {
-        args.x = x_run + first * t.vector;
-        args.y = out + first * t.vector;
-        args.vecs = vecs;
-        k.spmm(args);
-      });
-      for (int64_t i = r; i < args.row_end; ++i)
-        StoreRun(out + (i - r) * args.y_row_stride, y + i * plane() + run.first_pixel * t.batch + tile.batch_begin,
-                 run.pixels, tile.batch_valid);
-    }
+    Sum<S>* y_run = args.y;
+    const auto& k = Element<S>::Kernels();
+    ForEachPiece(vectors, k.max_vecs, [&](int64_t first, int vecs) {
+      args.x = x_run + first * work->tiling.vector;
+      args.y = y_run + first * args.y_vec_stride;
+      args.vecs = vecs;
+      RunPasses(k.spmm, args, work->tiling.vector, work->tiling.passes,
+                [&](int64_t pass) { return programs[pass].View(); });
+    });
   }
 
   void StoreRun(const Sum<S>* from, S* to, int64_t pixels, int64_t valid) const {
@@ -177,27 +218,22 @@ struct ConvWeightGradJob {
   Slots<S> out;
 
   void Run(int64_t chunk) const {
-    const ConvTiling& t = work->tiling;
     const int64_t slot = chunk / work->row_parts;
-    const Span mine = Part(t.tiles(), slots, slot);
-    for (int64_t i = mine.begin; i < mine.end; ++i) RunTile(t.At(i), chunk % work->row_parts, out.slot(slot));
+    const Span mine = Part(work->units(), slots, slot);
+    for (int64_t unit = mine.begin; unit < mine.end; ++unit) RunUnit(unit, chunk % work->row_parts, out.slot(slot));
   }
 
   void Finish() const { out.Finish(); }
 
  private:
-  void RunTile(const ConvTiling::Tile& tile, int64_t part, Sum<S>* dw) const {
-    const ConvTiling& t = work->tiling;
-    const Sum<S>* packed = PackTile(t, tile, x);
-    const bool direct = kNative<S> && t.lanes == t.vector && tile.batch_valid == t.lanes;
-    ForEachRun(*work, tile, [&](const RowProgram& program, const PixelRun& run) {
-      const Span rows = RowsOfPart(program.row_ptr, work->rows, work->row_parts, part);
-      SddmmArgs<Sum<S>> args{program, rows.begin, rows.end, packed + run.packed, nullptr, 0, 0, 0, 0, dw};
-      if (direct) {
-        Direct(args, run, tile);
-      } else {
-        Packed(args, run, tile);
-      }
+  void RunUnit(int64_t unit, int64_t part, Sum<S>* dw) const {
+    ForEachTile(*work, unit, x, [&](const ConvTiling::Tile& tile, const Sum<S>* packed) {
+      ForEachRun(*work, tile, [&](const ConvProgram* programs, const PixelRun& run) {
+        ForEachRowGroup(*work, programs->View().begin, part, [&](Span rows) {
+          SddmmArgs<Sum<S>> args{{}, rows.begin, rows.end, packed + run.packed, nullptr, 0, 0, 0, 0, dw};
+          RunRows(args, programs, run, tile);
+        });
+      });
     });
   }
 
@@ -206,42 +242,42 @@ struct ConvWeightGradJob {
     return y + (row * t.y.out() * t.x.out() + run.first_pixel) * t.batch + tile.batch_begin;
   }
 
-  void Direct(SddmmArgs<Sum<S>> args, const PixelRun& run, const ConvTiling::Tile& tile) const {
+  void RunRows(SddmmArgs<Sum<S>> args, const ConvProgram* programs, const PixelRun& run,
+               const ConvTiling::Tile& tile) const {
+    const ConvTiling& t = work->tiling;
     if constexpr (kNative<S>) {
-      const ConvTiling& t = work->tiling;
-      args.y = Cotangent(args.row_begin, run, tile);
-      args.y_row_stride = t.y.out() * t.x.out() * t.batch;
-      args.y_vec_stride = t.x.step() * t.batch;
-      Pieces(args, run.pixels, t.vector);
+      if (t.lanes == t.vector && tile.batch_valid == t.lanes) {
+        args.y = Cotangent(args.row_begin, run, tile);
+        args.y_row_stride = t.y.out() * t.x.out() * t.batch;
+        args.y_vec_stride = t.x.step() * t.batch;
+        return Pieces(args, programs, run.pixels, t.vector);
+      }
     }
+    const int64_t used = run.pixels * t.lanes, vectors = CeilDiv(used, t.vector);
+    args.y_row_stride = vectors * t.vector;
+    args.y_vec_stride = t.vector;
+    args.y = PackCotangent(args, run, tile);
+    Pieces(args, programs, vectors, used - (vectors - 1) * t.vector);
   }
 
-  // A few rows of the cotangent packed like the source: full vectors, zeros where the batch or the run ends.
-  void Packed(SddmmArgs<Sum<S>> args, const PixelRun& run, const ConvTiling::Tile& tile) const {
+  // Rows of the cotangent packed like the source: full vectors, zeros where the batch or the run ends.
+  const Sum<S>* PackCotangent(const SddmmArgs<Sum<S>>& args, const PixelRun& run, const ConvTiling::Tile& tile) const {
     const ConvTiling& t = work->tiling;
-    const int64_t used = run.pixels * t.lanes, vectors = CeilDiv(used, t.vector), stride = vectors * t.vector;
-    Sum<S>* packed = Scratch::Local(Scratch::kPackedY).template Get<Sum<S>>(kRowsThroughScratch * stride);
+    const int64_t rows = args.row_end - args.row_begin, used = run.pixels * t.lanes, stride = args.y_row_stride;
+    Sum<S>* packed = Scratch::Local(Scratch::kPackedY).Get<Sum<S>>(rows * stride);
     std::vector<int32_t> pixel(run.pixels);
     for (int64_t i = 0; i < run.pixels; ++i) pixel[i] = static_cast<int32_t>(i * t.x.step());
-    const int64_t end = args.row_end;
-    for (int64_t r = args.row_begin; r < end; r += kRowsThroughScratch) {
-      args.row_begin = r;
-      args.row_end = std::min(r + kRowsThroughScratch, end);
-      for (int64_t i = r; i < args.row_end; ++i) {
-        Sum<S>* to = packed + (i - r) * stride;
-        Element<S>::Storage().pack_pixels(Cotangent(i, run, tile), pixel.data(), run.pixels, t.batch, tile.batch_valid,
-                                          t.lanes, to);
-        std::fill(to + used, to + stride, Sum<S>(0));
-      }
-      args.y = packed;
-      args.y_row_stride = stride;
-      args.y_vec_stride = t.vector;
-      Pieces(args, vectors, used - (vectors - 1) * t.vector);
+    for (int64_t i = 0; i < rows; ++i) {
+      Sum<S>* to = packed + i * stride;
+      Element<S>::Storage().pack_pixels(Cotangent(args.row_begin + i, run, tile), pixel.data(), run.pixels, t.batch,
+                                        tile.batch_valid, t.lanes, 0, to);
+      std::fill(to + used, to + stride, Sum<S>(0));
     }
+    return packed;
   }
 
   // `last_lanes` of the run's last vector are real.
-  void Pieces(SddmmArgs<Sum<S>> args, int64_t vectors, int64_t last_lanes) const {
+  void Pieces(SddmmArgs<Sum<S>> args, const ConvProgram* programs, int64_t vectors, int64_t last_lanes) const {
     const ConvTiling& t = work->tiling;
     const auto& k = Element<S>::Kernels();
     const Sum<S>*x_run = args.x, *y_run = args.y;
@@ -250,7 +286,10 @@ struct ConvWeightGradJob {
       args.y = y_run + first * args.y_vec_stride;
       args.vecs = vecs;
       args.last_lanes = static_cast<int>(first + vecs == vectors ? last_lanes : t.vector);
-      k.sddmm(args);
+      for (int64_t pass = 0; pass < t.passes; ++pass) {
+        args.program = programs[pass].View();
+        k.sddmm(args);
+      }
     });
   }
 };

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "../runtime/huge_pages.h"
 #include "../runtime/isa.h"
 #include "../runtime/parallel.h"
 #include "xla/ffi/api/ffi.h"
@@ -65,6 +66,18 @@ class Values {
   std::shared_ptr<std::vector<Sum<S>>> copy_;
   const Sum<S>* pointer_ = nullptr;
 };
+
+template <typename S>
+const S* Read(const ffi::AnyBuffer& operand) {
+  return reinterpret_cast<const S*>(operand.untyped_data());
+}
+
+// Memory of a result, on large pages where it is large: it is fresh from the allocator in every call.
+template <typename S>
+S* Write(ffi::AnyBuffer& result) {
+  AdviseHugePages(result.untyped_data(), result.size_bytes());
+  return reinterpret_cast<S*>(result.untyped_data());
+}
 
 // Calls f, the body of a handler, with a value of the element type that `type` names; the caller has checked that it is
 // one of the three. A failed allocation becomes an error instead of leaving the handler.

@@ -84,6 +84,11 @@ class ConvAxis {
     int64_t count() const { return static_cast<int64_t>(line_.size()); }
     // Line number of packed line i, relative to the run's first output.
     int64_t line(int64_t i) const { return line_[i]; }
+    // Packed line that the run of `n` outputs further on needs as its line i, or -1: lines that need not be read again.
+    int64_t CarriedFrom(int64_t i, int64_t n) const {
+      const auto found = std::lower_bound(line_.begin(), line_.end(), line_[i] + n);
+      return found != line_.end() && *found == line_[i] + n ? found - line_.begin() : -1;
+    }
     // Packed line where a tap of this shift begins.
     int64_t StartOf(int64_t shift) const {
       return start_[std::lower_bound(shifts_.begin(), shifts_.end(), shift) - shifts_.begin()];

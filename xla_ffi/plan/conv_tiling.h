@@ -1,9 +1,13 @@
 // How a convolution is cut into tiles, and where everything lies in a packed tile.
 //
-// A tile is a block of the batch, a run of output rows and a run of output columns, for all channels. Its packed source
-// has memory (channel, plane, line of rows, line of columns, lane): one output pixel is `lanes` batch elements, and a
-// row of output pixels is a contiguous run of vectors. Large batches take one full vector per pixel; small or awkward
-// ones keep the whole batch in a pixel and let vectors run across neighbouring pixels.
+// A tile is a block of the batch, a run of output rows and a run of output columns. Its packed source has memory
+// (channel, plane, line of rows, line of columns, lane): one output pixel is `lanes` batch elements, and a row of output
+// pixels is a contiguous run of vectors. Large batches take one full vector per pixel; small or awkward ones keep the
+// whole batch in a pixel and let vectors run across neighbouring pixels.
+//
+// A packed tile fits the second-level cache. Tiles below one another form a strip: a task goes down the strip, keeps the
+// lines that the next tile needs too and packs only new ones. Where the pattern is dense enough, a run of pixels is
+// computed in passes over the channels, so that what a pass reads fits the first-level cache; each adds to the last.
 #ifndef SPARSEJAX_PLAN_CONV_TILING_H_
 #define SPARSEJAX_PLAN_CONV_TILING_H_
 
@@ -22,11 +26,15 @@ struct ConvTiling {
   int64_t lanes;         // batch elements per pixel in a tile
   int64_t vector;        // elements per vector
   int64_t batch_blocks;
+  int64_t passes, pass_channels;  // channels are taken in parts of so many
   int64_t rows, row_blocks, columns, column_blocks;  // outputs of one phase per tile, and tiles
   ConvAxis::Lines y_lines, x_lines;
   int64_t row_stride = 0, plane_stride = 0, channel_stride = 0;  // elements of the packed tile
 
-  ConvTiling(ConvAxis y_axis, ConvAxis x_axis, int64_t channels_, int64_t batch_, int64_t vector_, int64_t element_bytes)
+  // `max_vecs`: vectors of a tile of registers. `row_entries`: stored entries per row of the program, on average, whose
+  // channels are spread over all.
+  ConvTiling(ConvAxis y_axis, ConvAxis x_axis, int64_t channels_, int64_t batch_, int64_t vector_, int64_t max_vecs,
+             int64_t element_bytes, int64_t row_entries)
       : y(std::move(y_axis)),
         x(std::move(x_axis)),
         channels(channels_),
@@ -34,7 +42,8 @@ struct ConvTiling {
         lanes(LanesPerPixel(batch_, vector_)),
         vector(vector_),
         batch_blocks(CeilDiv(batch_, lanes)) {
-    ChooseColumns(kTileBytes / element_bytes);
+    ChooseColumns(max_vecs);
+    ChoosePasses(kPassBytes / element_bytes, row_entries);
     ChooseRows(kTileBytes / element_bytes);
     if (!fits()) return;
     y_lines = ConvAxis::Lines(y, rows);
@@ -44,7 +53,7 @@ struct ConvTiling {
     channel_stride = plane_stride * y.planes() * x.planes();
   }
 
-  int64_t tiles() const { return batch_blocks * row_blocks * column_blocks; }
+  int64_t strips() const { return batch_blocks * column_blocks; }
   int64_t packed_elements() const { return channels * channel_stride; }
 
   // Whether a packed tile is of a size that int32 offsets and memory can hold; if not, nothing else may be used.
@@ -61,9 +70,11 @@ struct ConvTiling {
     int64_t batch_begin, batch_valid;  // batch elements
     int64_t row_begin, column_begin;   // outputs, counted within a phase
   };
-  Tile At(int64_t i) const {
-    const int64_t b = i / (row_blocks * column_blocks), rest = i % (row_blocks * column_blocks);
-    return {b * lanes, std::min(lanes, batch - b * lanes), rest / column_blocks * rows, rest % column_blocks * columns};
+  // Tile `block` of a strip, counted downwards. Strips of one place and different parts of the batch are neighbours, as
+  // their elements are in memory.
+  Tile At(int64_t strip, int64_t block) const {
+    const int64_t b = strip % batch_blocks;
+    return {b * lanes, std::min(lanes, batch - b * lanes), block * rows, strip / batch_blocks * columns};
   }
 
  private:
@@ -93,13 +104,21 @@ struct ConvTiling {
     return least;
   }
 
-  // Whole rows if one fits, otherwise the widest equal parts that fit, down to about eight vectors.
-  void ChooseColumns(int64_t most) {
+  // Equal parts of a row that a tile of registers holds, or nearly: lines overlap where parts meet.
+  void ChooseColumns(int64_t max_vecs) {
     const int64_t all = std::max<int64_t>(1, x.Count(0));
-    const int64_t least = std::min(all, CeilDiv(8 * vector, lanes));
-    columns = Largest(least, all, [&](int64_t n) { return Elements(1, n) <= most; });
-    columns = CeilDiv(all, CeilDiv(all, columns));
+    columns = CeilDiv(all, CeilDiv(all, std::max<int64_t>(1, max_vecs * vector / lanes)));
     column_blocks = CeilDiv(all, columns);
+  }
+
+  // Passes as large as fit, if a row has entries enough in each: a pass costs a row a mispredicted branch and reading and
+  // writing its tile.
+  void ChoosePasses(int64_t most, int64_t row_entries) {
+    constexpr int64_t kEntriesPerPass = 8;
+    passes = std::max<int64_t>(1, CeilDiv(Elements(1, columns), most));
+    if (row_entries / passes < kEntriesPerPass) passes = 1;
+    pass_channels = std::max<int64_t>(1, CeilDiv(channels, passes));
+    passes = std::max<int64_t>(1, CeilDiv(channels, pass_channels));
   }
 
   // As many rows as fit, in equal parts.

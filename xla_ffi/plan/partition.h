@@ -20,6 +20,9 @@ inline int64_t SaturatingMul(int64_t a, int64_t b) {
 // pattern and the values.
 constexpr int64_t kTileBytes = 512 * 1024;
 
+// Bytes of packed input that a pass works on where passes pay: what a 32 KiB first-level cache holds beside a few rows.
+constexpr int64_t kPassBytes = 30 * 1024;
+
 // Tasks per call, where there is enough work: a few per core of an ordinary machine, for balance.
 constexpr int64_t kWantedTasks = 16;
 
@@ -45,11 +48,12 @@ inline Span RowsOfPart(const int32_t* row_ptr, int64_t rows, int64_t parts, int6
   return {i == 0 ? 0 : first(i), i + 1 == parts ? rows : first(i + 1)};
 }
 
-// Private copies of the weight gradient, one per concurrent group of tiles: bounded in number and in bytes.
-inline int64_t GradientSlots(int64_t tiles, int64_t nse, int64_t element_bytes) {
-  constexpr int64_t kSlotBytes = 64 << 20;
+// Private copies of the weight gradient, one per concurrent group of tiles: bounded in number and in bytes. Clearing a
+// copy and adding it up costs an entry as much as a few vectors of its sum: `vectors` is how many a sum has in all.
+inline int64_t GradientSlots(int64_t tiles, int64_t vectors, int64_t nse, int64_t element_bytes) {
+  constexpr int64_t kSlotBytes = 64 << 20, kVectorsPerSlot = 48;
   const int64_t affordable = kSlotBytes / std::max<int64_t>(1, nse * element_bytes);
-  return std::max<int64_t>(1, std::min({tiles, kWantedTasks, affordable}));
+  return std::max<int64_t>(1, std::min({tiles, kWantedTasks, vectors / kVectorsPerSlot, affordable}));
 }
 
 }  // namespace sparsejax

@@ -1,4 +1,4 @@
-// Per-thread scratch memory that grows and is reused; 64-byte aligned.
+// Per-thread scratch memory that grows and is reused; aligned to large pages.
 #ifndef SPARSEJAX_RUNTIME_SCRATCH_H_
 #define SPARSEJAX_RUNTIME_SCRATCH_H_
 
@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <memory>
 #include <new>
+
+#include "huge_pages.h"
 
 namespace sparsejax {
 
@@ -18,13 +20,16 @@ class Scratch {
     if (bytes > capacity_) {
       memory_.reset();
       capacity_ = 0;
-      memory_.reset(static_cast<char*>(::operator new(bytes, kAlignment)));
-      capacity_ = bytes;
+      // Whole large pages for what is large: kernels jump about in a packed tile.
+      const size_t room = bytes < kHugePage / 8 ? bytes : (bytes + kHugePage - 1) / kHugePage * kHugePage;
+      memory_.reset(static_cast<char*>(::operator new(room, kAlignment)));
+      AdviseHugePages(memory_.get(), room);
+      capacity_ = room;
     }
     return reinterpret_cast<T*>(memory_.get());
   }
 
-  enum Slot { kPackedX, kPackedY, kOutput, kSlots };
+  enum Slot { kPackedX, kPackedY, kOutput, kPartial, kCuts, kSlots };
 
   // The calling thread's scratch for one purpose. A thread runs one task at a time, so slots never overlap in use.
   static Scratch& Local(Slot slot) {
@@ -33,7 +38,7 @@ class Scratch {
   }
 
  private:
-  static constexpr std::align_val_t kAlignment{64};
+  static constexpr std::align_val_t kAlignment{kHugePage};
   struct Free {
     void operator()(char* p) const { ::operator delete(p, kAlignment); }
   };

@@ -1,38 +1,58 @@
 // dw[e] += sum over v in the tile of y[r][v] * x[offset[e] + v], for every entry e of rows [row_begin, row_end).
 //
 // Layout: x packed as for spmm; y read at two strides, its lanes above `last_lanes` are zero; dw is private to the
-// caller. Loops: rows, then entries; the tile of y stays in registers over a row, each entry is Q fused multiply-adds
-// in two or more chains and one horizontal sum. Order: fixed per instruction set.
+// caller. Loops: rows, then entries four at a time; the tile of y stays in registers over a row, so an entry costs Q
+// fused multiply-adds with a memory operand. The four are four chains, and their lanes are summed together. Order:
+// fixed per instruction set.
 // Source: Nikdan et al. 2023 (SparseProp), section 3: the weight gradient is a product sampled at the entries.
+
+// One entry's or several entries' products with the tile, lanes not yet summed.
+template <typename T, int W, int Q, int U, bool kFull>
+SPARSEJAX_INLINE void Products(const T* const* x, const Vec<T, W>* y, const LaneMask<T, W>& last, Vec<T, W>* sum) {
+#pragma GCC unroll 16
+  for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 4
+    for (int u = 0; u < U; ++u) {
+      Vec<T, W> v = Load<T, W>(x[u] + q * W);
+      if (!kFull && q == Q - 1) v = last.Keep(v);
+      sum[u] = q == 0 ? y[q] * v : sum[u] + y[q] * v;
+    }
+}
 
 template <typename T, int W, int Q, bool kHasId, bool kFull>
 void SddmmTile(const SddmmArgs<T>& a) {
   using V = Vec<T, W>;
-  constexpr int kChains = Q >= 4 ? 4 : Q;
   const RowProgram& p = a.program;
-  const LaneMask<T, W> first(a.last_lanes);
+  const LaneMask<T, W> last(a.last_lanes);
   for (int64_t r = a.row_begin; r < a.row_end; ++r) {
-    const int64_t begin = p.row_ptr[r], end = p.row_ptr[r + 1];
-    if (begin == end) continue;
+    int64_t e = p.begin[r];
+    const int64_t end = p.end[r];
+    if (e == end) continue;
     const T* row = a.y + (r - a.row_begin) * a.y_row_stride;
     V y[Q];
 #pragma GCC unroll 16
-    for (int q = 0; q < Q; ++q) y[q] = Load<T, W>(row + q * a.y_vec_stride);
-    for (int64_t e = begin; e < end; ++e) {
-      const T* x = a.x + p.offset[e] * p.offset_scale;
-      V sum[kChains];
-#pragma GCC unroll 16
-      for (int q = 0; q < Q; ++q) {
-        V v = Load<T, W>(x + q * W);
-        if (!kFull && q == Q - 1) v = first.Keep(v);
-        sum[q % kChains] = q < kChains ? y[q] * v : sum[q % kChains] + y[q] * v;
+    for (int q = 0; q < Q; ++q) {
+      y[q] = Load<T, W>(row + q * a.y_vec_stride);
+      __builtin_prefetch(row + a.y_row_stride + q * a.y_vec_stride);
+    }
+    for (; e + 4 <= end; e += 4) {
+      const T* x[4];
+#pragma GCC unroll 4
+      for (int u = 0; u < 4; ++u) x[u] = a.x + p.offset[e + u] * p.offset_scale;
+      V sum[4];
+      Products<T, W, Q, 4, kFull>(x, y, last, sum);
+      const Vec<T, 4> sums = SumLanes4<T>(sum[0], sum[1], sum[2], sum[3]);
+      if constexpr (kHasId) {
+        for (int u = 0; u < 4; ++u) a.dw[p.id[e + u]] += sums[u];
+      } else {
+        Store<T, 4>(a.dw + e, Load<T, 4>(a.dw + e) + sums);
       }
-#pragma GCC unroll 16
-      for (int half = kChains / 2; half > 0; half /= 2)
-#pragma GCC unroll 16
-        for (int i = 0; i < half; ++i) sum[i] += sum[i + half];
-      if constexpr (kChains == 3) sum[0] += sum[2];
-      a.dw[kHasId ? p.id[e] : e] += SumLanes<T>(sum[0]);
+    }
+    for (; e < end; ++e) {
+      const T* x = a.x + p.offset[e] * p.offset_scale;
+      V sum;
+      Products<T, W, Q, 1, kFull>(&x, y, last, &sum);
+      a.dw[kHasId ? p.id[e] : e] += SumLanes<T>(sum);
     }
   }
 }

@@ -1,24 +1,46 @@
 // y[r][v] = sum over entries e of row r: data[e] * x[offset[e] + v], v in a tile of Q vectors of W lanes.
 //
-// Layout: x is packed, the Q vectors of a tile are consecutive; y is written at two strides and never read; x and y do
-// not alias. Loops: rows, then entries; the tile stays in registers over a whole row, so an entry costs one broadcast
+// Layout: x is packed, the Q vectors of a tile are consecutive; y is written at two strides and never read; what is to
+// be added comes from `init`, packed; x and y do not alias. Loops: rows, then entries; the tile stays in registers over a whole row, so an entry costs one broadcast
 // and Q fused multiply-adds with a memory operand. Registers: U * Q accumulators; short tiles (small Q) are latency
 // bound and take U entries at a time. Tails: callers pack to full vectors. Order: entries in steps of U, partial sums
 // added pairwise at the end of the row; fixed per instruction set.
 // Source: Nikdan et al. 2023 (SparseProp), section 3, with the output tile in registers instead of memory.
+
+// The head of a row's entries; the processor's own prefetcher follows from there. Rows are short.
+template <typename T, bool kHasId>
+SPARSEJAX_INLINE void PrefetchRow(const SpmmArgs<T>& a, int64_t r) {
+  if (r >= a.row_end) return;
+  const int64_t e = a.program.begin[r];
+#pragma GCC unroll 4
+  for (int line = 0; line < 4; ++line) {
+    __builtin_prefetch(a.program.offset + e + 16 * line);
+    __builtin_prefetch(kHasId ? static_cast<const void*>(a.program.id + e + 16 * line) : a.data + e + 64 / sizeof(T) * line);
+  }
+}
 
 template <typename T, int W, int Q, int U, bool kHasId>
 void SpmmTile(const SpmmArgs<T>& a) {
   using V = Vec<T, W>;
   const RowProgram& p = a.program;
   for (int64_t r = a.row_begin; r < a.row_end; ++r) {
+    int64_t e = p.begin[r];
+    const int64_t end = p.end[r];
+    T* y = a.y + (r - a.row_begin) * a.y_row_stride;
+    PrefetchRow<T, kHasId>(a, r + 1);
     V acc[U][Q];
 #pragma GCC unroll 16
     for (int u = 0; u < U; ++u)
 #pragma GCC unroll 16
       for (int q = 0; q < Q; ++q) acc[u][q] = V{};
-    int64_t e = p.row_ptr[r];
-    const int64_t end = p.row_ptr[r + 1];
+    if (a.init != nullptr) {
+      const T* init = a.init + (r - a.row_begin) * (Q * W);
+#pragma GCC unroll 16
+      for (int q = 0; q < Q; ++q) acc[0][q] = Load<T, W>(init + q * W);
+    }
+    // The lines are written in a moment: claim them while the row is computed.
+#pragma GCC unroll 16
+    for (int q = 0; q < Q; ++q) __builtin_prefetch(y + q * a.y_vec_stride, 1);
     for (; e + U <= end; e += U) {
 #pragma GCC unroll 16
       for (int u = 0; u < U; ++u) {
@@ -42,7 +64,6 @@ void SpmmTile(const SpmmArgs<T>& a) {
 #pragma GCC unroll 16
           for (int q = 0; q < Q; ++q) acc[u][q] += acc[u + half][q];
     }
-    T* y = a.y + (r - a.row_begin) * a.y_row_stride;
 #pragma GCC unroll 16
     for (int q = 0; q < Q; ++q) Store<T, W>(y + q * a.y_vec_stride, acc[0][q]);
   }

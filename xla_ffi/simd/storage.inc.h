@@ -36,7 +36,7 @@ void StoreRun(const A* __restrict src, S* __restrict dst, int64_t n) {
 // kLanes > 0 is the common case of a full vector per pixel; 0 means that both counts come from the arguments.
 template <typename S, typename A, int kLanes>
 void PackPixelsOf(const S* __restrict src, const int32_t* pixel, int64_t count, int64_t stride, int64_t valid,
-                  int64_t lanes, A* __restrict dst) {
+                  int64_t lanes, int64_t ahead, A* __restrict dst) {
   if (kLanes > 0) valid = lanes = kLanes;
   for (int64_t i = 0; i < count; ++i, dst += lanes) {
     if (pixel[i] < 0) {
@@ -44,6 +44,9 @@ void PackPixelsOf(const S* __restrict src, const int32_t* pixel, int64_t count, 
       continue;
     }
     const S* from = src + pixel[i] * stride;
+#ifndef NOPFX
+    __builtin_prefetch(from + ahead);
+#endif
     for (int64_t j = 0; j < valid; ++j) dst[j] = Widen(from[j]);
     for (int64_t j = valid; j < lanes; ++j) dst[j] = A(0);
   }
@@ -51,12 +54,12 @@ void PackPixelsOf(const S* __restrict src, const int32_t* pixel, int64_t count, 
 
 template <typename S, typename A>
 void PackPixels(const S* src, const int32_t* pixel, int64_t count, int64_t stride, int64_t valid, int64_t lanes,
-                A* dst) {
+                int64_t ahead, A* dst) {
   constexpr int kFull = kVectorBytes / sizeof(A);
   if (valid == kFull && lanes == kFull) {
-    PackPixelsOf<S, A, kFull>(src, pixel, count, stride, valid, lanes, dst);
+    PackPixelsOf<S, A, kFull>(src, pixel, count, stride, valid, lanes, ahead, dst);
   } else {
-    PackPixelsOf<S, A, 0>(src, pixel, count, stride, valid, lanes, dst);
+    PackPixelsOf<S, A, 0>(src, pixel, count, stride, valid, lanes, ahead, dst);
   }
 }
 

@@ -8,10 +8,11 @@
 
 namespace sparsejax {
 
-// A row program: for each output row r the entries row_ptr[r] <= e < row_ptr[r + 1]. Entry e multiplies the vectors
+// A row program: for each output row r the entries begin[r] <= e < end[r]. Entry e multiplies the vectors
 // at `x + offset[e] * offset_scale` by `data[id ? id[e] : e]`.
 struct RowProgram {
-  const int32_t* row_ptr;
+  const int32_t* begin;
+  const int32_t* end;
   const int32_t* offset;
   const int32_t* id;  // position in data; null when entry e is data[e]
   int64_t offset_scale;
@@ -19,7 +20,7 @@ struct RowProgram {
 
 // One tile: `vecs` vectors of `lanes` elements, consecutive in x, `y_vec_stride` elements apart in y.
 // y[r][v] = sum over entries of row r of data * x[offset + v * lanes], for rows [row_begin, row_end); `y` is where
-// row_begin goes.
+// row_begin goes. Where `init` is given, its rows of packed tiles are added.
 template <typename T>
 struct SpmmArgs {
   RowProgram program;
@@ -30,6 +31,7 @@ struct SpmmArgs {
   int64_t y_row_stride;
   int64_t y_vec_stride;
   int vecs;
+  const T* init;  // vecs * lanes elements per row, or null; may be y itself
 };
 
 // dw[id ? id[e] : e] += sum over v and lanes of y[r][v] * x[offset + v * lanes]. Of the last vector only the first
@@ -74,7 +76,7 @@ struct StorageKernels {
   // dst[i][0..lanes) = the first `valid` elements of pixel[i] at src + pixel[i] * stride, then zeros; all zeros where
   // pixel[i] is negative.
   void (*pack_pixels)(const S* src, const int32_t* pixel, int64_t count, int64_t stride, int64_t valid, int64_t lanes,
-                      A* dst);
+                      int64_t ahead, A* dst);
   void (*store)(const A* src, S* dst, int64_t n);
   A (*sum)(const S* x, int64_t n);
   A (*dot)(const S* x, const S* y, int64_t n);

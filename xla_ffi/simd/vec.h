@@ -81,11 +81,36 @@ SPARSEJAX_INLINE T SumLanes(Vec<T, 4> v) {
   return SumLanes<T>(__builtin_shufflevector(v, v, 0, 1) + __builtin_shufflevector(v, v, 2, 3));
 }
 template <typename T>
-SPARSEJAX_INLINE T SumLanes(Vec<T, 8> v) {
-  return SumLanes<T>(__builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7));
+SPARSEJAX_INLINE Vec<T, 4> AddHalves(Vec<T, 8> v) {
+  return __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
 }
 template <typename T>
-SPARSEJAX_INLINE T SumLanes(Vec<T, 16> v) {
-  return SumLanes<T>(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-                     __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+SPARSEJAX_INLINE Vec<T, 8> AddHalves(Vec<T, 16> v) {
+  return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+         __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+template <typename T, typename V>
+SPARSEJAX_INLINE T SumLanes(V v) {
+  return SumLanes<T>(AddHalves<T>(v));
+}
+
+// The lane sums of four vectors, as one vector of four. Adding and transposing at once, four cost little more than one.
+template <typename T>
+SPARSEJAX_INLINE Vec<T, 4> SumLanes4(Vec<T, 1> a, Vec<T, 1> b, Vec<T, 1> c, Vec<T, 1> d) {
+  return Vec<T, 4>{a, b, c, d};
+}
+template <typename T>
+SPARSEJAX_INLINE Vec<T, 4> SumLanes4(Vec<T, 2> a, Vec<T, 2> b, Vec<T, 2> c, Vec<T, 2> d) {
+  const Vec<T, 4> ab = __builtin_shufflevector(a, b, 0, 1, 2, 3), cd = __builtin_shufflevector(c, d, 0, 1, 2, 3);
+  return __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
+}
+template <typename T>
+SPARSEJAX_INLINE Vec<T, 4> SumLanes4(Vec<T, 4> a, Vec<T, 4> b, Vec<T, 4> c, Vec<T, 4> d) {
+  const Vec<T, 4> ab = __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  const Vec<T, 4> cd = __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+}
+template <typename T, typename V>
+SPARSEJAX_INLINE Vec<T, 4> SumLanes4(V a, V b, V c, V d) {
+  return SumLanes4<T>(AddHalves<T>(a), AddHalves<T>(b), AddHalves<T>(c), AddHalves<T>(d));
 }

@@ -1,0 +1,227 @@
+// The two jobs behind the matrix products: spmm (both orientations) and sddmm. A task takes a block of the batch, packs
+// it where it is not usable in place, and runs the kernel over its rows, in passes over the source's features.
+#ifndef SPARSEJAX_HANDLERS_MATMUL_JOBS_H_
+#define SPARSEJAX_HANDLERS_MATMUL_JOBS_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+
+#include "../plan/batch_blocks.h"
+#include "../runtime/parallel.h"
+#include "../runtime/scratch.h"
+#include "gradient_slots.h"
+#include "passes.h"
+#include "types.h"
+
+namespace sparsejax {
+
+// A pattern by rows of the destination, borrowed from the call's operands.
+struct Rows {
+  const int32_t* row_ptr;
+  const int32_t* indices;  // features of the source
+  const int32_t* id;       // position in data; null when entry e is data[e]
+  int64_t rows, features;
+
+  int64_t entries() const { return row_ptr[rows]; }
+};
+
+struct MatmulWork {
+  Rows pattern;
+  BatchBlocks blocks;
+  int64_t row_parts;  // tasks per block of the batch
+
+  Span RowsOf(int64_t part) const { return RowsOfPart(pattern.row_ptr, pattern.rows, row_parts, part); }
+};
+
+// The row programs of the passes over some rows, in order; row 0 of a program is the first of the rows. Pointers are good
+// until the next one is asked for.
+class PassPrograms {
+ public:
+  PassPrograms(const MatmulWork& work, Span rows, int64_t offset_scale)
+      : p_(work.pattern), passes_(work.blocks.passes), rows_(rows), offset_scale_(offset_scale) {
+    if (passes_ == 1) return;
+    begin_ = Scratch::Local(Scratch::kCuts).Get<int32_t>(2 * count());
+    std::copy_n(p_.row_ptr + rows.begin, count(), end());
+  }
+
+  RowProgram operator()(int64_t pass) const {
+    const int32_t* ptr = p_.row_ptr + rows_.begin;
+    if (passes_ == 1) return {ptr, ptr + 1, p_.indices, p_.id, offset_scale_};
+    for (int64_t r = 0; r < count(); ++r) {
+      begin_[r] = end()[r];
+      end()[r] = EndOfPass(p_.indices, begin_[r], ptr[r + 1], p_.features, pass, passes_);
+    }
+    return {begin_, end(), p_.indices, p_.id, offset_scale_};
+  }
+
+  int64_t count() const { return rows_.end - rows_.begin; }
+
+ private:
+  int32_t* end() const { return begin_ + count(); }
+
+  const Rows& p_;
+  int64_t passes_;
+  Span rows_;
+  int64_t offset_scale_;
+  int32_t* begin_ = nullptr;
+};
+
+// Calls body(some rows) for groups of the span's rows.
+template <typename Body>
+void ForEachRowGroup(Span span, const Body& body) {
+  for (int64_t r = span.begin; r < span.end; r += kRowGroup) body(Span{r, std::min(r + kRowGroup, span.end)});
+}
+
+// A block of the batch for the kernels: rows of features, `stride` elements apart.
+template <typename T>
+struct Block {
+  const T* data;
+  int64_t stride;
+};
+
+template <typename S>
+Block<Sum<S>> PackBlock(const S* x, int64_t row, int64_t rows, const BatchBlocks& b, int64_t block,
+                        Scratch::Slot slot) {
+  const int64_t stride = static_cast<int64_t>(b.vecs(block)) * b.lanes;
+  Sum<S>* packed = Scratch::Local(slot).Get<Sum<S>>(rows * stride);
+  const S* from = x + row * b.n + b.begin(block);
+  for (int64_t r = 0; r < rows; ++r) {
+    Element<S>::Storage().load(from + r * b.n, packed + r * stride, b.valid(block));
+    std::fill(packed + r * stride + b.valid(block), packed + (r + 1) * stride, Sum<S>(0));
+  }
+  return {packed, stride};
+}
+
+template <typename S>
+Block<Sum<S>> SourceBlock(const MatmulWork& work, const S* x, int64_t block) {
+  if constexpr (kNative<S>) {
+    if (work.blocks.in_place()) return {x, work.blocks.n};
+  }
+  return PackBlock(x, 0, work.pattern.features, work.blocks, block, Scratch::kPackedX);
+}
+
+// Whether the kernels may use the destination's side of a block where it lies.
+template <typename S>
+bool IsDirect(const BatchBlocks& blocks, int64_t block) {
+  return kNative<S> && blocks.valid(block) % blocks.lanes == 0;
+}
+
+template <typename S>
+struct SpmmJob {
+  MatmulWork work;
+  Values<S> data;
+  const S* x;
+  S* y;
+
+  void Run(int64_t chunk) const {
+    const int64_t block = chunk / work.row_parts;
+    const Span span = work.RowsOf(chunk % work.row_parts);
+    if (span.begin == span.end) return;
+    const Block<Sum<S>> source = SourceBlock(work, x, block);
+    ForEachRowGroup(span, [&](Span rows) { RunRows(rows, block, source); });
+  }
+
+  void Finish() const {}
+
+ private:
+  void RunRows(Span rows, int64_t block, const Block<Sum<S>>& source) const {
+    const BatchBlocks& blocks = work.blocks;
+    const auto& k = Element<S>::Kernels();
+    const auto kernel = blocks.narrow >= 0 ? k.spmm_narrow[blocks.narrow] : k.spmm;
+    const PassPrograms programs(work, rows, source.stride);
+    S* to = y + rows.begin * blocks.n + blocks.begin(block);
+    SpmmArgs<Sum<S>> args{{},      0,       programs.count(), data.get(),         source.data,
+                          nullptr, blocks.n, blocks.lanes,     blocks.vecs(block), nullptr};
+    if constexpr (kNative<S>) {
+      if (IsDirect<S>(blocks, block)) {
+        args.y = to;
+        return RunPasses(kernel, args, blocks.lanes, blocks.passes, programs);
+      }
+    }
+    // Through scratch where the output is not full vectors or not stored as computed.
+    args.y_row_stride = static_cast<int64_t>(args.vecs) * blocks.lanes;
+    args.y = Scratch::Local(Scratch::kOutput).template Get<Sum<S>>(programs.count() * args.y_row_stride);
+    RunPasses(kernel, args, blocks.lanes, blocks.passes, programs);
+    for (int64_t i = 0; i < programs.count(); ++i)
+      Element<S>::Storage().store(args.y + i * args.y_row_stride, to + i * blocks.n, blocks.valid(block));
+  }
+};
+
+template <typename S>
+struct SddmmJob {
+  MatmulWork work;
+  int64_t slots;
+  const S* x;
+  const S* y;
+  Slots<S> out;
+
+  void Run(int64_t chunk) const {
+    const int64_t slot = chunk / work.row_parts;
+    const Span span = work.RowsOf(chunk % work.row_parts);
+    const Span mine = Part(work.blocks.count, slots, slot);
+    for (int64_t block = mine.begin; block < mine.end; ++block) {
+      const Block<Sum<S>> source = SourceBlock(work, x, block);
+      ForEachRowGroup(span, [&](Span rows) { RunRows(rows, block, source, out.slot(slot)); });
+    }
+  }
+
+  void Finish() const { out.Finish(); }
+
+ private:
+  void RunRows(Span rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) const {
+    const BatchBlocks& blocks = work.blocks;
+    const auto& k = Element<S>::Kernels();
+    const auto kernel = blocks.narrow >= 0 ? k.sddmm_narrow[blocks.narrow] : k.sddmm;
+    const PassPrograms programs(work, rows, source.stride);
+    const Block<Sum<S>> cotangent = Cotangent(rows, block);
+    SddmmArgs<Sum<S>> args{{},           0,           programs.count(),  source.data, cotangent.data, cotangent.stride,
+                           blocks.lanes, blocks.vecs(block), blocks.lanes, dw};
+    for (int64_t pass = 0; pass < blocks.passes; ++pass) {
+      args.program = programs(pass);
+      kernel(args);
+    }
+  }
+
+  Block<Sum<S>> Cotangent(Span rows, int64_t block) const {
+    if constexpr (kNative<S>) {
+      if (IsDirect<S>(work.blocks, block))
+        return {y + rows.begin * work.blocks.n + work.blocks.begin(block), work.blocks.n};
+    }
+    return PackBlock(y, rows.begin, rows.end - rows.begin, work.blocks, block, Scratch::kPackedY);
+  }
+};
+
+// Tasks per block: more than one only where there are few blocks, and where each must pack, only as many as repay it.
+inline int64_t RowParts(const Rows& p, int64_t blocks, bool in_place) {
+  const int64_t repaid = in_place ? p.rows : p.entries() / std::max<int64_t>(1, 16 * p.features);
+  return std::clamp<int64_t>(std::min(CeilDiv(kWantedTasks, blocks), repaid), 1, std::max<int64_t>(1, p.rows));
+}
+
+template <typename S>
+BatchBlocks BlocksFor(const Rows& p, int64_t n) {
+  return BatchBlocks::Make(Element<S>::Kernels(), n, p.features, p.entries() / std::max<int64_t>(1, p.rows));
+}
+
+// y[rows, n] = pattern x[features, n].
+template <typename S>
+ffi::Future RunSpmm(ffi::ThreadPool& pool, const Rows& p, int64_t n, Values<S> data, const S* x, S* y) {
+  const BatchBlocks blocks = BlocksFor<S>(p, n);
+  const int64_t parts = RowParts(p, blocks.count, kNative<S> && blocks.in_place());
+  SpmmJob<S> job{{p, blocks, parts}, std::move(data), x, y};
+  return RunJob(pool, std::move(job), n == 0 ? 0 : blocks.count * parts, (p.entries() + p.rows) * n);
+}
+
+// out[nse] = products of y's rows with x's features at the entries; zero past them.
+template <typename S>
+ffi::Future RunSddmm(ffi::ThreadPool& pool, const Rows& p, int64_t n, const S* x, const S* y, S* out, int64_t nse) {
+  const BatchBlocks blocks = BlocksFor<S>(p, n);
+  const int64_t slots = GradientSlots(blocks.count, CeilDiv(n, blocks.lanes), nse, sizeof(Sum<S>));
+  const int64_t parts = RowParts(p, slots, kNative<S> && blocks.in_place());
+  SddmmJob<S> job{{p, blocks, parts}, slots, x, y, Slots<S>(out, nse, p.entries(), slots)};
+  return RunJob(pool, std::move(job), n == 0 ? 0 : slots * parts, p.entries() * n);
+}
+
+}  // namespace sparsejax
+
+#endif  // SPARSEJAX_HANDLERS_MATMUL_JOBS_H_
