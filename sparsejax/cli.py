@@ -1,8 +1,9 @@
-"""The command line: ``sparsejax doctor | demo | train``."""
+"""The command line: ``sparsejax doctor | demo | train | bench``."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -38,8 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["train", "--epochs", "0", "--out", "run"])
     2
     """
-    arguments = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
+        if words[:1] == ["bench"]:  # its options are the harness's business, which is not imported for anything else
+            return _bench(words[1:])
+        arguments = _parser().parse_args(words)
         return arguments.command(arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -48,10 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="sparsejax", description="Sparse training on CPUs with JAX.")
-    commands = parser.add_subparsers(required=True, metavar="doctor | demo | train", parser_class=_Parser)
+    commands = parser.add_subparsers(required=True, metavar="doctor | demo | train | bench", parser_class=_Parser)
     _add_doctor(commands)
     _add_demo(commands)
     _add_train(commands)
+    commands.add_parser("bench", help="Measure layers and models against other libraries and against the machine.")
     return parser
 
 
@@ -144,6 +149,14 @@ def _train(arguments: argparse.Namespace) -> int:
         print(comparison_table(result.comparison, (None, result.accuracy)))
     print(f"test accuracy {100 * result.accuracy:.2f} % at sparsity {result.sparsity:.3f}; files in {result.out}")
     return 0
+
+
+def _bench(words: Sequence[str]) -> int:
+    try:
+        harness = importlib.import_module("sparsejax_bench._cli")
+    except ModuleNotFoundError as error:
+        return _refused(error)
+    return harness.main(words)
 
 
 def _print(result: Any, arguments: argparse.Namespace) -> None:

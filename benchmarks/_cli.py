@@ -1,0 +1,107 @@
+"""The command line ``sparsejax bench``: parse, pin threads in a process of its own, run, report."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+COMMANDS = {
+    "layers": "time every layer against every peer, and against the limits of the machine",
+    "crossover": "find the sparsity from which a layer is faster sparse than dense",
+    "model": "time a training step of ResNet-18, or measure its memory",
+    "scaling": "time every layer with one thread and with more",
+    "overhead": "time calls of tiny layers against empty calls",
+    "peak": "measure multiply-adds and bandwidth of every instruction set",
+}
+_TWO_THREADS = {"scaling"}
+_SPARSITY = {
+    "layers": ([0.9, 0.95], "fractions of zeros"),
+    "crossover": ([0.3, 0.95], "ends of the search"),
+    "model": ([0.95], "fractions of zeros of all convolutions but the first"),
+    "scaling": ([0.9, 0.95], "fractions of zeros"),
+}
+_SHAPES = {"layers", "crossover", "scaling"}
+# The harness's front does not import the contestants: these are their names.
+_PEERS = {"layers": [], "crossover": ["xla", "torch"], "model": []}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"sparsity has value {text}; expected a fraction in [0, 1)")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"value {text}; expected a positive number")
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each has the options that mean something to it."""
+    top = _Parser(prog="sparsejax bench", description="Measure sparsejax against its peers and against the machine.")
+    commands = top.add_subparsers(dest="command", required=True, metavar=" | ".join(COMMANDS), parser_class=_Parser)
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        add = command.add_argument
+        threads = 2 if name in _TWO_THREADS else 1
+        add("--json", metavar="PATH", help="also write JSON there; - prints JSON and nothing else")
+        add("--threads", type=_positive, default=threads, help=f"processors to use, pinned (default {threads})")
+        add("--rounds", type=int, default=7, help="turns of each contestant (default 7)")
+        if name in _SPARSITY:
+            default, meaning = _SPARSITY[name]
+            shown = " ".join(map(str, default))
+            add("--sparsity", type=_fraction, nargs="+", default=default, help=f"{meaning} (default {shown})")
+        if name in _SHAPES:
+            add("--shapes", nargs="+", default=[], metavar="SHAPE", help="sets, names or CSV files (default all)")
+        if name in _PEERS:
+            shown = " ".join(_PEERS[name]) or "all"
+            add("--peers", nargs="+", default=_PEERS[name], metavar="PEER", help=f"contestants (default {shown})")
+        if name == "model":
+            add("--image", type=_positive, default=224, help="pixels of a side (default 224)")
+            add("--batch", type=_positive, default=16, help="images per step (default 16)")
+            add("--memory", action="store_true", help="measure memory instead of time")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, and run the command in a child whose threads are pinned before anything heavy is imported.
+
+    Returns:
+      Exit status: 0, 2 after an error of the user, or that of the child.
+    """
+    from . import _machine
+
+    words = list(sys.argv[1:] if argv is None else argv)
+    options = parser().parse_args(words)
+    child = [sys.executable, "-m", f"{__package__}", *words]
+    return subprocess.run(child, env=_machine.pinned_environment(options.threads), check=False).returncode
+
+
+def run_pinned(argv: Sequence[str]) -> int:
+    """Run a command in this process, which is pinned."""
+    options = parser().parse_args(argv)
+    from ._report import publish
+
+    command: Any = importlib.import_module(f".{options.command}", __package__)
+    try:
+        report = command.run(options)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    shown = {name: value for name, value in vars(options).items() if name not in ("json", "command")}
+    publish(report, shown, options.json)
+    return 0

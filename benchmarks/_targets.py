@@ -1,0 +1,98 @@
+"""What the project promises for speed and memory, row by row, and whether a measurement keeps it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from sparsejax._table import table
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One promise: ``must`` is the condition, ``aim`` the wish; ``unit`` is "x", "%" or "us"."""
+
+    measure: str
+    must: float
+    aim: float
+    unit: str = "x"
+    smaller_is_better: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A target, what was measured (None: nothing), and over what."""
+
+    measure: str
+    must: float
+    aim: float
+    unit: str
+    measured: float | None
+    verdict: str
+    over: str
+
+
+TARGETS = {
+    "dense 90": Target("forward + both gradients against the fastest dense at 90 %, geometric mean", 3, 7),
+    "dense 95": Target("forward + both gradients against the fastest dense at 95 %, geometric mean", 5, 12),
+    "sparseprop": Target("forward + both gradients against SparseProp, geometric mean", 2.5, 6),
+    "sparseprop worst": Target("the same, slowest layer", 1, 1),
+    "mkl": Target("forward against MKL sparse, linear, geometric mean", 1, 2),
+    "deepsparse": Target("forward against DeepSparse, geometric mean", 1, 2),
+    "conv flops": Target("FLOP rate on the nonzeros, cached convolutions at 90 %, of FMA peak", 35, 55, "%"),
+    "linear flops": Target("FLOP rate on the nonzeros, cached linear layers at 90 %, of FMA peak", 25, 45, "%"),
+    "untuned xla": Target("untuned shapes, forward + both gradients against XLA dense, slowest layer", 1, 1),
+    "untuned xla forward": Target("untuned shapes, forward against XLA dense, slowest layer", 1, 1),
+    "untuned sparseprop": Target("untuned shapes, forward + both gradients against SparseProp, slowest layer", 1, 1),
+    "crossover": Target(
+        "sparsity at which a layer breaks even with oneDNN dense, geometric mean of densities", 75, 50, "%", True
+    ),
+    "model xla": Target("ResNet-18 training step at 95 % against JAX dense", 4, 8),
+    "model torch": Target("ResNet-18 training step at 95 % against PyTorch dense", 2, 4),
+    "model sparseprop": Target("ResNet-18 training step at 95 % against SparseProp", 1.5, 3),
+    "memory": Target("parameters + optimizer state at 95 % against dense", 20, 12, "%", True),
+    "scaling": Target("two threads against one, layers above 1 ms, geometric mean", 1.7, 1.9),
+    "overhead": Target("overhead of one call of a tiny layer", 30, 10, "us", True),
+}
+
+
+def outcome(key: str, measured: float | None, over: str) -> Outcome:
+    """Judge a measurement.
+
+    Args:
+      key: of `TARGETS`.
+      measured: in the target's unit; None if nothing was measured.
+      over: what it was measured over, in words.
+
+    >>> outcome("overhead", 12.0, "2 layers").verdict
+    'met'
+    """
+    target = TARGETS[key]
+
+    def reaches(bound: float) -> bool:
+        assert measured is not None
+        return measured <= bound if target.smaller_is_better else measured >= bound
+
+    if measured is None:
+        verdict = "not measured"
+    else:
+        verdict = "aim met" if reaches(target.aim) else "met" if reaches(target.must) else "NOT MET"
+    if measured is not None and target.aim == target.must and verdict == "aim met":
+        verdict = "met"
+    return Outcome(target.measure, target.must, target.aim, target.unit, measured, verdict, over)
+
+
+def outcome_table(outcomes: Sequence[Outcome]) -> str:
+    """Aligned text."""
+    rows = [
+        (
+            o.measure,
+            f"{o.must:g} {o.unit}",
+            f"{o.aim:g} {o.unit}",
+            "-" if o.measured is None else f"{o.measured:.3g} {o.unit}",
+            o.verdict,
+            o.over,
+        )
+        for o in outcomes
+    ]
+    return table(("measure", "must", "aim", "measured", "", "over"), rows)

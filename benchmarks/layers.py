@@ -1,0 +1,195 @@
+"""``layers``: how fast is each layer, against whom, and against what the machine allows?"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from sparsejax._table import table
+
+from . import _contest, _peak, _roofline, _shapes, peers
+from ._case import FORWARD, STEP, Case
+from ._contest import Result
+from ._peak import Peak
+from ._report import Report, milliseconds, percent, progress, times
+from ._roofline import Limit
+from ._shapes import UNTUNED
+from ._targets import Outcome, outcome, outcome_table
+from ._timing import geometric_mean
+from .peers.ours import ALONE
+
+PRODUCTS = (FORWARD, "input_grad", "weight_grad")
+_OURS = peers.OURS.name
+
+
+def run(options: argparse.Namespace) -> Report:
+    """Check and time all shapes at all sparsities."""
+    contestants = peers.choose(options.peers)
+    cases = [Case(shape, sparsity) for shape in _shapes.select(options.shapes) for sparsity in options.sparsity]
+    peak = _peak.measure(options.threads)
+    results = []
+    for number, case in enumerate(cases, start=1):
+        result = _contest.run(case, contestants, (*PRODUCTS, STEP), options.rounds)
+        results.append(result)
+        progress(f"[{number}/{len(cases)}] {_line(result)}")
+    limits = [_limits(result, peak) for result in results]
+    outcomes = summary(results, limits)
+    names = [peer.name for peer in contestants]
+    text = "\n\n".join(
+        [
+            *(f"{title}\n\n{ratio_table(results, names, measure)}" for measure, title in _TITLES.items()),
+            f"Products against the machine ({peak_line(peak)})\n\n{_limit_table(results, limits)}",
+            *_remarks(results),
+            outcome_table(outcomes),
+        ]
+    )
+    rows = [
+        {**r.to_dict(), "limits": {p: dataclasses.asdict(x) for p, x in found.items()}}
+        for r, found in zip(results, limits, strict=True)
+    ]
+    return Report(
+        "layers", text, {"peak": peak, "rows": rows, "geometric_means": means(results, names), "summary": outcomes}
+    )
+
+
+_TITLES = {
+    FORWARD: "Forward: milliseconds of ours, and how many times longer the others take",
+    STEP: "Forward + both gradients",
+}
+
+
+def _line(result: Result) -> str:
+    ours = result.times[STEP].get(_OURS)
+    bad = [f"{name} {status}" for name, status in result.status.items() if status.startswith(("wrong", "failed"))]
+    took = f"step {milliseconds(ours.seconds)} ms" if ours else result.status[_OURS]
+    ratios = [f"{name} {times(result.ratio(STEP, name))}" for name in result.times[STEP] if name != _OURS]
+    return f"{result.case.shape.name} {percent(result.case.sparsity)}: {took}; {', '.join([*ratios, *bad])}"
+
+
+def ratio_table(results: Sequence[Result], names: Sequence[str], measure: str) -> str:
+    """One line per case: ours between layers and alone, then the peers' ratios; geometric means at the end."""
+
+    def cell(result: Result, name: str) -> str:
+        ratio = result.ratio(measure, name)
+        return times(ratio) if ratio is not None else _short(result.status[name])
+
+    rows = []
+    for result in results:
+        timed = result.times[measure]
+        own = [milliseconds(timed[name].seconds if name in timed else None) for name in (_OURS, ALONE)]
+        shape = result.case.shape
+        rows.append((shape.name, percent(result.case.sparsity), *own, *(cell(result, name) for name in names)))
+    for sparsity, by_name in means(results, names)[measure].items():
+        rows.append((f"geometric mean at {percent(float(sparsity))}", "", "", "", *(times(by_name[n]) for n in names)))
+    return table(("layer", "sparsity", "ours ms", "alone ms", *names), rows)
+
+
+def _short(status: str) -> str:
+    return "-" if status == _contest.OK else status.split(":")[0]
+
+
+def means(results: Sequence[Result], names: Sequence[str]) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Geometric means of the ratios by measure, sparsity and peer."""
+    sparsities = sorted({result.case.sparsity for result in results})
+
+    def mean(measure: str, sparsity: float, name: str) -> float | None:
+        chosen = (r for r in results if r.case.sparsity == sparsity)
+        return geometric_mean(_found(r.ratio(measure, name) for r in chosen))
+
+    return {m: {str(s): {n: mean(m, s, n) for n in names} for s in sparsities} for m in (FORWARD, STEP)}
+
+
+def _found(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _limits(result: Result, peak: Peak) -> dict[str, Limit]:
+    timed = {product: result.times[product].get(_OURS) for product in PRODUCTS}
+    return {p: _roofline.limit(result.case, p, t.seconds, peak) for p, t in timed.items() if t is not None}
+
+
+def peak_line(peak: Peak) -> str:
+    """The limits in one line."""
+    bandwidths = ", ".join(f"{name} {rate / 1e9:.0f} GB/s" for name, rate in peak.read.items())
+    return f"{peak.isa}: {peak.flops / 1e9:.0f} GFLOP/s; {bandwidths}"
+
+
+def _limit_table(results: Sequence[Result], limits: Sequence[dict[str, Limit]]) -> str:
+    rows = []
+    for result, found in zip(results, limits, strict=True):
+        cells = []
+        for product in PRODUCTS:
+            at = found.get(product)
+            cells += (
+                ["-", "-"] if at is None else [percent(at.peak_fraction), f"{percent(at.limit_fraction)} of {at.limit}"]
+            )
+        rows.append((result.case.shape.name, percent(result.case.sparsity), *cells))
+    titles = [title for product in PRODUCTS for title in (f"{product}: peak", "limit")]
+    return table(("layer", "sparsity", *titles), rows)
+
+
+def _remarks(results: Sequence[Result]) -> list[str]:
+    """Why contestants have no times, each reason once, with the layers it holds for."""
+    reasons: dict[str, list[str]] = {}
+    for result in results:
+        for name, status in result.status.items():
+            if status != _contest.OK:
+                reasons.setdefault(f"{name} {status}", []).append(result.case.shape.name)
+    lines = []
+    for reason, layers in reasons.items():
+        where = "" if " absent: " in reason else f" ({', '.join(dict.fromkeys(layers))})"
+        lines.append(reason + where)
+    return ["\n".join(lines)] if lines else []
+
+
+def summary(results: Sequence[Result], limits: Sequence[dict[str, Limit]]) -> list[Outcome]:
+    """The rows of the project's targets that this command measures."""
+    tuned = [r for r in results if r.case.shape.set != UNTUNED]
+    untuned = [r for r in results if r.case.shape.set == UNTUNED and r.case.sparsity >= 0.9]
+    paper = [r for r in tuned if r.case.sparsity in (0.9, 0.95)]
+
+    def ratios(chosen: Sequence[Result], measure: str, *names: str) -> list[float]:
+        return _found(r.ratio(measure, *names) for r in chosen)
+
+    def mean(key: str, chosen: Sequence[Result], measure: str, *names: str) -> Outcome:
+        values = ratios(chosen, measure, *names)
+        return outcome(key, geometric_mean(values), f"{len(values)} cases")
+
+    def worst(key: str, chosen: Sequence[Result], measure: str, name: str) -> Outcome:
+        found = [(ratio, r) for r in chosen if (ratio := r.ratio(measure, name)) is not None]
+        if not found:
+            return outcome(key, None, "0 cases")
+        ratio, slowest = min(found, key=lambda pair: pair[0])
+        return outcome(key, ratio, f"{slowest.case.shape.name} at {percent(slowest.case.sparsity)}; {len(found)} cases")
+
+    return [
+        mean("dense 90", [r for r in paper if r.case.sparsity == 0.9], STEP, *peers.DENSE),
+        mean("dense 95", [r for r in paper if r.case.sparsity == 0.95], STEP, *peers.DENSE),
+        mean("sparseprop", paper, STEP, "sparseprop"),
+        worst("sparseprop worst", paper, STEP, "sparseprop"),
+        mean("mkl", paper, FORWARD, "mkl", "torch_csr"),
+        mean("deepsparse", paper, FORWARD, "deepsparse"),
+        *(_rate(kind, list(zip(results, limits, strict=True))) for kind in ("conv", "linear")),
+        worst("untuned xla", untuned, STEP, "xla"),
+        worst("untuned xla forward", untuned, FORWARD, "xla"),
+        worst("untuned sparseprop", untuned, STEP, "sparseprop"),
+    ]
+
+
+def _rate(kind: str, found: Sequence[tuple[Result, dict[str, Limit]]]) -> Outcome:
+    """Share of FMA peak over the three products together, of layers at 90 % whose data stay in a cache."""
+    chosen = [
+        limits
+        for result, limits in found
+        if result.case.shape.kind == kind
+        and result.case.shape.set != UNTUNED
+        and result.case.sparsity == 0.9
+        and len(limits) == len(PRODUCTS)
+        and all(limit.resident != _peak.MEMORY for limit in limits.values())
+    ]
+    # Each product does the same work: the share over all three is the harmonic mean.
+    shares = [len(PRODUCTS) / sum(1 / limit.peak_fraction for limit in limits.values()) for limits in chosen]
+    mean = geometric_mean(shares)
+    each = ", ".join(f"{p} {percent(geometric_mean([x[p].peak_fraction for x in chosen]))}" for p in PRODUCTS)
+    return outcome(f"{kind} flops", None if mean is None else 100 * mean, f"{len(chosen)} layers; {each}")

@@ -1,0 +1,147 @@
+"""``model``: how fast does a whole network train, and how much memory does that take?"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from sparsejax._table import table
+
+from . import _memory, _timing
+from ._contest import OK
+from ._network import TOLERANCE, NetworkCase, NetworkPeer, Trainer, difference
+from ._report import Report, milliseconds, progress, times
+from ._targets import Outcome, outcome, outcome_table
+from ._timing import Ratio, Sampler
+from .peers import networks
+
+_AT = 0.95  # the sparsity of the targets
+
+
+def run(options: argparse.Namespace) -> Report:
+    """Time a training step of every contestant, or measure memory."""
+    contestants = networks.choose(options.peers)
+    cases = [NetworkCase(options.image, options.batch, sparsity) for sparsity in options.sparsity]
+    if options.memory:
+        return _memory.run(cases, [networks.OURS, *contestants], options.threads)
+    results = [race(case, contestants, options.rounds) for case in cases]
+    outcomes = _summary(results, [peer.name for peer in contestants])
+    text = "\n\n".join([*(result.text() for result in results), outcome_table(outcomes)])
+    return Report("model", text, {"rows": [result.to_dict() for result in results], "summary": outcomes})
+
+
+@dataclasses.dataclass(frozen=True)
+class Timed:
+    """One way to train: seconds of a step, and how many times longer than ours it takes."""
+
+    name: str
+    variant: str
+    seconds: float
+    rounds: list[float]
+    ratio: Ratio
+    error: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """All contestants on one network.
+
+    Attributes:
+      case: the network.
+      status: by contestant, "ok" or why it has no times.
+      timed: every variant that computes the right gradients, ours first.
+    """
+
+    case: NetworkCase
+    status: dict[str, str]
+    timed: list[Timed]
+
+    def best(self, name: str) -> Timed | None:
+        """The fastest variant of a contestant."""
+        return min((t for t in self.timed if t.name == name), key=lambda t: t.seconds, default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        case = dataclasses.asdict(self.case)
+        return {**case, "status": self.status, "timed": [dataclasses.asdict(t) for t in self.timed]}
+
+    def text(self) -> str:
+        """A table of all variants, and why contestants are missing."""
+        rows = [
+            (
+                f"{t.name}, {t.variant}",
+                milliseconds(t.seconds),
+                times(t.ratio.median),
+                f"{t.ratio.low:.2f} to {t.ratio.high:.2f}",
+                f"{t.error:.0e}",
+            )
+            for t in self.timed
+        ]
+        head = (
+            f"ResNet-18, {self.case.image} x {self.case.image}, batch {self.case.batch}, {self.case.sparsity:g} zeros"
+        )
+        lines = [table((head, "ms a step", "ours is faster", "quartiles", "error"), rows)]
+        lines += [f"{name} {status}" for name, status in self.status.items() if status != OK]
+        return "\n".join(lines)
+
+
+def race(case: NetworkCase, contestants: Sequence[NetworkPeer], rounds: int) -> Result:
+    """Time every variant whose first step is that of the dense network in Flax, the yardstick in any case.
+
+    Raises:
+      RuntimeError: our own step is wrong.
+    """
+    status: dict[str, str] = {}
+    errors: dict[tuple[str, str], float] = {}
+    samplers: dict[tuple[str, str], Sampler] = {}
+    right = _first_step(case, next(iter(networks.DENSE.variants(case).values()))())
+    for peer in (networks.OURS, *contestants):
+        status[peer.name] = _reason(peer, case) or OK
+        for variant, build in (peer.variants(case) if status[peer.name] == OK else {}).items():
+            trainer = build()
+            error = errors[peer.name, variant] = difference(right, _first_step(case, trainer))
+            progress(f"{peer.name}, {variant}: gradients differ by {error:.0e}")
+            if error <= TOLERANCE:
+                samplers[peer.name, variant] = _timing.sampler(trainer.step)
+            else:
+                status[peer.name] = f"wrong: error {error:.1e} of the gradients' norms ({variant})"
+    ours = [key for key in samplers if key[0] == networks.OURS.name]
+    if not ours:
+        raise RuntimeError(f"model: sparsejax is {status[networks.OURS.name]}")
+    seconds = _timing.interleave(samplers, rounds)
+    timed = [
+        Timed(*key, _timing.median(taken), taken, _timing.ratio(taken, seconds[ours[0]]), errors[key])
+        for key, taken in seconds.items()
+    ]
+    jax.clear_caches()
+    return Result(case, status, timed)
+
+
+def _reason(peer: NetworkPeer, case: NetworkCase) -> str | None:
+    """Why a contestant cannot take part, or None."""
+    if absent := peer.absent():
+        return f"absent: {absent}"
+    unsupported = peer.unsupported(case)
+    return f"unsupported: {unsupported}" if unsupported else None
+
+
+def _first_step(case: NetworkCase, trainer: Trainer) -> tuple[float, dict[str, np.ndarray]]:
+    loss = trainer.step()
+    return loss, case.masked(trainer.gradients())
+
+
+def _summary(results: list[Result], names: list[str]) -> list[Outcome]:
+    outcomes = []
+    for result in results:
+        if result.case.sparsity == _AT:
+            for name in names:
+                best = result.best(name)
+                over = f"{result.case.image} x {result.case.image}, batch {result.case.batch}"
+                over = f"{over}, {best.variant}" if best else over
+                outcomes.append(outcome(f"model {name}", best.ratio.median if best else None, over))
+    return outcomes

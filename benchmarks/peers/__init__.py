@@ -1,0 +1,40 @@
+"""The contestants, one file each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sparsejax._checks import fail
+
+from . import deepsparse, ours, sparse_matrices, sparseprop, torch_dense, xla_dense
+from ._peer import Call as Call
+from ._peer import Peer as Peer
+from ._peer import Variant as Variant
+
+OURS = ours.PEER
+DENSE = (xla_dense.PEER.name, torch_dense.PEER.name)
+PEERS = {
+    peer.name: peer
+    for peer in (
+        xla_dense.PEER,
+        torch_dense.PEER,
+        sparseprop.PEER,
+        sparse_matrices.MKL,
+        sparse_matrices.TORCH_CSR,
+        sparse_matrices.BCSR,
+        sparse_matrices.SCIPY,
+        deepsparse.PEER,
+    )
+}
+
+
+def choose(names: Sequence[str]) -> list[Peer]:
+    """Peers by name, in the order given; all if none is named.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    for name in names:
+        if name not in PEERS:
+            fail("bench", "--peers", f"value {name!r}", f"names among {', '.join(PEERS)}")
+    return [PEERS[name] for name in names or PEERS]

@@ -1,0 +1,90 @@
+"""sparsejax itself, twice: between sparse layers (batch-minor activations), and alone (row-major in and out)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.layout import Format, Layout
+
+import sparsejax as sx
+
+from .._case import FORWARD, STEP, Case
+from ._peer import Call, Peer, Variant
+
+BETWEEN, ALONE = "between", "alone"
+
+_NAMES = {FORWARD: "y", "input_grad": "dx", "weight_grad": "dw"}
+
+
+def layer(case: Case) -> Callable[[Any, Any, Any], Any]:
+    """The layer as a function of stored values, pattern and activations."""
+    shape = case.shape
+    if shape.kind == "linear":
+        return sx.spmm
+    return lambda data, pattern, x: sx.conv(data, pattern, x, strides=shape.stride, padding=shape.padding)
+
+
+def with_gradients(product: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any, Any], Any]:
+    """Forward and both gradients: ``(y, dw, dx)`` of values, pattern, activations and cotangent."""
+
+    def step(data: Any, pattern: Any, x: Any, cotangent: Any) -> Any:
+        y, pullback = jax.vjp(lambda d, z: product(d, pattern, z), data, x)
+        return y, *pullback(cotangent)
+
+    return step
+
+
+def memory_format(rank: int, *, batch_minor: bool) -> Format:
+    """How activations of this rank lie in memory: row-major, or the batch fastest and the features slowest.
+
+    Stated as the format of operands and results, not as transpositions: XLA's CPU compiler (jaxlib 0.10.2) turns a
+    transposition of a result into two copies although none is needed.
+    """
+    order = (rank - 1, *range(1, rank - 1), 0) if batch_minor else tuple(range(rank))
+    return Format(Layout(order), jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+
+
+def _prepare(case: Case) -> list[Variant]:
+    pattern = sx.SparsityPattern.from_mask(case.mask)
+    data = pattern.gather(jnp.asarray(case.kernel))
+    between, alone = (_calls(case, data, pattern, batch_minor=minor) for minor in (True, False))
+    return [Variant(BETWEEN, between), Variant(ALONE, {name: alone[name] for name in (FORWARD, STEP)})]
+
+
+def _calls(case: Case, data: Any, pattern: Any, *, batch_minor: bool) -> dict[str, Call]:
+    product = layer(case)
+    form = memory_format(case.x.ndim, batch_minor=batch_minor)
+    x, cotangent = jax.device_put(case.x, form), jax.device_put(case.cotangent, form)
+
+    step = with_gradients(product)
+
+    # A product is linear in each operand: what the other needs of the forward pass is nothing, and is dropped.
+    def input_grad(data: Any, pattern: Any, x: Any, cotangent: Any) -> Any:
+        return step(data, pattern, x, cotangent)[2]
+
+    def weight_grad(data: Any, pattern: Any, x: Any, cotangent: Any) -> Any:
+        return step(data, pattern, x, cotangent)[1]
+
+    def read(result: Any, name: str) -> dict[str, np.ndarray]:
+        arrays = dict(zip(("y", "dw", "dx"), result, strict=True)) if name == STEP else {_NAMES[name]: result}
+        return {key: np.asarray(array) for key, array in arrays.items()}
+
+    def call(name: str, function: Callable[..., Any], formats: Any, *more: Any) -> Call:
+        compiled = jax.jit(function, out_shardings=formats)
+        operands = data, pattern, x, *more
+        return Call(lambda: jax.block_until_ready(compiled(*operands)), functools.partial(read, name=name))
+
+    return {
+        FORWARD: call(FORWARD, product, form),
+        STEP: call(STEP, step, (form, None, form), cotangent),
+        "input_grad": call("input_grad", input_grad, form, cotangent),
+        "weight_grad": call("weight_grad", weight_grad, None, cotangent),
+    }
+
+
+PEER = Peer("sparsejax", absent=lambda: None, unsupported=lambda case: None, prepare=_prepare)

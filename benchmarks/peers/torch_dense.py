@@ -1,0 +1,37 @@
+"""PyTorch's dense layers (oneDNN and MKL), on the same kernel with zeros; contiguous and channels-last."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from .._case import Case
+from . import _torch
+from ._peer import Peer, Variant
+
+
+def _prepare(case: Case) -> list[Variant]:
+    import torch
+    from torch.nn import functional
+
+    shape = case.shape
+    operands = _torch.kernel_first(case.kernel), _torch.channels_first(case.x), _torch.channels_first(case.cotangent)
+    stored = functools.partial(_torch.stored, case)
+
+    def variant(name: str, weight: Any, x: Any, cotangent: Any) -> Variant:
+        def product(x: Any) -> Any:
+            if shape.kind == "linear":
+                return functional.linear(x, weight)
+            conv = functional.conv2d if shape.kind == "conv" else functional.conv1d
+            return conv(x, weight, stride=shape.stride, padding=tuple(pad for _, _, pad in shape.axes))
+
+        return Variant(name, _torch.calls(case, product, weight, x, cotangent, stored))
+
+    variants = [variant("contiguous", *operands)]
+    if shape.kind == "conv":
+        last = (a.contiguous(memory_format=torch.channels_last) for a in operands)
+        variants.append(variant("channels_last", *last))
+    return variants
+
+
+PEER = Peer("torch", absent=_torch.absent, unsupported=lambda case: None, prepare=_prepare)

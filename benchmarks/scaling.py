@@ -1,0 +1,101 @@
+"""``scaling``: how much faster are two threads than one?"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+from typing import Any
+
+from sparsejax._table import table
+
+from . import _shapes, _timing, _worker, peers
+from ._case import FORWARD, STEP, TOLERANCE, Case
+from ._report import Report, milliseconds, progress, times
+from ._shapes import Shape
+from ._targets import outcome, outcome_table
+from ._timing import Ratio, geometric_mean
+
+PRODUCTS = (FORWARD, "input_grad", "weight_grad", STEP)
+# Shorter layers do not count: there is little to share.
+SHORTEST = 1e-3
+
+
+class Held:
+    """One layer in a worker: checked, digested, ready to be timed.
+
+    Attributes:
+      digests: of the result of each product, bit for bit.
+    """
+
+    def __init__(self, shape: dict[str, Any], sparsity: float):
+        case = Case(Shape(**shape), sparsity)
+        self._calls = peers.OURS.prepare(case)[0].calls
+        self.digests = {}
+        for product in PRODUCTS:
+            call = self._calls[product]
+            results = call.read(call.run())
+            error = case.error(results)
+            if not error <= TOLERANCE:
+                raise RuntimeError(f"{product} has error {error:.1e}; expected at most {TOLERANCE:g}")
+            digest = hashlib.sha256()
+            for name in sorted(results):
+                digest.update(results[name].tobytes())
+            self.digests[product] = digest.hexdigest()
+
+    def sample(self, product: str, calls: int) -> float:
+        """Seconds of so many calls."""
+        return self._calls[product].sampler(calls)
+
+
+def run(options: argparse.Namespace) -> Report:
+    """Time every layer in a process with one processor and in one with all that ``--threads`` gives, in turns."""
+    if options.threads < 2:
+        raise ValueError(f"scaling: --threads has value {options.threads}; expected 2 or more, to compare with one.")
+    cases = [(shape, sparsity) for shape in _shapes.select(options.shapes) for sparsity in options.sparsity]
+    rows = []
+    one, many = (_worker.start(threads) for threads in (1, options.threads))
+    try:
+        for number, (shape, sparsity) in enumerate(cases, start=1):
+            rows.append(_row(one, many, shape, sparsity, options.rounds))
+            at = f"[{number}/{len(cases)}] {shape.name} {sparsity:g}"
+            progress(f"{at}: {', '.join(f'{p} {times(r.median)}' for p, r in rows[-1]['speedup'].items())}")
+    finally:
+        one.close()
+        many.close()
+    return _report(rows, options.threads)
+
+
+def _row(one: Any, many: Any, shape: Shape, sparsity: float, rounds: int) -> dict[str, Any]:
+    """Speedups of one layer, and whether both numbers of threads gave the same bits."""
+    digests = [child.ask("prepare", shape=dataclasses.asdict(shape), sparsity=sparsity) for child in (one, many)]
+    seconds: dict[str, float] = {}
+    speedup: dict[str, Ratio] = {}
+    for product in PRODUCTS:
+        samplers = {name: child.sampler("sample", product=product) for name, child in (("one", one), ("many", many))}
+        taken = _timing.interleave(samplers, rounds)
+        seconds[product] = _timing.median(taken["one"])
+        speedup[product] = _timing.ratio(taken["one"], taken["many"])
+    same = digests[0] == digests[1]
+    return {"shape": shape, "sparsity": sparsity, "one_thread": seconds, "speedup": speedup, "same_bits": same}
+
+
+def _report(rows: list[dict[str, Any]], threads: int) -> Report:
+    long = [row for row in rows if row["one_thread"][STEP] >= SHORTEST]
+    means = {p: geometric_mean([row["speedup"][p].median for row in long]) for p in PRODUCTS}
+    each = ", ".join(f"{p} {times(mean)}" for p, mean in means.items())
+    outcomes = [outcome("scaling", means[STEP], f"{threads} threads; {len(long)} of {len(rows)} layers; {each}")]
+    lines = [
+        (
+            row["shape"].name,
+            f"{row['sparsity']:g}",
+            milliseconds(row["one_thread"][STEP]),
+            *(times(row["speedup"][p].median) for p in PRODUCTS),
+            "yes" if row["same_bits"] else "NO",
+        )
+        for row in rows
+    ]
+    head = f"{threads} threads against one; means are over layers whose step takes {1e3 * SHORTEST:g} ms or more"
+    text = table(("layer", "sparsity", "step ms, 1 thread", *PRODUCTS, "same bits"), lines)
+    data = {"rows": rows, "geometric_means": means, "summary": outcomes}
+    return Report("scaling", f"{head}\n\n{text}\n\n{outcome_table(outcomes)}", data)

@@ -1,0 +1,215 @@
+"""Every command on something tiny, as a user runs it."""
+
+import ast
+import json
+import os
+from pathlib import Path
+
+import pytest
+from processes import run_python, tail
+
+import sparsejax_bench
+from sparsejax._cpu_info import CpuInfo, cpu_info
+from sparsejax.cli import main
+from sparsejax_bench import _cli, crossover, layers, overhead, peak, scaling
+from sparsejax_bench._shapes import Shape
+
+TINY = "set,name,kind,batch,in_features,out_features\nuntuned,tiny,linear,8,24,16\nmlp,small,linear,16,16,24\n"
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    file = tmp_path / "tiny.csv"
+    file.write_text(TINY)
+    return str(file)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Shorter turns and probes: nobody reads these times."""
+    from sparsejax_bench import _peak, _timing
+
+    measure = _peak.measure
+    monkeypatch.setattr(_timing, "PAUSE", 0.0)
+    monkeypatch.setattr(_timing, "SHORTEST_TURN", 1e-5)
+    monkeypatch.setattr(_peak, "measure", lambda threads, seconds=0.001: measure(threads, 0.001))
+    monkeypatch.setattr(peak, "SECONDS", 0.001)
+
+
+def run(capsys, *words):
+    """The JSON of a command that ran in this process."""
+    assert _cli.run_pinned([*words, "--json", "-"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_layers(capsys, shapes):
+    pytest.importorskip("torch")
+    found = run(capsys, "layers", "--shapes", shapes, "--sparsity", "0.9", "--peers", "xla", "torch", "scipy")
+    assert found["command"] == "layers" and found["machine"]["threads"] >= 1
+    assert found["options"]["sparsity"] == [0.9] and found["machine"]["versions"]["jax"]
+    assert [row["name"] for row in found["rows"]] == ["tiny", "small"]
+    for row in found["rows"]:
+        assert set(row["status"].values()) == {"ok"}
+        assert row["times"]["step"].keys() == {"sparsejax", "alone", "xla", "torch", "scipy"}
+        ours = row["times"]["step"]["sparsejax"]
+        assert len(ours["rounds"]) == 7 and ours["ratio"]["median"] == 1
+        assert row["limits"].keys() == set(layers.PRODUCTS)
+        assert all(0 < limit["peak_fraction"] < limit["limit_fraction"] + 1e-9 for limit in row["limits"].values())
+    verdicts = {row["measure"]: row for row in found["summary"]}
+    dense = verdicts["forward + both gradients against the fastest dense at 90 %, geometric mean"]
+    expected = min(
+        (found["rows"][1]["times"]["step"][name] for name in ("xla", "torch")), key=lambda timed: timed["seconds"]
+    )
+    assert dense["measured"] == pytest.approx(expected["ratio"]["median"]) and dense["over"] == "1 cases"
+    assert verdicts["untuned shapes, forward against XLA dense, slowest layer"]["over"] == "tiny at 90 %; 1 cases"
+    assert verdicts["forward against MKL sparse, linear, geometric mean"]["verdict"] == "not measured"
+
+
+def test_layers_prints_tables_and_writes_json(capsys, shapes, tmp_path):
+    target = tmp_path / "out.json"
+    Path(shapes).write_text("".join(TINY.splitlines(keepends=True)[:2]))
+    words = ["layers", "--shapes", shapes, "--sparsity", "0.9", "0.5", "--peers", "xla", "--json", str(target)]
+    assert _cli.run_pinned(words) == 0
+    out, err = capsys.readouterr()
+    assert "geometric mean at 50 %" in out and "Forward + both gradients" in out and "GFLOP/s" in out
+    assert "[2/2] tiny 50 %: step" in err
+    assert len(json.loads(target.read_text())["rows"]) == 2
+
+
+def test_crossover(capsys, shapes):
+    found = run(capsys, "crossover", "--shapes", shapes, "--peers", "xla", "--sparsity", "0.5", "0.9")
+    assert [row["shape"]["name"] for row in found["crossovers"]] == ["tiny", "small"]
+    for row in found["crossovers"]:
+        assert 0.5 <= row["sparsity"] <= 0.9 and {"0.5", "0.9"} & row["ratios"].keys()
+    assert found["summary"][0]["over"].startswith("1 layers")
+
+
+@pytest.mark.parametrize("even", [0.45, 0.75, 0.9])
+@pytest.mark.parametrize("fixed", [0.0, 0.05])
+def test_the_search_finds_the_break_even_sparsity(even, fixed):
+    found, beyond, ratios = crossover.search(lambda s: (fixed + 1 - even) / (fixed + 1 - s), 0.3, 0.95, 4)
+    assert found == pytest.approx(even, abs=2e-3) and beyond == "" and len(ratios) <= 6
+
+
+def test_the_search_says_where_it_ended():
+    assert crossover.search(lambda s: 0.5, 0.3, 0.95, 4)[:2] == (0.95, "above")
+    assert crossover.search(lambda s: 2.0, 0.3, 0.95, 4)[:2] == (0.3, "below")
+    assert crossover.search(lambda s: None, 0.3, 0.95, 4) == (None, "", {})
+
+
+def test_overhead(capsys):
+    found = run(capsys, "overhead")
+    assert [(row["layer"], row["measure"]) for row in found["rows"]] == [
+        (shape.name, measure) for shape in overhead.TINY for measure in ("forward", "step")
+    ]
+    assert found["summary"][0]["unit"] == "us"
+
+
+def test_peak_of_instruction_sets(capsys, monkeypatch):
+    isas = (cpu_info().supported_isas[0], "baseline")  # all would take as many processes
+    monkeypatch.setattr(peak, "cpu_info", lambda: CpuInfo(isas[0], isas, 1))
+    found = run(capsys, "peak")
+    assert [entry["isa"] for entry in found["peaks"]] == list(dict.fromkeys(isas))
+    assert all(rate > 0 for entry in found["peaks"] for rate in (entry["flops"], *entry["read"].values()))
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor")
+def test_scaling(capsys, shapes):
+    found = run(capsys, "scaling", "--shapes", shapes, "--sparsity", "0.5", "--threads", "2")
+    assert [row["same_bits"] for row in found["rows"]] == [True, True]
+    assert found["rows"][0]["speedup"].keys() == set(scaling.PRODUCTS)
+    assert found["summary"][0]["measured"] is None  # no layer is long enough
+
+
+def test_scaling_tells_other_bits_and_counts_long_layers_only():
+    class Fake:
+        def __init__(self, digest, seconds):
+            self.digest, self.seconds = digest, seconds
+
+        def ask(self, request, **arguments):
+            assert request == "prepare"
+            return {product: self.digest for product in scaling.PRODUCTS}
+
+        def sampler(self, request, product):
+            return lambda calls: calls * self.seconds
+
+    shape = Shape("t", "t", "linear", 2, 3, 4)
+    long = scaling._row(Fake("a", 4e-3), Fake("b", 2e-3), shape, 0.9, 7)
+    short = scaling._row(Fake("a", 4e-4), Fake("a", 4e-4), shape, 0.9, 7)
+    assert (long["same_bits"], short["same_bits"]) == (False, True)
+    report = scaling._report([long, short], 2)
+    assert report.results["summary"][0].measured == pytest.approx(2.0) and "NO" in report.text
+
+
+def test_a_layer_in_a_worker_is_checked_and_digested():
+    shape = {"set": "t", "name": "t", "kind": "linear", "batch": 4, "in_features": 8, "out_features": 8}
+    first, second = (scaling.Held(shape, 0.5) for _ in range(2))
+    assert first.digests == second.digests and len(set(first.digests.values())) == len(scaling.PRODUCTS)
+    assert first.sample("step", 2) > 0
+
+
+def test_the_front_runs_a_pinned_child(shapes):
+    code = "import sys; from sparsejax.cli import main; sys.exit(main())"
+    words = ["bench", "layers", "--shapes", shapes, "--sparsity", "0.9", "--peers", "xla", "--json", "-"]
+    done = run_python("-c", code, *words, timeout=120)
+    assert done.returncode == 0, tail(done)
+    found = json.loads(done.stdout)
+    assert found["machine"]["threads"] == 1 and len(found["machine"]["affinity"]) == 1
+    assert "[2/2] small" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["layers", "--sparsity", "1.0"], "sparsity has value 1.0"),
+        (["layers", "--threads", "0"], "argument --threads: value 0"),
+        (["fly"], "invalid choice"),
+        (["peak", "--shapes", "mlp"], "unrecognized arguments"),
+        ([], "required"),
+    ],
+)
+def test_errors_of_the_parser_are_one_line(capsys, words, message):
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", *words])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and message in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["layers", "--shapes", "nowhere"], "error: bench: --shapes has value 'nowhere'"),
+        (["layers", "--peers", "caffe"], "error: bench: --peers has value 'caffe'"),
+        (["overhead", "--rounds", "3"], "error: bench: --rounds has value 3; expected at least 7"),
+        (["crossover", "--sparsity", "0.5"], "error: crossover: --sparsity has one value"),
+        (["scaling", "--threads", "1"], "error: scaling: --threads has value 1"),
+    ],
+)
+def test_errors_of_the_user_are_one_line(capsys, words, message):
+    assert _cli.run_pinned(words) == 2
+    assert capsys.readouterr().err.startswith(message)
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in _cli.COMMANDS)])
+def test_help(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", *command, "--help"])
+    assert stop.value.code == 0 and "sparsejax bench" in capsys.readouterr().out
+
+
+def test_nothing_heavy_is_imported_before_threads_are_pinned():
+    code = (
+        "import sys, sparsejax_bench._cli, sparsejax_bench._machine as m; m.pinned_environment(1);"
+        "sparsejax_bench._cli.parser(); assert not {'jax', 'numpy', 'torch'} & sys.modules.keys()"
+    )
+    done = run_python("-c", code, timeout=60)
+    assert done.returncode == 0, tail(done)
+
+
+def test_modules_and_functions_stay_short():
+    for path in Path(sparsejax_bench.__file__).parent.rglob("*.py"):
+        text = path.read_text()
+        assert len(text.splitlines()) <= 400, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"
