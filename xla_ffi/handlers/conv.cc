@@ -31,10 +31,15 @@ std::shared_ptr<ConvWork> Plan(const ConvAxis& y, const ConvAxis& x, const ConvP
   return work;
 }
 
-// Tasks per unit: more than one only where there are few units, and each repays packing the tiles again.
-int64_t RowParts(int64_t units, int64_t entries, int64_t channels, int64_t rows) {
-  const int64_t repaid = entries / std::max<int64_t>(1, 8 * channels);
-  return std::clamp<int64_t>(std::min(CeilDiv(kWantedTasks, std::max<int64_t>(1, units)), repaid), 1, rows);
+// Tasks per unit: more than one only where there are few units, and only as many as repay packing the tiles again: an
+// eighth of the work at most.
+int64_t RowParts(const ConvWork& work, int64_t units, int64_t entries, int64_t pixels) {
+  constexpr int64_t kPackedVector = 3;  // multiply-adds that packing a vector costs as much as
+  const ConvTiling& t = work.tiling;
+  const int64_t products = SaturatingMul(entries, pixels * t.batch_blocks);
+  const int64_t packing = SaturatingMul(kPackedVector * t.packed_elements() / t.lanes, t.strips() * t.row_blocks);
+  const int64_t repaid = products / std::max<int64_t>(1, 8 * packing);
+  return std::clamp<int64_t>(std::min(CeilDiv(kWantedTasks, std::max<int64_t>(1, units)), repaid), 1, work.rows);
 }
 
 ffi::Future TooLarge(const char* name) {
@@ -76,7 +81,7 @@ ffi::Future ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x
     const ConvPattern p{indptr.typed_data(), indices.typed_data(), nullptr, g.in_features, g.out_features, g.groups};
     auto work = Plan<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), p, g.in_features, g.out_features, nnz, batch);
     if (work == nullptr) return TooLarge(kName);
-    work->row_parts = RowParts(work->units(), nnz, g.in_features, work->rows);
+    work->row_parts = RowParts(*work, work->units(), nnz, g.out_pixels());
     const int64_t chunks = work->units() * work->row_parts;
     ConvJob<S> job{std::move(work), std::move(values), Read<S>(x), Write<S>(*y)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));
@@ -121,7 +126,7 @@ ffi::Future ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::An
     auto work =
         Plan<S>(ConvAxis::Transposed(g.y), ConvAxis::Transposed(g.x), p, g.out_features, g.in_features, nnz, batch);
     if (work == nullptr) return TooLarge(kName);
-    work->row_parts = RowParts(work->units(), nnz, g.out_features, work->rows);
+    work->row_parts = RowParts(*work, work->units(), nnz, g.out_pixels());
     const int64_t chunks = work->units() * work->row_parts;
     ConvJob<S> job{std::move(work), std::move(values), Read<S>(y), Write<S>(*x)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch) + g.in_pixels() * batch);
@@ -163,7 +168,7 @@ ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyB
     auto work = Plan<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), p, g.in_features, g.out_features, nnz, batch);
     if (work == nullptr) return TooLarge(kName);
     const int64_t slots = GradientSlots(work->units(), g.out_pixels() * batch / Element<S>::Kernels().lanes, nse, sizeof(Sum<S>));
-    work->row_parts = RowParts(slots, nnz, g.in_features, work->rows);
+    work->row_parts = RowParts(*work, slots, nnz, g.out_pixels());
     const int64_t chunks = slots * work->row_parts;
     ConvWeightGradJob<S> job{std::move(work), Read<S>(x), Read<S>(y), slots, Slots<S>(dw, nse, nnz, slots)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));

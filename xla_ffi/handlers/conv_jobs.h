@@ -136,6 +136,13 @@ void ForEachPiece(int64_t vectors, int64_t most, const Body& body) {
   }
 }
 
+// Elements between the vectors of a run where the destination lies in full vectors at one stride, so that kernels may
+// use it in place; 0 where they may not.
+inline int64_t DirectStride(const ConvTiling& t, const ConvTiling::Tile& tile) {
+  if (t.lanes == t.vector && tile.batch_valid == t.lanes) return t.x.step() * t.batch;
+  return t.lanes == t.batch && t.lanes % t.vector == 0 && t.x.step() == 1 ? t.vector : 0;
+}
+
 // Calls body(some rows) for groups of the rows that part `part` of a task has.
 template <typename Body>
 void ForEachRowGroup(const ConvWork& work, const int32_t* row_ptr, int64_t part, const Body& body) {
@@ -171,11 +178,11 @@ struct ConvJob {
     S* to = y + rows.begin * plane() + run.first_pixel * t.batch + tile.batch_begin;
     SpmmArgs<Sum<S>> args{{}, rows.begin, rows.end, data.get(), packed, nullptr, 0, 0, 0, nullptr};
     if constexpr (kNative<S>) {
-      if (t.lanes == t.vector && tile.batch_valid == t.lanes) {  // a vector per pixel, stored where it belongs
+      if (const int64_t vec_stride = DirectStride(t, tile)) {
         args.y = to;
         args.y_row_stride = plane();
-        args.y_vec_stride = t.x.step() * t.batch;
-        return Pieces(args, programs, run.pixels);
+        args.y_vec_stride = vec_stride;
+        return Pieces(args, programs, run.pixels * t.lanes / t.vector);
       }
     }
     // Into scratch, then pixel by pixel to where they belong.
@@ -246,11 +253,11 @@ struct ConvWeightGradJob {
                const ConvTiling::Tile& tile) const {
     const ConvTiling& t = work->tiling;
     if constexpr (kNative<S>) {
-      if (t.lanes == t.vector && tile.batch_valid == t.lanes) {
+      if (const int64_t vec_stride = DirectStride(t, tile)) {
         args.y = Cotangent(args.row_begin, run, tile);
         args.y_row_stride = t.y.out() * t.x.out() * t.batch;
-        args.y_vec_stride = t.x.step() * t.batch;
-        return Pieces(args, programs, run.pixels, t.vector);
+        args.y_vec_stride = vec_stride;
+        return Pieces(args, programs, run.pixels * t.lanes / t.vector, t.vector);
       }
     }
     const int64_t used = run.pixels * t.lanes, vectors = CeilDiv(used, t.vector);

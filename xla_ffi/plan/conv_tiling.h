@@ -39,7 +39,7 @@ struct ConvTiling {
         x(std::move(x_axis)),
         channels(channels_),
         batch(batch_),
-        lanes(LanesPerPixel(batch_, vector_)),
+        lanes(LanesPerPixel(batch_, vector_, x.Count(0), max_vecs)),
         vector(vector_),
         batch_blocks(CeilDiv(batch_, lanes)) {
     ChooseColumns(max_vecs);
@@ -78,9 +78,12 @@ struct ConvTiling {
   }
 
  private:
-  // Padding a block of the batch to a full vector may waste a fifth at most; otherwise the whole batch is one pixel.
-  static int64_t LanesPerPixel(int64_t batch, int64_t vector) {
-    return batch % vector == 0 || batch >= 4 * vector ? vector : std::max<int64_t>(batch, 1);
+  // One vector, or the whole batch where a row of pixels is so short that half a tile of registers holds it. Padding a block of the
+  // batch to a full vector may waste a fifth at most; otherwise the whole batch is one pixel.
+  static int64_t LanesPerPixel(int64_t batch, int64_t vector, int64_t pixels, int64_t max_vecs) {
+    if (batch % vector != 0 && batch < 4 * vector) return std::max<int64_t>(batch, 1);
+    if (batch % vector == 0 && 2 * batch / vector * pixels <= max_vecs) return batch;
+    return vector;
   }
 
   // A row of pixels ends with room for the last vector to read past it.

@@ -51,7 +51,7 @@ inline Span RowsOfPart(const int32_t* row_ptr, int64_t rows, int64_t parts, int6
 // Private copies of the weight gradient, one per concurrent group of tiles: bounded in number and in bytes. Clearing a
 // copy and adding it up costs an entry as much as a few vectors of its sum: `vectors` is how many a sum has in all.
 inline int64_t GradientSlots(int64_t tiles, int64_t vectors, int64_t nse, int64_t element_bytes) {
-  constexpr int64_t kSlotBytes = 64 << 20, kVectorsPerSlot = 48;
+  constexpr int64_t kSlotBytes = 64 << 20, kVectorsPerSlot = 16;
   const int64_t affordable = kSlotBytes / std::max<int64_t>(1, nse * element_bytes);
   return std::max<int64_t>(1, std::min({tiles, kWantedTasks, vectors / kVectorsPerSlot, affordable}));
 }
