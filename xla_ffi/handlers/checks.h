@@ -3,9 +3,11 @@
 #ifndef SPARSEJAX_HANDLERS_CHECKS_H_
 #define SPARSEJAX_HANDLERS_CHECKS_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
+#include "../runtime/isa.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace sparsejax {
@@ -92,13 +94,7 @@ class Checker {
   // Every one of the first n values in [0, limit): the sign bit of `v | (limit - 1 - v)` is set where it is not.
   void Indices(const char* operand, const int32_t* values, int64_t n, int64_t limit) {
     if (!ok() || n == 0) return;
-    uint32_t bad = limit > 0 ? 0u : 0x80000000u;
-    const uint32_t last = static_cast<uint32_t>(limit - 1);
-    for (int64_t i = 0; i < n; ++i) {
-      const uint32_t v = static_cast<uint32_t>(values[i]);
-      bad |= v | (last - v);
-    }
-    if (!(bad & 0x80000000u)) return;
+    if (limit > 0 && Table().all_below(values, n, static_cast<int32_t>(std::min<int64_t>(limit, INT32_MAX)))) return;
     int64_t at = 0;
     while (at < n - 1 && values[at] >= 0 && values[at] < limit) ++at;
     Fail(operand, "value " + std::to_string(values[at]) + " at element " + std::to_string(at),

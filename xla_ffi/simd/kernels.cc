@@ -55,6 +55,7 @@ const KernelTable& GetTable() {
       MakeStorageKernels<float, float>(),
       MakeStorageKernels<double, double>(),
       MakeStorageKernels<bfloat16, float>(),
+      AllBelow,
       {2 * kMaxVecs * static_cast<int>(kVectorBytes / sizeof(float)), ProbeFma, ProbeRead},
   };
   return table;

@@ -100,3 +100,14 @@ void AddSlots(T* dst, int64_t stride, int64_t slots, int64_t n) {
     for (int64_t i = 0; i < n; ++i) to[i] += from[i];
   }
 }
+
+bool AllBelow(const int32_t* values, int64_t n, int32_t limit) {
+  // Negative values, and differences that turn negative, leave their sign.
+  uint32_t signs = 0;
+  const uint32_t last = static_cast<uint32_t>(limit) - 1;
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t v = static_cast<uint32_t>(values[i]);
+    signs |= v | (last - v);
+  }
+  return (signs & 0x80000000u) == 0;
+}

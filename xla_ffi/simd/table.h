@@ -105,6 +105,7 @@ struct KernelTable {
   StorageKernels<float, float> storage_f32;
   StorageKernels<double, double> storage_f64;
   StorageKernels<bfloat16, float> storage_bf16;
+  bool (*all_below)(const int32_t* values, int64_t n, int32_t limit);  // 0 <= values < limit; limit > 0
   ProbeKernels probe;
 };
 
