@@ -191,8 +191,7 @@ struct ConvJob {
     args.y_row_stride = stride;
     args.y_vec_stride = t.vector;
     Pieces(args, programs, vectors);
-    for (int64_t i = 0; i < rows.end - rows.begin; ++i)
-      StoreRun(args.y + i * stride, to + i * plane(), run.pixels, tile.batch_valid);
+    StoreRows(args.y, rows.end - rows.begin, stride, run.pixels, tile.batch_valid, to);
   }
 
   void Pieces(SpmmArgs<Sum<S>> args, const ConvProgram* programs, int64_t vectors) const {
@@ -208,11 +207,12 @@ struct ConvJob {
     });
   }
 
-  void StoreRun(const Sum<S>* from, S* to, int64_t pixels, int64_t valid) const {
+  void StoreRows(const Sum<S>* from, int64_t rows, int64_t stride, int64_t pixels, int64_t valid, S* to) const {
     const ConvTiling& t = work->tiling;
-    const auto store = Element<S>::Storage().store;
-    if (t.x.step() == 1 && valid == t.batch) return store(from, to, pixels * t.lanes);
-    for (int64_t i = 0; i < pixels; ++i) store(from + i * t.lanes, to + i * t.x.step() * t.batch, valid);
+    const auto store = Element<S>::Storage().store_rows;
+    if (t.x.step() == 1 && valid == t.batch) return store(from, rows, stride, pixels * t.lanes, to, plane());
+    for (int64_t i = 0; i < rows; ++i)
+      store(from + i * stride, pixels, t.lanes, valid, to + i * plane(), t.x.step() * t.batch);
   }
 };
 

@@ -23,7 +23,7 @@ class Slots {
   // Adds the slots, converts, and zeroes the padding.
   void Finish() const {
     Element<S>::Kernels().add_slots(partial_.get(), nnz_, slots_, nnz_);
-    Element<S>::Storage().store(partial_.get(), out_, nnz_);
+    Element<S>::Storage().store_rows(partial_.get(), 1, nnz_, nnz_, out_, nnz_);
     std::fill(out_ + nnz_, out_ + nse_, S{});
   }
 

@@ -85,11 +85,7 @@ Block<Sum<S>> PackBlock(const S* x, int64_t row, int64_t rows, const BatchBlocks
                         Scratch::Slot slot) {
   const int64_t stride = static_cast<int64_t>(b.vecs(block)) * b.lanes;
   Sum<S>* packed = Scratch::Local(slot).Get<Sum<S>>(rows * stride);
-  const S* from = x + row * b.n + b.begin(block);
-  for (int64_t r = 0; r < rows; ++r) {
-    Element<S>::Storage().load(from + r * b.n, packed + r * stride, b.valid(block));
-    std::fill(packed + r * stride + b.valid(block), packed + (r + 1) * stride, Sum<S>(0));
-  }
+  Element<S>::Storage().load_rows(x + row * b.n + b.begin(block), rows, b.n, b.valid(block), packed, stride);
   return {packed, stride};
 }
 
@@ -143,8 +139,7 @@ struct SpmmJob {
     args.y_row_stride = static_cast<int64_t>(args.vecs) * blocks.lanes;
     args.y = Scratch::Local(Scratch::kOutput).template Get<Sum<S>>(programs.count() * args.y_row_stride);
     RunPasses(kernel, args, blocks.lanes, blocks.passes, programs);
-    for (int64_t i = 0; i < programs.count(); ++i)
-      Element<S>::Storage().store(args.y + i * args.y_row_stride, to + i * blocks.n, blocks.valid(block));
+    Element<S>::Storage().store_rows(args.y, programs.count(), args.y_row_stride, blocks.valid(block), to, blocks.n);
   }
 };
 

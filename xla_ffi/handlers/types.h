@@ -56,7 +56,7 @@ class Values {
       pointer_ = data;
     } else {
       copy_ = std::make_shared<std::vector<Sum<S>>>(n);
-      Element<S>::Storage().load(data, copy_->data(), n);
+      Element<S>::Storage().load_rows(data, 1, n, n, copy_->data(), n);
       pointer_ = copy_->data();
     }
   }

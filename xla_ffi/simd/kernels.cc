@@ -36,8 +36,8 @@ constexpr FloatKernels<T> MakeFloatKernels() {
 
 template <typename S, typename A>
 constexpr StorageKernels<S, A> MakeStorageKernels() {
-  return {LoadRun<S, A>, PackPixels<S, A>, StoreRun<S, A>, SumRun<S, A>,  DotRun<S, A>,
-          SumPool<S, A>, SumUnpool<S, A>,  MaxPool<S, A>,  MaxTake<S, A>, MaxPut<S, A>};
+  return {LoadRows<S, A>, StoreRows<S, A>, PackPixels<S, A>, SumRun<S, A>,  DotRun<S, A>, SumPool<S, A>,
+          SumUnpool<S, A>, MaxPool<S, A>,  MaxTake<S, A>,    MaxPut<S, A>};
 }
 
 #define SPARSEJAX_STRING2(x) #x

@@ -24,13 +24,22 @@ SPARSEJAX_INLINE void Narrow(float v, bfloat16* out) {
 }
 
 template <typename S, typename A>
-void LoadRun(const S* __restrict src, A* __restrict dst, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) dst[i] = Widen(src[i]);
+void LoadRows(const S* src, int64_t rows, int64_t src_stride, int64_t n, A* dst, int64_t dst_stride) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const S* __restrict from = src + r * src_stride;
+    A* __restrict to = dst + r * dst_stride;
+    for (int64_t i = 0; i < n; ++i) to[i] = Widen(from[i]);
+    for (int64_t i = n; i < dst_stride; ++i) to[i] = A(0);
+  }
 }
 
 template <typename S, typename A>
-void StoreRun(const A* __restrict src, S* __restrict dst, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) Narrow(src[i], &dst[i]);
+void StoreRows(const A* src, int64_t rows, int64_t src_stride, int64_t n, S* dst, int64_t dst_stride) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const A* __restrict from = src + r * src_stride;
+    S* __restrict to = dst + r * dst_stride;
+    for (int64_t i = 0; i < n; ++i) Narrow(from[i], &to[i]);
+  }
 }
 
 // kLanes > 0 is the common case of a full vector per pixel; 0 means that both counts come from the arguments.

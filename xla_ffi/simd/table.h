@@ -72,12 +72,13 @@ struct FloatKernels {
 // Storage conversions and reductions for one element type S whose sums are formed in A (float for bfloat16).
 template <typename S, typename A>
 struct StorageKernels {
-  void (*load)(const S* src, A* dst, int64_t n);
+  // Rows of n elements, converted; load_rows zeroes a row of dst from n to dst_stride.
+  void (*load_rows)(const S* src, int64_t rows, int64_t src_stride, int64_t n, A* dst, int64_t dst_stride);
+  void (*store_rows)(const A* src, int64_t rows, int64_t src_stride, int64_t n, S* dst, int64_t dst_stride);
   // dst[i][0..lanes) = the first `valid` elements of pixel[i] at src + pixel[i] * stride, then zeros; all zeros where
   // pixel[i] is negative.
   void (*pack_pixels)(const S* src, const int32_t* pixel, int64_t count, int64_t stride, int64_t valid, int64_t lanes,
                       int64_t ahead, A* dst);
-  void (*store)(const A* src, S* dst, int64_t n);
   A (*sum)(const S* x, int64_t n);
   A (*dot)(const S* x, const S* y, int64_t n);
   void (*sum_pool)(const PoolArgs&, const S* x, S* y);       // one channel plane
