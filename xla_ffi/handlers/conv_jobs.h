@@ -28,14 +28,19 @@ struct ConvWork {
   int64_t units() const { return tiling.strips() * segments; }
 };
 
-// A run of output pixels of one phase and row of a tile: columns x.step() apart from the first, as vectors.
+// A run of output pixels of one phase of a tile: `rows` rows of `pixels`, steps apart from the first.
 struct PixelRun {
   int64_t first_pixel;  // in the destination plane
-  int64_t pixels;
+  int64_t rows, pixels;
   int64_t packed;       // offset of the run in the packed tile, before taps
+
+  // Elements from the first pixel's first to the last's last, as they lie in a packed tile.
+  int64_t Elements(const ConvTiling& t) const { return (rows - 1) * t.row_stride + pixels * t.lanes; }
+  // Where row i begins in the destination plane.
+  int64_t Pixel(const ConvTiling& t, int64_t i) const { return first_pixel + i * t.y.step() * t.x.out(); }
 };
 
-// Calls body(programs of the passes, run) for every phase and row of the tile.
+// Calls body(programs of the passes, run) for every phase of the tile and its rows, run_rows at a time.
 template <typename Body>
 void ForEachRun(const ConvWork& work, const ConvTiling::Tile& tile, const Body& body) {
   const ConvTiling& t = work.tiling;
@@ -45,9 +50,9 @@ void ForEachRun(const ConvWork& work, const ConvTiling::Tile& tile, const Body& 
       const int64_t pixels = std::min(t.columns, t.x.Count(px) - tile.column_begin);
       if (pixels <= 0) continue;
       const ConvProgram* programs = &work.programs[(py * t.x.phases() + px) * t.passes];
-      for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t i = 0; i < rows; i += t.run_rows) {
         const int64_t oy = py + (tile.row_begin + i) * t.y.step(), ox = px + tile.column_begin * t.x.step();
-        body(programs, PixelRun{oy * t.x.out() + ox, pixels, i * t.row_stride});
+        body(programs, PixelRun{oy * t.x.out() + ox, std::min(t.run_rows, rows - i), pixels, i * t.row_stride});
       }
     }
   }
@@ -85,6 +90,19 @@ class PackedTiles {
     for (int64_t plane = 0; plane < t_.x.planes(); ++plane)
       for (int64_t i = 0; i < t_.x_lines.count(); ++i)
         pixel_.push_back(static_cast<int32_t>(t_.x.Source(plane, tile.column_begin + t_.x_lines.line(i))));
+    FindBody();
+  }
+
+  // Where the pixels of a line are one piece of memory, with nothing but padding around it: which.
+  void FindBody() {
+    const auto inside = [](int32_t p) { return p >= 0; };
+    const auto first = std::find_if(pixel_.begin(), pixel_.end(), inside);
+    const auto last = std::find_if_not(first, pixel_.end(), inside);
+    lead_ = first - pixel_.begin();
+    body_ = last - first;
+    const bool one_piece = t_.lanes == t_.batch && t_.x.planes() == 1 && std::none_of(last, pixel_.end(), inside) &&
+                           (body_ == 0 || *(last - 1) - *first + 1 == body_);
+    if (!one_piece) body_ = -1;
   }
 
   // Lines only move up, so that none is overwritten before it is moved.
@@ -100,6 +118,13 @@ class PackedTiles {
         std::fill_n(to, columns * t_.lanes, Sum<S>(0));
       } else {
         const S* from = x_ + channel * plane + row * t_.x.in() * t_.batch + tile.batch_begin;
+        if (body_ >= 0) {
+          const int64_t n = body_ * t_.lanes, begin = lead_ * t_.lanes;
+          std::fill_n(to, begin, Sum<S>(0));
+          Element<S>::Storage().load_rows(from + (body_ ? pixel_[lead_] : 0) * t_.batch, 1, n, n, to + begin,
+                                          columns * t_.lanes - begin);
+          continue;
+        }
         // The next channel's line is fetched meanwhile: lines are short and far apart.
         Element<S>::Storage().pack_pixels(from, pixel_.data() + px * columns, columns, t_.batch, tile.batch_valid,
                                           t_.lanes, plane, to);
@@ -112,6 +137,7 @@ class PackedTiles {
   Sum<S>* packed_;
   std::vector<int64_t> carried_;
   std::vector<int32_t> pixel_;
+  int64_t lead_ = 0, body_ = -1;  // pixels of padding before the body, and of the body
 };
 
 // Calls body(tile, packed source) for all tiles of a unit.
@@ -175,23 +201,25 @@ struct ConvJob {
   void RunRows(const ConvProgram* programs, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
                const Sum<S>* packed) const {
     const ConvTiling& t = work->tiling;
-    S* to = y + rows.begin * plane() + run.first_pixel * t.batch + tile.batch_begin;
+    S* to = y + rows.begin * plane() + tile.batch_begin;
     SpmmArgs<Sum<S>> args{{}, rows.begin, rows.end, data.get(), packed, nullptr, 0, 0, 0, nullptr};
     if constexpr (kNative<S>) {
       if (const int64_t vec_stride = DirectStride(t, tile)) {
-        args.y = to;
+        args.y = to + run.first_pixel * t.batch;
         args.y_row_stride = plane();
         args.y_vec_stride = vec_stride;
         return Pieces(args, programs, run.pixels * t.lanes / t.vector);
       }
     }
     // Into scratch, then pixel by pixel to where they belong.
-    const int64_t vectors = CeilDiv(run.pixels * t.lanes, t.vector), stride = vectors * t.vector;
+    const int64_t vectors = CeilDiv(run.Elements(t), t.vector), stride = vectors * t.vector;
     args.y = Scratch::Local(Scratch::kOutput).template Get<Sum<S>>((rows.end - rows.begin) * stride);
     args.y_row_stride = stride;
     args.y_vec_stride = t.vector;
     Pieces(args, programs, vectors);
-    StoreRows(args.y, rows.end - rows.begin, stride, run.pixels, tile.batch_valid, to);
+    for (int64_t i = 0; i < run.rows; ++i)
+      StoreRows(args.y + i * t.row_stride, rows.end - rows.begin, stride, run.pixels, tile.batch_valid,
+                to + run.Pixel(t, i) * t.batch);
   }
 
   void Pieces(SpmmArgs<Sum<S>> args, const ConvProgram* programs, int64_t vectors) const {
@@ -244,9 +272,9 @@ struct ConvWeightGradJob {
     });
   }
 
-  const S* Cotangent(int64_t row, const PixelRun& run, const ConvTiling::Tile& tile) const {
+  const S* Cotangent(int64_t row, int64_t pixel, const ConvTiling::Tile& tile) const {
     const ConvTiling& t = work->tiling;
-    return y + (row * t.y.out() * t.x.out() + run.first_pixel) * t.batch + tile.batch_begin;
+    return y + (row * t.y.out() * t.x.out() + pixel) * t.batch + tile.batch_begin;
   }
 
   void RunRows(SddmmArgs<Sum<S>> args, const ConvProgram* programs, const PixelRun& run,
@@ -254,32 +282,38 @@ struct ConvWeightGradJob {
     const ConvTiling& t = work->tiling;
     if constexpr (kNative<S>) {
       if (const int64_t vec_stride = DirectStride(t, tile)) {
-        args.y = Cotangent(args.row_begin, run, tile);
+        args.y = Cotangent(args.row_begin, run.first_pixel, tile);
         args.y_row_stride = t.y.out() * t.x.out() * t.batch;
         args.y_vec_stride = vec_stride;
         return Pieces(args, programs, run.pixels * t.lanes / t.vector, t.vector);
       }
     }
-    const int64_t used = run.pixels * t.lanes, vectors = CeilDiv(used, t.vector);
+    const int64_t used = run.Elements(t), vectors = CeilDiv(used, t.vector);
     args.y_row_stride = vectors * t.vector;
     args.y_vec_stride = t.vector;
     args.y = PackCotangent(args, run, tile);
     Pieces(args, programs, vectors, used - (vectors - 1) * t.vector);
   }
 
-  // Rows of the cotangent packed like the source: full vectors, zeros where the batch or the run ends.
+  // Rows of the cotangent packed like the source, zeros wherever there is no pixel.
   const Sum<S>* PackCotangent(const SddmmArgs<Sum<S>>& args, const PixelRun& run, const ConvTiling::Tile& tile) const {
     const ConvTiling& t = work->tiling;
-    const int64_t rows = args.row_end - args.row_begin, used = run.pixels * t.lanes, stride = args.y_row_stride;
+    const int64_t rows = args.row_end - args.row_begin, stride = args.y_row_stride, used = run.pixels * t.lanes;
     Sum<S>* packed = Scratch::Local(Scratch::kPackedY).Get<Sum<S>>(rows * stride);
+    std::fill_n(packed, rows * stride, Sum<S>(0));
     std::vector<int32_t> pixel(run.pixels);
     for (int64_t i = 0; i < run.pixels; ++i) pixel[i] = static_cast<int32_t>(i * t.x.step());
-    for (int64_t i = 0; i < rows; ++i) {
-      Sum<S>* to = packed + i * stride;
-      Element<S>::Storage().pack_pixels(Cotangent(args.row_begin + i, run, tile), pixel.data(), run.pixels, t.batch,
-                                        tile.batch_valid, t.lanes, 0, to);
-      std::fill(to + used, to + stride, Sum<S>(0));
-    }
+    const auto& storage = Element<S>::Storage();
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t i = 0; i < run.rows; ++i) {
+        const S* from = Cotangent(args.row_begin + r, run.Pixel(t, i), tile);
+        Sum<S>* to = packed + r * stride + i * t.row_stride;
+        if (t.lanes == t.batch && t.x.step() == 1) {
+          storage.load_rows(from, 1, used, used, to, used);
+        } else {
+          storage.pack_pixels(from, pixel.data(), run.pixels, t.batch, tile.batch_valid, t.lanes, 0, to);
+        }
+      }
     return packed;
   }
 

@@ -2,8 +2,9 @@
 //
 // A tile is a block of the batch, a run of output rows and a run of output columns. Its packed source has memory
 // (channel, plane, line of rows, line of columns, lane): one output pixel is `lanes` batch elements, and a row of output
-// pixels is a contiguous run of vectors. Large batches take one full vector per pixel; small or awkward ones keep the
-// whole batch in a pixel and let vectors run across neighbouring pixels.
+// pixels is a contiguous run. Large batches take one full vector per pixel; small or awkward ones keep the whole batch in
+// a pixel and let vectors run across neighbouring pixels, and from the end of one row of the packed tile into the next:
+// what is computed between the rows is dropped.
 //
 // A packed tile fits the second-level cache. Tiles below one another form a strip: a task goes down the strip, keeps the
 // lines that the next tile needs too and packs only new ones. Where the pattern is dense enough, a run of pixels is
@@ -29,6 +30,7 @@ struct ConvTiling {
   int64_t passes, pass_channels;  // channels are taken in parts of so many
   int64_t rows, row_blocks, columns, column_blocks;  // outputs of one phase per tile, and tiles
   ConvAxis::Lines y_lines, x_lines;
+  int64_t run_rows = 1;  // rows of pixels that vectors run across
   int64_t row_stride = 0, plane_stride = 0, channel_stride = 0;  // elements of the packed tile
 
   // `max_vecs`: vectors of a tile of registers. `row_entries`: stored entries per row of the program, on average, whose
@@ -48,8 +50,9 @@ struct ConvTiling {
     if (!fits()) return;
     y_lines = ConvAxis::Lines(y, rows);
     x_lines = ConvAxis::Lines(x, columns);
-    row_stride = RowStride(x_lines.count());
-    plane_stride = row_stride * y_lines.count();
+    row_stride = x_lines.count() * lanes;
+    plane_stride = PlaneStride(y_lines.count(), x_lines.count());
+    if (lanes % vector != 0) ChooseRunRows(max_vecs);
     channel_stride = plane_stride * y.planes() * x.planes();
   }
 
@@ -86,15 +89,16 @@ struct ConvTiling {
     return vector;
   }
 
-  // A row of pixels ends with room for the last vector to read past it.
-  int64_t RowStride(int64_t lines) const {
-    return CeilDiv(SaturatingMul(lines, lanes), vector) * vector + (lanes % vector ? vector : 0);
+  // A plane of pixels ends with room for the last vector to read past it.
+  int64_t PlaneStride(int64_t y_count, int64_t x_count) const {
+    const int64_t used = SaturatingMul(SaturatingMul(x_count, lanes), y_count);
+    return lanes % vector ? (CeilDiv(used, vector) + 1) * vector : used;
   }
 
   // Packed elements of a tile of so many rows and columns; saturates, because attributes may be absurd.
   int64_t Elements(int64_t n_rows, int64_t n_columns) const {
-    const int64_t lines = SaturatingMul(SaturatingMul(y.planes(), x.planes()), y.LineCount(n_rows));
-    return SaturatingMul(SaturatingMul(channels, lines), RowStride(x.LineCount(n_columns)));
+    const int64_t planes = SaturatingMul(channels, SaturatingMul(y.planes(), x.planes()));
+    return SaturatingMul(planes, PlaneStride(y.LineCount(n_rows), x.LineCount(n_columns)));
   }
 
   // The largest n in [least, all] for which `fits(n)`, or least.
@@ -130,6 +134,12 @@ struct ConvTiling {
     rows = Largest(1, all, [&](int64_t n) { return Elements(n, columns) <= most; });
     rows = CeilDiv(all, CeilDiv(all, rows));
     row_blocks = CeilDiv(all, rows);
+  }
+
+  // Rows that a tile of registers holds.
+  void ChooseRunRows(int64_t max_vecs) {
+    const int64_t gaps = row_stride - columns * lanes;
+    run_rows = std::clamp<int64_t>((max_vecs * vector + gaps) / std::max<int64_t>(1, row_stride), 1, rows);
   }
 };
 
