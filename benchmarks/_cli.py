@@ -15,6 +15,7 @@ COMMANDS = {
     "model": "time a training step of ResNet-18, or measure its memory",
     "scaling": "time every layer with one thread and with more",
     "overhead": "time calls of tiny layers against empty calls",
+    "rule": 'fit the cost model of sparsify(policy="rule") to the JSON of layers, and judge it',
     "peak": "measure multiply-adds and bandwidth of every instruction set",
 }
 _TWO_THREADS = {"scaling"}
@@ -59,6 +60,10 @@ def parser() -> argparse.ArgumentParser:
         add = command.add_argument
         threads = 2 if name in _TWO_THREADS else 1
         add("--json", metavar="PATH", help="also write JSON there; - prints JSON and nothing else")
+        if name == "rule":  # measures nothing
+            add("--from", dest="source", required=True, metavar="PATH", help="JSON that 'layers' wrote")
+            command.set_defaults(threads=threads)
+            continue
         add("--threads", type=_positive, default=threads, help=f"processors to use, pinned (default {threads})")
         add("--rounds", type=int, default=7, help="turns of each contestant (default 7)")
         if name in _SPARSITY:

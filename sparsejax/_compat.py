@@ -6,10 +6,23 @@ from typing import Any
 
 import jax
 import jax.core
+from jax.experimental.layout import Format, Layout, with_layout_constraint
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-__all__ = ["Primitive", "ad", "align_varying", "batching", "is_traced", "mlir", "out_aval", "zero_tangent"]
+__all__ = [
+    "Format",
+    "Primitive",
+    "ad",
+    "align_varying",
+    "batching",
+    "is_traced",
+    "memory_format",
+    "mlir",
+    "out_aval",
+    "with_layout_constraint",
+    "zero_tangent",
+]
 
 
 def align_varying(*operands: Any) -> list[Any]:
@@ -30,6 +43,19 @@ def out_aval(like: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     """Abstract value of an unsharded result that varies over the same mesh axes as the operand ``like``."""
     sharding = like.sharding.update(spec=jax.sharding.PartitionSpec(*(None,) * len(shape)))
     return like.update(shape=shape, dtype=dtype, weak_type=False, sharding=sharding)
+
+
+def memory_format(order: tuple[int, ...], sharding: jax.sharding.Sharding) -> Format:
+    """How an operand or result of ``jit`` lies in memory.
+
+    Stated as a format, not as a transposition: XLA's CPU compiler (jaxlib 0.10.2) turns a transposition of a result
+    into two copies although none is needed.
+
+    Args:
+      order: its axes from the slowest to the fastest.
+      sharding: where it lies.
+    """
+    return Format(Layout(order), sharding)
 
 
 def zero_tangent(primal: Any) -> Any:

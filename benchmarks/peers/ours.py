@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.layout import Format, Layout
 
 import sparsejax as sx
+from sparsejax import _compat
 
 from .._case import FORWARD, STEP, Case
 from ._peer import Call, Peer, Variant
@@ -39,14 +39,10 @@ def with_gradients(product: Callable[[Any, Any, Any], Any]) -> Callable[[Any, An
     return step
 
 
-def memory_format(rank: int, *, batch_minor: bool) -> Format:
-    """How activations of this rank lie in memory: row-major, or the batch fastest and the features slowest.
-
-    Stated as the format of operands and results, not as transpositions: XLA's CPU compiler (jaxlib 0.10.2) turns a
-    transposition of a result into two copies although none is needed.
-    """
+def memory_format(rank: int, *, batch_minor: bool) -> _compat.Format:
+    """How activations of this rank lie in memory: row-major, or the batch fastest and the features slowest."""
     order = (rank - 1, *range(1, rank - 1), 0) if batch_minor else tuple(range(rank))
-    return Format(Layout(order), jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    return _compat.memory_format(order, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
 
 
 def _prepare(case: Case) -> list[Variant]:

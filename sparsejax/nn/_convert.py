@@ -17,7 +17,7 @@ from sparsejax.nn._conv import SparseConv
 from sparsejax.nn._graph import modules_of, replace_modules, tied_modules
 from sparsejax.nn._layer import SparseLayer, stored_entries
 from sparsejax.nn._linear import SparseLinear
-from sparsejax.nn._policy import RULE_SPARSITY, check_policy, record_inputs, time_layers
+from sparsejax.nn._policy import Call, check_policy, nominal_call, predict_layers, record_inputs, time_layers
 from sparsejax.nn._report import LayerReport, SparsifyReport
 
 M = TypeVar("M")
@@ -52,10 +52,12 @@ def sparsify(
         mask). Layers without a mask go by their zeros. Weights outside a mask are dropped.
       min_sparsity: fraction of weights that are not stored, in [0, 1].
       policy: "measured" times each candidate as dense and as sparse layer, forward and backward, on the input
-        shapes that ``sample_input`` leads to, and replaces it if that is faster; "rule" goes by a threshold
-        per kind of layer; "always" replaces every candidate.
+        shapes that ``sample_input`` leads to, and replaces it if that is faster; "rule" predicts both times
+        by a cost model fitted to benchmarks (float32, one thread), without running anything; "always" replaces every
+        candidate.
       sample_input: an input of the model, or a tuple of positional inputs, with the batch size to be used;
-        required by "measured". Only shapes and dtypes matter.
+        required by "measured". Only shapes and dtypes matter. Without it "rule" assumes large inputs: 4096 rows for a
+        linear layer, 64 images of 32 pixels per axis (or twice the window) for a convolution.
       skip: paths of layers, or of modules with all that is in them, that stay dense.
 
     Returns:
@@ -83,7 +85,7 @@ def sparsify(
     flat_masks = _flat_masks(masks, dense)
     skipped = _skipped(skip, layers)
     tied = tied_modules(model)
-    calls = record_inputs(model, sample_input) if policy == "measured" else {}
+    calls = None if policy == "always" or sample_input is None else record_inputs(model, sample_input)
 
     rows: dict[str, LayerReport] = {}
     new: dict[int, SparseLayer] = {}
@@ -93,7 +95,7 @@ def sparsify(
         if obstacle is not None:
             rows[path] = dataclasses.replace(row, reason=obstacle)
             continue
-        rows[path], sparse = _decide(row, layer, flat_masks.get(path), policy, calls.get(path, []))
+        rows[path], sparse = _decide(row, layer, flat_masks.get(path), policy, None if calls is None else calls[path])
         if sparse is not None:
             new[id(layer)] = sparse
     rows |= _already_sparse(layers)
@@ -176,28 +178,31 @@ def _obstacle(
 
 
 def _decide(
-    row: LayerReport, layer: Any, mask: Any, policy: str, calls: list[Any]
+    row: LayerReport, layer: Any, mask: Any, policy: str, calls: list[Call] | None
 ) -> tuple[LayerReport, SparseLayer | None]:
-    """What to do with a candidate: its row, and the sparse layer where that is taken."""
-    assert row.sparsity is not None
+    """What to do with a candidate: its row, and the sparse layer where that is taken.
+
+    ``calls`` are the layer's inputs, None where nothing is known of them.
+    """
     try:
         sparse = _SPARSE[type(layer)].from_dense(layer, mask)
     except ValueError as error:  # an option without a sparse counterpart, named by the message
         return dataclasses.replace(row, reason=str(error)), None
     if policy == "always":
         return dataclasses.replace(row, action="sparse", reason="policy 'always'"), sparse
-    if policy == "rule":
-        threshold = RULE_SPARSITY[row.kind]
-        if row.sparsity < threshold:
-            return dataclasses.replace(row, reason=f"rule: below {threshold:g}"), None
-        return dataclasses.replace(row, action="sparse", reason=f"rule: at least {threshold:g}"), sparse
-    if not calls:
+    if calls is not None and not calls:
         return dataclasses.replace(row, reason="not called by the model on sample_input"), None
-    dense_ms, sparse_ms = time_layers(layer, sparse, calls)
-    row = dataclasses.replace(row, dense_ms=dense_ms, sparse_ms=sparse_ms)
-    if sparse_ms >= dense_ms:
-        return dataclasses.replace(row, reason=f"measured {sparse_ms / dense_ms:.2f}x slower"), None
-    return dataclasses.replace(row, action="sparse", reason=f"measured {dense_ms / sparse_ms:.2f}x faster"), sparse
+    if policy == "rule":
+        dense_s, sparse_s = predict_layers(layer, sparse, [nominal_call(layer)] if calls is None else calls)
+        basis = "rule: predicted" if calls is not None else "rule: predicted at nominal size"
+    else:
+        assert calls is not None  # `check_policy` refuses to measure without an input
+        dense_s, sparse_s = time_layers(layer, sparse, calls)
+        row = dataclasses.replace(row, dense_ms=1e3 * dense_s, sparse_ms=1e3 * sparse_s)
+        basis = "measured"
+    if sparse_s >= dense_s:
+        return dataclasses.replace(row, reason=f"{basis} {sparse_s / dense_s:.2f}x slower"), None
+    return dataclasses.replace(row, action="sparse", reason=f"{basis} {dense_s / sparse_s:.2f}x faster"), sparse
 
 
 def _already_sparse(layers: Mapping[str, Any]) -> dict[str, LayerReport]:

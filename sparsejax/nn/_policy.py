@@ -1,10 +1,10 @@
-"""Which layers pay as sparse ones: by rule, or by measuring each in both forms."""
+"""Which layers pay as sparse ones: predicted by the cost model, or measured in both forms."""
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,11 +13,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sparsejax._checks import fail
+from sparsejax._compat import memory_format, with_layout_constraint
+from sparsejax.kernels._conv_shapes import dilate, per_axis
+from sparsejax.nn._cost_model import Work, predict
 from sparsejax.nn._graph import modules_of
 
-# Sparsity from which a sparse layer is expected to be no slower than a dense one, forward and backward. A
-# prior from the project's targets, not yet fitted to measurements; policy "measured" does not use it.
-RULE_SPARSITY = {"Linear": 0.8, "Conv": 0.75}
+# What the rule assumes where it is given no input: large enough that the cost of a call does not count.
+NOMINAL_TOKENS = 4096  # rows of a linear layer's input
+NOMINAL_IMAGES, NOMINAL_SIDE = 64, 32  # batch and pixels per axis of a convolution's, or twice the window if more
 
 ROUNDS = 7  # timed runs of each form; the median counts
 
@@ -78,8 +81,29 @@ def record_inputs(model: Any, sample_input: Any) -> dict[str, list[Call]]:
     return {path: recorder.calls for path, recorder in recorders.items()}
 
 
+def predict_layers(dense: Any, sparse: Any, calls: list[Call]) -> tuple[float, float]:
+    """Seconds of forward + backward of a dense layer and its sparse form by the cost model, summed over the inputs."""
+    rank = len(getattr(dense, "kernel_size", ()))
+    strides = per_axis("sparsify", "strides", getattr(dense, "strides", 1), rank)
+    total = [0.0, 0.0]
+    for call in calls:
+        output = nnx.eval_shape(lambda layer, inputs: layer(inputs), dense, call)
+        work = Work(sparse.pattern.shape, sparse.pattern.nse, call.shape, output.shape, max(strides, default=1) > 1)
+        total = [t + seconds for t, seconds in zip(total, predict(work), strict=True)]
+    return total[0], total[1]
+
+
+def nominal_call(layer: Any) -> Call:
+    """The input that the rule assumes for a dense layer where it knows none."""
+    if not hasattr(layer, "kernel_size"):
+        return Call((NOMINAL_TOKENS, layer.in_features), jnp.float32)
+    dilations = per_axis("sparsify", "kernel_dilation", layer.kernel_dilation, len(layer.kernel_size))
+    windows = [dilate(*axis) for axis in zip(layer.kernel_size, dilations, strict=True)]
+    return Call((NOMINAL_IMAGES, *(max(NOMINAL_SIDE, 2 * w) for w in windows), layer.in_features), jnp.float32)
+
+
 def time_layers(dense: Any, sparse: Any, calls: list[Call]) -> tuple[float, float]:
-    """Milliseconds of forward + backward of a dense layer and its sparse form, summed over the inputs.
+    """Seconds of forward + backward of a dense layer and its sparse form, summed over the inputs.
 
     Both are jitted, warmed up and run in turn; medians of ``ROUNDS`` runs. Each form gets its activations in
     the layout that it has between layers of its own kind (the sparse one batch-minor), so that a
@@ -87,43 +111,50 @@ def time_layers(dense: Any, sparse: Any, calls: list[Call]) -> tuple[float, floa
     """
     total = [0.0, 0.0]
     for call in calls:
-        steps = [_step(dense, call, batch_minor=False), _step(sparse, call, batch_minor=True)]
+        steps = [compile_step(dense, call, batch_minor=False), compile_step(sparse, call, batch_minor=True)]
         times: list[list[float]] = [[], []]
-        for step in steps:
-            step()
+        for step, operands in steps:
+            jax.block_until_ready(step(*operands))
         for _ in range(ROUNDS):
-            for step, samples in zip(steps, times, strict=True):
+            for (step, operands), samples in zip(steps, times, strict=True):
                 start = time.perf_counter()
-                step()
+                jax.block_until_ready(step(*operands))
                 samples.append(time.perf_counter() - start)
-        total = [t + 1e3 * statistics.median(samples) for t, samples in zip(total, times, strict=True)]
+        total = [t + statistics.median(samples) for t, samples in zip(total, times, strict=True)]
     return total[0], total[1]
 
 
-def _step(layer: Any, call: Call, *, batch_minor: bool) -> Callable[[], Any]:
-    """One forward and backward pass on random activations, compiled and blocking."""
+def compile_step(layer: Any, call: Call, *, batch_minor: bool) -> tuple[jax.stages.Wrapped, tuple[Any, ...]]:
+    """One forward and backward pass under ``jit``, and random operands for it.
+
+    Args:
+      layer: dense or sparse.
+      call: shape and dtype of its input.
+      batch_minor: whether the batch is the fastest axis of activations in memory, and features the slowest; else they
+        are row-major.
+    """
     graphdef, parameters, rest = nnx.split(layer, nnx.Param, ...)
     dtype = call.dtype if jnp.issubdtype(call.dtype, jnp.floating) else jnp.float32
-    lead = len(call.shape) - 1 - len(getattr(layer, "kernel_size", ())) if batch_minor else 0
-
-    def to_logical(x: jax.Array) -> jax.Array:
-        return jnp.moveaxis(x, range(x.ndim - lead, x.ndim), range(lead))
-
-    def to_memory(x: jax.Array) -> jax.Array:
-        return jnp.moveaxis(x, range(lead), range(x.ndim - lead, x.ndim))
+    lead = len(call.shape) - 1 - len(getattr(layer, "kernel_size", ()))
+    # As one batch axis, which both layers make of the leading axes: XLA would copy in order to merge them.
+    x = jax.random.normal(jax.random.key(0), (math.prod(call.shape[:lead]), *call.shape[lead:]), dtype)
+    rank = x.ndim
+    order = (rank - 1, *range(1, rank - 1), 0) if batch_minor else tuple(range(rank))
+    form = memory_format(order, x.sharding)
 
     def forward(rest: Any, parameters: Any, x: jax.Array) -> jax.Array:
-        return to_memory(nnx.merge(graphdef, parameters, rest)(to_logical(x)))
+        # The bias is added in this layout, as between layers: the format of a result does not reach elementwise work.
+        return with_layout_constraint(nnx.merge(graphdef, parameters, rest)(x), form.layout)
 
-    @jax.jit
     def step(rest: Any, parameters: Any, x: jax.Array, cotangent: jax.Array) -> Any:
         y, pullback = jax.vjp(partial(forward, rest), parameters, x)
         return y, pullback(cotangent)
 
-    x = to_memory(jax.random.normal(jax.random.key(0), call.shape, dtype))
     output = jax.eval_shape(forward, rest, parameters, x)
     cotangent = jax.random.normal(jax.random.key(1), output.shape, output.dtype)
-    return lambda: jax.block_until_ready(step(rest, parameters, x, cotangent))
+    x, cotangent = jax.device_put((x, cotangent), form)
+    parameters, rest = jax.device_put((parameters, rest), x.sharding)
+    return jax.jit(step, out_shardings=(form, (None, form))), (rest, parameters, x, cotangent)
 
 
 def check_policy(policy: str, sample_input: Any) -> None:
