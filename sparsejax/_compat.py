@@ -9,7 +9,17 @@ import jax.core
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-__all__ = ["Primitive", "ad", "align_varying", "batching", "is_traced", "mlir", "out_aval", "zero_tangent"]
+__all__ = [
+    "Primitive",
+    "ad",
+    "align_varying",
+    "batching",
+    "instantiate",
+    "is_traced",
+    "mlir",
+    "out_aval",
+    "zero_tangent",
+]
 
 
 def align_varying(*operands: Any) -> list[Any]:
@@ -35,6 +45,11 @@ def out_aval(like: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 def zero_tangent(primal: Any) -> Any:
     """The symbolic zero tangent of a value; float0 for integers."""
     return ad.Zero(jax.typeof(primal).to_tangent_aval())
+
+
+def instantiate(tangent: Any) -> Any:
+    """The tangent or cotangent itself, or zeros where it is a symbolic zero."""
+    return ad.instantiate_zeros(tangent)
 
 
 def is_traced(x: Any) -> bool:
