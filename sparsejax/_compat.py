@@ -16,6 +16,7 @@ __all__ = [
     "ad",
     "align_varying",
     "batching",
+    "instantiate",
     "is_traced",
     "memory_format",
     "mlir",
@@ -61,6 +62,11 @@ def memory_format(order: tuple[int, ...], sharding: jax.sharding.Sharding) -> Fo
 def zero_tangent(primal: Any) -> Any:
     """The symbolic zero tangent of a value; float0 for integers."""
     return ad.Zero(jax.typeof(primal).to_tangent_aval())
+
+
+def instantiate(tangent: Any) -> Any:
+    """The tangent or cotangent itself, or zeros where it is a symbolic zero."""
+    return ad.instantiate_zeros(tangent)
 
 
 def is_traced(x: Any) -> bool:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.kernels import _channel, _conv, _matmul, _pool, _reference, _reference_pool
+from sparsejax.kernels import _channel, _conv, _matmul, _norm, _pool, _reference, _reference_norm, _reference_pool
 from sparsejax.kernels._conv_shapes import ConvGeometry
 from sparsejax.kernels._operands import pattern_operands
 from sparsejax.kernels._pool_shapes import PoolGeometry
@@ -62,6 +62,10 @@ class _Draw:
 
     def normal(self, *shape: int) -> jax.Array:
         return jnp.asarray(self._rng.standard_normal(shape), self._dtype)
+
+    def sums(self, *shape: int) -> jax.Array:
+        """As ``normal``, in the type in which sums are formed."""
+        return self.normal(*shape).astype(_reference.accumulator(self._dtype))
 
     def pattern(self, *shape: int) -> SparsityPattern:
         """A random pattern that keeps a fifth, with an empty output and two entries of padding."""
@@ -138,6 +142,34 @@ def _images(count: int) -> Callable[[_Draw], Iterator[Any]]:
     return operands
 
 
+def _norms(draw: _Draw) -> Iterator[Any]:
+    """Batch norms without and with a residual and an activation."""
+    for batch in _BATCHES:
+        x, scale, bias, residual = (
+            draw.normal(batch, 5, 6, 11),
+            draw.sums(11),
+            draw.sums(11),
+            draw.normal(batch, 5, 6, 11),
+        )
+        yield (x, scale, bias), {"epsilon": 1e-3, "activation": "none"}
+        yield (x, scale, bias, residual), {"epsilon": 1e-3, "activation": "relu"}
+
+
+def _norm_gradients(draw: _Draw) -> Iterator[Any]:
+    """Their gradients, at the mean 0 and the variance 1.
+
+    The bias of the gate that is computed from x is far from 0, so that rounding cannot move an element across it.
+    """
+    for batch in _BATCHES:
+        ct, x, y = (draw.normal(batch, 5, 6, 11) for _ in range(3))
+        ct_mean, ct_var, scale = (draw.sums(11) for _ in range(3))
+        bias = jnp.where(jnp.arange(11) % 2, 50, -50).astype(scale.dtype)
+        point = (ct, ct_mean, ct_var, x, scale, bias, jnp.zeros_like(bias), jnp.ones_like(bias))
+        yield point, {"epsilon": 1e-3, "gate": "open"}
+        yield point, {"epsilon": 1e-3, "gate": "input"}
+        yield (*point, y), {"epsilon": 1e-3, "gate": "output"}
+
+
 _CASES: dict[str, _Case] = {
     "sparsejax_spmm_v1": _Case(_matmul._spmm, _reference.spmm, _products("data", "x")),
     "sparsejax_spmm_t_v1": _Case(_matmul._spmm_t, _reference.spmm_t, _products("data", "y")),
@@ -156,6 +188,8 @@ _CASES: dict[str, _Case] = {
     "sparsejax_max_pool_v1": _Case(_pool._max_pool, _reference_pool.max_pool, _poolings("x")),
     "sparsejax_max_take_v1": _Case(_pool._max_take, _reference_pool.max_take, _poolings("x", True)),
     "sparsejax_max_put_v1": _Case(_pool._max_put, _reference_pool.max_put, _poolings("y", True)),
+    "sparsejax_batch_norm_v1": _Case(_norm._norm, _reference_norm.batch_norm, _norms),
+    "sparsejax_batch_norm_grad_v1": _Case(_norm._grad, _reference_norm.batch_norm_grad, _norm_gradients),
 }
 
 

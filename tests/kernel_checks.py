@@ -1,4 +1,7 @@
-"""One call each: every product of a matrix or a convolution, and its gradients, against the dense oracle of grid.py."""
+"""One call each: every product of a matrix or a convolution, and its gradients, against the dense oracle of grid.py.
+
+``compact`` runs them and batch norm (norm_oracle.py) for every dtype.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from grid import (
     stored,
     wide,
 )
+from norm_oracle import COMPACT_NORMS, check_norm
 
 import sparsejax
 from sparsejax import SparsityPattern
@@ -108,4 +112,6 @@ def compact() -> dict[str, Any]:
                 check_matmul(pattern, mask, batch, dtype)
             for case in COMPACT_CASES:
                 check_conv(case, "gaps", dtype)
-    return {"conv cases": len(COMPACT_CASES)}
+            for norm in COMPACT_NORMS:
+                check_norm(norm, dtype)
+    return {"conv cases": len(COMPACT_CASES), "norm cases": len(COMPACT_NORMS)}

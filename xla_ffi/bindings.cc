@@ -35,6 +35,8 @@ nb::dict Registrations() {
       {"sparsejax_max_pool_v1", MaxPoolHandler},
       {"sparsejax_max_take_v1", MaxTakeHandler},
       {"sparsejax_max_put_v1", MaxPutHandler},
+      {"sparsejax_batch_norm_v1", BatchNormHandler},
+      {"sparsejax_batch_norm_grad_v1", BatchNormGradHandler},
   };
   nb::dict out;
   for (const auto& [name, handler] : handlers) out[name] = nb::capsule(reinterpret_cast<void*>(handler));

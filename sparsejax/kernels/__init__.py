@@ -10,6 +10,7 @@ from sparsejax.kernels._conv import conv as conv
 from sparsejax.kernels._matmul import sddmm as sddmm
 from sparsejax.kernels._matmul import spmm as spmm
 from sparsejax.kernels._matmul import spmm_t as spmm_t
+from sparsejax.kernels._norm import batch_norm as batch_norm
 from sparsejax.kernels._operands import is_supported as is_supported
 from sparsejax.kernels._pool import avg_pool as avg_pool
 from sparsejax.kernels._pool import max_pool as max_pool

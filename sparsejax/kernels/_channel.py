@@ -13,10 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax._checks import fail
 from sparsejax._compat import out_aval
 from sparsejax.kernels import _reference
-from sparsejax.kernels._operands import check_dtype
+from sparsejax.kernels._operands import check_channel_vector, check_channels, check_same
 from sparsejax.kernels._primitive import define_bilinear, define_linear
 from sparsejax.kernels._reference import accumulator
 from sparsejax.kernels._targets import cpu_lowering
@@ -89,7 +88,7 @@ def channel_sum(x: Any) -> jax.Array:
     [6.0, 6.0]
     """
     x = jnp.asarray(x)
-    _check("channel_sum", "x", x)
+    check_channels("channel_sum", "x", x)
     return _channel_sum(x)
 
 
@@ -109,9 +108,8 @@ def channel_dot(x: Any, y: Any) -> jax.Array:
     [12.0]
     """
     x, y = jnp.asarray(x), jnp.asarray(y)
-    _check("channel_dot", "x", x)
-    if (x.shape, x.dtype) != (y.shape, y.dtype):
-        fail("channel_dot", "y", f"{y.dtype}{list(y.shape)}", f"{x.dtype}{list(x.shape)}, that of x")
+    check_channels("channel_dot", "x", x)
+    check_same("channel_dot", "y", y, x)
     return _channel_dot(x, y)
 
 
@@ -132,8 +130,8 @@ def channel_scale(x: Any, scale: Any) -> jax.Array:
     [[2.0, 3.0]]
     """
     x, scale = jnp.asarray(x), jnp.asarray(scale)
-    _check("channel_scale", "x", x)
-    _check_vector("channel_scale", "scale", scale, x)
+    check_channels("channel_scale", "x", x)
+    check_channel_vector("channel_scale", "scale", scale, x)
     return _channel_scale(x, scale)
 
 
@@ -154,8 +152,8 @@ def channel_shift(x: Any, shift: Any) -> jax.Array:
     [[3.0, 4.0]]
     """
     x, shift = jnp.asarray(x), jnp.asarray(shift)
-    _check("channel_shift", "x", x)
-    _check_vector("channel_shift", "shift", shift, x)
+    check_channels("channel_shift", "x", x)
+    check_channel_vector("channel_shift", "shift", shift, x)
     return x + _channel_broadcast(shift, shape=x.shape, dtype=x.dtype)
 
 
@@ -170,15 +168,3 @@ def add_bias(x: Any, bias: Any) -> jax.Array:
     x = jnp.asarray(x)
     flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) if x.ndim < 2 else x
     return channel_shift(flat, jnp.asarray(bias).astype(accumulator(x.dtype))).reshape(x.shape)
-
-
-def _check(name: str, operand: str, x: jax.Array) -> None:
-    check_dtype(name, operand, x.dtype)
-    if x.ndim < 2:
-        fail(name, operand, f"shape {x.shape}", "two or more axes, channels last")
-
-
-def _check_vector(name: str, operand: str, v: jax.Array, x: jax.Array) -> None:
-    wanted = jnp.dtype(accumulator(x.dtype))
-    if v.shape != x.shape[-1:] or v.dtype != wanted:
-        fail(name, operand, f"{v.dtype}{list(v.shape)}", f"{wanted}{list(x.shape[-1:])} to match x")

@@ -1,4 +1,4 @@
-"""Checks at trace time that all products share: data, activations and the pattern's arrays."""
+"""Checks at trace time that several primitives share: data, activations, channels and the pattern's arrays."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax._checks import fail
+from sparsejax.kernels._reference import accumulator
 from sparsejax.pattern import SparsityPattern
 
 DTYPES = (jnp.dtype("float32"), jnp.dtype("float64"), jnp.dtype("bfloat16"))
@@ -43,6 +44,26 @@ def check_activations(name: str, operand: str, x: jax.Array, dtype: Any, feature
         fail(name, operand, f"dtype {x.dtype}", f"dtype {dtype}, that of the other operand", "Cast one of the two.")
     if x.ndim == 0 or x.shape[-1] != features:
         fail(name, operand, f"shape {x.shape}", f"last axis {features} to match the {axis} of the pattern")
+
+
+def check_channels(name: str, operand: str, x: jax.Array) -> None:
+    """Refuse activations that are not ``float[batch, ..., channels]``."""
+    check_dtype(name, operand, x.dtype)
+    if x.ndim < 2:
+        fail(name, operand, f"shape {x.shape}", "two or more axes, channels last")
+
+
+def check_channel_vector(name: str, operand: str, v: jax.Array, x: jax.Array) -> None:
+    """Refuse what is not one number for each channel of ``x``, in its accumulation type."""
+    wanted = jnp.dtype(accumulator(x.dtype))
+    if v.shape != x.shape[-1:] or v.dtype != wanted:
+        fail(name, operand, f"{v.dtype}{list(v.shape)}", f"{wanted}{list(x.shape[-1:])} to match x")
+
+
+def check_same(name: str, operand: str, y: jax.Array, x: jax.Array) -> None:
+    """Refuse an operand that has not the shape and dtype of ``x``."""
+    if (x.shape, x.dtype) != (y.shape, y.dtype):
+        fail(name, operand, f"{y.dtype}{list(y.shape)}", f"{x.dtype}{list(x.shape)}, that of x")
 
 
 def pattern_operands(pattern: SparsityPattern) -> tuple[jax.Array, ...]:

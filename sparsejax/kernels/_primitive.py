@@ -1,8 +1,8 @@
-"""``define_bilinear`` and ``define``: every rule of one primitive, given in one call.
+"""``define_bilinear`` and its like: every rule of one primitive, given in one call.
 
 All products of this package are bilinear in their first two operands and closed under transposition, so two short
 rules each give every order and both modes of differentiation. The operands after the first two are a pattern's
-index arrays, which have no derivative.
+index arrays, which have no derivative. What is not bilinear has a primitive for its derivative (``define_derivative``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax._compat import Primitive, ad, align_varying, batching, mlir, zero_tangent
+from sparsejax._compat import Primitive, ad, align_varying, batching, instantiate, mlir, zero_tangent
 
 Rule = Callable[..., Any]
 
@@ -73,6 +73,51 @@ def define_linear(name: str, *, transpose: Rule, **rules: Any) -> Rule:
         zero = type(ct) is ad.Zero
         out = ad.Zero(x.aval) if zero else transpose(ct, x.aval, *rest, **params)
         return [out] + [None] * len(rest)
+
+    ad.primitive_jvps[primitive] = jvp
+    ad.primitive_transposes[primitive] = transpose_rule
+    return call
+
+
+def define_derivative(name: str, *, linear: Rule, transpose: Rule, reference: Rule, **rules: Any) -> Rule:
+    """A primitive with several results that is the derivative of a function, or the transpose of one.
+
+    It is linear in its first operands; the others are the point at which the derivative is taken. Its own derivative in
+    that point is the one of ``reference``, so every order exists.
+
+    Args:
+      name: primitive's name.
+      linear: ``(**params) -> number`` of operands in which it is linear.
+      transpose: ``(cts, *point, **params)``, the cotangents of the operands in which it is linear.
+      reference: its meaning in plain JAX.
+      **rules: as for ``define``.
+    """
+    primitive, call = define(name, reference=reference, multiple_results=True, **rules)
+
+    def jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> tuple[Any, Any]:
+        out, count = call(*primals, **params), linear(**params)
+        moving = [i for i, t in enumerate(tangents) if type(t) is not ad.Zero]
+        if not moving:
+            return out, [zero_tangent(o) for o in out]
+        if max(moving) < count:
+            return out, call(*map(instantiate, tangents[:count]), *primals[count:], **params)
+
+        def along(*moved: Any) -> Any:
+            operands = list(primals)
+            for i, value in zip(moving, moved, strict=True):
+                operands[i] = value
+            return reference(*operands, **params)
+
+        return out, jax.jvp(along, [primals[i] for i in moving], [tangents[i] for i in moving])[1]
+
+    def transpose_rule(cts: Sequence[Any], *operands: Any, **params: Any) -> list[Any]:
+        count = linear(**params)
+        if all(type(ct) is ad.Zero for ct in cts):
+            found = [ad.Zero(a.aval) if ad.is_undefined_primal(a) else None for a in operands[:count]]
+        else:
+            found = transpose(map(instantiate, cts), *operands[count:], **params)
+        wanted = [ct if ad.is_undefined_primal(a) else None for ct, a in zip(found, operands[:count], strict=True)]
+        return wanted + [None] * (len(operands) - count)
 
     ad.primitive_jvps[primitive] = jvp
     ad.primitive_transposes[primitive] = transpose_rule

@@ -32,10 +32,15 @@ def row_major(rank: int) -> tuple[int, ...]:
 
 
 def cpu_lowering(
-    target: str, select: Sequence[int], attributes: Callable[..., dict[str, Any]] | None = None
+    target: str,
+    select: Sequence[int] | None = None,
+    attributes: Callable[..., dict[str, Any]] | None = None,
+    in_place: Callable[..., dict[int, int]] | None = None,
 ) -> Callable[..., Any]:
-    """Lowering rule that calls ``target`` with the operands at the positions ``select``.
+    """Lowering rule that calls ``target`` with the operands at the positions ``select``, or with all.
 
+    ``in_place(**params)`` says which operand's memory becomes that of which result; XLA copies an operand first where
+    something else may still need it.
     Arrays of rank two or more are activations and are asked for in the batch-minor layout. Empty ones are not: they
     have no layout to speak of, and XLA's CPU compiler (jaxlib 0.10.2) divides by zero when it transposes one.
     """
@@ -44,14 +49,16 @@ def cpu_lowering(
         return batch_minor(aval.ndim) if aval.size else row_major(aval.ndim)
 
     def lowering(ctx: Any, *operands: Any, **params: Any) -> Any:
-        avals = [ctx.avals_in[i] for i in select]
+        chosen = range(len(operands)) if select is None else select
+        avals = [ctx.avals_in[i] for i in chosen]
         rule = jax.ffi.ffi_lowering(
             target,
             operand_layouts=[layout(a) for a in avals],
             result_layouts=[layout(a) for a in ctx.avals_out],
+            operand_output_aliases=in_place(**params) if in_place is not None else None,
         )
         extra = attributes(ctx, **params) if attributes is not None else {}
-        return rule(ctx.replace(avals_in=avals), *(operands[i] for i in select), **extra)
+        return rule(ctx.replace(avals_in=avals), *(operands[i] for i in chosen), **extra)
 
     return lowering
 

@@ -9,6 +9,7 @@ from flax import nnx
 
 from sparsejax._checks import fail
 from sparsejax.models._layers import batch_norm, check_images, conv, global_average, max_pool
+from sparsejax.nn import norm_act
 
 
 class ConvNet(nnx.Module):
@@ -56,7 +57,7 @@ class ConvNet(nnx.Module):
         for index, (convolution, norm) in enumerate(zip(self.convs, self.bns, strict=True)):
             if index:
                 x = max_pool(x, (2, 2), strides=(2, 2))
-            x = nnx.relu(norm(convolution(x)))
+            x = norm_act(norm, convolution(x))
         return global_average(x)
 
     def __call__(self, images: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ from flax import nnx
 
 from sparsejax._checks import fail
 from sparsejax.models._layers import batch_norm, check_choice, check_images, conv, global_average
+from sparsejax.nn import norm_act
 
 # (channels, stride) of each separable convolution: Howard et al. 2017, table 1.
 _PLAN = (
@@ -50,8 +51,8 @@ class SeparableConv(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map ``float[B, H, W, in]`` to ``float[B, H/stride, W/stride, out]``."""
-        x = nnx.relu(self.bn1(self.depthwise(x)))
-        return nnx.relu(self.bn2(self.pointwise(x)))
+        x = norm_act(self.bn1, self.depthwise(x))
+        return norm_act(self.bn2, self.pointwise(x))
 
 
 class MobileNetV1(nnx.Module):
@@ -96,7 +97,7 @@ class MobileNetV1(nnx.Module):
     def features(self, images: jax.Array) -> jax.Array:
         """Return the pooled features: ``float[B, H, W, C] -> float[B, 1024 * width]``."""
         check_images("MobileNetV1", images, self.in_features)
-        x = nnx.relu(self.bn1(self.conv1(images)))
+        x = norm_act(self.bn1, self.conv1(images))
         for block in self.blocks:
             x = block(x)
         return global_average(x)

@@ -9,6 +9,7 @@ import jax
 from flax import nnx
 
 from sparsejax.models._layers import batch_norm, check_choice, check_images, conv, global_average, max_pool
+from sparsejax.nn import norm_act
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -41,9 +42,8 @@ class BasicBlock(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map ``float[B, H, W, in]`` to ``float[B, H/stride, W/stride, width]``."""
-        y = nnx.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return nnx.relu(y + _shortcut(self.downsample, x))
+        y = norm_act(self.bn1, self.conv1(x))
+        return norm_act(self.bn2, self.conv2(y), _shortcut(self.downsample, x))
 
 
 class Bottleneck(nnx.Module):
@@ -75,10 +75,9 @@ class Bottleneck(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map ``float[B, H, W, in]`` to ``float[B, H/stride, W/stride, 4 * width]``."""
-        y = nnx.relu(self.bn1(self.conv1(x)))
-        y = nnx.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        return nnx.relu(y + _shortcut(self.downsample, x))
+        y = norm_act(self.bn1, self.conv1(x))
+        y = norm_act(self.bn2, self.conv2(y))
+        return norm_act(self.bn3, self.conv3(y), _shortcut(self.downsample, x))
 
 
 def _downsample(in_features: int, out_features: int, stride: int, rngs: nnx.Rngs) -> nnx.List | None:
@@ -150,7 +149,7 @@ class ResNet(nnx.Module):
     def features(self, images: jax.Array) -> jax.Array:
         """Return the pooled features: ``float[B, H, W, C] -> float[B, 512 * expansion]``."""
         check_images("ResNet", images, self.in_features)
-        x = nnx.relu(self.bn1(self.conv1(images)))
+        x = norm_act(self.bn1, self.conv1(images))
         if self.stem == "imagenet":
             x = max_pool(x, (3, 3), strides=(2, 2), padding=self.pool_padding)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):

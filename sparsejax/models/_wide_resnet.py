@@ -7,6 +7,7 @@ from flax import nnx
 
 from sparsejax._checks import fail
 from sparsejax.models._layers import batch_norm, check_images, conv, global_average
+from sparsejax.nn import norm_act
 
 
 class WideBlock(nnx.Module):
@@ -38,8 +39,8 @@ class WideBlock(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map ``float[B, H, W, in]`` to ``float[B, H/stride, W/stride, out]``."""
-        active = nnx.relu(self.bn1(x))
-        y = nnx.relu(self.bn2(self.conv1(active)))
+        active = norm_act(self.bn1, x)
+        y = norm_act(self.bn2, self.conv1(active))
         if self.dropout is not None:
             y = self.dropout(y)
         return self.conv2(y) + (x if self.shortcut is None else self.shortcut(active))
@@ -100,7 +101,7 @@ class WideResNet(nnx.Module):
         for group in (self.block1, self.block2, self.block3):
             for block in group:
                 x = block(x)
-        return global_average(nnx.relu(self.bn1(x)))
+        return global_average(norm_act(self.bn1, x))
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Return logits: ``float[B, H, W, C] -> float[B, num_classes]``."""

@@ -38,11 +38,10 @@ def sparsify(
     """Replace the layers of a dense model that pay as sparse ones.
 
     Every ``nnx.Linear`` and ``nnx.Conv`` whose sparsity is at least ``min_sparsity`` is a candidate, wherever
-    it sits: in modules of any class, lists, dicts, shared between places (it stays shared). Where at least
-      one layer becomes
-    sparse, each ``nnx.BatchNorm`` becomes a ``sparsejax.nn.BatchNorm`` with the same variables, so that
-    activations keep the layout of the sparse layers. Subclasses of these layers, and layers that share a
-    Variable with another module, stay as they are; the report says so.
+    it sits: in modules of any class, lists, dicts, shared between places (it stays shared). Where at least one
+    layer becomes sparse, each ``nnx.BatchNorm`` becomes a ``sparsejax.nn.BatchNorm`` with the same variables, so
+    that activations keep the layout of the sparse layers and ``sparsejax.nn.norm_act`` runs fused. Subclasses of
+    these layers, and layers that share a Variable with another module, stay as they are; the report says so.
 
     Args:
       model: an NNX module. It is not changed.
@@ -227,7 +226,7 @@ def _swap_batch_norms(layers: Mapping[str, Any]) -> dict[str, LayerReport]:
         if type(layer) is nnx.BatchNorm:
             # The clone is ours, and both classes hold the same attributes: variables and flags stay.
             object.__setattr__(layer, "__class__", BatchNorm)
-            reason = "channel sums keep the layout of sparse layers"
+            reason = "fused, and keeps the layout of sparse layers"
             rows[path] = LayerReport(path, "BatchNorm", (layer.num_features,), None, "swapped", reason)
     return rows
 

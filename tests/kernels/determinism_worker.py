@@ -1,4 +1,4 @@
-"""Prints the pool's size and a digest of the bits of every product; run by test_determinism.py.
+"""Prints the pool's size and a digest of the bits of every product and of batch norm; run by test_determinism.py.
 
 Usage: ``NPROC=THREADS python determinism_worker.py REPEATS``. XLA reads NPROC when its pool starts.
 """
@@ -6,6 +6,7 @@ Usage: ``NPROC=THREADS python determinism_worker.py REPEATS``. XLA reads NPROC w
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from grid import ConvCase, make_pattern, normal
 
 import sparsejax
+from sparsejax.kernels import batch_norm
 
 # Each is split into several tasks: blocks of the batch, parts of the rows, tiles of pixels, slots of the gradient.
 MATRICES = (((300, 200), 1000, "float32"), ((40, 3000), 33, "float64"), ((500, 100), 257, "bfloat16"))
@@ -25,10 +27,12 @@ CONVOLUTIONS = (
     (ConvCase(20, (15, 16), 16, 24, (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), (1, 1), 2), "float32"),
     (ConvCase(100, (28, 9), 6, 8, (5, 3), (1, 1), ((2, 2), (1, 1)), (1, 1), (1, 1), 1), "bfloat16"),
 )
+# Channels that are a task each, with several runs; small ones that share a task.
+NORMS = (((64, 28, 28, 5), "float32"), ((33, 40, 400), "bfloat16"))
 
 
 def outputs() -> list[np.ndarray]:
-    """Forward and both gradients of every case."""
+    """Forward and all gradients of every case."""
     results = []
     for shape, batch, dtype in MATRICES:
         pattern, _ = make_pattern("random", shape)
@@ -38,11 +42,14 @@ def outputs() -> list[np.ndarray]:
         pattern, _ = make_pattern("random", case.kernel_shape)
         f = lambda d, v, p=pattern, c=case: sparsejax.conv(d, p, v, **c.options)  # noqa: E731
         results += step(f, pattern.nse, (case.batch, *case.spatial, case.in_features), dtype)
+    for shape, dtype in NORMS:
+        f = lambda r, v: batch_norm(v, None, None, r.reshape(v.shape), epsilon=1e-5, activation="relu")[0]  # noqa: E731
+        results += step(f, math.prod(shape), shape, dtype)
     return results
 
 
 def step(f: Callable[..., Any], nse: int, x: tuple[int, ...], dtype: str) -> list[np.ndarray]:
-    """Value and gradients of a product."""
+    """Value and gradients of a function of ``nse`` numbers and ``x``."""
     y, vjp = jax.vjp(f, jnp.asarray(normal(0, (nse,), dtype)), jnp.asarray(normal(1, x, dtype)))
     return [np.asarray(a) for a in (y, *vjp(jnp.asarray(normal(2, y.shape, dtype))))]
 

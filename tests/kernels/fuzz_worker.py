@@ -26,12 +26,13 @@ MEMORY = 24 << 30
 
 
 class Case(NamedTuple):
-    """One call of a target: operands, results and the geometry attribute (None where the target has none)."""
+    """One call of a target: operands, results, the geometry attribute (None where it has none) and other attributes."""
 
     target: str
     operands: list[np.ndarray]
     results: list[tuple[tuple[int, ...], str]]
     geometry: list[int] | None
+    attributes: tuple[tuple[str, Any], ...] = ()
 
 
 def pick(rng: np.random.Generator, values: Any) -> Any:
@@ -132,12 +133,28 @@ def pool_case(rng: np.random.Generator, target: str) -> Case:
     return Case(target, [floats(rng, source, dtype)] + [taps] * ("max" in target), [(result, dtype)], [*y, *x])
 
 
+def norm_case(rng: np.random.Generator, target: str) -> Case:
+    """A call that the checks of the batch norms accept."""
+    shape = tuple(pick(rng, (0, 1, 2, 5, 16, 33)) for _ in range(int(rng.integers(2, 5))))
+    dtype, more = pick(rng, FLOATS), bool(rng.integers(2))
+    vector = (shape[-1:], "float64" if dtype == "float64" else "float32")
+    image, activation = (shape, dtype), "relu" if more else pick(rng, ("none", "relu"))
+    operands, results = [image, vector, vector], [image, vector, vector]
+    if "grad" in target:
+        operands += [image, vector, vector, vector, vector]
+        results += [image] * more
+    arrays = [floats(rng, *operand) for operand in operands + [image] * more]
+    return Case(target, arrays, results, None, (("activation", activation), ("epsilon", 1e-5)))
+
+
 def valid_case(rng: np.random.Generator, target: str) -> Case:
     """A call that every check accepts."""
     if "conv" in target:
         return conv_case(rng, target)
     if "pool" in target or "max" in target:
         return pool_case(rng, target)
+    if "norm" in target:
+        return norm_case(rng, target)
     return channel_case(rng, target) if "channel" in target else matmul_case(rng, target)
 
 
@@ -169,6 +186,12 @@ def spoil(rng: np.random.Generator, case: Case) -> Case:
         value = pick(rng, GEOMETRY) * pick(rng, (1, 1, -1))
         geometry[int(rng.integers(len(geometry)))] = value
         return case._replace(geometry=geometry if rng.integers(10) else geometry[: int(rng.integers(17))])
+    if part == 0 and case.attributes:
+        wild = {
+            "activation": pick(rng, ("none", "relu", "tanh", "")),
+            "epsilon": pick(rng, (0.0, -1.0, np.nan, np.inf)),
+        }
+        return case._replace(attributes=tuple(wild.items())[int(rng.integers(2)) :])
     if part == 1:
         results = list(case.results)
         at = int(rng.integers(len(results)))
@@ -176,6 +199,8 @@ def spoil(rng: np.random.Generator, case: Case) -> Case:
         results[at] = (blank.shape, blank.dtype.name)
         return case._replace(results=results)
     operands = list(case.operands)
+    if "norm" in case.target and rng.integers(4) == 0:  # the number of operands is not fixed
+        return case._replace(operands=operands + operands[:1] if rng.integers(2) else operands[:-1])
     at = int(rng.integers(len(operands)))
     operands[at] = spoil_array(rng, operands[at])
     return case._replace(operands=operands)
@@ -211,7 +236,9 @@ def make_case(seed: int, number: int) -> Case:
 def call(case: Case) -> None:
     """Run the case to the end."""
     results = [jax.ShapeDtypeStruct(shape, jnp.dtype(dtype)) for shape, dtype in case.results]
-    attributes = {} if case.geometry is None else {"geometry": np.array(case.geometry, np.int64)}
+    attributes = dict(case.attributes)
+    if case.geometry is not None:
+        attributes["geometry"] = np.array(case.geometry, np.int64)
     for out in jax.ffi.ffi_call(case.target, results)(*map(jnp.asarray, case.operands), **attributes):
         np.asarray(out)
 

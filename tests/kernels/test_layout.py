@@ -10,7 +10,7 @@ from flax import nnx
 
 from sparsejax import SparsityPattern, conv
 from sparsejax.kernels import add_bias, avg_pool, max_pool
-from sparsejax.nn import BatchNorm
+from sparsejax.nn import BatchNorm, norm_act
 
 BATCH, SIDE, CHANNELS = 64, 12, 32
 SHAPE = re.compile(r"f32\[(\d+(?:,\d+)*)\]\{(\d+(?:,\d+)*)")
@@ -45,6 +45,12 @@ def offenders(text, size, edges):
     return out
 
 
+def large(line, size):
+    """Whether the instruction's result has at least ``size`` elements."""
+    found = SHAPE.search(line)
+    return found is not None and np.prod([int(d) for d in found.group(1).split(",")]) >= size
+
+
 def compiled_step(loss, *args):
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(*args).compile().as_text()
 
@@ -58,22 +64,28 @@ def head():
 def assert_stays_batch_minor(text, x, size):
     # The input arrives row-major, as JAX arrays do, and is copied once into the layout of the first layer.
     assert offenders(text, size, edges=("%x", "%copy", "%bitcast")) == []
-    copies = [line for line in entry_instructions(text) if re.search(r"\} copy\(", line) and SHAPE.search(line)]
-    large = [c for c in copies if np.prod([int(d) for d in SHAPE.search(c).group(1).split(",")]) >= size]
-    assert len(large) <= 1, large
+    copies = [line for line in entry_instructions(text) if re.search(r"\} copy\(", line) and large(line, size)]
+    assert len(copies) <= 1, copies
 
 
-def test_two_residual_blocks():
+@pytest.mark.parametrize("fused", [False, True])
+def test_two_residual_blocks(fused):
+    """With `norm_act`, and as a user's own model would write it."""
     patterns, data = make_layers(5, (3, 3, CHANNELS, CHANNELS))
     graph, norms = nnx.split([BatchNorm(CHANNELS, rngs=nnx.Rngs(0)) for _ in range(4)])
     last, last_data = head()
+
+    def activated(norm, x, residual=None):
+        if fused:
+            return norm_act(norm, x, residual)
+        return jax.nn.relu(norm(x) if residual is None else norm(x) + residual)
 
     def network(data, norms, x, patterns):
         norm = nnx.merge(graph, norms)
         x = conv(data[4], patterns[4], x)
         for i in (0, 2):
-            y = jax.nn.relu(norm[i](conv(data[i], patterns[i], x)))
-            x = jax.nn.relu(x + norm[i + 1](conv(data[i + 1], patterns[i + 1], y)))
+            y = activated(norm[i], conv(data[i], patterns[i], x))
+            x = activated(norm[i + 1], conv(data[i + 1], patterns[i + 1], y), x)
         return conv(last_data, last, x)
 
     def loss(data, norms, x, target, patterns):
@@ -83,7 +95,12 @@ def test_two_residual_blocks():
     text = compiled_step(loss, data, norms, x, x[..., :1], patterns)
     assert text.count('custom_call_target="sparsejax_conv_v1"') == 6
     assert text.count('custom_call_target="sparsejax_conv_weight_grad_v1"') == 5
+    assert text.count('custom_call_target="sparsejax_batch_norm_v1"') == 4
+    assert text.count('custom_call_target="sparsejax_batch_norm_grad_v1"') == 4
     assert_stays_batch_minor(text, x, x.size)
+    elementwise = [line for line in entry_instructions(text) if " fusion(" in line and large(line, x.size)]
+    if fused:  # nothing is left but the sums of the cotangents that meet at the two shortcuts, and the loss
+        assert len(elementwise) <= 3, elementwise
 
 
 @pytest.mark.parametrize("kind", ["bias", "max_pool", "avg_pool"])

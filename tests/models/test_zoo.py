@@ -26,6 +26,7 @@ from sparsejax.models import (
     resnet50,
     wide_resnet,
 )
+from sparsejax.nn import BatchNorm
 
 
 def abstract(make) -> Any:
@@ -126,6 +127,29 @@ def test_batch_norm_has_torch_constants():
     model = abstract(lambda rngs: mobilenet_v1(rngs=rngs))
     norms = layers_of(model, nnx.BatchNorm)
     assert len(norms) == 27 and all((n.momentum, n.epsilon) == (0.9, 1e-5) for n in norms)
+
+
+@pytest.mark.parametrize(
+    ("make", "activated", "alone"),
+    [
+        (lambda rngs: resnet18(rngs=rngs), 17, 3),
+        (lambda rngs: resnet50(rngs=rngs), 49, 4),
+        (lambda rngs: mobilenet_v1(rngs=rngs), 27, 0),
+        (lambda rngs: wide_resnet(10, 1, rngs=rngs), 7, 0),
+        (lambda rngs: ConvNet(in_features=3, rngs=rngs), 3, 0),
+    ],
+)
+def test_activations_and_shortcuts_are_part_of_our_batch_norms(make, activated, alone):
+    """As ``sparsify`` leaves a model: the same variables, each batch norm of our class."""
+    model = abstract(make)
+    for norm in layers_of(model, nnx.BatchNorm):
+        object.__setattr__(norm, "__class__", BatchNorm)
+    graph, state = nnx.split(model)
+    images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    text = str(jax.make_jaxpr(lambda state, x: nnx.merge(graph, state, copy=True)(x))(state, images))
+    calls = text.split("sparsejax_batch_norm[")[1:]
+    assert [sum(f"activation={name}" in call[:60] for call in calls) for name in ("relu", "none")] == [activated, alone]
+    assert "name=relu" not in text
 
 
 def test_wide_resnet_drops_out_in_training_only():

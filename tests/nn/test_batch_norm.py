@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from sparsejax.nn import BatchNorm
+from sparsejax.nn import BatchNorm, norm_act
 
 OPTIONS = [
     {},
@@ -106,3 +106,67 @@ def test_statistics_over_devices():
 def test_no_mode_is_an_error():
     with pytest.raises(ValueError, match="BatchNorm: use_running_average has no value"):
         BatchNorm(5, use_running_average=None, rngs=nnx.Rngs(0))(jnp.ones((2, 5)))
+
+
+def composed(norm, x, residual=None, activation="relu"):
+    """What ``norm_act`` means, in Flax."""
+    y = norm(x) if residual is None else norm(x) + residual
+    return nnx.relu(y) if activation == "relu" else y
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("activation", ["relu", "none"])
+@pytest.mark.parametrize("options", [{}, {"use_scale": False, "use_bias": False}, {"dtype": jnp.bfloat16}], ids=str)
+@pytest.mark.parametrize("added", [False, True])
+def test_norm_act_is_the_sum_of_its_parts(options, added, activation, mode):
+    rng = np.random.default_rng(1)
+    dtype = options.get("dtype", jnp.float32)
+    x, residual, w = (jnp.asarray(rng.standard_normal((6, 7, 3, 5)), dtype) for _ in range(3))
+    theirs, ours = pair(**options)
+    for module in (theirs, ours):
+        getattr(module, mode)()
+    # Nothing that the rounding of one of them alone moves across 0.
+    before = composed(nnx.clone(theirs), x, residual if added else None, "none")
+    w = jnp.where(jnp.abs(before) > 0.05, w, 0)
+
+    def loss(module, x, residual, f):
+        return (f(module, x, residual if added else None, activation) * w).astype(jnp.float32).sum()
+
+    tolerance = 3e-2 if "dtype" in options else 2e-5
+    expected = nnx.grad(loss, argnums=(0, 1, 2))(theirs, x, residual, composed)
+    got = nnx.grad(loss, argnums=(0, 1, 2))(ours, x, residual, norm_act)
+    assert_same(got, expected, 10 * tolerance)
+    assert_same(nnx.state(ours), nnx.state(theirs), tolerance)
+    args = (x, residual if added else None, activation)
+    assert_same(norm_act(ours, *args), composed(theirs, *args), tolerance)
+    assert_same(norm_act(theirs, *args), composed(theirs, *args), tolerance)
+
+
+def calls(norm, x, residual=None):
+    """The activations of the batch norm kernels that ``norm_act`` runs."""
+    text = str(jax.make_jaxpr(lambda norm, x: norm_act(nnx.merge(*norm, copy=True), x, residual))(nnx.split(norm), x))
+    return [line.split("activation=")[1].split()[0].strip("]") for line in text.split("sparsejax_batch_norm[")[1:]]
+
+
+def test_what_is_fused():
+    x, norm = jnp.ones((4, 3, 5)), BatchNorm(5, rngs=nnx.Rngs(0))
+    assert calls(norm, x) == calls(norm, x, 2 * x) == ["relu"]
+    assert calls(norm, x, x.astype(jnp.bfloat16)) == calls(norm, x, x[:1]) == ["none"]  # added afterwards
+    assert calls(nnx.BatchNorm(5, rngs=nnx.Rngs(0)), x) == calls(BatchNorm(3, axis=1, rngs=nnx.Rngs(0)), x) == []
+    norm.eval()
+    assert calls(norm, x) == []
+
+
+@pytest.mark.parametrize(
+    "residual", [jnp.full((1, 5), 2.0), jnp.full((8, 3, 5), 0.5, jnp.bfloat16)], ids=["row", "bf16"]
+)
+def test_a_residual_of_another_shape_or_dtype(residual):
+    theirs, ours = pair()
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((8, 3, 5)), jnp.float32)
+    assert_same(norm_act(ours, x, residual), composed(theirs, x, residual), 2e-5)
+    assert_same(nnx.state(ours), nnx.state(theirs), 2e-5)
+
+
+def test_an_unknown_activation():
+    with pytest.raises(ValueError, match="norm_act: activation has value 'gelu'; expected one of 'relu', 'none'"):
+        norm_act(nnx.BatchNorm(5, rngs=nnx.Rngs(0)), jnp.ones((2, 5)), activation="gelu")

@@ -54,8 +54,7 @@ ffi::Future RunChannelJob(const char* name, ffi::ThreadPool& pool, const ffi::An
   if (shape.size() < 2) check.Fail("x", std::to_string(shape.size()) + " axes", "two or more");
   if (y != nullptr) {
     check.SameType("y", *y, x.element_type());
-    const auto other = y->dimensions();
-    if (check.ok() && !std::equal(shape.begin(), shape.end(), other.begin(), other.end())) check.Fail("y", "another shape", "the shape of x");
+    check.SameShape("y", *y, x);
   }
   const bool wide = x.element_type() == ffi::DataType::F64;
   check.SameType("result", out, wide ? ffi::DataType::F64 : ffi::DataType::F32);

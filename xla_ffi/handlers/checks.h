@@ -70,6 +70,11 @@ class Checker {
            std::to_string(static_cast<int>(expected)) + ", that of the other operands");
   }
 
+  void SameShape(const char* operand, const ffi::AnyBuffer& got, const ffi::AnyBuffer& x) {
+    const auto a = got.dimensions(), b = x.dimensions();
+    if (!std::equal(a.begin(), a.end(), b.begin(), b.end())) Fail(operand, "another shape", "the shape of x");
+  }
+
   void FloatType(const char* operand, ffi::DataType type) {
     if (type != ffi::DataType::F32 && type != ffi::DataType::F64 && type != ffi::DataType::BF16)
       Fail(operand, "dtype number " + std::to_string(static_cast<int>(type)), "float32, float64 or bfloat16");

@@ -11,6 +11,7 @@
 #include "../plan/conv_program.h"
 #include "../plan/conv_tiling.h"
 #include "../runtime/scratch.h"
+#include "conv_pack.h"
 #include "gradient_slots.h"
 #include "passes.h"
 #include "types.h"
@@ -57,88 +58,6 @@ void ForEachRun(const ConvWork& work, const ConvTiling::Tile& tile, const Body& 
     }
   }
 }
-
-// The packed source of the tiles of one strip, as ConvTiling lays it out, in the calling thread's scratch.
-template <typename S>
-class PackedTiles {
- public:
-  PackedTiles(const ConvTiling& t, const S* x)
-      : t_(t), x_(x), packed_(Scratch::Local(Scratch::kPackedX).Get<Sum<S>>(t.packed_elements())) {
-    for (int64_t i = 0; i < t.y_lines.count(); ++i) carried_.push_back(t.y_lines.CarriedFrom(i, t.rows));
-  }
-
-  // `below` says that the tile packed last lies right above in the same strip.
-  const Sum<S>* Pack(const ConvTiling::Tile& tile, bool below) {
-    FindColumns(tile);
-    for (int64_t channel = 0; channel < t_.channels; ++channel) {
-      Sum<S>* to = packed_ + channel * t_.channel_stride;
-      for (int64_t plane = 0; plane < t_.y.planes(); ++plane, to += t_.x.planes() * t_.plane_stride)
-        for (int64_t i = 0; i < t_.y_lines.count(); ++i) {
-          if (below && carried_[i] >= 0) {
-            Carry(to, carried_[i], i);
-          } else {
-            PackLine(tile, channel, t_.y.Source(plane, tile.row_begin + t_.y_lines.line(i)), to + i * t_.row_stride);
-          }
-        }
-    }
-    return packed_;
-  }
-
- private:
-  void FindColumns(const ConvTiling::Tile& tile) {
-    pixel_.clear();
-    for (int64_t plane = 0; plane < t_.x.planes(); ++plane)
-      for (int64_t i = 0; i < t_.x_lines.count(); ++i)
-        pixel_.push_back(static_cast<int32_t>(t_.x.Source(plane, tile.column_begin + t_.x_lines.line(i))));
-    FindBody();
-  }
-
-  // Where the pixels of a line are one piece of memory, with nothing but padding around it: which.
-  void FindBody() {
-    const auto inside = [](int32_t p) { return p >= 0; };
-    const auto first = std::find_if(pixel_.begin(), pixel_.end(), inside);
-    const auto last = std::find_if_not(first, pixel_.end(), inside);
-    lead_ = first - pixel_.begin();
-    body_ = last - first;
-    const bool one_piece = t_.lanes == t_.batch && t_.x.planes() == 1 && std::none_of(last, pixel_.end(), inside) &&
-                           (body_ == 0 || *(last - 1) - *first + 1 == body_);
-    if (!one_piece) body_ = -1;
-  }
-
-  // Lines only move up, so that none is overwritten before it is moved.
-  void Carry(Sum<S>* to, int64_t from, int64_t line) const {
-    for (int64_t px = 0; px < t_.x.planes(); ++px, to += t_.plane_stride)
-      std::copy_n(to + from * t_.row_stride, t_.x_lines.count() * t_.lanes, to + line * t_.row_stride);
-  }
-
-  void PackLine(const ConvTiling::Tile& tile, int64_t channel, int64_t row, Sum<S>* to) const {
-    const int64_t columns = t_.x_lines.count(), plane = t_.y.in() * t_.x.in() * t_.batch;
-    for (int64_t px = 0; px < t_.x.planes(); ++px, to += t_.plane_stride) {
-      if (row < 0) {
-        std::fill_n(to, columns * t_.lanes, Sum<S>(0));
-      } else {
-        const S* from = x_ + channel * plane + row * t_.x.in() * t_.batch + tile.batch_begin;
-        if (body_ >= 0) {
-          const int64_t n = body_ * t_.lanes, begin = lead_ * t_.lanes;
-          std::fill_n(to, begin, Sum<S>(0));
-          Element<S>::Storage().load_rows(from + (body_ ? pixel_[lead_] : 0) * t_.batch, 1, n, n, to + begin,
-                                          columns * t_.lanes - begin);
-          continue;
-        }
-        // The next channel's line is fetched meanwhile: lines are short and far apart.
-        Element<S>::Storage().pack_pixels(from, pixel_.data() + px * columns, columns, t_.batch, tile.batch_valid,
-                                          t_.lanes, plane, to);
-      }
-    }
-  }
-
-  const ConvTiling& t_;
-  const S* x_;
-  Sum<S>* packed_;
-  std::vector<int64_t> carried_;
-  std::vector<int32_t> pixel_;
-  int64_t lead_ = 0, body_ = -1;  // pixels of padding before the body, and of the body
-};
 
 // Calls body(tile, packed source) for all tiles of a unit.
 template <typename S, typename Body>

@@ -34,8 +34,8 @@ struct MatmulWork {
   Span RowsOf(int64_t part) const { return RowsOfPart(pattern.row_ptr, pattern.rows, row_parts, part); }
 };
 
-// The row programs of the passes over some rows, in order; row 0 of a program is the first of the rows. Pointers are good
-// until the next one is asked for.
+// The row programs of the passes over some rows, in order; row 0 of a program is the first of the rows. Pointers are
+// good until the next one is asked for.
 class PassPrograms {
  public:
   PassPrograms(const MatmulWork& work, Span rows, int64_t offset_scale)

@@ -1,13 +1,13 @@
 // How a convolution is cut into tiles, and where everything lies in a packed tile.
 //
 // A tile is a block of the batch, a run of output rows and a run of output columns. Its packed source has memory
-// (channel, plane, line of rows, line of columns, lane): one output pixel is `lanes` batch elements, and a row of output
-// pixels is a contiguous run. Large batches take one full vector per pixel; small or awkward ones keep the whole batch in
-// a pixel and let vectors run across neighbouring pixels, and from the end of one row of the packed tile into the next:
-// what is computed between the rows is dropped.
+// (channel, plane, line of rows, line of columns, lane): one output pixel is `lanes` batch elements, and a row of
+// output pixels is a contiguous run. Large batches take one full vector per pixel; small or awkward ones keep the whole
+// batch in a pixel and let vectors run across neighbouring pixels, and from the end of one row of the packed tile into
+// the next: what is computed between the rows is dropped.
 //
-// A packed tile fits the second-level cache. Tiles below one another form a strip: a task goes down the strip, keeps the
-// lines that the next tile needs too and packs only new ones. Where the pattern is dense enough, a run of pixels is
+// A packed tile fits the second-level cache. Tiles below one another form a strip: a task goes down the strip, keeps
+// the lines that the next tile needs too and packs only new ones. Where the pattern is dense enough, a run of pixels is
 // computed in passes over the channels, so that what a pass reads fits the first-level cache; each adds to the last.
 #ifndef SPARSEJAX_PLAN_CONV_TILING_H_
 #define SPARSEJAX_PLAN_CONV_TILING_H_
@@ -81,8 +81,8 @@ struct ConvTiling {
   }
 
  private:
-  // One vector, or the whole batch where a row of pixels is so short that half a tile of registers holds it. Padding a block of the
-  // batch to a full vector may waste a fifth at most; otherwise the whole batch is one pixel.
+  // One vector, or the whole batch where a row of pixels is so short that half a tile of registers holds it. Padding a
+  // block of the batch to a full vector may waste a fifth at most; otherwise the whole batch is one pixel.
   static int64_t LanesPerPixel(int64_t batch, int64_t vector, int64_t pixels, int64_t max_vecs) {
     if (batch % vector != 0 && batch < 4 * vector) return std::max<int64_t>(batch, 1);
     if (batch % vector == 0 && 2 * batch / vector * pixels <= max_vecs) return batch;
@@ -118,8 +118,8 @@ struct ConvTiling {
     column_blocks = CeilDiv(all, columns);
   }
 
-  // Passes as large as fit, if a row has entries enough in each: a pass costs a row a mispredicted branch and reading and
-  // writing its tile.
+  // Passes as large as fit, if a row has entries enough in each: a pass costs a row a mispredicted branch and reading
+  // and writing its tile.
   void ChoosePasses(int64_t most, int64_t row_entries) {
     constexpr int64_t kEntriesPerPass = 8;
     passes = std::max<int64_t>(1, CeilDiv(Elements(1, columns), most));

@@ -16,6 +16,8 @@ namespace {
 //
 #include "pool.inc.h"
 //
+#include "norm.inc.h"
+//
 #include "probe.inc.h"
 
 template <typename T>
@@ -36,8 +38,9 @@ constexpr FloatKernels<T> MakeFloatKernels() {
 
 template <typename S, typename A>
 constexpr StorageKernels<S, A> MakeStorageKernels() {
-  return {LoadRows<S, A>, StoreRows<S, A>, PackPixels<S, A>, SumRun<S, A>,  DotRun<S, A>, SumPool<S, A>,
-          SumUnpool<S, A>, MaxPool<S, A>,  MaxTake<S, A>,    MaxPut<S, A>};
+  return {LoadRows<S, A>,  StoreRows<S, A>, PackPixels<S, A>, SumRun<S, A>,  DotRun<S, A>,
+          SumPool<S, A>,   SumUnpool<S, A>, MaxPool<S, A>,    MaxTake<S, A>, MaxPut<S, A>,
+          Moments<S, A>,   Normalize<S, A>, NormGradSums<S, A>, NormGrad<S, A>};
 }
 
 #define SPARSEJAX_STRING2(x) #x

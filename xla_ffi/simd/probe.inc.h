@@ -1,9 +1,10 @@
 // What the machine can do at most, in this instruction set: fused multiply-adds in registers, and reading memory.
 //
 // ProbeFma: per iteration acc[q] = acc[q] * w + c for kMaxVecs independent accumulators of a full vector, the tile of
-// the product kernels, so that latency is hidden exactly where it can be hidden for them; they start
-// apart, or the compiler would keep one. w < 1 keeps values finite and normal. ProbeRead: kProbeSums partial sums over a run of floats, one load and one addition per vector. Both end in a
-// sum that the caller gets: nothing can be left out, because without -ffast-math no addition may be reordered.
+// the product kernels, so that latency is hidden exactly where it can be hidden for them; they start apart, or the
+// compiler would keep one. w < 1 keeps values finite and normal. ProbeRead: kProbeSums partial sums over a run of
+// floats, one load and one addition per vector. Both end in a sum that the caller gets: nothing can be left out, because
+// without -ffast-math no addition may be reordered.
 
 constexpr int kProbeSums = 8;
 

@@ -1,10 +1,10 @@
 // y[r][v] = sum over entries e of row r: data[e] * x[offset[e] + v], v in a tile of Q vectors of W lanes.
 //
 // Layout: x is packed, the Q vectors of a tile are consecutive; y is written at two strides and never read; what is to
-// be added comes from `init`, packed; x and y do not alias. Loops: rows, then entries; the tile stays in registers over a whole row, so an entry costs one broadcast
-// and Q fused multiply-adds with a memory operand. Registers: U * Q accumulators; short tiles (small Q) are latency
-// bound and take U entries at a time. Tails: callers pack to full vectors. Order: entries in steps of U, partial sums
-// added pairwise at the end of the row; fixed per instruction set.
+// be added comes from `init`, packed; x and y do not alias. Loops: rows, then entries; the tile stays in registers over
+// a whole row, so an entry costs one broadcast and Q fused multiply-adds with a memory operand. Registers: U * Q
+// accumulators; short tiles (small Q) are latency bound and take U entries at a time. Tails: callers pack to full
+// vectors. Order: entries in steps of U, partial sums added pairwise at the end of the row; fixed per instruction set.
 // Source: Nikdan et al. 2023 (SparseProp), section 3, with the output tile in registers instead of memory.
 
 // The head of a row's entries; the processor's own prefetcher follows from there. Rows are short.
@@ -15,7 +15,11 @@ SPARSEJAX_INLINE void PrefetchRow(const SpmmArgs<T>& a, int64_t r) {
 #pragma GCC unroll 4
   for (int line = 0; line < 4; ++line) {
     __builtin_prefetch(a.program.offset + e + 16 * line);
-    __builtin_prefetch(kHasId ? static_cast<const void*>(a.program.id + e + 16 * line) : a.data + e + 64 / sizeof(T) * line);
+    if constexpr (kHasId) {
+      __builtin_prefetch(a.program.id + e + 16 * line);
+    } else {
+      __builtin_prefetch(a.data + e + 64 / sizeof(T) * line);
+    }
   }
 }
 

@@ -56,6 +56,20 @@ struct PoolArgs {
   int64_t window_h, window_w, stride_h, stride_w, pad_h, pad_w;
 };
 
+// Batch norm of one channel: z = (x - mean) * factor + bias, factor = scale / sqrt(var + epsilon); see norm.inc.h.
+template <typename A>
+struct NormArgs {
+  A mean, factor, bias;
+  bool relu;
+};
+
+// Its gradient: dx = g * factor + (x - mean) * slope + offset.
+template <typename A>
+struct NormGradArgs {
+  NormArgs<A> norm;
+  A slope, offset;
+};
+
 template <typename T>
 struct FloatKernels {
   int lanes;            // elements per full vector
@@ -86,6 +100,13 @@ struct StorageKernels {
   void (*max_pool)(const PoolArgs&, const S* x, S* y, int32_t* arg);
   void (*max_take)(const PoolArgs&, const S* x, const int32_t* arg, S* y);
   void (*max_put)(const PoolArgs&, const S* y, const int32_t* arg, S* x);
+  // Sums over a run of x - pivot and of its square, and the pivot: the run's mean, rounded.
+  void (*moments)(const S* x, int64_t n, A* pivot, A* sum, A* square);
+  void (*normalize)(const NormArgs<A>&, const S* x, const S* residual, S* y, int64_t n);  // residual may be null
+  // Sums over a run of g and of g * (x - mean); g is the cotangent where the activation let z through. With a residual
+  // y says where, and g is written too; else both are null, and z is computed from x again.
+  void (*norm_grad_sums)(const NormArgs<A>&, const S* ct, const S* x, const S* y, S* g, int64_t n, A* sum, A* along);
+  void (*norm_grad)(const NormGradArgs<A>&, const S* ct, const S* x, S* dx, int64_t n);
 };
 
 // What the machine can do at most; see probe.inc.h.
