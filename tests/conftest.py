@@ -15,6 +15,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # the helpers that sev
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from sampling import one_in  # noqa: E402
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what ``sampling`` leaves out, and say so."""
+    kept = one_in(items)
+    config.hook.pytest_deselected(items=[*({*items} - {*kept})])
+    items[:] = kept
 
 
 @pytest.fixture(scope="session")

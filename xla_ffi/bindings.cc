@@ -19,27 +19,9 @@ namespace nb = nanobind;
 namespace sparsejax {
 namespace {
 
-// The number in a name changes whenever operands, attributes or meaning change: names live on in exported programs.
 nb::dict Registrations() {
-  const std::pair<const char*, XLA_FFI_Handler*> handlers[] = {
-      {"sparsejax_spmm_v1", SpmmHandler},
-      {"sparsejax_spmm_t_v1", SpmmTHandler},
-      {"sparsejax_sddmm_v1", SddmmHandler},
-      {"sparsejax_conv_v1", ConvHandler},
-      {"sparsejax_conv_input_grad_v1", ConvInputGradHandler},
-      {"sparsejax_conv_weight_grad_v1", ConvWeightGradHandler},
-      {"sparsejax_channel_sum_v1", ChannelSumHandler},
-      {"sparsejax_channel_dot_v1", ChannelDotHandler},
-      {"sparsejax_sum_pool_v1", SumPoolHandler},
-      {"sparsejax_sum_unpool_v1", SumUnpoolHandler},
-      {"sparsejax_max_pool_v1", MaxPoolHandler},
-      {"sparsejax_max_take_v1", MaxTakeHandler},
-      {"sparsejax_max_put_v1", MaxPutHandler},
-      {"sparsejax_batch_norm_v1", BatchNormHandler},
-      {"sparsejax_batch_norm_grad_v1", BatchNormGradHandler},
-  };
   nb::dict out;
-  for (const auto& [name, handler] : handlers) out[name] = nb::capsule(reinterpret_cast<void*>(handler));
+  for (const Target& target : kTargets) out[target.name] = nb::capsule(reinterpret_cast<void*>(target.handler));
   return out;
 }
 

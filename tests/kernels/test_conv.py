@@ -12,6 +12,7 @@ from grid import DTYPES, PATTERNS, ConvCase, make_pattern, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_checks import COMPACT_CASES, check_conv, random_conv_case
+from sampling import SAMPLE
 
 import sparsejax
 
@@ -62,7 +63,7 @@ def test_random_geometry(seed: int) -> None:
             check_conv(case, kind, dtype, number)
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(derandomize=True, deadline=None, max_examples=40 // SAMPLE)
 @given(
     case=st.sampled_from(COMPACT_CASES),
     batch=st.sampled_from([0, 1, 7, 16, 33]),

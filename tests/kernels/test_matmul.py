@@ -11,6 +11,7 @@ from grid import BATCHES, DTYPES, MATRICES, PATTERNS, assert_close, make_pattern
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_checks import check_matmul
+from sampling import SAMPLE
 
 from sparsejax import SparsityPattern, spmm
 from sparsejax.kernels import sddmm, spmm_t
@@ -55,7 +56,7 @@ def _masks(draw: st.DrawFn) -> np.ndarray:
     return mask
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(derandomize=True, deadline=None, max_examples=60 // SAMPLE)
 @given(
     mask=_masks(),
     padding=st.sampled_from([0, 30]),

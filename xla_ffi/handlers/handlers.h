@@ -1,4 +1,4 @@
-// All FFI handlers; bindings.cc names and exports them.
+// All FFI handlers and the names of their targets.
 #ifndef SPARSEJAX_HANDLERS_HANDLERS_H_
 #define SPARSEJAX_HANDLERS_HANDLERS_H_
 
@@ -21,6 +21,30 @@ XLA_FFI_DECLARE_HANDLER_SYMBOL(MaxTakeHandler);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(MaxPutHandler);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(BatchNormHandler);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(BatchNormGradHandler);
+
+struct Target {
+  const char* name;
+  XLA_FFI_Handler* handler;
+};
+
+// The number in a name changes whenever operands, attributes or meaning change: names live on in exported programs.
+constexpr Target kTargets[] = {
+    {"sparsejax_spmm_v1", SpmmHandler},
+    {"sparsejax_spmm_t_v1", SpmmTHandler},
+    {"sparsejax_sddmm_v1", SddmmHandler},
+    {"sparsejax_conv_v1", ConvHandler},
+    {"sparsejax_conv_input_grad_v1", ConvInputGradHandler},
+    {"sparsejax_conv_weight_grad_v1", ConvWeightGradHandler},
+    {"sparsejax_channel_sum_v1", ChannelSumHandler},
+    {"sparsejax_channel_dot_v1", ChannelDotHandler},
+    {"sparsejax_sum_pool_v1", SumPoolHandler},
+    {"sparsejax_sum_unpool_v1", SumUnpoolHandler},
+    {"sparsejax_max_pool_v1", MaxPoolHandler},
+    {"sparsejax_max_take_v1", MaxTakeHandler},
+    {"sparsejax_max_put_v1", MaxPutHandler},
+    {"sparsejax_batch_norm_v1", BatchNormHandler},
+    {"sparsejax_batch_norm_grad_v1", BatchNormGradHandler},
+};
 
 }  // namespace sparsejax
 

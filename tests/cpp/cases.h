@@ -1,0 +1,198 @@
+// Calls that the handlers' checks accept, by target: first those that are cut into tasks, then small ones of odd sizes.
+#ifndef SPARSEJAX_TESTS_CPP_CASES_H_
+#define SPARSEJAX_TESTS_CPP_CASES_H_
+
+#include <array>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../../xla_ffi/pattern/build.h"
+#include "fake_runtime.h"
+
+namespace sparsejax::testing {
+
+using Dims = std::vector<int64_t>;
+
+inline int64_t Count(const Dims& dims) {
+  int64_t n = 1;
+  for (const int64_t d : dims) n *= d;
+  return n;
+}
+
+template <typename T>
+Array ArrayOf(XLA_FFI_DataType dtype, Dims dims, const std::vector<T>& values) {
+  const char* bytes = reinterpret_cast<const char*>(values.data());
+  return {dtype, std::move(dims), std::vector<char>(bytes, bytes + values.size() * sizeof(T))};
+}
+
+inline Array Ints(const std::vector<int32_t>& values) {
+  return ArrayOf(XLA_FFI_DataType_S32, {static_cast<int64_t>(values.size())}, values);
+}
+
+// Arrays of one element type, the same for every maker of that type.
+class Maker {
+ public:
+  explicit Maker(XLA_FFI_DataType dtype) : dtype_(dtype) {}
+
+  XLA_FFI_DataType dtype() const { return dtype_; }
+  XLA_FFI_DataType sum_dtype() const { return dtype_ == XLA_FFI_DataType_BF16 ? XLA_FFI_DataType_F32 : dtype_; }
+
+  Array Floats(const Dims& dims) { return Floats(dims, dtype_); }
+  Array Floats(const Dims& dims, XLA_FFI_DataType dtype) {
+    std::vector<double> wide(Count(dims));
+    for (double& v : wide) v = std::uniform_real_distribution<float>(-1, 1)(random_);
+    if (dtype == XLA_FFI_DataType_F64) return ArrayOf(dtype, dims, wide);
+    const std::vector<float> values(wide.begin(), wide.end());
+    if (dtype == XLA_FFI_DataType_F32) return ArrayOf(dtype, dims, values);
+    std::vector<uint16_t> upper_halves;
+    for (const float v : values) {
+      uint32_t bits;
+      std::memcpy(&bits, &v, sizeof(bits));
+      upper_halves.push_back(static_cast<uint16_t>(bits >> 16));
+    }
+    return ArrayOf(dtype, dims, upper_halves);
+  }
+
+  // From -1 to limit, both of which name nothing.
+  Array IntsBelow(int32_t limit, const Dims& dims) {
+    std::vector<int32_t> values(Count(dims));
+    for (int32_t& v : values) v = std::uniform_int_distribution<int32_t>(-1, limit)(random_);
+    return ArrayOf(XLA_FFI_DataType_S32, dims, values);
+  }
+
+  // A tenth of the entries of (columns, rows), and room for five more.
+  PatternArrays Pattern(int64_t columns, int64_t rows) {
+    const std::unique_ptr<bool[]> mask(new bool[columns * rows]);
+    int64_t nse = 5;
+    for (int64_t i = 0; i < columns * rows; ++i) nse += mask[i] = random_() % 10 == 0;
+    return BuildPattern(mask.get(), columns, rows, nse);
+  }
+
+ private:
+  XLA_FFI_DataType dtype_;
+  std::mt19937 random_{0};
+};
+
+// The product of a pattern that the target's name ends with: forward, transposed ("_t", "_input_grad") or weight
+// gradient ("sddmm", "_weight_grad"). `x` and `y` are the shapes of the activations on its two sides.
+inline Arguments Product(const std::string& target, Maker& make, const PatternArrays& p, const Dims& x, const Dims& y) {
+  const Dims nse{static_cast<int64_t>(p.indices.size())};
+  const auto is = [&](const char* part) { return target.find(part) != std::string::npos; };
+  if (is("sddmm") || is("_weight_grad"))
+    return {{make.Floats(x), make.Floats(y), Ints(p.indptr), Ints(p.indices)}, {make.Floats(nse)}, {}};
+  if (is("_t_") || is("_input_grad"))
+    return {{make.Floats(nse), make.Floats(y), Ints(p.indptr_t), Ints(p.indices_t), Ints(p.perm_t)},
+            {make.Floats(x)},
+            {}};
+  return {{make.Floats(nse), make.Floats(x), Ints(p.indptr), Ints(p.indices)}, {make.Floats(y)}, {}};
+}
+
+// Many blocks of the batch; one narrow vector; a vector and a bit; small ones.
+inline std::vector<Arguments> MatrixCases(const std::string& target, Maker make) {
+  constexpr std::array<int64_t, 3> kSizes[] = {{257, 200, 150}, {3, 700, 900}, {20, 900, 200},
+                                               {1, 37, 29},     {7, 64, 16},   {33, 5, 130}};
+  std::vector<Arguments> cases;
+  for (const auto& [batch, columns, rows] : kSizes)
+    cases.push_back(Product(target, make, make.Pattern(columns, rows), {batch, columns}, {batch, rows}));
+  return cases;
+}
+
+// One axis of a convolution, padded by `low` on both sides.
+struct Axis {
+  int64_t in, window, stride, low, input_dilation, kernel_dilation;
+  int64_t out() const {
+    return ((in - 1) * input_dilation + 1 + 2 * low - (window - 1) * kernel_dilation - 1) / stride + 1;
+  }
+};
+
+inline std::vector<Arguments> ConvCases(const std::string& target, Maker make) {
+  struct Shape {
+    int64_t batch, groups, in, out;
+    Axis y, x;
+  };
+  const Axis plain{14, 3, 1, 1, 1, 1}, strided{15, 3, 2, 1, 1, 1}, dilated{9, 4, 3, 2, 2, 3}, phases{9, 3, 1, 2, 2, 1};
+  const Axis none{1, 1, 1, 0, 1, 1}, cut{14, 5, 3, -1, 1, 1};
+  std::vector<Arguments> cases;
+  for (const Shape& s : {Shape{32, 1, 12, 16, plain, plain}, Shape{3, 2, 32, 64, strided, plain},
+                         Shape{20, 1, 24, 32, dilated, strided}, Shape{70, 4, 16, 16, phases, phases},
+                         Shape{1, 1, 5, 7, strided, strided}, Shape{5, 1, 2, 3, none, cut}}) {
+    const PatternArrays p = make.Pattern(s.y.window * s.x.window * s.in / s.groups, s.out);
+    Dims geometry{s.groups, s.in, s.out};
+    for (const Axis& a : {s.y, s.x})
+      for (const int64_t n : {a.in, a.out(), a.window, a.stride, a.low, a.input_dilation, a.kernel_dilation})
+        geometry.push_back(n);
+    cases.push_back(Product(target, make, p, {s.batch, s.y.in, s.x.in, s.in}, {s.batch, s.y.out(), s.x.out(), s.out}));
+    cases.back().attributes["geometry"] = geometry;
+  }
+  return cases;
+}
+
+// Many channels, and one that is cut into parts.
+inline std::vector<Arguments> ChannelCases(const std::string& target, Maker make) {
+  std::vector<Arguments> cases;
+  for (const Dims& shape : {Dims{16, 20, 21, 33}, Dims{64, 40, 41, 2}}) {
+    Arguments call{{make.Floats(shape)}, {make.Floats({shape.back()}, make.sum_dtype())}, {}};
+    if (target == "sparsejax_channel_dot_v1") call.operands.push_back(make.Floats(shape));
+    cases.push_back(std::move(call));
+  }
+  return cases;
+}
+
+// Windows that overlap, touch, and leave gaps, with padding; a batch that is not full vectors.
+inline Arguments PoolCase(const std::string& target, Maker& make, const Dims& x, const Dims& y, const Dims& geometry) {
+  const Array taps = make.IntsBelow(3 * 2, y);
+  Arguments call{{}, {}, {{"geometry", geometry}}};
+  if (target == "sparsejax_sum_pool_v1") call.operands = {make.Floats(x)}, call.results = {make.Floats(y)};
+  if (target == "sparsejax_sum_unpool_v1") call.operands = {make.Floats(y)}, call.results = {make.Floats(x)};
+  if (target == "sparsejax_max_pool_v1") call.operands = {make.Floats(x)}, call.results = {make.Floats(y), taps};
+  if (target == "sparsejax_max_take_v1") call.operands = {make.Floats(x), taps}, call.results = {make.Floats(y)};
+  if (target == "sparsejax_max_put_v1") call.operands = {make.Floats(y), taps}, call.results = {make.Floats(x)};
+  return call;
+}
+
+inline std::vector<Arguments> PoolCases(const std::string& target, Maker make) {
+  return {PoolCase(target, make, {70, 15, 12, 16}, {70, 8, 6, 16}, {15, 8, 3, 2, 1, 12, 6, 2, 2, 0}),
+          PoolCase(target, make, {3, 7, 9, 5}, {3, 2, 5, 5}, {7, 2, 2, 5, 0, 9, 5, 2, 2, 1})};
+}
+
+// With and without a residual, and what comes of it backwards.
+inline Arguments NormCase(const std::string& target, Maker& make, const Dims& shape, bool residual) {
+  const auto vector = [&] { return make.Floats({shape.back()}, make.sum_dtype()); };
+  Arguments call{{}, {make.Floats(shape), vector(), vector()}, {}};
+  if (target == "sparsejax_batch_norm_v1") {
+    call.operands = {make.Floats(shape), vector(), vector()};
+  } else {
+    call.operands = {make.Floats(shape), vector(), vector(), make.Floats(shape), vector(), vector(), vector(), vector()};
+    if (residual) call.results.push_back(make.Floats(shape));
+  }
+  if (residual) call.operands.push_back(make.Floats(shape));
+  call.attributes["activation"] = std::string("relu");
+  call.attributes["epsilon"] = 2.0;  // keeps variances positive, which are numbers from -1 to 1 here
+  return call;
+}
+
+inline std::vector<Arguments> NormCases(const std::string& target, Maker make) {
+  std::vector<Arguments> cases;
+  for (const Dims& shape : {Dims{16, 20, 21, 33}, Dims{3, 5, 67}})
+    for (const bool residual : {false, true}) cases.push_back(NormCase(target, make, shape, residual));
+  return cases;
+}
+
+// The calls of a target; none if it is not known here.
+inline std::vector<Arguments> CasesOf(const std::string& target, XLA_FFI_DataType dtype) {
+  const auto starts = [&](const char* prefix) { return target.rfind(prefix, 0) == 0; };
+  if (starts("sparsejax_spmm") || starts("sparsejax_sddmm")) return MatrixCases(target, Maker(dtype));
+  if (starts("sparsejax_conv")) return ConvCases(target, Maker(dtype));
+  if (starts("sparsejax_channel")) return ChannelCases(target, Maker(dtype));
+  if (starts("sparsejax_batch_norm")) return NormCases(target, Maker(dtype));
+  if (starts("sparsejax_sum") || starts("sparsejax_max")) return PoolCases(target, Maker(dtype));
+  return {};
+}
+
+}  // namespace sparsejax::testing
+
+#endif  // SPARSEJAX_TESTS_CPP_CASES_H_

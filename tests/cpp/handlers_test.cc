@@ -1,0 +1,74 @@
+// Calls every handler on every instruction set without Python and XLA: alone on a pool of one thread, then from several
+// callers at once on a pool of four. All must give the same bits, whatever the results' memory held before.
+//
+// tests/sanitize.sh builds and runs it. A target without a case is a failure.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "../../xla_ffi/handlers/handlers.h"
+#include "../../xla_ffi/runtime/isa.h"
+#include "cases.h"
+#include "fake_runtime.h"
+
+namespace sparsejax::testing {
+namespace {
+
+constexpr int kThreads = 4, kCallers = 3;
+
+[[noreturn]] void Die(const std::string& what, const std::string& why) {
+  std::fprintf(stderr, "handlers_test: %s: %s\n", what.c_str(), why.c_str());
+  std::exit(1);
+}
+
+// The results of a call with copies of its own, which are gone when the future is complete.
+std::vector<std::vector<char>> Results(const Target& target, Pool& pool, Arguments call, char before) {
+  for (Array& a : call.results) a.bytes.assign(a.bytes.size(), before);
+  const std::string error = Call(target.handler, pool, call);
+  if (!error.empty()) Die(target.name, error);
+  std::vector<std::vector<char>> bytes;
+  for (Array& a : call.results) bytes.push_back(std::move(a.bytes));
+  return bytes;
+}
+
+void TestSameBits(const Target& target, const Arguments& call, Pool& one, Pool& many) {
+  const auto expected = Results(target, one, call, 0x11);
+  std::vector<std::thread> callers;
+  for (int i = 0; i < kCallers; ++i)
+    callers.emplace_back([&] {
+      if (Results(target, many, call, 0x77) != expected) Die(target.name, "other bits on several threads");
+    });
+  for (std::thread& caller : callers) caller.join();
+}
+
+void TestRefusal(const Target& target, Arguments call, Pool& pool) {
+  call.operands[0].dtype = XLA_FFI_DataType_S8;
+  const std::string error = Call(target.handler, pool, call);
+  if (error.find("has dtype number") == std::string::npos) Die(target.name, "took int8: '" + error + "'");
+}
+
+int Main() {
+  Pool one(1), many(kThreads);
+  for (const std::string& isa : SupportedIsas()) {
+    setenv("SPARSEJAX_ISA", isa.c_str(), /*overwrite=*/1);
+    SelectTable();
+    for (const Target& target : kTargets) {
+      for (const XLA_FFI_DataType dtype : {XLA_FFI_DataType_F32, XLA_FFI_DataType_F64, XLA_FFI_DataType_BF16}) {
+        const std::vector<Arguments> cases = CasesOf(target.name, dtype);
+        if (cases.empty()) Die(target.name, "has no case; add it to tests/cpp/cases.h");
+        for (const Arguments& call : cases) TestSameBits(target, call, one, many);
+        TestRefusal(target, cases[0], many);
+      }
+    }
+    std::printf("%s: %zu targets, the same bits on %d threads\n", isa.c_str(), std::size(kTargets), kThreads);
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace sparsejax::testing
+
+int main() { return sparsejax::testing::Main(); }
