@@ -22,7 +22,7 @@ runtime() { "${CXX:-c++}" -print-file-name="lib$1.so"; }
 work="$(mktemp -d)"
 finish() {
   local status=$?
-  cat "$work"/report.* >&2 2> /dev/null || true  # pytest holds back what its process writes before it is ended
+  cat "$work"/report.* >&2 2> /dev/null || true  # of AddressSanitizer; the tests hold back what their processes write
   rm -rf "$work"
   exit "$status"
 }
@@ -42,7 +42,6 @@ fixed=()
 if setarch "$(uname -m)" -R true 2> /dev/null; then fixed=(setarch "$(uname -m)" -R); fi
 
 export TSAN_OPTIONS=halt_on_error=1
-export UBSAN_OPTIONS=print_stacktrace=1:log_path="$work/report"
 export ASAN_OPTIONS=detect_stack_use_after_return=1:log_path="$work/report"
 "${fixed[@]}" "$work/build/handlers_test"
 [[ "$sanitizers" == thread ]] && exit
@@ -55,5 +54,5 @@ ASAN_OPTIONS+=:detect_leaks=0:handle_segv=2:malloc_context_size=1:quarantine_siz
 export JAX_DISABLE_MOST_OPTIMIZATIONS=1 SPARSEJAX_TEST_SAMPLE=4
 export LD_PRELOAD="$(runtime asan) $(runtime ubsan) $(runtime stdc++)"
 cd tests
-"${fixed[@]}" "$work/venv/bin/python" -m pytest -c ../pyproject.toml --rootdir .. -p no:cacheprovider -q \
+"${fixed[@]}" "$work/venv/bin/python" -m pytest -c ../pyproject.toml --rootdir .. -p no:cacheprovider -q --capture=sys \
   kernels --ignore=kernels/test_{conv_shapes,layout,sharding_export,transformations}.py
