@@ -63,6 +63,7 @@ def tools() -> Any:
         sizes = SIZES
         make_params = staticmethod(make_params)
         make_step = staticmethod(make_step)
+        random_grads = staticmethod(random_grads)
         outside = staticmethod(outside)
         assert_equal_trees = staticmethod(assert_equal_trees)
 
