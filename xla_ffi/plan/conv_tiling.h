@@ -54,6 +54,7 @@ struct ConvTiling {
     plane_stride = PlaneStride(y_lines.count(), x_lines.count());
     if (lanes % vector != 0) ChooseRunRows(max_vecs);
     channel_stride = plane_stride * y.planes() * x.planes();
+    if (passes > 1) SpreadChannels(element_bytes);
   }
 
   int64_t strips() const { return batch_blocks * column_blocks; }
@@ -126,6 +127,26 @@ struct ConvTiling {
     if (row_entries / passes < kEntriesPerPass) passes = 1;
     pass_channels = std::max<int64_t>(1, CeilDiv(channels, passes));
     passes = std::max<int64_t>(1, CeilDiv(channels, pass_channels));
+  }
+
+  // Room after each channel, so that what a pass reads of neighbouring channels lies in different sets of the first-level
+  // cache: what is a power of two apart would share a few sets and push itself out.
+  void SpreadChannels(int64_t element_bytes) {
+    constexpr int64_t kLine = 64, kSets = 64, kWays = 8;
+    const int64_t plane_bytes = plane_stride * element_bytes, run_bytes = y.LineCount(1) * row_stride * element_bytes;
+    const int64_t planes = y.planes() * x.planes(), pad = kLine / element_bytes;
+    int64_t best_load = channels * run_bytes, best = channel_stride;
+    for (int64_t stride = channel_stride; stride < channel_stride + kSets * pad && best_load > kWays; stride += pad) {
+      int64_t loads[kSets] = {}, load = 0;
+      for (int64_t channel = 0; channel < pass_channels; ++channel)
+        for (int64_t plane = 0; plane < planes; ++plane) {
+          const int64_t begin = channel * stride * element_bytes + plane * plane_bytes;
+          for (int64_t line = begin / kLine; line * kLine < begin + run_bytes; ++line)
+            load = std::max(load, ++loads[line % kSets]);
+        }
+      if (load < best_load) best_load = load, best = stride;
+    }
+    channel_stride = best;
   }
 
   // As many rows as fit, in equal parts.
