@@ -23,7 +23,7 @@ std::shared_ptr<ConvWork> Plan(const ConvAxis& y, const ConvAxis& x, const ConvP
   // Groups divide the channels among the rows already: no passes.
   const int64_t row_entries = p.groups > 1 ? 0 : entries / (rows * y.phases() * x.phases());
   auto work = std::make_shared<ConvWork>(
-      ConvWork{ConvTiling(y, x, source, batch, k.lanes, k.max_vecs, sizeof(Sum<S>), row_entries), {}, 1, 1});
+      ConvWork{ConvTiling(y, x, source, batch, k.lanes, k.max_vecs, sizeof(Sum<S>), sizeof(S), row_entries), {}, 1, 1});
   if (!work->tiling.fits()) return nullptr;
   const ConvTiling& t = work->tiling;
   work->programs = Programs(t, p, rows);

@@ -105,7 +105,9 @@ struct ConvJob {
     ForEachTile(*work, chunk / work->row_parts, x, [&](const ConvTiling::Tile& tile, const Sum<S>* packed) {
       ForEachRun(*work, tile, [&](int64_t program, const PixelRun& run) {
         ForEachRowGroup(*work, work->programs.View(program).begin, chunk % work->row_parts, [&](Span rows) {
-          RunRows(program, run, tile, rows, packed + run.packed);
+          work->tiling.ForEachBlock(tile, [&](const ConvTiling::Tile& block, int64_t at) {
+            RunRows(program, run, block, rows, packed + at + run.packed);
+          });
         });
       });
     });
@@ -183,8 +185,10 @@ struct ConvWeightGradJob {
     ForEachTile(*work, unit, x, [&](const ConvTiling::Tile& tile, const Sum<S>* packed) {
       ForEachRun(*work, tile, [&](int64_t program, const PixelRun& run) {
         ForEachRowGroup(*work, work->programs.View(program).begin, part, [&](Span rows) {
-          SddmmArgs<Sum<S>> args{{}, rows.begin, rows.end, packed + run.packed, nullptr, 0, 0, 0, 0, dw};
-          RunRows(args, program, run, tile);
+          work->tiling.ForEachBlock(tile, [&](const ConvTiling::Tile& block, int64_t at) {
+            SddmmArgs<Sum<S>> args{{}, rows.begin, rows.end, packed + at + run.packed, nullptr, 0, 0, 0, 0, dw};
+            RunRows(args, program, run, block);
+          });
         });
       });
     });
