@@ -17,6 +17,7 @@ from sparsejax.analysis.bias._amplification_other import (
     bias_amplification_directional as bias_amplification_directional,
 )
 from sparsejax.analysis.bias._amplification_other import bias_amplification_zhao as bias_amplification_zhao
+from sparsejax.analysis.bias._compare import compare as compare
 from sparsejax.analysis.bias._flips import FlipCoverage as FlipCoverage
 from sparsejax.analysis.bias._flips import Flips as Flips
 from sparsejax.analysis.bias._flips import flip_coverage as flip_coverage
@@ -45,10 +46,12 @@ from sparsejax.analysis.bias._rates import rate_gaps as rate_gaps
 from sparsejax.analysis.bias._reliability import ReliabilityTable as ReliabilityTable
 from sparsejax.analysis.bias._reliability import expected_calibration_error as expected_calibration_error
 from sparsejax.analysis.bias._reliability import reliability_table as reliability_table
+from sparsejax.analysis.bias._report import Report as Report
 from sparsejax.analysis.bias._risk import BiasRisk as BiasRisk
 from sparsejax.analysis.bias._risk import bias_risk as bias_risk
 from sparsejax.analysis.bias._systematic import rare_value_ratio as rare_value_ratio
 from sparsejax.analysis.bias._systematic import tcb as tcb
+from sparsejax.analysis.bias._table import Table as Table
 from sparsejax.analysis.bias._thresholds import calibrate_thresholds as calibrate_thresholds
 from sparsejax.analysis.bias._thresholds import hard_predictions as hard_predictions
 from sparsejax.analysis.bias._uncertainty import SusceptibleSamples as SusceptibleSamples

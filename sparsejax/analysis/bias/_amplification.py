@@ -253,7 +253,7 @@ def marker_bias_amplification(y_true: Any, y_pred: Any, marked: Any, *, missing:
     same_length(function, y_true=t, marked=inside)
     one = inside[:, 0]
     counts = count(indicators(t, yhat), np.stack([one, ~one]))
-    value = amplification(counts.at(0), counts.at(1), np.True_)
+    value = amplification(counts.at(0), counts.at(1), np.ones(t.shape[1], bool))
     return measured(
         value,
         (np.array(not one.any()), "empty_group"),

@@ -53,7 +53,7 @@ def interdependence(logits: Any, *, on: On = "hard", thresholds: Any = 0.0, lega
         return measured(np.zeros(columns), (np.ones(columns, bool), "too_few_samples"))
     constant = x.max(axis=0) == x.min(axis=0)
     # Residuals are unchanged by an orthogonal transformation, so the small factor stands for all samples.
-    r = np.linalg.qr(np.where(constant, 0.0, x - x.mean(axis=0)), mode="r")
+    r = np.asarray(np.linalg.qr(np.where(constant, 0.0, x - x.mean(axis=0)), mode="r"))
     value = np.array([0.0 if constant[a] else _explained(r, a) for a in range(columns)])
     if legacy:
         return measured(np.where(constant, 1.0, value))
