@@ -44,5 +44,7 @@ def percentile_interval(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.n
     """Return the 95 % percentile interval over resamples; NaN where more than half of them are undefined."""
     undefined = np.isnan(values).mean(axis=axis) > 0.5
     filled = np.where(np.expand_dims(undefined, axis), 0.0, values)
+    if not values.size:  # no pairs of sides
+        return filled.sum(axis=axis), filled.sum(axis=axis)
     low, high = np.nanpercentile(filled, _INTERVAL, axis=axis)
     return np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)

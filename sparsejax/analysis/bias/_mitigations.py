@@ -9,7 +9,7 @@ import numpy as np
 
 from sparsejax.analysis.bias._counts import indicators
 from sparsejax.analysis.bias._frame import count_subsets, measures
-from sparsejax.analysis.bias._measured import Measured, divide, nanmean
+from sparsejax.analysis.bias._measured import Measured, nanmean
 from sparsejax.analysis.bias._override import ABSTAINED, override_predictions
 from sparsejax.analysis.bias._run import Run
 from sparsejax.analysis.bias._table import Table
@@ -61,8 +61,10 @@ def mitigations(report: Report, band: float) -> Table:
                 variants += list(_variants(report, other, calibrated_dense[base], masks[base], "thresholds"))
             per_seed.append(variants)
         found.append((model.sparsity, model.strategy, per_seed))
-    everything = [variant.bias for _, _, seeds in found for variants in seeds for variant in variants]
-    common = np.isnan(np.stack([bias.value for bias in everything])).any(axis=0)
+    everything = [variant for _, _, seeds in found for variants in seeds for variant in variants]
+    # Abstaining takes samples away, and with them cells; that must not shrink what the other rows are compared on.
+    deciding = [variant.bias.value for variant in everything if "abstain" not in variant.name]
+    common = ~np.isnan(np.stack(deciding)).any(axis=0)
     rows = [row for sparsity, strategy, seeds in found for row in _rows(sparsity, strategy, seeds, common)]
     return Table.of(COLUMNS, rows)
 
@@ -91,11 +93,11 @@ def _evaluate(report: Report, name: str, y_pred: np.ndarray, share: float) -> _V
 
 
 def _rows(
-    sparsity: float, strategy: str, seeds: list[list[_Variant]], undefined: np.ndarray
+    sparsity: float, strategy: str, seeds: list[list[_Variant]], common: np.ndarray
 ) -> Iterator[tuple[float | str | int, ...]]:
-    cells = int((~undefined).sum())
     for same in zip(*seeds, strict=True):
-        bias = [float(divide(v.bias.value[~undefined].sum(), np.float64(cells))) for v in same]
+        bias = np.array([v.bias.value[common] for v in same])
+        defined = ~np.isnan(bias).any(axis=0)
         numbers = np.array([(v.overridden, v.accuracy) for v in same]).mean(axis=0)
         gaps = nanmean(np.array([v.gaps for v in same]), axis=0)
         yield (
@@ -104,8 +106,8 @@ def _rows(
             same[0].name,
             float(numbers[0]),
             float(numbers[1]),
-            float(nanmean(np.array(bias))),
-            cells,
+            float(nanmean(bias[:, defined])),
+            int(defined.sum()),
             float(gaps[0]),
             float(gaps[1]),
         )

@@ -154,8 +154,8 @@ class Report:
 
         Returns:
           A table: sparsity, strategy, countermeasure, overridden (share of cells), accuracy, bias_amplification (mean
-          over the ``cells`` that are defined in every row and seed), mean absolute gaps. Means over seeds. The rows
-          "override: label" are an upper bound by construction.
+          over the ``cells`` that are defined in every row and seed; abstention, which loses some, does not count),
+          mean absolute gaps. Means over seeds. The rows "override: label" are an upper bound by construction.
         """
         return _mitigations.mitigations(self, self.settings.uncertainty_band if w is None else w)
 

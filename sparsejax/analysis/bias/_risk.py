@@ -89,11 +89,11 @@ def bias_risk(
 def risk_of(
     t: np.ndarray, unsure: np.ndarray, train: np.ndarray, known: Association, groups: tuple[str, ...]
 ) -> BiasRisk:
-    """Apply the formula to arrays that have been checked."""
+    """Apply the formula to arrays that have been checked; ``unsure`` may be the uncertain share over seeds."""
     labelled = ~np.isnan(t)
     common = common_is_positive(train)
     rare = labelled & ((t == 1) != common)
-    rare_uncertain = divide((unsure & rare).sum(axis=0), rare.sum(axis=0))
+    rare_uncertain = divide(np.where(rare, unsure, 0).sum(axis=0), rare.sum(axis=0))
     rate = divide((train == 1).sum(axis=0), (~np.isnan(train)).sum(axis=0))
     with np.errstate(invalid="ignore"):
         product = known.relative_gap * rare_uncertain[:, None]
@@ -107,7 +107,7 @@ def risk_of(
     return BiasRisk(
         *found,
         known.relative_gap,
-        divide((unsure & labelled).sum(axis=0), labelled.sum(axis=0)),
+        divide(np.where(labelled, unsure, 0).sum(axis=0), labelled.sum(axis=0)),
         rare_uncertain,
         np.where(common, 1 - rate, rate),
         groups,

@@ -14,8 +14,8 @@ from sparsejax.analysis.bias._flips import FlipCoverage, flip_coverage
 from sparsejax.analysis.bias._frame import Frame, count_subsets, measures, raw_measures
 from sparsejax.analysis.bias._inputs import Inputs, Model
 from sparsejax.analysis.bias._interdependence import interdependence
-from sparsejax.analysis.bias._measured import Measured, divide, measured
-from sparsejax.analysis.bias._rates import auc
+from sparsejax.analysis.bias._measured import Measured, divide, measured, nanmean
+from sparsejax.analysis.bias._rates import RATES, auc
 from sparsejax.analysis.bias._reliability import ReliabilityTable, ece_of_table, reliability_table
 from sparsejax.analysis.bias._systematic import log2
 from sparsejax.analysis.bias._uncertainty import uncertain_cells, uncertainty_score
@@ -50,6 +50,7 @@ class Run:
       intervals: name -> (low, high) of the same shape, for those that are functions of counts.
       changes: name -> `Measured`, sparse minus dense, for sparse models.
       change_intervals: name -> (low, high) of the change, on the same resamples for both models.
+      mean_intervals: rate -> (low, high) of its mean over attributes, [S].
       n: number of labelled samples [S, K].
       n_pos: number of true positives [S, K].
     """
@@ -65,6 +66,7 @@ class Run:
     intervals: dict[str, Interval] = field(default_factory=dict)
     changes: dict[str, Measured] = field(default_factory=dict)
     change_intervals: dict[str, Interval] = field(default_factory=dict)
+    mean_intervals: dict[str, Interval] = field(default_factory=dict)
     resampled: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -127,6 +129,9 @@ def measure_run(
         run.resampled = _resample(inputs, frame, settings, flags)
         for key, values in run.resampled.items():
             run.intervals[key] = _masked(percentile_interval(values, -2), found[key])
+            if key in RATES:
+                defined = np.where(np.isnan(found[key].value)[:, None], np.nan, values)
+                run.mean_intervals[key] = percentile_interval(nanmean(defined, axis=-1), -1)
     return run
 
 

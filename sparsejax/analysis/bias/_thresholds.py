@@ -18,7 +18,7 @@ def hard_predictions(logits: Any, thresholds: Any = 0.0) -> np.ndarray:
     A score equal to its threshold is negative.
 
     Args:
-      logits: float[n] or [n, K]. Probabilities work too, with thresholds=0.5.
+      logits: float[n], [n, K], or [R, n, K] for R models. Probabilities work too, with thresholds=0.5.
       thresholds: one number, or float[K]; may be infinite.
 
     Returns:
@@ -32,6 +32,8 @@ def hard_predictions(logits: Any, thresholds: Any = 0.0) -> np.ndarray:
     >>> hard_predictions([-1.0, 0.0, 0.1]).tolist()
     [0, 0, 1]
     """
+    if np.ndim(logits) == 3:
+        return np.stack([hard_predictions(one, thresholds) for one in logits])
     z = scores("hard_predictions", "logits", logits)
     theta = check_thresholds("hard_predictions", thresholds, z.shape[1])
     return (z > theta).astype(np.int8).reshape(np.shape(logits))
