@@ -70,7 +70,7 @@ class Mean(NamedTuple):
 
 
 def means(report: Report) -> Iterator[Mean]:
-    """Mean of every metric; bias amplification over the cells common to all runs at the same thresholds."""
+    """Mean of every metric; bias amplification over the cells common to all runs at all thresholds."""
     for model, thresholds, runs in sets(report):
         for name, value in runs[0].measures.items():
             if value.value.ndim == 1 or name in RATES:
@@ -98,15 +98,14 @@ def _mean_sd(values: list[float]) -> tuple[float, float]:
 def _mean_amplifications(report: Report, model: Model, thresholds: str) -> Iterator[Mean]:
     if not report.frame.pairs:
         return
-    shown = [run for run in report.runs if run.thresholds == thresholds]
-    mine = [run.model is model for run in shown]
+    mine = [run.model is model and run.thresholds == thresholds for run in report.runs]
     choices: tuple[tuple[str, str, Literal["common", "nanmean"]], ...] = (
         ("bias_amplification", "bias_amplification", "common"),
         ("bias_amplification_per_run", "bias_amplification", "nanmean"),
         ("bias_amplification_directional", "bias_amplification_directional", "common"),
     )
     for metric, name, aggregate in choices:
-        found = mean_amplification([run.measures[name] for run in shown], aggregate=aggregate)
+        found = mean_amplification([run.measures[name] for run in report.runs], aggregate=aggregate)
         cells, lost = int(found.cells[mine].min()), int(found.lost[mine].sum())
         values = found.overall[mine].tolist()
         yield Mean(model, thresholds, metric, *_mean_sd(values), len(values), cells, lost)
