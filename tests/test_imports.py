@@ -16,7 +16,7 @@ FORBIDDEN = {
     "pruning": ("flax", "sparsejax.kernels", "sparsejax.nn", "sparsejax.pattern"),
     "nn": ("optax.contrib", "sparsejax.pruning", "sparsejax.train", "sparsejax.models"),
     "models": ("sparsejax.pruning", "sparsejax.train"),
-    "analysis": (
+    "analysis": ("sparsejax.kernels", "sparsejax.nn", "sparsejax.pruning"),
         "flax",
         "sparsejax.kernels",
         "sparsejax.nn",

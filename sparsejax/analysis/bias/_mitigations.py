@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from sparsejax.analysis.bias._counts import indicators
 from sparsejax.analysis.bias._frame import count_subsets, measures
 from sparsejax.analysis.bias._measured import Measured, nanmean
-from sparsejax.analysis.bias._override import ABSTAINED, override_predictions
+from sparsejax.analysis.bias._override import ABSTAINED, Source, override_predictions
 from sparsejax.analysis.bias._run import Run
 from sparsejax.analysis.bias._table import Table
 from sparsejax.analysis.bias._uncertainty import uncertain_cells
@@ -64,7 +64,7 @@ def mitigations(report: Report, band: float) -> Table:
     everything = [variant for _, _, seeds in found for variants in seeds for variant in variants]
     # Abstaining takes samples away, and with them cells; that must not shrink what the other rows are compared on.
     deciding = [variant.bias.value for variant in everything if "abstain" not in variant.name]
-    common = ~np.isnan(np.stack(deciding)).any(axis=0)
+    common = np.isfinite(np.stack(deciding)).all(axis=0)
     rows = [row for sparsity, strategy, seeds in found for row in _rows(sparsity, strategy, seeds, common)]
     return Table.of(COLUMNS, rows)
 
@@ -75,7 +75,8 @@ def _variants(report: Report, run: Run, dense: Run, mask: np.ndarray, prefix: st
     yield _evaluate(report, start, run.y_pred, 0.0)
     join = f"{prefix} + " if prefix else ""
     known = mask & ~np.isnan(t)
-    for source, where in (("dense", mask), ("label", known), ("abstain", mask)):
+    sources: tuple[tuple[Source, np.ndarray], ...] = (("dense", mask), ("label", known), ("abstain", mask))
+    for source, where in sources:
         changed = override_predictions(run.y_pred, where, source=source, dense_pred=dense.y_pred, y_true=t)
         yield _evaluate(report, f"{join}override: {source}", changed.y_pred, changed.share)
 
@@ -93,7 +94,7 @@ def _evaluate(report: Report, name: str, y_pred: np.ndarray, share: float) -> _V
 
 
 def _rows(
-    sparsity: float, strategy: str, seeds: list[list[_Variant]], common: np.ndarray
+    sparsity: float, strategy: str, seeds: list[list[_Variant]], common: Any
 ) -> Iterator[tuple[float | str | int, ...]]:
     for same in zip(*seeds, strict=True):
         bias = np.array([v.bias.value[common] for v in same])

@@ -56,7 +56,7 @@ def _amplification(report: Report, model: Model, limit: float) -> Iterator[tuple
     was = np.stack(
         [dense[report.inputs.dense_seed(model, r.seed)].measures["bias_amplification"].reason == "" for r in runs]
     )
-    gone = (lost & was).any(axis=0)
+    gone = (lost & was).max(axis=0)
     for p, name in enumerate(report.pair_names):
         for i, attribute in enumerate(report.inputs.attribute_names):
             cell = f"{model.label}, {attribute} / {name}: bias amplification"

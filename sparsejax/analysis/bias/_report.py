@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sparsejax._checks import fail
 from sparsejax.analysis.bias import _mitigations, _plots, _regression, _rows, _views
 from sparsejax.analysis.bias._flips import FlipCoverage
@@ -142,9 +144,9 @@ class Report:
             fail("Report.risk", "val", "no value", "a validation split in compare")
         band = self.settings.uncertainty_band
         # The mean of the risks of single seeds, since risk is linear in the uncertain share.
-        unsure = sum(uncertain_cells("Report.risk", z, band, "logits").astype(float) for z in inputs.dense.val_logits)
+        unsure = np.mean([uncertain_cells("Report.risk", z, band, "logits") for z in inputs.dense.val_logits], axis=0)
         train = inputs.y_true if inputs.y_train is None else inputs.y_train
-        return risk_of(inputs.y_val, unsure / len(inputs.dense.val_logits), train, self.frame.known, self.pair_names)
+        return risk_of(inputs.y_val, unsure, train, self.frame.known, self.pair_names)
 
     def mitigations(self, w: float | None = None) -> Table:
         """Countermeasures before and after: thresholds, overrides on the exposed cells, both.

@@ -208,7 +208,7 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float:
         return float("nan")
     from scipy.stats import spearmanr  # a dependency of jax
 
-    return float(spearmanr(first, second).statistic)
+    return float(np.asarray(spearmanr(first, second))[0])
 
 
 def _mitigation_table(report: Report) -> str:
