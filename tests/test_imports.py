@@ -17,13 +17,6 @@ FORBIDDEN = {
     "nn": ("optax.contrib", "sparsejax.pruning", "sparsejax.train", "sparsejax.models"),
     "models": ("sparsejax.pruning", "sparsejax.train"),
     "analysis": ("sparsejax.kernels", "sparsejax.nn", "sparsejax.pruning"),
-        "flax",
-        "sparsejax.kernels",
-        "sparsejax.nn",
-        "sparsejax.pruning",
-        "sparsejax.models",
-        "sparsejax.train",
-    ),
     "data": ("flax", "optax", "sparsejax.nn", "sparsejax.kernels", "sparsejax.pruning"),
 }
 OPTIONAL = (

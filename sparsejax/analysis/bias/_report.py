@@ -97,7 +97,7 @@ class Report:
 
     @cached_property
     def by_group(self) -> Table:
-        """Rates in each level of each group, means over seeds, with intervals of the first seed."""
+        """Rates in each level of each group; the values and the ends of the intervals are means over seeds."""
         return _views.by_group(self)
 
     def difference(self, method: Method = "between_groups") -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from sparsejax.analysis.bias._inputs import Model
 from sparsejax.analysis.bias._measured import Measured, divide, nanmean
 from sparsejax.analysis.bias._pie import pie
 from sparsejax.analysis.bias._rates import RATES
-from sparsejax.analysis.bias._run import Run
+from sparsejax.analysis.bias._run import Interval, Run
 from sparsejax.analysis.bias._table import Table
 from sparsejax.analysis.bias._uncertainty import uncertain_cells, uncertainty_score
 
@@ -82,6 +82,15 @@ def means(report: Report) -> Iterator[Mean]:
         yield from _mean_amplifications(report, model, thresholds)
 
 
+def mean_interval(found: Sequence[Interval | None], like: np.ndarray) -> Interval:
+    """Return the mean over seeds of the ends of intervals; NaN, in the shape of ``like``, where there are none."""
+    known = [interval for interval in found if interval is not None]
+    if not known:
+        return np.full_like(like, np.nan), np.full_like(like, np.nan)
+    low, high = (nanmean(np.stack([interval[end] for interval in known]), axis=0) for end in (0, 1))
+    return low, high
+
+
 def overall(report: Report) -> Table:
     """Return `means` as a table."""
     rows = [(*head(report, mean.model, mean.thresholds), *mean[2:]) for mean in means(report)]
@@ -134,7 +143,7 @@ def by_group(report: Report) -> Table:
         for name in RATES:
             means = nanmean(np.stack([run.measures[name].value for run in runs]), axis=0)
             first = runs[0]
-            low, high = first.intervals.get(name, (np.full_like(means, np.nan), np.full_like(means, np.nan)))
+            low, high = mean_interval([run.intervals.get(name) for run in runs], means)
             for s, (group, level) in enumerate(report.frame.subsets[1:], start=1):
                 for i, attribute in enumerate(report.inputs.attribute_names):
                     reason = str(first.measures[name].reason[s, i]) if np.isnan(means[s, i]) else ""

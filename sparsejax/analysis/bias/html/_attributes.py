@@ -12,6 +12,7 @@ import numpy as np
 from sparsejax.analysis.bias._inputs import Model
 from sparsejax.analysis.bias._measured import REASONS, divide, nanmean
 from sparsejax.analysis.bias._run import Run
+from sparsejax.analysis.bias._views import mean_interval
 from sparsejax.analysis.bias.html._markup import (
     MINUS,
     Scale,
@@ -140,7 +141,11 @@ def groups(report: Report) -> str:
     """Error rates per level of each group."""
     if not report.inputs.groups:
         return section("groups", "Groups", paragraph("No groups were given."))
-    intervals = "Bars are 95 % intervals of the first seed." if report.settings.n_boot else "No intervals (n_boot = 0)."
+    intervals = (
+        "Bars are 95 % intervals over samples, their ends averaged over seeds."
+        if report.settings.n_boot
+        else "No intervals (n_boot = 0)."
+    )
     words = (
         "False positive and false negative rates in each group, mean over attributes and seeds: ○ dense, ▶ sparse. "
         f"{intervals} Per attribute in the table below each picture."
@@ -155,8 +160,7 @@ def _group_panel(report: Report, model: Model) -> str:
     for metric, short in _RATES:
         before, after, change = _mean(dense, metric), _mean(sparse, metric), _mean(sparse, metric, changes=True)
         relative = _mean(sparse, f"{metric}_relative", changes=True)
-        nothing = np.full_like(change, np.nan)
-        low, high = sparse[0].change_intervals.get(metric, (nothing, nothing))
+        low, high = mean_interval([run.change_intervals.get(metric) for run in sparse], change)
         for s, (group, level) in enumerate(report.frame.subsets[1:], start=1):
             for i, attribute in enumerate(report.inputs.attribute_names):
                 why = _reason(sparse, metric, (s, i), changes=True)
@@ -186,10 +190,8 @@ def _arrows(report: Report, model: Model, metric: str, short: str) -> str:
         nanmean(np.stack([nanmean(run.measures[metric].value, axis=1) for run in report.runs_of(m)]), axis=0)
         for m in models
     ]
-    bars = [report.runs_of(m)[0].mean_intervals.get(metric) for m in models]
-    known = [
-        v for v in np.concatenate([*ends, *(np.concatenate(b) for b in bars if b is not None)]) if math.isfinite(v)
-    ]
+    bars = [mean_interval([r.mean_intervals.get(metric) for r in report.runs_of(m)], ends[0]) for m in models]
+    known = [v for v in np.concatenate([*ends, *(np.concatenate(b) for b in bars)]) if math.isfinite(v)]
     if not known:
         return paragraph(f"{short}: no defined value.")
     width, left, row = 460, 150, 30
@@ -208,7 +210,7 @@ def _arrows(report: Report, model: Model, metric: str, short: str) -> str:
             parts.append(text(left + 10, y + 4, "undefined", "small", "start"))
             continue
         for bar, offset in zip(bars, (-5, 5), strict=True):
-            if bar is not None and math.isfinite(bar[0][index]):
+            if math.isfinite(bar[0][index]):
                 parts.append(
                     line(at(bar[0][index]), y + offset, at(bar[1][index]), y + offset, f"bar s{int(offset > 0)}")
                 )
