@@ -1,4 +1,4 @@
-"""The command line: ``sparsejax doctor | demo | train | bench``."""
+"""The command line: ``sparsejax doctor | demo | train | bench | bias``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, NoReturn, get_args
 
 from sparsejax import models, train
 from sparsejax._doctor import doctor
+from sparsejax.analysis.bias import _cli as _bias
 from sparsejax.train._config import Method
 from sparsejax.train._demo import Demo
 from sparsejax.train._report import comparison_table
@@ -52,11 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="sparsejax", description="Sparse training on CPUs with JAX.")
-    commands = parser.add_subparsers(required=True, metavar="doctor | demo | train | bench", parser_class=_Parser)
+    commands = parser.add_subparsers(
+        required=True, metavar="doctor | demo | train | bench | bias", parser_class=_Parser
+    )
     _add_doctor(commands)
     _add_demo(commands)
     _add_train(commands)
     commands.add_parser("bench", help="Measure layers and models against other libraries and against the machine.")
+    _bias.add_arguments(_add_command(commands, "bias", lambda words: _bias.run(words, _refused), _bias.HELP))
     return parser
 
 
