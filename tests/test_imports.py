@@ -17,8 +17,21 @@ FORBIDDEN = {
     "nn": ("optax.contrib", "sparsejax.pruning", "sparsejax.train", "sparsejax.models"),
     "models": ("sparsejax.pruning", "sparsejax.train"),
     "data": ("flax", "optax", "sparsejax.nn", "sparsejax.kernels", "sparsejax.pruning"),
+    "analysis": ("sparsejax.kernels", "sparsejax.nn", "sparsejax.pruning"),
 }
-OPTIONAL = ("matplotlib", "sklearn", "torch", "safetensors", "scipy", "rich", "orbax")
+OPTIONAL = (
+    "matplotlib",
+    "sklearn",
+    "torch",
+    "safetensors",
+    "scipy",
+    "rich",
+    "orbax",
+    "pandas",
+    "joblib",
+    "xgboost",
+    "fairlearn",
+)
 
 
 def imports(path, top_level_only=False):

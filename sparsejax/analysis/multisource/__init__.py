@@ -1,0 +1,54 @@
+"""Fair learning when some data sources lie: the FLEA filter, attacks to test it with, learners, and data.
+
+Needs ``pip install 'sparsejax[analysis]'``. Source: Iofinova, Konstantinov, Lampert 2022, "FLEA: Provably Robust Fair
+Multisource Learning from Unreliable Training Data", TMLR.
+"""
+
+from sparsejax.analysis.multisource._adversaries import (
+    ADVERSARIES,
+    PAPER_LABELS,
+    TrainingSet,
+    choose_sources,
+    manipulate,
+)
+from sparsejax.analysis.multisource._classifier import FLEAClassifier
+from sparsejax.analysis.multisource._dataset import Dataset, blocks
+from sparsejax.analysis.multisource._datasets import (
+    FILES,
+    census,
+    encode_census,
+    encode_table,
+    fetch_dataset,
+    load_dataset,
+)
+from sparsejax.analysis.multisource._filter import FLEA, SourceFilter, SourceWarning
+from sparsejax.analysis.multisource._learners import PlainLearner, PostprocessedLearner, RegularisedLearner
+from sparsejax.analysis.multisource._metrics import METRICS, evaluate
+from sparsejax.analysis.multisource._select import quantiles, select
+
+__all__ = [
+    "ADVERSARIES",
+    "FILES",
+    "FLEA",
+    "METRICS",
+    "PAPER_LABELS",
+    "Dataset",
+    "FLEAClassifier",
+    "PlainLearner",
+    "PostprocessedLearner",
+    "RegularisedLearner",
+    "SourceFilter",
+    "SourceWarning",
+    "TrainingSet",
+    "blocks",
+    "census",
+    "choose_sources",
+    "encode_census",
+    "encode_table",
+    "evaluate",
+    "fetch_dataset",
+    "load_dataset",
+    "manipulate",
+    "quantiles",
+    "select",
+]
