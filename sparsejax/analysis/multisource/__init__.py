@@ -4,6 +4,7 @@ Needs ``pip install 'sparsejax[analysis]'``. Source: Iofinova, Konstantinov, Lam
 Multisource Learning from Unreliable Training Data", TMLR.
 """
 
+from sparsejax.analysis.multisource._adversarial import AdversarialLearner
 from sparsejax.analysis.multisource._adversaries import (
     ADVERSARIES,
     PAPER_LABELS,
@@ -11,6 +12,7 @@ from sparsejax.analysis.multisource._adversaries import (
     choose_sources,
     manipulate,
 )
+from sparsejax.analysis.multisource._baselines import Ensemble, KonstantinovFilter
 from sparsejax.analysis.multisource._classifier import FLEAClassifier
 from sparsejax.analysis.multisource._dataset import Dataset, blocks
 from sparsejax.analysis.multisource._datasets import (
@@ -24,23 +26,32 @@ from sparsejax.analysis.multisource._datasets import (
 from sparsejax.analysis.multisource._filter import FLEA, SourceFilter, SourceWarning
 from sparsejax.analysis.multisource._learners import PlainLearner, PostprocessedLearner, RegularisedLearner
 from sparsejax.analysis.multisource._metrics import METRICS, evaluate
+from sparsejax.analysis.multisource._resample import ResampledLearner, boosted_trees
 from sparsejax.analysis.multisource._select import quantiles, select
+from sparsejax.analysis.multisource._study import LEARNERS, METHODS, make_learner, run_study
 
 __all__ = [
     "ADVERSARIES",
     "FILES",
     "FLEA",
+    "LEARNERS",
+    "METHODS",
     "METRICS",
     "PAPER_LABELS",
+    "AdversarialLearner",
     "Dataset",
+    "Ensemble",
     "FLEAClassifier",
+    "KonstantinovFilter",
     "PlainLearner",
     "PostprocessedLearner",
     "RegularisedLearner",
+    "ResampledLearner",
     "SourceFilter",
     "SourceWarning",
     "TrainingSet",
     "blocks",
+    "boosted_trees",
     "census",
     "choose_sources",
     "encode_census",
@@ -48,7 +59,9 @@ __all__ = [
     "evaluate",
     "fetch_dataset",
     "load_dataset",
+    "make_learner",
     "manipulate",
     "quantiles",
+    "run_study",
     "select",
 ]

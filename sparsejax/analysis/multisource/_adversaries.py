@@ -74,7 +74,9 @@ _MANIPULATIONS: dict[str, Manipulation] = {
 }
 ADVERSARIES = (*_MANIPULATIONS, "random")
 # The names in the figures of the paper.
-PAPER_LABELS = dict(zip(ADVERSARIES, ["ID", "FP", "FL", "FB", "SP", "OP", "OL", "RP", "RA0", "RA1", "RND"], strict=True))
+PAPER_LABELS = dict(
+    zip(ADVERSARIES, ["ID", "FP", "FL", "FB", "SP", "OP", "OL", "RP", "RA0", "RA1", "RND"], strict=True)
+)
 
 
 def choose_sources(n_sources: int, n_malicious: int, seed: int) -> np.ndarray:

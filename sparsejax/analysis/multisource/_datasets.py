@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,9 +94,7 @@ def _bins(values: Any, edges: list[int]) -> Any:
     """Right-closed intervals, as text that sorts like the intervals."""
     import pandas as pd
 
-    return pd.cut(
-        values, edges, labels=[f"({low:02d},{high:02d}]" for low, high in zip(edges, edges[1:], strict=False)]
-    )
+    return pd.cut(values, edges, labels=[f"({low:02d},{high:02d}]" for low, high in itertools.pairwise(edges)])
 
 
 def _frame(**columns: Any) -> Any:
@@ -132,7 +131,8 @@ def _compas(table: Any) -> Dataset:
 
 
 def _drugs(table: Any) -> Dataset:
-    numeric = ["Age", "Education", "Country", "Ethnicity", "Nscore", "Escore", "Oscore", "Ascore", "Cscore", "Impulsive", "SS"]
+    numeric = ["Age", "Education", "Country", "Ethnicity", "Nscore", "Escore", "Oscore", "Ascore", "Cscore"]
+    numeric += ["Impulsive", "SS"]
     female = (table["Gender"] > 0).to_numpy()
     return encode("drugs", table[[]], female, table[numeric], (table["Coke"] != "CL0").to_numpy(), "female")
 

@@ -167,3 +167,12 @@ def _lanes(indices: np.ndarray, size: int) -> np.ndarray:
 def _report(progress: Progress | None, name: str, done: int, total: int) -> None:
     if progress is not None:
         progress(name, done, total)
+
+
+def pairwise_discrepancy(X: np.ndarray, y: np.ndarray, a: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Discrepancy of every pair, float64[N, N], without the other distances."""
+    count = int(source.max()) + 1
+    with jax.enable_x64(True):
+        stack = stack_sources(X, y, a, source)
+        pairs = np.array(list(itertools.combinations(range(count), 2)))
+        return _symmetric(count, pairs, _convex("discrepancy", stack, pairs, _chunk(stack, None), None)[0])

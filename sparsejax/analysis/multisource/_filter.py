@@ -48,7 +48,7 @@ class SourceFilter(BaseEstimator):
         labels = np.asarray(source)
         unknown = ~np.isin(labels, self.sources_)
         if unknown.any():
-            shown = f"the unknown label {labels[unknown][0]!r}"
+            shown = f"the unknown label {labels[unknown].tolist()[0]!r}"
             fail(f"{type(self).__name__}.mask", "source", shown, f"labels among {self.sources_.tolist()}")
         return np.isin(labels, self.kept_sources_)
 
@@ -220,7 +220,7 @@ def _warn(data: Sources, disparity: str) -> None:
         _say("source", f"sizes from {sizes.min()} to {sizes.max()} rows", expected, hint)
     for index in np.flatnonzero((shares == 0) | (shares == 1)):
         hint = "Its fairness cannot be judged; it counts as far from every other source."
-        _say("sensitive_features", f"one group only in source {data.names[index]!r}", "both groups", hint)
+        _say("sensitive_features", f"one group only in source {data.names.tolist()[index]!r}", "both groups", hint)
     a_is_feature = bool(((data.a[:, None] == data.X).all(0) | (1 - data.a[:, None] == data.X).all(0)).any())
     if disparity == "absolute" and not a_is_feature and abs(data.a.mean() - 0.5) < _BALANCED:
         hint = 'A source with its groups swapped would pass unseen: use disparity="signed".'

@@ -76,7 +76,13 @@ def sources(function: str, X: Any, y: Any, sensitive_features: Any, source: Any)
     a, groups = binary(function, "sensitive_features", sensitive_features, rows)
     _, names, positions = _labels(function, "source", source, rows)
     if len(names) < 2:
-        fail(function, "source", f"one source, {names[0]!r}", "at least two", "There is nothing to compare it with.")
+        fail(
+            function,
+            "source",
+            f"one source, {names.tolist()[0]!r}",
+            "at least two",
+            "There is nothing to compare it with.",
+        )
     return Sources(matrix, labels, a, positions, names, classes, groups)
 
 
