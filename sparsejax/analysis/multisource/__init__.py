@@ -14,6 +14,7 @@ from sparsejax.analysis.multisource._adversaries import (
 )
 from sparsejax.analysis.multisource._baselines import Ensemble, KonstantinovFilter
 from sparsejax.analysis.multisource._classifier import FLEAClassifier
+from sparsejax.analysis.multisource._compare import compare
 from sparsejax.analysis.multisource._dataset import Dataset, blocks
 from sparsejax.analysis.multisource._datasets import (
     FILES,
@@ -54,6 +55,7 @@ __all__ = [
     "boosted_trees",
     "census",
     "choose_sources",
+    "compare",
     "encode_census",
     "encode_table",
     "evaluate",
