@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 import numpy as np
+
 from sparsejax.analysis.multisource import FLEA, TrainingSet, blocks, choose_sources, load_dataset, manipulate, select
 
 _CLIP = 20.0

@@ -24,7 +24,7 @@ def number_to_keep(n_keep: int | float | None, count: int) -> int:
         return count // 2 + 1
     if isinstance(n_keep, Integral) and not isinstance(n_keep, bool):
         keep = int(n_keep)
-    elif isinstance(n_keep, Real) and not isinstance(n_keep, bool) and 0 < float(n_keep) <= 1:
+    elif isinstance(n_keep, Real) and not isinstance(n_keep, bool) and 0.5 < float(n_keep) <= 1:
         keep = math.ceil(float(n_keep) * count - 1e-9)
     else:
         fail("FLEA.fit", "n_keep", f"value {n_keep!r}", "a number of sources, a share in (0.5, 1], or None")
