@@ -45,7 +45,7 @@ class FLEAClassifier(ClassifierMixin, BaseEstimator):
         Raises:
           ValueError: as the filter and the classifier say.
         """
-        self.filter_ = clone(self.source_filter) if self.source_filter is not None else FLEA()
+        self.filter_: Any = clone(self.source_filter) if self.source_filter is not None else FLEA()
         self.filter_.fit(X, y, sensitive_features=sensitive_features, source=source)
         kept = self.filter_.support_
         self.estimator_ = clone(self.estimator)

@@ -35,6 +35,7 @@ class SourceFilter(BaseEstimator):
     sources_: np.ndarray
     kept_sources_: np.ndarray
     support_: np.ndarray
+    n_features_in_: int
 
     def mask(self, source: Any) -> np.ndarray:
         """Tell for each row whether its source was kept.

@@ -60,5 +60,7 @@ def logistic(
 
     start = jnp.zeros(X.shape[1], X.dtype)
     logits = X @ start
-    theta, _, grad, steps = jax.lax.while_loop(unfinished, body, (start, logits, gradient(logits, start), 0))
+    theta, _, grad, steps = jax.lax.while_loop(
+        unfinished, body, (start, logits, gradient(logits, start), jnp.zeros((), int))
+    )
     return Fit(theta, jnp.abs(grad).max() <= tol, steps)

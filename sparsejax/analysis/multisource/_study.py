@@ -86,7 +86,7 @@ def run_study(
     setting = {"learners": list(learners), "methods": list(methods), "classifier": classifier}
     setting |= {"dataset": data.name, "n_sources": n_sources, "n_malicious": n_malicious}
     jobs = [joblib.delayed(_seed)(data, folder, setting, list(adversaries), seed) for seed in range(seeds)]
-    rows = [row for part in joblib.Parallel(n_jobs=n_jobs)(jobs) for row in part]
+    rows = [row for part in joblib.Parallel(n_jobs=n_jobs)(jobs) for row in part]  # pyright: ignore[reportOptionalIterable]
     return pd.DataFrame(rows)
 
 
