@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if words[:1] == ["bench"]:  # its options are the harness's business, which is not imported for anything else
             return _bench(words[1:])
+        if words[:1] == ["multisource"]:
+            return _multisource(words[1:])
         arguments = _parser().parse_args(words)
         return arguments.command(arguments)
     except KeyboardInterrupt:
@@ -54,13 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="sparsejax", description="Sparse training on CPUs with JAX.")
     commands = parser.add_subparsers(
-        required=True, metavar="doctor | demo | train | bench | bias", parser_class=_Parser
+        required=True, metavar="doctor | demo | train | bench | bias | multisource", parser_class=_Parser
     )
     _add_doctor(commands)
     _add_demo(commands)
     _add_train(commands)
     commands.add_parser("bench", help="Measure layers and models against other libraries and against the machine.")
     _bias.add_arguments(_add_command(commands, "bias", lambda words: _bias.run(words, _refused), _bias.HELP))
+    commands.add_parser("multisource", help="Study which of several data sources to trust before fair learning.")
     return parser
 
 
@@ -161,6 +164,14 @@ def _bench(words: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         return _refused(error)
     return harness.main(words)
+
+
+def _multisource(words: Sequence[str]) -> int:
+    try:
+        multisource = importlib.import_module("sparsejax.analysis.multisource._cli")
+    except ImportError as error:
+        return _refused(error)
+    return multisource.main(words)
 
 
 def _print(result: Any, arguments: argparse.Namespace) -> None:

@@ -16,8 +16,8 @@ FORBIDDEN = {
     "pruning": ("flax", "sparsejax.kernels", "sparsejax.nn", "sparsejax.pattern"),
     "nn": ("optax.contrib", "sparsejax.pruning", "sparsejax.train", "sparsejax.models"),
     "models": ("sparsejax.pruning", "sparsejax.train"),
-    "analysis": ("sparsejax.kernels", "sparsejax.nn", "sparsejax.pruning"),
     "data": ("flax", "optax", "sparsejax.nn", "sparsejax.kernels", "sparsejax.pruning"),
+    "analysis": ("sparsejax.kernels", "sparsejax.nn", "sparsejax.pruning"),
 }
 OPTIONAL = (
     "matplotlib",
@@ -31,6 +31,7 @@ OPTIONAL = (
     "joblib",
     "fairlearn",
     "PIL",
+    "xgboost",
 )
 
 
