@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -75,8 +76,8 @@ def measure(trainer: Trainer) -> tuple[float, dict[str, float]]:
     return step, {**parts, _OUTSIDE: step - sum(parts.values())}
 
 
-def operations(profile: jax.profiler.ProfileData) -> dict[str, float]:
-    """Seconds by name of operation, without what it called, over the threads that ran compiled code."""
+def operations(profile: Any) -> dict[str, float]:
+    """Of a ``jax.profiler.ProfileData``: seconds by name of operation, without what it called, over the threads that ran compiled code."""
     spent: dict[str, float] = collections.defaultdict(float)
     for plane in profile.planes:
         for line in plane.lines:

@@ -1,4 +1,4 @@
-"""The command line: ``sparsejax doctor | demo | train | bench | bias``."""
+"""The command line: ``sparsejax doctor | demo | train | bench | bias | multisource``."""
 
 from __future__ import annotations
 
