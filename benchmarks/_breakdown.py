@@ -77,7 +77,7 @@ def measure(trainer: Trainer) -> tuple[float, dict[str, float]]:
 
 
 def operations(profile: Any) -> dict[str, float]:
-    """Seconds by name of operation, without what it called, over the threads of a ``ProfileData`` that ran compiled code."""
+    """Seconds by operation, without what it called, over the threads of a ``ProfileData`` that ran compiled code."""
     spent: dict[str, float] = collections.defaultdict(float)
     for plane in profile.planes:
         for line in plane.lines:
