@@ -324,6 +324,9 @@ def warnings(report: Report) -> list[str]:
         for label, count in lost.items()
         if count
     ]
+    values = np.stack([run.measures["bias_amplification"].value for run in report.runs])
+    if values.size and np.isnan(values).any(axis=0).all():
+        found.append("No cell of bias amplification is defined in every run: read bias_amplification_per_run instead.")
     known = ~np.isnan(inputs.y_true)
     rate = divide((inputs.y_true == 1).sum(axis=0), known.sum(axis=0))
     single = [name for name, r in zip(inputs.attribute_names, rate, strict=True) if not 0 < r < 1]

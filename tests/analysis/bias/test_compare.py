@@ -287,6 +287,7 @@ def test_warnings_name_what_is_missing():
     with pytest.raises(ValueError, match=r"Report.risk: val has no value"):
         _ = one.risk
     empty = bias.compare(z, z, t, {"g": np.zeros(40, int)})
+    assert "No cell of bias amplification is defined in every run" in " ".join(empty.warnings)
     rows = empty.table.where(metric="accuracy", level="1")
     assert set(rows["reason"]) == {"empty_group"} and np.isnan(rows["value"]).all()
 
