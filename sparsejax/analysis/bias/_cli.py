@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     file("--val-labels", "like --labels, on the validation split")
     file("--images", ".npz with 'images' [n, H, W] or [n, H, W, 3] for the gallery")
     file("--clusters", ".npz with 'clusters' [n], samples that are resampled together")
-    file("--out", "the report, .html", required=True)
+    file("--out", "the report, .html; or a folder, to be served, for a gallery of all pictures", required=True)
     file("--table", "all numbers as a tidy table, .csv or .json")
     parser.add_argument("--threshold", default="default", help="'default', 'calibrated', or a number")
     parser.add_argument("--band", type=float, default=0.4, help="half width of the uncertain band around p = 0.5")
@@ -57,7 +57,8 @@ def run(arguments: argparse.Namespace, refuse: Callable[[BaseException], int]) -
     """Run the command; ``refuse`` reports an error of the user."""
     try:
         report = _report(arguments)
-        report.to_html(arguments.out, hash_ids=arguments.hash_ids)
+        write_report = report.to_html if arguments.out.suffix == ".html" else report.to_folder
+        write_report(arguments.out, hash_ids=arguments.hash_ids)
         if arguments.table is not None:
             write = report.table.to_json if arguments.table.suffix == ".json" else report.table.to_csv
             write(arguments.table)

@@ -232,6 +232,22 @@ class Report:
             Path(path).write_text(text, encoding="utf-8")
         return text
 
+    def to_folder(self, path: str | os.PathLike[str], *, hash_ids: bool = False) -> None:
+        """Write the report for a gallery too large to embed: ``index.html``, and its pictures in ``images``.
+
+        ``python -m sparsejax.analysis.bias serve FOLDER`` shows it, on this machine only. `to_html` makes one file,
+        which needs no server, with at most 200 thumbnails.
+
+        Args:
+          path: the folder, made if it is not there.
+          hash_ids: as in `to_html`.
+        """
+        from sparsejax.analysis.bias.html import page
+
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "index.html").write_text(page(self, hash_ids=hash_ids, folder=folder), encoding="utf-8")
+
     def _repr_html_(self) -> str:
         from sparsejax.analysis.bias.html import fragment
 

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Iterator
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -50,8 +51,11 @@ class _Entry(NamedTuple):
     order: int
 
 
-def gallery(report: Report, *, hash_ids: bool) -> str:
-    """Return the section with its data; the cards are made by the script of the page."""
+def gallery(report: Report, *, hash_ids: bool, folder: Path | None) -> str:
+    """Return the section with its data; the cards are made by the script of the page.
+
+    Pictures are thumbnails in the page or, where a ``folder`` is given, files written there.
+    """
     entries = sorted(
         _choose(report), key=lambda e: (e.model, e.attribute, e.section, -abs(e.p_dense - e.p_sparse), e.sample)
     )
@@ -64,7 +68,7 @@ def gallery(report: Report, *, hash_ids: bool) -> str:
         "outcomes": OUTCOMES,
         "samples": {s: [_name(report.inputs.sample_ids[s], hash_ids), _levels(report, s)] for s in samples},
         "entries": [list(entry) for entry in entries],
-        "images": _thumbnails(report, entries),
+        "images": _thumbnails(report, entries) if folder is None else _files(report, entries, folder),
     }
     words = (
         "Decisions of the first seed, by what changed and by whether the dense model was confident. Ordered by how far "
@@ -161,14 +165,31 @@ def _thumbnails(report: Report, entries: list[_Entry]) -> dict[int, str]:
     return found
 
 
+def _files(report: Report, entries: list[_Entry], folder: Path) -> dict[int, str]:
+    """Names of PNG files in the folder: every sample of the gallery, in full size."""
+    if report.inputs.images is None:
+        return {}
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    found = {sample: f"images/{sample}.png" for sample in sorted({entry.sample for entry in entries})}
+    for sample, name in found.items():
+        (folder / name).write_bytes(_png(report.inputs.images[sample]))
+    return found
+
+
 def _data_uri(image: np.ndarray) -> str:
+    return "data:image/png;base64," + base64.b64encode(_png(image, _SIDE)).decode()
+
+
+def _png(image: np.ndarray, most: int | None = None) -> bytes:
+    """The picture as a PNG file, no side longer than ``most`` pixels."""
     try:
         from PIL import Image
     except ImportError as error:
         hint = "Install it: pip install 'sparsejax[analysis]'."
-        raise ImportError(message("Report.to_html", "the environment", "no Pillow", "Pillow", hint)) from error
+        raise ImportError(message("Report", "the environment", "no Pillow", "Pillow", hint)) from error
     picture = Image.fromarray(image)
-    picture.thumbnail((_SIDE, _SIDE))
+    if most is not None:
+        picture.thumbnail((most, most))
     out = io.BytesIO()
     picture.save(out, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+    return out.getvalue()

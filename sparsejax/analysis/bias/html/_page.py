@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsejax.analysis.bias import _views
@@ -17,8 +18,8 @@ from sparsejax.analysis.bias.html._overview import header, overview
 if TYPE_CHECKING:
     from sparsejax.analysis.bias._report import Report
 
-# Nothing may be fetched: pictures are data, style and script are in the page.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+# Nothing may be fetched: style and script are in the page, and so are pictures, unless they are files beside it.
+_POLICY = "default-src 'none'; img-src {images}; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _MENU = ("Overview", "Attributes", "Groups", "Reliability", "Criteria", "Gallery")
 
 
@@ -27,8 +28,9 @@ def _asset(name: str) -> str:
     return files("sparsejax.analysis.bias.html").joinpath(name).read_text(encoding="utf-8")
 
 
-def page(report: Report, *, hash_ids: bool) -> str:
-    """Return the page."""
+def page(report: Report, *, hash_ids: bool, folder: Path | None = None) -> str:
+    """Return the page; where a ``folder`` is given, the pictures of the gallery are files written there."""
+    policy = _POLICY.format(images="data:" if folder is None else "data: 'self'")
     menu = "".join(f'<li><a href="#{name.lower()}">{name}</a></li>' for name in _MENU)
     last = len(report.inputs.sparse) - 1
     options = "".join(
@@ -42,12 +44,12 @@ def page(report: Report, *, hash_ids: bool) -> str:
             groups(report),
             reliability(report),
             criteria(report),
-            gallery(report, hash_ids=hash_ids),
+            gallery(report, hash_ids=hash_ids, folder=folder),
         )
     )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         '<title>Bias audit of a pruned model</title><link rel="icon" href="data:,">'
