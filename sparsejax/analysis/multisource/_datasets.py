@@ -72,11 +72,10 @@ def encode_table(name: str, table: Any) -> Dataset:
 def fetch_dataset(name: str = "adult", *, data_home: str | Path | None = None) -> Dataset:
     """Download a data set with scikit-learn's OpenML loader.
 
-    OpenML has adult with the rows in the order of the study's file (number 1590). It has no copy of the other tables
-    with the columns that are needed; load those from a path.
+    Only adult (OpenML's number 1590); load the other tables from a path.
 
     Raises:
-      ValueError: a data set that OpenML does not have in this form.
+      ValueError: another data set.
       OSError: no connection.
     """
     from sklearn.datasets import fetch_openml
