@@ -12,6 +12,3 @@ python="$(cd "$(dirname "$python")" && pwd)/$(basename "$python")"  # absolute, 
 cd tests  # away from the source tree, so that the installed package is what is tested
 "$python" -m pytest -c ../pyproject.toml --rootdir .. .
 "$python" -m pytest -c ../pyproject.toml --rootdir .. --doctest-modules --pyargs sparsejax
-cd ..
-# With sanitizers, where the compiler has them (3 says that it has not).
-PYTHON="$python" bash tests/sanitize.sh address,undefined || [[ $? == 3 ]]
