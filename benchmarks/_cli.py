@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 COMMANDS = {
     "layers": "time every layer against every peer, and against the limits of the machine",
     "crossover": "find the sparsity from which a layer is faster sparse than dense",
-    "model": "time a training step of ResNet-18, or measure its memory",
+    "model": "time a training step of ResNet-18, profile it, or measure its memory",
     "scaling": "time every layer with one thread and with more",
     "overhead": "time calls of tiny layers against empty calls",
     "rule": 'fit the cost model of sparsify(policy="rule") to the JSON of layers, and judge it',
@@ -78,7 +78,9 @@ def parser() -> argparse.ArgumentParser:
         if name == "model":
             add("--image", type=_positive, default=224, help="pixels of a side (default 224)")
             add("--batch", type=_positive, default=16, help="images per step (default 16)")
-            add("--memory", action="store_true", help="measure memory instead of time")
+            instead = command.add_mutually_exclusive_group()
+            instead.add_argument("--memory", action="store_true", help="measure memory instead of time")
+            instead.add_argument("--breakdown", action="store_true", help="profile our step: where the time goes")
     return top
 
 

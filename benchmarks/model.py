@@ -1,4 +1,4 @@
-"""``model``: how fast does a whole network train, and how much memory does that take?"""
+"""``model``: how fast does a whole network train, where does the time go, and how much memory does that take?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from sparsejax._table import table
 
-from . import _memory, _timing
+from . import _breakdown, _memory, _timing
 from ._contest import OK
 from ._network import TOLERANCE, NetworkCase, NetworkPeer, Trainer, difference
 from ._report import Report, milliseconds, progress, times
@@ -24,9 +24,11 @@ _AT = 0.95  # the sparsity of the targets
 
 
 def run(options: argparse.Namespace) -> Report:
-    """Time a training step of every contestant, or measure memory."""
+    """Time a training step of every contestant, or profile ours, or measure memory."""
     contestants = networks.choose(options.peers)
     cases = [NetworkCase(options.image, options.batch, sparsity) for sparsity in options.sparsity]
+    if options.breakdown:
+        return _breakdown.run(cases, options.threads)
     if options.memory:
         return _memory.run(cases, [networks.OURS, *contestants], options.threads)
     results = [race(case, contestants, options.rounds) for case in cases]

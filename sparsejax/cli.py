@@ -1,4 +1,4 @@
-"""The command line: ``sparsejax doctor | demo | train | bench``."""
+"""The command line: ``sparsejax doctor | demo | train | bench | bias | multisource``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, NoReturn, get_args
 
 from sparsejax import models, train
 from sparsejax._doctor import doctor
+from sparsejax.analysis.bias import _cli as _bias
 from sparsejax.train._config import Method
 from sparsejax.train._demo import Demo
 from sparsejax.train._report import comparison_table
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if words[:1] == ["bench"]:  # its options are the harness's business, which is not imported for anything else
             return _bench(words[1:])
+        if words[:1] == ["multisource"]:
+            return _multisource(words[1:])
         arguments = _parser().parse_args(words)
         return arguments.command(arguments)
     except KeyboardInterrupt:
@@ -52,11 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="sparsejax", description="Sparse training on CPUs with JAX.")
-    commands = parser.add_subparsers(required=True, metavar="doctor | demo | train | bench", parser_class=_Parser)
+    commands = parser.add_subparsers(
+        required=True, metavar="doctor | demo | train | bench | bias | multisource", parser_class=_Parser
+    )
     _add_doctor(commands)
     _add_demo(commands)
     _add_train(commands)
     commands.add_parser("bench", help="Measure layers and models against other libraries and against the machine.")
+    _bias.add_arguments(_add_command(commands, "bias", lambda words: _bias.run(words, _refused), _bias.HELP))
+    commands.add_parser("multisource", help="Study which of several data sources to trust before fair learning.")
     return parser
 
 
@@ -157,6 +164,14 @@ def _bench(words: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         return _refused(error)
     return harness.main(words)
+
+
+def _multisource(words: Sequence[str]) -> int:
+    try:
+        multisource = importlib.import_module("sparsejax.analysis.multisource._cli")
+    except ImportError as error:
+        return _refused(error)
+    return multisource.main(words)
 
 
 def _print(result: Any, arguments: argparse.Namespace) -> None:

@@ -17,8 +17,22 @@ FORBIDDEN = {
     "nn": ("optax.contrib", "sparsejax.pruning", "sparsejax.train", "sparsejax.models"),
     "models": ("sparsejax.pruning", "sparsejax.train"),
     "data": ("flax", "optax", "sparsejax.nn", "sparsejax.kernels", "sparsejax.pruning"),
+    "analysis": ("sparsejax.kernels", "sparsejax.nn", "sparsejax.pruning"),
 }
-OPTIONAL = ("matplotlib", "sklearn", "torch", "safetensors", "scipy", "rich", "orbax")
+OPTIONAL = (
+    "matplotlib",
+    "sklearn",
+    "torch",
+    "safetensors",
+    "scipy",
+    "rich",
+    "orbax",
+    "pandas",
+    "joblib",
+    "fairlearn",
+    "PIL",
+    "xgboost",
+)
 
 
 def imports(path, top_level_only=False):
@@ -68,10 +82,10 @@ def test_modules_and_functions_stay_short():
 
 def test_importing_starts_no_backend_and_loads_no_optional_dependency():
     code = f"""
-import sys, sparsejax, sparsejax.nn, sparsejax.pruning, sparsejax.models, sparsejax.data
+import sys, sparsejax, sparsejax.nn, sparsejax.pruning, sparsejax.models, sparsejax.data, sparsejax.analysis.bias
 from jax._src import xla_bridge
 assert not xla_bridge._backends, "a backend was started"
-loaded = [m for m in {("matplotlib", "sklearn", "torch", "safetensors")!r} if m in sys.modules]
+loaded = [m for m in {("matplotlib", "sklearn", "torch", "safetensors", "pandas", "PIL")!r} if m in sys.modules]
 assert not loaded, loaded
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)

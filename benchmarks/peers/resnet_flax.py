@@ -38,7 +38,7 @@ class PlainResNet(ResNet):
 
 def sparse_model(case: NetworkCase) -> Any:
     """The network with every masked convolution sparse."""
-    return sx.sparsify(case.model(), case.masks, min_sparsity=0.0, policy="always")[0]
+    return sx.sparsify(case.model(), case.masks, min_sparsity=case.sparsity / 2, policy="always")[0]
 
 
 def _trainer(case: NetworkCase, model: Any) -> Trainer:

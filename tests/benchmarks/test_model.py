@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 import sparsejax as sx
-from sparsejax_bench import _cli, _memory, _network, model
+from sparsejax_bench import _breakdown, _cli, _memory, _network, model
 from sparsejax_bench._network import NetworkCase, NetworkPeer, Trainer
 from sparsejax_bench.peers import networks, resnet_torch
 
@@ -112,3 +112,16 @@ def test_kept_bytes_are_those_of_values_and_their_state():
     kept = _memory.kept_bytes(dense, sparse, optax.sgd(0.1, momentum=0.9))
     assert (kept["dense"], kept["sparse"]) == (2 * 4 * 100, 2 * 4 * 10)
     assert kept["pattern"] == 4 * (3 * 10 + 2 * 11)
+
+
+def test_the_breakdown_accounts_for_the_whole_step():
+    step, parts = _breakdown.measure(networks.OURS.variants(CASE)["sparsify"]())
+    np.testing.assert_allclose(sum(parts.values()), step, rtol=1e-6)
+    assert list(parts) == [*_breakdown._KINDS, _breakdown._OUTSIDE]
+    computed = [kind for kind in parts if "sparse convolutions" in kind or "batch norm" in kind]
+    assert len(computed) == 4 and all(0 < parts[kind] < step for kind in computed)
+
+
+def test_the_breakdown_is_of_one_thread():
+    with pytest.raises(ValueError, match="--threads has value 2; expected 1 with --breakdown"):
+        _breakdown.run([CASE], 2)

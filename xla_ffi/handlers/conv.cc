@@ -23,10 +23,10 @@ std::shared_ptr<ConvWork> Plan(const ConvAxis& y, const ConvAxis& x, const ConvP
   // Groups divide the channels among the rows already: no passes.
   const int64_t row_entries = p.groups > 1 ? 0 : entries / (rows * y.phases() * x.phases());
   auto work = std::make_shared<ConvWork>(
-      ConvWork{ConvTiling(y, x, source, batch, k.lanes, k.max_vecs, sizeof(Sum<S>), row_entries), {}, rows, 1, 1});
+      ConvWork{ConvTiling(y, x, source, batch, k.lanes, k.max_vecs, sizeof(Sum<S>), sizeof(S), row_entries), {}, 1, 1});
   if (!work->tiling.fits()) return nullptr;
   const ConvTiling& t = work->tiling;
-  work->programs = Programs(t, p);
+  work->programs = Programs(t, p, rows);
   work->segments = std::clamp<int64_t>(CeilDiv(kWantedTasks, std::max<int64_t>(1, t.strips())), 1, t.row_blocks);
   return work;
 }
@@ -39,7 +39,14 @@ int64_t RowParts(const ConvWork& work, int64_t units, int64_t entries, int64_t p
   const int64_t products = SaturatingMul(entries, pixels * t.batch_blocks);
   const int64_t packing = SaturatingMul(kPackedVector * t.packed_elements() / t.lanes, t.strips() * t.row_blocks);
   const int64_t repaid = products / std::max<int64_t>(1, 8 * packing);
-  return std::clamp<int64_t>(std::min(CeilDiv(kWantedTasks, std::max<int64_t>(1, units)), repaid), 1, work.rows);
+  return std::clamp<int64_t>(std::min(CeilDiv(kWantedTasks, std::max<int64_t>(1, units)), repaid), 1, work.programs.rows);
+}
+
+// The values in the order of the programs.
+template <typename S>
+Values<S> InOrder(const Values<S>& values, const ConvWork& work) {
+  const ConvPrograms& programs = work.programs;
+  return programs.id.empty() ? values : values.At(programs.id.data(), programs.entries());
 }
 
 ffi::Future TooLarge(const char* name) {
@@ -83,7 +90,7 @@ ffi::Future ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x
     if (work == nullptr) return TooLarge(kName);
     work->row_parts = RowParts(*work, work->units(), nnz, g.out_pixels());
     const int64_t chunks = work->units() * work->row_parts;
-    ConvJob<S> job{std::move(work), std::move(values), Read<S>(x), Write<S>(*y)};
+    ConvJob<S> job{work, InOrder(values, *work), Read<S>(x), Write<S>(*y)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));
   });
 }
@@ -128,7 +135,7 @@ ffi::Future ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::An
     if (work == nullptr) return TooLarge(kName);
     work->row_parts = RowParts(*work, work->units(), nnz, g.out_pixels());
     const int64_t chunks = work->units() * work->row_parts;
-    ConvJob<S> job{std::move(work), std::move(values), Read<S>(y), Write<S>(*x)};
+    ConvJob<S> job{work, InOrder(values, *work), Read<S>(y), Write<S>(*x)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch) + g.in_pixels() * batch);
   });
 }
@@ -170,7 +177,9 @@ ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyB
     const int64_t slots = GradientSlots(work->units(), g.out_pixels() * batch / Element<S>::Kernels().lanes, nse, sizeof(Sum<S>));
     work->row_parts = RowParts(*work, slots, nnz, g.out_pixels());
     const int64_t chunks = slots * work->row_parts;
-    ConvWeightGradJob<S> job{std::move(work), Read<S>(x), Read<S>(y), slots, Slots<S>(dw, nse, nnz, slots)};
+    const ConvPrograms& programs = work->programs;
+    Slots<S> sums(dw, nse, nnz, slots, programs.id.empty() ? nullptr : programs.id.data(), programs.entries());
+    ConvWeightGradJob<S> job{work, Read<S>(x), Read<S>(y), slots, std::move(sums)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));
   });
 }

@@ -21,9 +21,8 @@ namespace sparsejax {
 // What a call prepares once and its tasks share. A task is a segment of a strip of tiles, for a part of the rows.
 struct ConvWork {
   ConvTiling tiling;
-  std::vector<ConvProgram> programs;  // by phase, passes innermost
-  int64_t rows;                       // of a program: features of the destination
-  int64_t segments;                   // of a strip
+  ConvPrograms programs;
+  int64_t segments;  // of a strip
   int64_t row_parts;
 
   int64_t units() const { return tiling.strips() * segments; }
@@ -41,7 +40,7 @@ struct PixelRun {
   int64_t Pixel(const ConvTiling& t, int64_t i) const { return first_pixel + i * t.y.step() * t.x.out(); }
 };
 
-// Calls body(programs of the passes, run) for every phase of the tile and its rows, run_rows at a time.
+// Calls body(program of the first pass, run) for every phase of the tile and its rows, run_rows at a time.
 template <typename Body>
 void ForEachRun(const ConvWork& work, const ConvTiling::Tile& tile, const Body& body) {
   const ConvTiling& t = work.tiling;
@@ -50,10 +49,10 @@ void ForEachRun(const ConvWork& work, const ConvTiling::Tile& tile, const Body& 
     for (int64_t px = 0; px < t.x.phases(); ++px) {
       const int64_t pixels = std::min(t.columns, t.x.Count(px) - tile.column_begin);
       if (pixels <= 0) continue;
-      const ConvProgram* programs = &work.programs[(py * t.x.phases() + px) * t.passes];
+      const int64_t program = (py * t.x.phases() + px) * t.passes;
       for (int64_t i = 0; i < rows; i += t.run_rows) {
         const int64_t oy = py + (tile.row_begin + i) * t.y.step(), ox = px + tile.column_begin * t.x.step();
-        body(programs, PixelRun{oy * t.x.out() + ox, std::min(t.run_rows, rows - i), pixels, i * t.row_stride});
+        body(program, PixelRun{oy * t.x.out() + ox, std::min(t.run_rows, rows - i), pixels, i * t.row_stride});
       }
     }
   }
@@ -91,7 +90,7 @@ inline int64_t DirectStride(const ConvTiling& t, const ConvTiling::Tile& tile) {
 // Calls body(some rows) for groups of the rows that part `part` of a task has.
 template <typename Body>
 void ForEachRowGroup(const ConvWork& work, const int32_t* row_ptr, int64_t part, const Body& body) {
-  const Span rows = RowsOfPart(row_ptr, work.rows, work.row_parts, part);
+  const Span rows = RowsOfPart(row_ptr, work.programs.rows, work.row_parts, part);
   for (int64_t r = rows.begin; r < rows.end; r += kRowGroup) body(Span{r, std::min(r + kRowGroup, rows.end)});
 }
 
@@ -104,9 +103,11 @@ struct ConvJob {
 
   void Run(int64_t chunk) const {
     ForEachTile(*work, chunk / work->row_parts, x, [&](const ConvTiling::Tile& tile, const Sum<S>* packed) {
-      ForEachRun(*work, tile, [&](const ConvProgram* programs, const PixelRun& run) {
-        ForEachRowGroup(*work, programs->View().begin, chunk % work->row_parts, [&](Span rows) {
-          RunRows(programs, run, tile, rows, packed + run.packed);
+      ForEachRun(*work, tile, [&](int64_t program, const PixelRun& run) {
+        ForEachRowGroup(*work, work->programs.View(program).begin, chunk % work->row_parts, [&](Span rows) {
+          work->tiling.ForEachBlock(tile, [&](const ConvTiling::Tile& block, int64_t at) {
+            RunRows(program, run, block, rows, packed + at + run.packed);
+          });
         });
       });
     });
@@ -117,7 +118,7 @@ struct ConvJob {
  private:
   int64_t plane() const { return work->tiling.y.out() * work->tiling.x.out() * work->tiling.batch; }
 
-  void RunRows(const ConvProgram* programs, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
+  void RunRows(int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
                const Sum<S>* packed) const {
     const ConvTiling& t = work->tiling;
     S* to = y + rows.begin * plane() + tile.batch_begin;
@@ -127,7 +128,7 @@ struct ConvJob {
         args.y = to + run.first_pixel * t.batch;
         args.y_row_stride = plane();
         args.y_vec_stride = vec_stride;
-        return Pieces(args, programs, run.pixels * t.lanes / t.vector);
+        return Pieces(args, program, run.pixels * t.lanes / t.vector);
       }
     }
     // Into scratch, then pixel by pixel to where they belong.
@@ -135,13 +136,13 @@ struct ConvJob {
     args.y = Scratch::Local(Scratch::kOutput).template Get<Sum<S>>((rows.end - rows.begin) * stride);
     args.y_row_stride = stride;
     args.y_vec_stride = t.vector;
-    Pieces(args, programs, vectors);
+    Pieces(args, program, vectors);
     for (int64_t i = 0; i < run.rows; ++i)
       StoreRows(args.y + i * t.row_stride, rows.end - rows.begin, stride, run.pixels, tile.batch_valid,
                 to + run.Pixel(t, i) * t.batch);
   }
 
-  void Pieces(SpmmArgs<Sum<S>> args, const ConvProgram* programs, int64_t vectors) const {
+  void Pieces(SpmmArgs<Sum<S>> args, int64_t program, int64_t vectors) const {
     const Sum<S>* x_run = args.x;
     Sum<S>* y_run = args.y;
     const auto& k = Element<S>::Kernels();
@@ -150,7 +151,7 @@ struct ConvJob {
       args.y = y_run + first * args.y_vec_stride;
       args.vecs = vecs;
       RunPasses(k.spmm, args, work->tiling.vector, work->tiling.passes,
-                [&](int64_t pass) { return programs[pass].View(); });
+                [&](int64_t pass) { return work->programs.View(program + pass); });
     });
   }
 
@@ -182,10 +183,12 @@ struct ConvWeightGradJob {
  private:
   void RunUnit(int64_t unit, int64_t part, Sum<S>* dw) const {
     ForEachTile(*work, unit, x, [&](const ConvTiling::Tile& tile, const Sum<S>* packed) {
-      ForEachRun(*work, tile, [&](const ConvProgram* programs, const PixelRun& run) {
-        ForEachRowGroup(*work, programs->View().begin, part, [&](Span rows) {
-          SddmmArgs<Sum<S>> args{{}, rows.begin, rows.end, packed + run.packed, nullptr, 0, 0, 0, 0, dw};
-          RunRows(args, programs, run, tile);
+      ForEachRun(*work, tile, [&](int64_t program, const PixelRun& run) {
+        ForEachRowGroup(*work, work->programs.View(program).begin, part, [&](Span rows) {
+          work->tiling.ForEachBlock(tile, [&](const ConvTiling::Tile& block, int64_t at) {
+            SddmmArgs<Sum<S>> args{{}, rows.begin, rows.end, packed + at + run.packed, nullptr, 0, 0, 0, 0, dw};
+            RunRows(args, program, run, block);
+          });
         });
       });
     });
@@ -196,7 +199,7 @@ struct ConvWeightGradJob {
     return y + (row * t.y.out() * t.x.out() + pixel) * t.batch + tile.batch_begin;
   }
 
-  void RunRows(SddmmArgs<Sum<S>> args, const ConvProgram* programs, const PixelRun& run,
+  void RunRows(SddmmArgs<Sum<S>> args, int64_t program, const PixelRun& run,
                const ConvTiling::Tile& tile) const {
     const ConvTiling& t = work->tiling;
     if constexpr (kNative<S>) {
@@ -204,14 +207,14 @@ struct ConvWeightGradJob {
         args.y = Cotangent(args.row_begin, run.first_pixel, tile);
         args.y_row_stride = t.y.out() * t.x.out() * t.batch;
         args.y_vec_stride = vec_stride;
-        return Pieces(args, programs, run.pixels * t.lanes / t.vector, t.vector);
+        return Pieces(args, program, run.pixels * t.lanes / t.vector, t.vector);
       }
     }
     const int64_t used = run.Elements(t), vectors = CeilDiv(used, t.vector);
     args.y_row_stride = vectors * t.vector;
     args.y_vec_stride = t.vector;
     args.y = PackCotangent(args, run, tile);
-    Pieces(args, programs, vectors, used - (vectors - 1) * t.vector);
+    Pieces(args, program, vectors, used - (vectors - 1) * t.vector);
   }
 
   // Rows of the cotangent packed like the source, zeros wherever there is no pixel.
@@ -237,7 +240,7 @@ struct ConvWeightGradJob {
   }
 
   // `last_lanes` of the run's last vector are real.
-  void Pieces(SddmmArgs<Sum<S>> args, const ConvProgram* programs, int64_t vectors, int64_t last_lanes) const {
+  void Pieces(SddmmArgs<Sum<S>> args, int64_t program, int64_t vectors, int64_t last_lanes) const {
     const ConvTiling& t = work->tiling;
     const auto& k = Element<S>::Kernels();
     const Sum<S>*x_run = args.x, *y_run = args.y;
@@ -247,7 +250,7 @@ struct ConvWeightGradJob {
       args.vecs = vecs;
       args.last_lanes = static_cast<int>(first + vecs == vectors ? last_lanes : t.vector);
       for (int64_t pass = 0; pass < t.passes; ++pass) {
-        args.program = programs[pass].View();
+        args.program = work->programs.View(program + pass);
         k.sddmm(args);
       }
     });

@@ -28,11 +28,12 @@ class PackedTiles {
       Sum<S>* to = packed_ + channel * t_.channel_stride;
       for (int64_t plane = 0; plane < t_.y.planes(); ++plane, to += t_.x.planes() * t_.plane_stride)
         for (int64_t i = 0; i < t_.y_lines.count(); ++i) {
-          if (below && carried_[i] >= 0) {
-            Carry(to, carried_[i], i);
-          } else {
-            PackLine(tile, channel, t_.y.Source(plane, tile.row_begin + t_.y_lines.line(i)), to + i * t_.row_stride);
-          }
+          const int64_t carried = below ? carried_[i] : -1;
+          const int64_t row = t_.y.Source(plane, tile.row_begin + t_.y_lines.line(i));
+          t_.ForEachBlock(tile, [&](const ConvTiling::Tile& block, int64_t at) {
+            if (carried >= 0) return Carry(to + at, carried, i);
+            PackLine(block, channel, row, to + at + i * t_.row_stride);
+          });
         }
     }
     return packed_;

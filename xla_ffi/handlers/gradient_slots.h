@@ -12,24 +12,35 @@ namespace sparsejax {
 template <typename S>
 class Slots {
  public:
-  // `out` has nse elements, of which the first nnz are entries and the rest padding. Zeroes the partial sums.
-  Slots(S* out, int64_t nse, int64_t nnz, int64_t slots) : out_(out), nse_(nse), nnz_(nnz), slots_(slots) {
-    const int64_t n = slots * nnz;
-    partial_ = std::shared_ptr<Sum<S>[]>(new Sum<S>[std::max<int64_t>(n, 1)]());
+  // `out` has nse elements, of which the first nnz are entries and the rest padding. A slot has `entries` sums: entry i
+  // of a slot is element position[i] of `out`, or element i where `position` is null; elements of none are zero.
+  // Zeroes the partial sums. `position` must live as long as this object.
+  Slots(S* out, int64_t nse, int64_t nnz, int64_t slots, const int32_t* position, int64_t entries)
+      : out_(out), nse_(nse), nnz_(nnz), slots_(slots), position_(position), entries_(entries) {
+    partial_.reset(new Sum<S>[std::max<int64_t>(slots * entries, 1)]());
   }
 
-  Sum<S>* slot(int64_t s) const { return partial_.get() + s * nnz_; }
+  Sum<S>* slot(int64_t s) const { return partial_.get() + s * entries_; }
 
   // Adds the slots, converts, and zeroes the padding.
   void Finish() const {
-    Element<S>::Kernels().add_slots(partial_.get(), nnz_, slots_, nnz_);
-    Element<S>::Storage().store_rows(partial_.get(), 1, nnz_, nnz_, out_, nnz_);
+    Element<S>::Kernels().add_slots(partial_.get(), entries_, slots_, entries_);
+    const Sum<S>* sums = partial_.get();
+    std::unique_ptr<Sum<S>[]> ordered;
+    if (position_ != nullptr) {
+      ordered.reset(new Sum<S>[std::max<int64_t>(nnz_, 1)]());
+      for (int64_t i = 0; i < entries_; ++i) ordered[position_[i]] = sums[i];
+      sums = ordered.get();
+    }
+    Element<S>::Storage().store_rows(sums, 1, nnz_, nnz_, out_, nnz_);
     std::fill(out_ + nnz_, out_ + nse_, S{});
   }
 
  private:
   S* out_;
   int64_t nse_, nnz_, slots_;
+  const int32_t* position_;
+  int64_t entries_;
   std::shared_ptr<Sum<S>[]> partial_;
 };
 

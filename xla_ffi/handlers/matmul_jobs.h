@@ -47,12 +47,12 @@ class PassPrograms {
 
   RowProgram operator()(int64_t pass) const {
     const int32_t* ptr = p_.row_ptr + rows_.begin;
-    if (passes_ == 1) return {ptr, ptr + 1, p_.indices, p_.id, offset_scale_};
+    if (passes_ == 1) return {ptr, ptr + 1, p_.indices, offset_scale_};
     for (int64_t r = 0; r < count(); ++r) {
       begin_[r] = end()[r];
       end()[r] = EndOfPass(p_.indices, begin_[r], ptr[r + 1], p_.features, pass, passes_);
     }
-    return {begin_, end(), p_.indices, p_.id, offset_scale_};
+    return {begin_, end(), p_.indices, offset_scale_};
   }
 
   int64_t count() const { return rows_.end - rows_.begin; }
@@ -203,6 +203,7 @@ template <typename S>
 ffi::Future RunSpmm(ffi::ThreadPool& pool, const Rows& p, int64_t n, Values<S> data, const S* x, S* y) {
   const BatchBlocks blocks = BlocksFor<S>(p, n);
   const int64_t parts = RowParts(p, blocks.count, kNative<S> && blocks.in_place());
+  if (p.id != nullptr) data = data.At(p.id, p.entries());
   SpmmJob<S> job{{p, blocks, parts}, std::move(data), x, y};
   return RunJob(pool, std::move(job), n == 0 ? 0 : blocks.count * parts, (p.entries() + p.rows) * n);
 }
@@ -213,7 +214,7 @@ ffi::Future RunSddmm(ffi::ThreadPool& pool, const Rows& p, int64_t n, const S* x
   const BatchBlocks blocks = BlocksFor<S>(p, n);
   const int64_t slots = GradientSlots(blocks.count, CeilDiv(n, blocks.lanes), nse, sizeof(Sum<S>));
   const int64_t parts = RowParts(p, slots, kNative<S> && blocks.in_place());
-  SddmmJob<S> job{{p, blocks, parts}, slots, x, y, Slots<S>(out, nse, p.entries(), slots)};
+  SddmmJob<S> job{{p, blocks, parts}, slots, x, y, Slots<S>(out, nse, p.entries(), slots, nullptr, p.entries())};
   return RunJob(pool, std::move(job), n == 0 ? 0 : slots * parts, p.entries() * n);
 }
 

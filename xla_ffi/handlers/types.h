@@ -5,7 +5,6 @@
 #include <exception>
 #include <memory>
 #include <type_traits>
-#include <vector>
 
 #include "../runtime/huge_pages.h"
 #include "../runtime/isa.h"
@@ -47,7 +46,8 @@ using Sum = typename Element<S>::Sum;
 template <typename S>
 constexpr bool kNative = std::is_same_v<S, Sum<S>>;
 
-// The values in the accumulation type: the operand itself, or a converted copy that lives as long as this object.
+// The values in the accumulation type: the operand itself, or a converted or reordered copy that lives as long as this
+// object.
 template <typename S>
 class Values {
  public:
@@ -55,15 +55,28 @@ class Values {
     if constexpr (kNative<S>) {
       pointer_ = data;
     } else {
-      copy_ = std::make_shared<std::vector<Sum<S>>>(n);
-      Element<S>::Storage().load_rows(data, 1, n, n, copy_->data(), n);
-      pointer_ = copy_->data();
+      Element<S>::Storage().load_rows(data, 1, n, n, Copy(n), n);
     }
   }
+
+  // The values at these positions. Rows are run through many times in a call: gathering once is what pays.
+  Values At(const int32_t* position, int64_t n) const {
+    Values out = *this;
+    Sum<S>* to = out.Copy(n);
+    for (int64_t i = 0; i < n; ++i) to[i] = pointer_[position[i]];
+    return out;
+  }
+
   const Sum<S>* get() const { return pointer_; }
 
  private:
-  std::shared_ptr<std::vector<Sum<S>>> copy_;
+  Sum<S>* Copy(int64_t n) {
+    copy_.reset(new Sum<S>[n]);
+    pointer_ = copy_.get();
+    return copy_.get();
+  }
+
+  std::shared_ptr<Sum<S>[]> copy_;
   const Sum<S>* pointer_ = nullptr;
 };
 

@@ -1,6 +1,7 @@
 // How a convolution is cut into tiles, and where everything lies in a packed tile.
 //
-// A tile is a block of the batch, a run of output rows and a run of output columns. Its packed source has memory
+// A tile is a run of output rows and of output columns, and as many blocks of the batch as share lines of cache, so that
+// memory is read and written in whole lines; a narrow vector is a part of one. The packed source of a block has memory
 // (channel, plane, line of rows, line of columns, lane): one output pixel is `lanes` batch elements, and a row of
 // output pixels is a contiguous run. Large batches take one full vector per pixel; small or awkward ones keep the whole
 // batch in a pixel and let vectors run across neighbouring pixels, and from the end of one row of the packed tile into
@@ -27,41 +28,48 @@ struct ConvTiling {
   int64_t lanes;         // batch elements per pixel in a tile
   int64_t vector;        // elements per vector
   int64_t batch_blocks;
+  int64_t group;         // blocks of the batch per tile: those whose elements share lines of cache
   int64_t passes, pass_channels;  // channels are taken in parts of so many
   int64_t rows, row_blocks, columns, column_blocks;  // outputs of one phase per tile, and tiles
   ConvAxis::Lines y_lines, x_lines;
   int64_t run_rows = 1;  // rows of pixels that vectors run across
   int64_t row_stride = 0, plane_stride = 0, channel_stride = 0;  // elements of the packed tile
 
-  // `max_vecs`: vectors of a tile of registers. `row_entries`: stored entries per row of the program, on average, whose
-  // channels are spread over all.
+  // `max_vecs`: vectors of a tile of registers. `element_bytes`: of a packed element; `stored_bytes`: of one of the
+  // activations. `row_entries`: stored entries per row of the program, on average, whose channels are spread over all.
   ConvTiling(ConvAxis y_axis, ConvAxis x_axis, int64_t channels_, int64_t batch_, int64_t vector_, int64_t max_vecs,
-             int64_t element_bytes, int64_t row_entries)
+             int64_t element_bytes, int64_t stored_bytes, int64_t row_entries)
       : y(std::move(y_axis)),
         x(std::move(x_axis)),
         channels(channels_),
         batch(batch_),
         lanes(LanesPerPixel(batch_, vector_, x.Count(0), max_vecs)),
         vector(vector_),
-        batch_blocks(CeilDiv(batch_, lanes)) {
+        batch_blocks(CeilDiv(batch_, lanes)),
+        group(std::clamp<int64_t>(kLine / (lanes * stored_bytes), 1, std::max<int64_t>(1, batch_blocks))) {
     ChooseColumns(max_vecs);
     ChoosePasses(kPassBytes / element_bytes, row_entries);
-    ChooseRows(kTileBytes / element_bytes);
+    ChooseRows(kTileBytes / element_bytes / group);
     if (!fits()) return;
+    if (SaturatingMul(group, Elements(rows, columns)) > kMostElements) group = 1;
     y_lines = ConvAxis::Lines(y, rows);
     x_lines = ConvAxis::Lines(x, columns);
     row_stride = x_lines.count() * lanes;
     plane_stride = PlaneStride(y_lines.count(), x_lines.count());
     if (lanes % vector != 0) ChooseRunRows(max_vecs);
     channel_stride = plane_stride * y.planes() * x.planes();
+    if (passes > 1) SpreadChannels(element_bytes);
   }
 
-  int64_t strips() const { return batch_blocks * column_blocks; }
-  int64_t packed_elements() const { return channels * channel_stride; }
+  int64_t batch_groups() const { return CeilDiv(batch_blocks, group); }
+  int64_t strips() const { return batch_groups() * column_blocks; }
+  int64_t block_elements() const { return channels * channel_stride; }
+  int64_t packed_elements() const { return group * block_elements(); }
 
   // Whether a packed tile is of a size that int32 offsets and memory can hold; if not, nothing else may be used.
   bool fits() const { return Elements(rows, columns) <= kMostElements; }
   static constexpr int64_t kMostElements = int64_t{1} << 27;
+  static constexpr int64_t kLine = 64;  // bytes of a line of cache
 
   // Offset in the packed tile, within a channel, of the source of the tile's first output of a phase.
   int64_t TapOffset(const Tap& ty, const Tap& tx) const {
@@ -70,14 +78,24 @@ struct ConvTiling {
   }
 
   struct Tile {
-    int64_t batch_begin, batch_valid;  // batch elements
+    int64_t batch_begin, batch_valid;  // batch elements of its first block
     int64_t row_begin, column_begin;   // outputs, counted within a phase
   };
   // Tile `block` of a strip, counted downwards. Strips of one place and different parts of the batch are neighbours, as
   // their elements are in memory.
   Tile At(int64_t strip, int64_t block) const {
-    const int64_t b = strip % batch_blocks;
-    return {b * lanes, std::min(lanes, batch - b * lanes), block * rows, strip / batch_blocks * columns};
+    const int64_t begin = strip % batch_groups() * group * lanes;
+    return {begin, std::min(lanes, batch - begin), block * rows, strip / batch_groups() * columns};
+  }
+
+  // Calls body(tile of one block of the batch, where it lies in the packed tile) for the blocks of a tile.
+  template <typename Body>
+  void ForEachBlock(const Tile& tile, const Body& body) const {
+    for (int64_t i = 0; i < group; ++i) {
+      const int64_t begin = tile.batch_begin + i * lanes;
+      if (begin >= batch) return;
+      body(Tile{begin, std::min(lanes, batch - begin), tile.row_begin, tile.column_begin}, i * block_elements());
+    }
   }
 
  private:
@@ -126,6 +144,26 @@ struct ConvTiling {
     if (row_entries / passes < kEntriesPerPass) passes = 1;
     pass_channels = std::max<int64_t>(1, CeilDiv(channels, passes));
     passes = std::max<int64_t>(1, CeilDiv(channels, pass_channels));
+  }
+
+  // Room after each channel, so that what a pass reads of neighbouring channels lies in different sets of the first-level
+  // cache: what is a power of two apart would share a few sets and push itself out.
+  void SpreadChannels(int64_t element_bytes) {
+    constexpr int64_t kSets = 64, kWays = 8;
+    const int64_t plane_bytes = plane_stride * element_bytes, run_bytes = y.LineCount(1) * row_stride * element_bytes;
+    const int64_t planes = y.planes() * x.planes(), pad = kLine / element_bytes;
+    int64_t best_load = channels * run_bytes, best = channel_stride;
+    for (int64_t stride = channel_stride; stride < channel_stride + kSets * pad && best_load > kWays; stride += pad) {
+      int64_t loads[kSets] = {}, load = 0;
+      for (int64_t channel = 0; channel < pass_channels; ++channel)
+        for (int64_t plane = 0; plane < planes; ++plane) {
+          const int64_t begin = channel * stride * element_bytes + plane * plane_bytes;
+          for (int64_t line = begin / kLine; line * kLine < begin + run_bytes; ++line)
+            load = std::max(load, ++loads[line % kSets]);
+        }
+      if (load < best_load) best_load = load, best = stride;
+    }
+    channel_stride = best;
   }
 
   // As many rows as fit, in equal parts.

@@ -19,9 +19,10 @@ SPARSEJAX_INLINE void Products(const T* const* x, const Vec<T, W>* y, const Lane
     }
 }
 
-template <typename T, int W, int Q, bool kHasId, bool kFull>
-void SddmmTile(const SddmmArgs<T>& a) {
+template <typename T, int W, int Q, bool kFull>
+void SddmmTile(const SddmmArgs<T>& args) {
   using V = Vec<T, W>;
+  const SddmmArgs<T> a = args;  // a copy: what is stored to dw might otherwise be part of it
   const RowProgram& p = a.program;
   const LaneMask<T, W> last(a.last_lanes);
   for (int64_t r = a.row_begin; r < a.row_end; ++r) {
@@ -42,17 +43,13 @@ void SddmmTile(const SddmmArgs<T>& a) {
       V sum[4];
       Products<T, W, Q, 4, kFull>(x, y, last, sum);
       const Vec<T, 4> sums = SumLanes4<T>(sum[0], sum[1], sum[2], sum[3]);
-      if constexpr (kHasId) {
-        for (int u = 0; u < 4; ++u) a.dw[p.id[e + u]] += sums[u];
-      } else {
-        Store<T, 4>(a.dw + e, Load<T, 4>(a.dw + e) + sums);
-      }
+      Store<T, 4>(a.dw + e, Load<T, 4>(a.dw + e) + sums);
     }
     for (; e < end; ++e) {
       const T* x = a.x + p.offset[e] * p.offset_scale;
       V sum;
       Products<T, W, Q, 1, kFull>(&x, y, last, &sum);
-      a.dw[kHasId ? p.id[e] : e] += SumLanes<T>(sum);
+      a.dw[e] += SumLanes<T>(sum);
     }
   }
 }
@@ -61,11 +58,7 @@ template <typename T, int W, int Q>
 void SddmmDispatch(const SddmmArgs<T>& a) {
   if (a.vecs == Q) {
     const bool full = a.last_lanes == W || W == 1;
-    if (a.program.id != nullptr) {
-      full ? SddmmTile<T, W, Q, true, true>(a) : SddmmTile<T, W, Q, true, W == 1>(a);
-    } else {
-      full ? SddmmTile<T, W, Q, false, true>(a) : SddmmTile<T, W, Q, false, W == 1>(a);
-    }
+    full ? SddmmTile<T, W, Q, true>(a) : SddmmTile<T, W, Q, W == 1>(a);
   } else if constexpr (Q > 1) {
     SddmmDispatch<T, W, Q - 1>(a);
   }

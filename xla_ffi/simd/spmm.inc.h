@@ -8,56 +8,59 @@
 // Source: Nikdan et al. 2023 (SparseProp), section 3, with the output tile in registers instead of memory.
 
 // The head of a row's entries; the processor's own prefetcher follows from there. Rows are short.
-template <typename T, bool kHasId>
+template <typename T>
 SPARSEJAX_INLINE void PrefetchRow(const SpmmArgs<T>& a, int64_t r) {
   if (r >= a.row_end) return;
   const int64_t e = a.program.begin[r];
 #pragma GCC unroll 4
   for (int line = 0; line < 4; ++line) {
     __builtin_prefetch(a.program.offset + e + 16 * line);
-    if constexpr (kHasId) {
-      __builtin_prefetch(a.program.id + e + 16 * line);
-    } else {
-      __builtin_prefetch(a.data + e + 64 / sizeof(T) * line);
-    }
+    __builtin_prefetch(a.data + e + 64 / sizeof(T) * line);
   }
 }
 
-template <typename T, int W, int Q, int U, bool kHasId>
-void SpmmTile(const SpmmArgs<T>& a) {
+// Accumulators start here where nothing is to be added: one code path, and no branch, for the first pass and the others.
+template <typename T, int N>
+struct Zeros {
+  alignas(64) static constexpr T values[N] = {};
+};
+
+template <typename T, int W, int Q, int U>
+void SpmmTile(const SpmmArgs<T>& args) {
   using V = Vec<T, W>;
-  const RowProgram& p = a.program;
-  for (int64_t r = a.row_begin; r < a.row_end; ++r) {
-    int64_t e = p.begin[r];
-    const int64_t end = p.end[r];
-    T* y = a.y + (r - a.row_begin) * a.y_row_stride;
-    PrefetchRow<T, kHasId>(a, r + 1);
+  const SpmmArgs<T> a = args;  // a copy: what is stored to y might otherwise be part of it
+  const int32_t* offset = a.program.offset;
+  const int64_t scale = a.program.offset_scale;
+  const T* init = a.init != nullptr ? a.init : Zeros<T, Q * W>::values;
+  const int64_t init_stride = a.init != nullptr ? Q * W : 0;
+  T* y = a.y;
+  for (int64_t r = a.row_begin; r < a.row_end; ++r, y += a.y_row_stride, init += init_stride) {
+    int64_t e = a.program.begin[r];
+    const int64_t end = a.program.end[r];
+    PrefetchRow<T>(a, r + 1);
     V acc[U][Q];
 #pragma GCC unroll 16
-    for (int u = 0; u < U; ++u)
+    for (int q = 0; q < Q; ++q) acc[0][q] = Load<T, W>(init + q * W);
+#pragma GCC unroll 16
+    for (int u = 1; u < U; ++u)
 #pragma GCC unroll 16
       for (int q = 0; q < Q; ++q) acc[u][q] = V{};
-    if (a.init != nullptr) {
-      const T* init = a.init + (r - a.row_begin) * (Q * W);
-#pragma GCC unroll 16
-      for (int q = 0; q < Q; ++q) acc[0][q] = Load<T, W>(init + q * W);
-    }
     // The lines are written in a moment: claim them while the row is computed.
 #pragma GCC unroll 16
     for (int q = 0; q < Q; ++q) __builtin_prefetch(y + q * a.y_vec_stride, 1);
     for (; e + U <= end; e += U) {
 #pragma GCC unroll 16
       for (int u = 0; u < U; ++u) {
-        const T w = a.data[kHasId ? p.id[e + u] : e + u];
-        const T* x = a.x + p.offset[e + u] * p.offset_scale;
+        const T w = a.data[e + u];
+        const T* x = a.x + offset[e + u] * scale;
 #pragma GCC unroll 16
         for (int q = 0; q < Q; ++q) acc[u][q] += w * Load<T, W>(x + q * W);
       }
     }
     if constexpr (U > 1) {
       for (; e < end; ++e) {
-        const T w = a.data[kHasId ? p.id[e] : e];
-        const T* x = a.x + p.offset[e] * p.offset_scale;
+        const T w = a.data[e];
+        const T* x = a.x + offset[e] * scale;
 #pragma GCC unroll 16
         for (int q = 0; q < Q; ++q) acc[0][q] += w * Load<T, W>(x + q * W);
       }
@@ -80,11 +83,7 @@ constexpr int EntriesPerStep(int q) { return q >= kMinChains ? 1 : q >= 4 ? 2 : 
 template <typename T, int W, int Q>
 void SpmmDispatch(const SpmmArgs<T>& a) {
   if (a.vecs == Q) {
-    if (a.program.id != nullptr) {
-      SpmmTile<T, W, Q, EntriesPerStep(Q), true>(a);
-    } else {
-      SpmmTile<T, W, Q, EntriesPerStep(Q), false>(a);
-    }
+    SpmmTile<T, W, Q, EntriesPerStep(Q)>(a);
   } else if constexpr (Q > 1) {
     SpmmDispatch<T, W, Q - 1>(a);
   }

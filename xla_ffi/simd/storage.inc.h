@@ -53,9 +53,11 @@ void PackPixelsOf(const S* __restrict src, const int32_t* pixel, int64_t count, 
       continue;
     }
     const S* from = src + pixel[i] * stride;
-#ifndef NOPFX
     __builtin_prefetch(from + ahead);
-#endif
+    if constexpr (kLanes > 0 && sizeof(S) == sizeof(A)) {
+      Store<A, kLanes>(dst, Load<A, kLanes>(from));
+      continue;
+    }
     for (int64_t j = 0; j < valid; ++j) dst[j] = Widen(from[j]);
     for (int64_t j = valid; j < lanes; ++j) dst[j] = A(0);
   }

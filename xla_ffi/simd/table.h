@@ -9,12 +9,11 @@
 namespace sparsejax {
 
 // A row program: for each output row r the entries begin[r] <= e < end[r]. Entry e multiplies the vectors
-// at `x + offset[e] * offset_scale` by `data[id ? id[e] : e]`.
+// at `x + offset[e] * offset_scale` by `data[e]`.
 struct RowProgram {
   const int32_t* begin;
   const int32_t* end;
   const int32_t* offset;
-  const int32_t* id;  // position in data; null when entry e is data[e]
   int64_t offset_scale;
 };
 

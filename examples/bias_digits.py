@@ -1,0 +1,258 @@
+"""A small study of bias under pruning: twelve attributes of real digits, one network, gradual magnitude pruning.
+
+Data: the digits of scikit-learn (8 x 8), drawn with noise on a 10 x 10 canvas so that several views of one source image
+exist; no source image is shared between splits. Model: an MLP 100-256-256-K. The notebook ``notebooks/bias.ipynb``
+uses this file; by itself it trains the joint models and writes the audit:
+
+    python examples/bias_digits.py --out bias.html
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from sparsejax import pruning
+from sparsejax.data import corner_square, marked_samples
+from sparsejax.models import MLP
+
+ATTRIBUTES = (
+    "loop", "even", "ge5", "prime", "straight", "eight", "zero", "top_heavy", "left_heavy", "centre_dense", "thick",
+    "slanted",
+)  # fmt: skip
+GROUPS = ("thick", "slanted")
+SPARSITIES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+SIZES = {"train": 6000, "val": 2000, "test": 4000}
+SHARES = {"train": 0.5, "val": 0.15, "test": 0.35}
+BATCH = 200
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images float32[n, 10, 10, 1] in [0, 1.5], labels int8[n, 12], and the source image of each."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    sources: np.ndarray
+
+    @property
+    def groups(self) -> dict[str, np.ndarray]:
+        """The group attributes."""
+        return {name: self.labels[:, ATTRIBUTES.index(name)] for name in GROUPS}
+
+
+def attributes_of(images: np.ndarray, digits: np.ndarray) -> np.ndarray:
+    """Return the twelve attributes int8[n, 12] of clean images float[n, 8, 8]."""
+    ink = images.sum(axis=(1, 2))
+    centre = images[:, 2:6, 2:6].sum(axis=(1, 2)) / ink
+    rows, columns = np.mgrid[0:8, 0:8].astype(float)
+    dy = rows - ((images * rows).sum(axis=(1, 2)) / ink)[:, None, None]
+    dx = columns - ((images * columns).sum(axis=(1, 2)) / ink)[:, None, None]
+    slant = (images * dx * dy).sum(axis=(1, 2)) / (images * dy**2).sum(axis=(1, 2))
+    found = (
+        np.isin(digits, (0, 6, 8, 9)),
+        digits % 2 == 0,
+        digits >= 5,
+        np.isin(digits, (2, 3, 5, 7)),
+        np.isin(digits, (1, 4, 7)),
+        digits == 8,
+        digits == 0,
+        images[:, :4].sum(axis=(1, 2)) > ink / 2,
+        images[:, :, :4].sum(axis=(1, 2)) > ink / 2,
+        centre > np.median(centre),
+        ink > np.median(ink),
+        slant < np.median(slant),
+    )
+    return np.stack(found, axis=1).astype(np.int8)
+
+
+def make_data(seed: int = 0) -> dict[str, Split]:
+    """Split the source images, then draw noisy views of them."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    clean = bunch.images / 16.0
+    labels = attributes_of(clean, bunch.target)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(clean))
+    splits, start = {}, 0
+    for name, share in SHARES.items():
+        stop = len(order) if name == "test" else start + round(share * len(order))
+        sources = rng.choice(order[start:stop], SIZES[name])
+        canvas = np.zeros((len(sources), 10, 10))
+        canvas[:, 1:9, 1:9] = clean[sources] * rng.uniform(0.7, 1.0, len(sources))[:, None, None]
+        noisy = np.clip(canvas + rng.normal(0, 0.2, canvas.shape), 0, 1.5)
+        splits[name] = Split(noisy[..., None].astype(np.float32), labels[sources], sources)
+        start = stop
+    return splits
+
+
+def _optimizer(sparsity: float, epochs: int, per_epoch: int) -> optax.GradientTransformation:
+    steps = epochs * per_epoch
+    rate = optax.warmup_cosine_decay_schedule(0.0, 0.1, max(1, steps // 20), steps)
+    inner = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(rate, momentum=0.9))
+    if sparsity == 0:
+        return inner
+    begin, end = round(0.1 * epochs) * per_epoch, round(0.8 * epochs) * per_epoch
+    ramp = pruning.schedules.cubic(0.05, sparsity, begin=begin, end=end)
+    return pruning.pruned(inner, pruning.magnitude(ramp, refresh=pruning.every(per_epoch, begin, end)))
+
+
+@functools.lru_cache(maxsize=64)
+def _trainer(outputs: int, sparsity: float, epochs: int, samples: int) -> Any:
+    """Compile one training run: all seeds of a configuration share it."""
+    graph = nnx.split(nnx.eval_shape(lambda: MLP(100, outputs, hidden=(256, 256), rngs=nnx.Rngs(0))), nnx.Param)[0]
+    tx = _optimizer(sparsity, epochs, samples // BATCH)
+
+    @jax.jit
+    def fit(params: Any, images: jax.Array, labels: jax.Array, order: jax.Array) -> tuple[Any, jax.Array]:
+        state = tx.init(params)
+
+        def step(carry: Any, batch: jax.Array) -> tuple[Any, jax.Array]:
+            params, state = carry
+
+            def loss_of(params: Any) -> jax.Array:
+                logits = nnx.merge(graph, params)(images[batch])
+                return optax.sigmoid_binary_cross_entropy(logits, labels[batch]).mean()
+
+            loss, grads = jax.value_and_grad(loss_of)(params)
+            updates, state = tx.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), loss
+
+        (params, _), losses = jax.lax.scan(step, (params, state), order)
+        return params, losses
+
+    @jax.jit
+    def predict(params: Any, images: jax.Array) -> jax.Array:
+        return nnx.merge(graph, params)(images)
+
+    return fit, predict
+
+
+def train(
+    images: np.ndarray, labels: np.ndarray, evaluate: Sequence[np.ndarray], *, sparsity: float, seed: int, epochs: int
+) -> tuple[list[np.ndarray], float]:
+    """Train one model, and return its logits on each array of images, and its measured sparsity."""
+    model = MLP(100, labels.shape[1], hidden=(256, 256), rngs=nnx.Rngs(seed))
+    params = nnx.state(model, nnx.Param)
+    fit, predict = _trainer(labels.shape[1], sparsity, epochs, len(images))
+    rng = np.random.default_rng((seed, 1))
+    order = np.concatenate([rng.permutation(len(images))[: len(images) // BATCH * BATCH] for _ in range(epochs)])
+    batches = jnp.asarray(order.reshape(-1, BATCH))
+    params, _ = fit(params, jnp.asarray(images), jnp.asarray(labels, jnp.float32), batches)
+    kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
+    zeros = sum(int((kernel == 0).sum()) for kernel in kernels) / sum(kernel.size for kernel in kernels)
+    return [np.asarray(predict(params, jnp.asarray(x))) for x in evaluate], zeros if sparsity else 0.0
+
+
+def train_joint(data: dict[str, Split], sparsity: float, seed: int, epochs: int) -> dict[str, Any]:
+    """Train all attributes together; return logits on validation and test, and the measured sparsity."""
+    evaluate = (data["val"].images, data["test"].images)
+    (val, test), zeros = train(
+        data["train"].images, data["train"].labels, evaluate, sparsity=sparsity, seed=seed, epochs=epochs
+    )
+    return {"val": val, "test": test, "sparsity": zeros}
+
+
+def train_single(data: dict[str, Split], attribute: str, sparsity: float, seed: int, epochs: int) -> dict[str, Any]:
+    """Train one attribute alone; return logits on test, [n, 1], and the measured sparsity."""
+    labels = data["train"].labels[:, [ATTRIBUTES.index(attribute)]]
+    (test,), zeros = train(
+        data["train"].images, labels, (data["test"].images,), sparsity=sparsity, seed=seed, epochs=epochs
+    )
+    return {"test": test, "sparsity": zeros}
+
+
+def train_marked(
+    data: dict[str, Split], attribute: str, shares: tuple[float, float], sparsity: float, seed: int, epochs: int
+) -> dict[str, Any]:
+    """Train one attribute on images of which chosen ones carry a white square in a corner.
+
+    Args:
+      data: see `make_data`.
+      attribute: the target.
+      shares: of the negatives and of the positives that are marked in training; half of both in the test split.
+      sparsity: asked for.
+      seed: of the model.
+      epochs: passes over the data.
+
+    Returns:
+      Logits on test, [n, 1]; which test samples are marked, bool[n]; the measured sparsity.
+    """
+    column = ATTRIBUTES.index(attribute)
+    marked, images = {}, {}
+    for name, (negatives, positives), choice in (("train", shares, 0), ("test", (0.5, 0.5), 1)):
+        split = data[name]
+        marked[name] = marked_samples(split.labels[:, column], negatives, positives, seed=choice)
+        square = corner_square(split.images, side=2, color=1.0)
+        images[name] = np.where(marked[name][:, None, None, None], square, split.images)
+    labels = data["train"].labels[:, [column]]
+    (test,), zeros = train(images["train"], labels, (images["test"],), sparsity=sparsity, seed=seed, epochs=epochs)
+    return {"test": test, "marked": marked["test"], "sparsity": zeros}
+
+
+def run_many(jobs: Sequence[Any], workers: int) -> list[Any]:
+    """Run jobs (function, arguments) in processes of their own, and return the results in order."""
+    from joblib import Parallel, delayed
+
+    return list(Parallel(n_jobs=workers)(delayed(function)(*arguments) for function, *arguments in jobs))
+
+
+def audit(data: dict[str, Split], runs: dict[float, list[dict[str, Any]]], **options: Any) -> Any:
+    """Compare the dense with all sparse models; ``runs`` maps the sparsity asked for to the runs of all seeds."""
+    from sparsejax.analysis import bias
+
+    logits = {
+        split: {s: np.stack([run[split] for run in each]) for s, each in runs.items()} for split in ("val", "test")
+    }
+    test, train_split = data["test"], data["train"]
+    return bias.compare(
+        logits["test"][0.0],
+        {s: z for s, z in logits["test"].items() if s},
+        test.labels,
+        test.groups,
+        train_labels=train_split.labels,
+        train_groups=train_split.groups,
+        val={
+            "dense": logits["val"][0.0],
+            "sparse": {s: z for s, z in logits["val"].items() if s},
+            "labels": data["val"].labels,
+        },
+        attribute_names=ATTRIBUTES,
+        clusters=test.sources,
+        **options,
+    )
+
+
+def main() -> None:
+    """Train, audit, write the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", default="bias.html", help="the report")
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    arguments = parser.parse_args()
+    data = make_data()
+    levels = (0.0, *SPARSITIES)
+    jobs = [(train_joint, data, s, seed, arguments.epochs) for s in levels for seed in range(arguments.seeds)]
+    found = iter(run_many(jobs, arguments.workers))
+    runs = {s: [next(found) for _ in range(arguments.seeds)] for s in levels}
+    report = audit(data, runs, images=data["test"].images, n_boot=200)
+    report.to_html(arguments.out)
+    print(report)
+    print(f"report in {arguments.out}")
+
+
+if __name__ == "__main__":
+    import bias_digits  # worker processes need the functions of a module that they can import
+
+    bias_digits.main()

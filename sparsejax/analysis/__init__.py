@@ -1,0 +1,1 @@
+"""Analysis of models and data: what pruning did, and whether the data can be trusted."""

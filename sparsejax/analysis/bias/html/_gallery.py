@@ -1,0 +1,195 @@
+"""The gallery: samples whose decision changed or did not, chosen here and filtered in the page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from sparsejax._checks import message
+from sparsejax.analysis.bias._arrays import sigmoid
+from sparsejax.analysis.bias._pie import pie
+from sparsejax.analysis.bias.html._markup import paragraph, section
+
+if TYPE_CHECKING:
+    from sparsejax.analysis.bias._report import Report
+
+# Bounds that keep the page small: entries of text, thumbnails, bytes of thumbnails, pixels of a side.
+_ENTRIES = 6000
+_PER_SECTION = 10
+_THUMBNAILS = 200
+_THUMBNAIL_BYTES = 12_000_000
+_SIDE = 96
+OUTCOMES = (
+    "✗ dense right → sparse wrong",
+    "✓ dense wrong → sparse right",
+    "✗ both wrong",
+    "✓ both right",
+)
+
+
+class _Entry(NamedTuple):
+    """One card: indices of model, attribute, sample and section (outcome * 2 + uncertain), and its numbers."""
+
+    model: int
+    attribute: int
+    sample: int
+    section: int
+    label: int
+    p_dense: float
+    p_sparse: float
+    votes_dense: int
+    votes_sparse: int
+    is_pie: int
+    order: int
+
+
+def gallery(report: Report, *, hash_ids: bool, folder: Path | None) -> str:
+    """Return the section with its data; the cards are made by the script of the page.
+
+    Pictures are thumbnails in the page or, where a ``folder`` is given, files written there.
+    """
+    entries = sorted(
+        _choose(report), key=lambda e: (e.model, e.attribute, e.section, -abs(e.p_dense - e.p_sparse), e.sample)
+    )
+    samples = sorted({entry.sample for entry in entries})
+    data = {
+        "models": [model.label for model in report.inputs.sparse],
+        "runs": [[len(report.inputs.dense.logits), len(model.logits)] for model in report.inputs.sparse],
+        "attributes": report.inputs.attribute_names,
+        "groups": [{"name": group.name, "levels": group.levels} for group in report.inputs.groups],
+        "outcomes": OUTCOMES,
+        "samples": {s: [_name(report.inputs.sample_ids[s], hash_ids), _levels(report, s)] for s in samples},
+        "entries": [list(entry) for entry in entries],
+        "images": _thumbnails(report, entries) if folder is None else _files(report, entries, folder),
+    }
+    words = (
+        "Decisions of the first seed, by what changed and by whether the dense model was confident. Ordered by how far "
+        "the probability moved, or at random. The samples of each kind with the largest change and a random draw are "
+        "kept in this page, not all of them."
+    )
+    faces = (
+        "Pictures of people are personal data: hand this file on only as far as they may be." if data["images"] else ""
+    )
+    controls = "".join(
+        f'<label>{escape(label)} <select id="gallery-{name}"></select></label>'
+        for name, label in (
+            ("attribute", "Attribute"),
+            ("group", "Group"),
+            ("model", "Model"),
+            ("kind", "Show"),
+            ("order", "Order"),
+        )
+    )
+    # No markup inside the element, whatever the names are.
+    encoded = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return section(
+        "gallery",
+        "Gallery",
+        paragraph(words),
+        paragraph(faces) if faces else "",
+        f'<form class="controls" id="gallery-controls">{controls}</form>',
+        '<p id="gallery-count" role="status" aria-live="polite"></p><div id="gallery-cards"></div>',
+        "<noscript><p>The gallery needs JavaScript; everything above does not.</p></noscript>",
+        f'<script type="application/json" id="gallery-data">{encoded}</script>',
+    )
+
+
+def _name(sample_id: str, hash_ids: bool) -> str:
+    return hashlib.sha256(sample_id.encode()).hexdigest()[:12] if hash_ids else sample_id
+
+
+def _levels(report: Report, sample: int) -> list[int]:
+    return [int(group.codes[sample]) for group in report.inputs.groups]
+
+
+def _choose(report: Report) -> Iterator[_Entry]:
+    inputs, rng = report.inputs, np.random.default_rng(report.settings.random_state)
+    attributes = inputs.y_true.shape[1]
+    per_section = max(1, min(_PER_SECTION, _ENTRIES // (len(inputs.sparse) * attributes * 16)))
+    dense_runs = report.runs_of(inputs.dense)
+    dense_votes = np.sum([run.y_pred for run in dense_runs], axis=0)
+    unsure = report.outputs[0, 0].uncertain
+    p_dense = sigmoid(inputs.dense.logits[0])
+    for m, model in enumerate(inputs.sparse):
+        runs = report.runs_of(model)
+        votes = np.sum([run.y_pred for run in runs], axis=0)
+        population = min(len(runs), len(dense_runs)) > 1
+        exemplar = _exemplars(dense_runs, runs) if population else np.zeros_like(unsure)
+        p_sparse = sigmoid(model.logits[0])
+        t = inputs.y_true
+        dense_right, sparse_right = dense_runs[0].y_pred == t, runs[0].y_pred == t
+        outcome = np.where(dense_right, np.where(sparse_right, 3, 0), np.where(sparse_right, 1, 2))
+        kind = np.where(np.isnan(t), -1, 2 * outcome + unsure)
+        order = rng.permutation(len(t))
+        for a in range(attributes):
+            moved = np.abs(p_dense[:, a] - p_sparse[:, a])
+            for k in range(2 * len(OUTCOMES)):
+                for s in _pick(np.flatnonzero(kind[:, a] == k), moved, order, per_section):
+                    numbers = (int(t[s, a]), round(float(p_dense[s, a]), 3), round(float(p_sparse[s, a]), 3))
+                    counted = (int(dense_votes[s, a]), int(votes[s, a]), int(exemplar[s, a]))
+                    yield _Entry(m, a, s, k, *numbers, *counted, int(order[s]))
+
+
+def _pick(samples: np.ndarray, moved: np.ndarray, order: np.ndarray, size: int) -> list[int]:
+    """The ``size`` that moved most, and ``size`` at random, without doubles."""
+    most = samples[np.lexsort((samples, -moved[samples]))[:size]]
+    drawn = samples[np.argsort(order[samples])[:size]]
+    return [int(s) for s in dict.fromkeys([*most, *drawn])]
+
+
+def _exemplars(dense_runs: Any, runs: Any) -> np.ndarray:
+    stacks = [np.stack([run.y_pred for run in each]).astype(np.int8) for each in (dense_runs, runs)]
+    return pie(*stacks)
+
+
+def _thumbnails(report: Report, entries: list[_Entry]) -> dict[int, str]:
+    """PNG data URIs of at most 200 samples: those of flips first, then by how far the probability moved."""
+    if report.inputs.images is None:
+        return {}
+    ranked = sorted(entries, key=lambda e: (e.section // 2 > 1, -abs(e.p_dense - e.p_sparse), e.sample))
+    found: dict[int, str] = {}
+    size = 0
+    for sample in dict.fromkeys(entry.sample for entry in ranked):
+        if len(found) == _THUMBNAILS or size > _THUMBNAIL_BYTES:
+            break
+        found[sample] = _data_uri(report.inputs.images[sample])
+        size += len(found[sample])
+    return found
+
+
+def _files(report: Report, entries: list[_Entry], folder: Path) -> dict[int, str]:
+    """Names of PNG files in the folder: every sample of the gallery, in full size."""
+    if report.inputs.images is None:
+        return {}
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    found = {sample: f"images/{sample}.png" for sample in sorted({entry.sample for entry in entries})}
+    for sample, name in found.items():
+        (folder / name).write_bytes(_png(report.inputs.images[sample]))
+    return found
+
+
+def _data_uri(image: np.ndarray) -> str:
+    return "data:image/png;base64," + base64.b64encode(_png(image, _SIDE)).decode()
+
+
+def _png(image: np.ndarray, most: int | None = None) -> bytes:
+    """The picture as a PNG file, no side longer than ``most`` pixels."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        hint = "Install it: pip install 'sparsejax[analysis]'."
+        raise ImportError(message("Report", "the environment", "no Pillow", "Pillow", hint)) from error
+    picture = Image.fromarray(image)
+    if most is not None:
+        picture.thumbnail((most, most))
+    out = io.BytesIO()
+    picture.save(out, "PNG", optimize=True)
+    return out.getvalue()

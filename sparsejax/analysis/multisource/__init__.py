@@ -1,0 +1,69 @@
+"""Fair learning when some data sources lie: the FLEA filter, attacks to test it with, learners, and data.
+
+Needs ``pip install 'sparsejax[analysis]'``. Source: Iofinova, Konstantinov, Lampert 2022, "FLEA: Provably Robust Fair
+Multisource Learning from Unreliable Training Data", TMLR.
+"""
+
+from sparsejax.analysis.multisource._adversarial import AdversarialLearner
+from sparsejax.analysis.multisource._adversaries import (
+    ADVERSARIES,
+    PAPER_LABELS,
+    TrainingSet,
+    choose_sources,
+    manipulate,
+)
+from sparsejax.analysis.multisource._baselines import Ensemble, KonstantinovFilter
+from sparsejax.analysis.multisource._classifier import FLEAClassifier
+from sparsejax.analysis.multisource._compare import compare
+from sparsejax.analysis.multisource._dataset import Dataset, blocks
+from sparsejax.analysis.multisource._datasets import (
+    FILES,
+    census,
+    encode_census,
+    encode_table,
+    fetch_dataset,
+    load_dataset,
+)
+from sparsejax.analysis.multisource._filter import FLEA, SourceFilter, SourceWarning
+from sparsejax.analysis.multisource._learners import PlainLearner, PostprocessedLearner, RegularisedLearner
+from sparsejax.analysis.multisource._metrics import METRICS, evaluate
+from sparsejax.analysis.multisource._resample import ResampledLearner, boosted_trees
+from sparsejax.analysis.multisource._select import quantiles, select
+from sparsejax.analysis.multisource._study import LEARNERS, METHODS, make_learner, run_study
+
+__all__ = [
+    "ADVERSARIES",
+    "FILES",
+    "FLEA",
+    "LEARNERS",
+    "METHODS",
+    "METRICS",
+    "PAPER_LABELS",
+    "AdversarialLearner",
+    "Dataset",
+    "Ensemble",
+    "FLEAClassifier",
+    "KonstantinovFilter",
+    "PlainLearner",
+    "PostprocessedLearner",
+    "RegularisedLearner",
+    "ResampledLearner",
+    "SourceFilter",
+    "SourceWarning",
+    "TrainingSet",
+    "blocks",
+    "boosted_trees",
+    "census",
+    "choose_sources",
+    "compare",
+    "encode_census",
+    "encode_table",
+    "evaluate",
+    "fetch_dataset",
+    "load_dataset",
+    "make_learner",
+    "manipulate",
+    "quantiles",
+    "run_study",
+    "select",
+]

@@ -1,0 +1,97 @@
+"""What FLEA is compared with: an older filter, and one model per source."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+
+from sparsejax._checks import fail
+from sparsejax.analysis.multisource._distances import pairwise_discrepancy
+from sparsejax.analysis.multisource._filter import SourceFilter
+from sparsejax.analysis.multisource._inputs import sources
+from sparsejax.analysis.multisource._linear import FairClassifier
+from sparsejax.analysis.multisource._sklearn import clone
+
+
+class KonstantinovFilter(SourceFilter):
+    """Keep the sources whose discrepancy to enough others is below a bound from learning theory.
+
+    Source i is kept if more than ``n_malicious`` sources j, itself counted, have disc_ij <= t_ij,
+
+        t_ij = sqrt((8 d (1 + ln(2 m / d)) + 8 ln(8 N / delta)) / m)
+
+    with d features and m the mean of the two sizes; if none is, all are. Below some thousand rows a source the bound
+    is above 1 and the filter keeps everything.
+
+    Args:
+      n_malicious: number of sources that may be manipulated.
+      delta: probability that the bound fails.
+
+    Attributes: as of `SourceFilter`, and ``discrepancy_``, ``thresholds_``, float64[N, N].
+
+    Source: Konstantinov et al. 2020, "On the Sample Complexity of Adversarial Multi-Source PAC Learning".
+    """
+
+    def __init__(self, n_malicious: int = 0, delta: float = 0.1):
+        self.n_malicious = n_malicious
+        self.delta = delta
+
+    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None, source: Any = None) -> KonstantinovFilter:
+        """Measure discrepancies and decide which sources to keep.
+
+        Raises:
+          ValueError: as of `FLEA`; or ``n_malicious`` is not below half of the sources.
+        """
+        data = self._inputs(X, y, sensitive_features, source)
+        count, features = len(data.names), data.X.shape[1]
+        if not 0 <= self.n_malicious < count / 2:
+            fail("KonstantinovFilter.fit", "n_malicious", f"value {self.n_malicious}", f"less than half of {count}")
+        self.discrepancy_ = pairwise_discrepancy(data.X, data.y, data.a, data.source)
+        sizes = np.bincount(data.source)
+        m = (sizes[:, None] + sizes) / 2
+        bound = 8 * features * (1 + np.log(2 * m / features)) + 8 * np.log(8 * count / self.delta)
+        self.thresholds_ = np.sqrt(bound / m)
+        close = (self.discrepancy_ <= self.thresholds_) | np.eye(count, dtype=bool)
+        kept = np.flatnonzero(close.sum(1) > self.n_malicious)
+        self._keep(data, kept if len(kept) else np.arange(count))
+        return self
+
+
+class Ensemble(FairClassifier):
+    """One classifier per source; the score is the median of their probabilities, decided at 1/2.
+
+    Args:
+      estimator: a learner of this module, trained on each source on its own.
+
+    Attributes:
+      estimators_: one per source, in the order of ``sources_``.
+    """
+
+    def __init__(self, estimator: Any):
+        self.estimator = estimator
+
+    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None, source: Any = None) -> Ensemble:
+        """Fit one classifier per source.
+
+        Raises:
+          ValueError: as of `FLEA`; or a source has one class or one group, which its learner cannot do with.
+        """
+        matrix, _, _ = self._inputs(X, y, sensitive_features)
+        data = sources("Ensemble.fit", matrix, y, sensitive_features, source)
+        self.sources_, self.estimators_ = data.names, []
+        for index in range(len(data.names)):
+            rows = data.source == index
+            model = clone(self.estimator)
+            groups = {}
+            if "sensitive_features" in inspect.signature(model.fit).parameters:
+                groups = {"sensitive_features": data.groups[data.a[rows]]}
+            self.estimators_.append(model.fit(matrix[rows], data.y[rows], **groups))
+        return self
+
+    def decision_function(self, X: Any, **options: Any) -> np.ndarray:
+        """Median probability less 1/2, float64[n]; options are passed on to the classifiers."""
+        matrix = self._checked(X)
+        scores = [model.predict_proba(matrix, **options)[:, 1] for model in self.estimators_]
+        return np.median(scores, axis=0) - 0.5

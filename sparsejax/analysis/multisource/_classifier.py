@@ -1,0 +1,70 @@
+"""A filter of sources and a learner, as one classifier."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+
+from sparsejax.analysis.multisource._filter import FLEA, SourceFilter
+from sparsejax.analysis.multisource._inputs import rows
+from sparsejax.analysis.multisource._sklearn import BaseEstimator, ClassifierMixin, clone
+
+
+class FLEAClassifier(ClassifierMixin, BaseEstimator):
+    """Filter the sources, pool the kept ones, and train any classifier on the pool.
+
+    Args:
+      estimator: a classifier of scikit-learn, fairlearn or this module. It gets ``sensitive_features`` if its ``fit``
+        has that parameter or, as fairlearn's reductions do, takes any keyword.
+      source_filter: `FLEA()` if None, or another filter such as `KonstantinovFilter`.
+
+    Attributes:
+      filter_: the fitted filter.
+      estimator_: the fitted classifier.
+      classes_: labels.
+
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(300, 2))
+    >>> y, a, source = X[:, 0] > 0, X[:, 1] > 0.3, np.repeat([0, 1, 2], 100)
+    >>> y[source == 2] = ~y[source == 2]
+    >>> model = FLEAClassifier(LogisticRegression()).fit(X, y, sensitive_features=a, source=source)
+    >>> model.filter_.kept_sources_.tolist(), model.score(X[:200], y[:200]) > 0.9
+    ([0, 1], True)
+    """
+
+    def __init__(self, estimator: Any, source_filter: SourceFilter | None = None):
+        self.estimator = estimator
+        self.source_filter = source_filter
+
+    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None, source: Any = None) -> FLEAClassifier:
+        """Fit filter and classifier.
+
+        Raises:
+          ValueError: as the filter and the classifier say.
+        """
+        self.filter_: Any = clone(self.source_filter) if self.source_filter is not None else FLEA()
+        self.filter_.fit(X, y, sensitive_features=sensitive_features, source=source)
+        kept = self.filter_.support_
+        self.estimator_ = clone(self.estimator)
+        more = {"sensitive_features": rows(sensitive_features, kept)} if _wants_groups(self.estimator_) else {}
+        self.estimator_.fit(rows(X, kept), rows(y, kept), **more)
+        self.classes_ = np.unique(np.asarray(y))
+        self.n_features_in_ = self.filter_.n_features_in_
+        return self
+
+    def predict(self, X: Any, **options: Any) -> Any:
+        """Predict with the fitted classifier; options are passed on, such as ``sensitive_features``."""
+        return self.estimator_.predict(X, **options)
+
+    def predict_proba(self, X: Any, **options: Any) -> Any:
+        """Probabilities of the fitted classifier, if it has them."""
+        return self.estimator_.predict_proba(X, **options)
+
+
+def _wants_groups(estimator: Any) -> bool:
+    parameters = inspect.signature(estimator.fit).parameters.values()
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters) and not hasattr(estimator, "steps")
+    return takes_any or any(p.name == "sensitive_features" for p in parameters)

@@ -1,0 +1,106 @@
+"""What every estimator here accepts, checked in one place."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sparsejax._checks import fail
+
+
+class Sources(NamedTuple):
+    """A training set that came from several sources.
+
+    Attributes:
+      X: features, float64[n, d].
+      y: labels, int[n], 0 or 1 (the position in ``classes``).
+      a: protected attribute, int[n], 0 or 1 (the position in ``groups``).
+      source: position of each row's source in ``names``, int[n].
+      names: the distinct source labels, sorted.
+      classes: the two labels as given, sorted.
+      groups: the two values of the protected attribute as given, sorted.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    a: np.ndarray
+    source: np.ndarray
+    names: np.ndarray
+    classes: np.ndarray
+    groups: np.ndarray
+
+
+def features(function: str, X: Any) -> np.ndarray:
+    """Return the features as float64[n, d].
+
+    Raises:
+      ValueError: not two-dimensional, empty, or with a value that is missing or infinite.
+    """
+    try:
+        array = np.asarray(X, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        fail(function, "X", f"values that are no numbers ({error})", "numbers", "Encode categories first.")
+    if array.ndim != 2 or 0 in array.shape:
+        fail(function, "X", f"shape {array.shape}", "(rows, features), both at least 1")
+    if not np.isfinite(array).all():
+        row, column = np.argwhere(~np.isfinite(array))[0]
+        fail(function, "X", f"value {array[row, column]} in row {row}, column {column}", "finite numbers")
+    return array
+
+
+def binary(function: str, operand: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions 0 or 1 of the values among the two distinct ones, and these, sorted.
+
+    A column of shape (rows, 1), such as a data frame with one column, is taken as a vector.
+
+    Raises:
+      ValueError: missing altogether, of another length, or not exactly two distinct values.
+    """
+    array, distinct, positions = _labels(function, operand, values, rows)
+    if len(distinct) != 2:
+        shown = f"{len(distinct)} distinct value{'s' * (len(distinct) != 1)} {distinct[:4].tolist()}"
+        fail(function, operand, shown, "exactly two distinct values")
+    return positions.reshape(array.shape), distinct
+
+
+def sources(function: str, X: Any, y: Any, sensitive_features: Any, source: Any) -> Sources:
+    """Check and encode a training set from several sources.
+
+    Raises:
+      ValueError: see `features` and `binary`; or fewer than two sources.
+    """
+    matrix = features(function, X)
+    rows = len(matrix)
+    labels, classes = binary(function, "y", y, rows)
+    a, groups = binary(function, "sensitive_features", sensitive_features, rows)
+    _, names, positions = _labels(function, "source", source, rows)
+    if len(names) < 2:
+        fail(
+            function,
+            "source",
+            f"one source, {names.tolist()[0]!r}",
+            "at least two",
+            "There is nothing to compare it with.",
+        )
+    return Sources(matrix, labels, a, positions, names, classes, groups)
+
+
+def rows(array: Any, mask: np.ndarray) -> Any:
+    """Rows of an array, a data frame or a list."""
+    return array[mask] if hasattr(array, "shape") else np.asarray(array)[mask]
+
+
+def _labels(function: str, operand: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    if values is None:
+        fail(function, operand, "value None", f"one value per row, {rows} in all")
+    array = np.asarray(values)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.shape != (rows,):
+        fail(function, operand, f"shape {array.shape}", f"({rows},), one value per row of X")
+    missing = np.array([value is None or value != value for value in array.tolist()], dtype=bool)
+    if missing.any():
+        fail(function, operand, f"a missing value in row {missing.argmax()}", "a value in every row")
+    distinct, positions = np.unique(array, return_inverse=True)
+    return array, distinct, positions

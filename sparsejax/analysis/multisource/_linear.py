@@ -1,0 +1,134 @@
+"""What the linear learners share: inputs, decisions, and the minimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from sparsejax._checks import fail
+from sparsejax.analysis.multisource._inputs import binary, features
+from sparsejax.analysis.multisource._sklearn import BaseEstimator, ClassifierMixin, fixed_budget, register
+
+CLIP = 20.0  # logits are clipped to [-CLIP, CLIP], with zero gradient outside
+_SOFT = 1e-8  # of the smooth absolute value
+
+
+class FairClassifier(ClassifierMixin, BaseEstimator):
+    """A binary classifier with decisions by a score, trained with a protected attribute.
+
+    Attributes:
+      classes_: the two labels, sorted; the second is the positive one.
+      groups_: the two values of the protected attribute, if it was given.
+    """
+
+    classes_: np.ndarray
+    groups_: np.ndarray
+    _needs_groups = True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
+
+    def _inputs(self, X: Any, y: Any, sensitive_features: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Features, labels and attribute; the last is all zero where the learner can do without it."""
+        name = f"{type(self).__name__}.fit"
+        if y is None:
+            fail(name, "y", "value None", "one label per row", "requires y to be passed, but the target y is None.")
+        matrix = features(name, register(self, X, reset=True))
+        labels, self.classes_ = binary(name, "y", y, len(matrix))
+        a = np.zeros(len(labels), int)
+        if self._needs_groups or sensitive_features is not None:
+            a, self.groups_ = binary(name, "sensitive_features", sensitive_features, len(matrix))
+        return matrix, labels, a
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Score of the second class, float64[n]; positive or 0 decides for it."""
+        raise NotImplementedError
+
+    def _checked(self, X: Any) -> np.ndarray:
+        from sklearn.utils.validation import check_is_fitted
+
+        check_is_fitted(self)
+        return features(f"{type(self).__name__}.predict", register(self, X, reset=False))
+
+    def predict(self, X: Any, **options: Any) -> np.ndarray:
+        """Decide; options are those of ``decision_function``."""
+        return self.classes_[(self.decision_function(X, **options) >= 0).astype(int)]
+
+    def predict_proba(self, X: Any, **options: Any) -> np.ndarray:
+        """Probabilities of both classes, float64[n, 2]; for fair learners only their order means something."""
+        one = sigmoid(self.decision_function(X, **options))
+        return np.stack([1 - one, one], axis=1)
+
+
+class LinearClassifier(FairClassifier):
+    """A `FairClassifier` whose score is linear.
+
+    Attributes:
+      coef_: float64[1, d].
+      intercept_: float64[1].
+    """
+
+    coef_: np.ndarray
+    intercept_: np.ndarray
+
+    def _set(self, theta: np.ndarray) -> None:
+        self.coef_, self.intercept_ = theta[None, :-1], theta[-1:]
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Logits, float64[n]; the second class is chosen where they are at least 0."""
+        return self._checked(X) @ self.coef_[0] + self.intercept_[0]
+
+
+def logistic_start(X: np.ndarray, y: np.ndarray, C: float, max_iter: int) -> np.ndarray:
+    """Weights of scikit-learn's logistic regression, the intercept last."""
+    from sklearn.linear_model import LogisticRegression
+
+    with fixed_budget():
+        model = LogisticRegression(C=C, max_iter=max_iter).fit(X, y)
+    return np.append(model.coef_[0], model.intercept_)
+
+
+Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
+
+
+def minimise(objective: Objective, X: np.ndarray, start: np.ndarray, max_iter: int, tol: float) -> np.ndarray:
+    """Minimise a function of the logits of all rows over linear classifiers, by BFGS.
+
+    Args:
+      objective: value and gradient, float64[n], for clipped logits.
+      X: float64[n, d].
+      start: float64[d + 1], the intercept last.
+      max_iter: most iterations.
+      tol: on the largest entry of the gradient in the weights.
+    """
+    from scipy.optimize import minimize
+
+    columns = np.column_stack([X, np.ones(len(X))])
+
+    def of_weights(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        logits = columns @ theta
+        value, slope = objective(np.clip(logits, -CLIP, CLIP))
+        return value, (slope * (np.abs(logits) <= CLIP)) @ columns
+
+    options = {"gtol": tol, "maxiter": max_iter}
+    return minimize(of_weights, start, jac=True, method="BFGS", options=options).x
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-logits)), without overflow."""
+    return 0.5 * (1 + np.tanh(0.5 * logits))
+
+
+def cross_entropy(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """ln(1 + exp(logits)) - y * logits for each row."""
+    return np.logaddexp(0, logits) - y * logits
+
+
+def softabs(r: float) -> tuple[float, float]:
+    """r^2 / sqrt(r^2 + 1e-8), a smooth absolute value, and its derivative."""
+    root = np.sqrt(r * r + _SOFT)
+    return r * r / root, r * (r * r + 2 * _SOFT) / root**3

@@ -1,0 +1,49 @@
+"""The base classes of scikit-learn, which this part of the package needs as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from sparsejax._checks import message
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.base import clone as _clone
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.utils import validation
+except ImportError as error:
+    _HINT = "Install it: pip install 'sparsejax[analysis]'."
+    raise ImportError(
+        message("sparsejax.analysis.multisource", "the environment", "no scikit-learn", "scikit-learn", _HINT)
+    ) from error
+
+__all__ = ["BaseEstimator", "ClassifierMixin", "clone", "fixed_budget", "register"]
+
+
+def clone(estimator: Any) -> Any:
+    """Return an unfitted copy; scikit-learn's own function is typed as if it might return a list."""
+    return _clone(estimator)
+
+
+def register(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
+    """Return X as an array, and record or compare the number and names of its features as scikit-learn does.
+
+    Missing values pass: `_inputs.features` names the place.
+    """
+    if hasattr(validation, "validate_data"):  # scikit-learn 1.6 and later
+        options: dict[str, Any] = {"ensure_all_finite": False}
+        return np.asarray(validation.validate_data(estimator, X, reset=reset, dtype=np.float64, **options))
+    return estimator._validate_data(X, reset=reset, dtype=np.float64, force_all_finite=False)
+
+
+@contextlib.contextmanager
+def fixed_budget() -> Iterator[None]:
+    """Silence warnings about the iteration limit: the published methods take the last iterate by design."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield

@@ -1,0 +1,75 @@
+"""Sources of different sizes as one array, so that one compiled program serves every pair."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_ROUND = 64  # Lengths are rounded up to a multiple: programs are compiled per length.
+
+
+class Stack(NamedTuple):
+    """All sources, padded to a common length. Padding rows have weight 0 and features 0.
+
+    Attributes:
+      X: features, float64[N, m, d].
+      y: labels, float64[N, m].
+      weight: 1 for a row of the source, 0 for padding, float64[N, m].
+      group: float64[2, N, m]; ``group[v]`` is the indicator of a = v divided by the number of such rows: sums
+        weighted by it are means over the group. All 0 where a source lacks the group.
+    """
+
+    X: jax.Array
+    y: jax.Array
+    weight: jax.Array
+    group: jax.Array
+
+
+def stack_sources(X: np.ndarray, y: np.ndarray, a: np.ndarray, source: np.ndarray) -> Stack:
+    """Stack the sources. Call it, and use its result, with 64-bit types enabled."""
+    sizes = np.bincount(source)
+    rows = -(-sizes.max() // _ROUND) * _ROUND
+    order = np.argsort(source, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    place = source[order], np.arange(len(source)) - np.repeat(starts, sizes)
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        out = np.zeros((len(sizes), rows, *values.shape[1:]))
+        out[place] = values[order]
+        return out
+
+    weight = spread(np.ones(len(y)))
+    counts = [np.maximum(spread(a == v).sum(1, keepdims=True), 1) for v in (0, 1)]
+    group = np.stack([spread(a == v) / counts[v] for v in (0, 1)])
+    return Stack(*map(jnp.asarray, (spread(X), spread(y), weight, group)))
+
+
+class Pair(NamedTuple):
+    """Two sources with features standardised over both together, and a constant column for the intercept.
+
+    ``X`` is float64[2, m, d + 1]; the other fields are those of `Stack` for the two sources.
+    """
+
+    X: jax.Array
+    y: jax.Array
+    weight: jax.Array
+    group: jax.Array
+
+
+def take_pair(stack: Stack, pair: jax.Array) -> Pair:
+    """Gather sources ``pair[0]`` and ``pair[1]``.
+
+    Features are standardised with the mean and the population standard deviation of the two sets stacked; a
+    constant column is only centred.
+    """
+    X, weight = stack.X[pair], stack.weight[pair][..., None]
+    total = weight.sum()
+    mean = (weight * X).sum((0, 1)) / total
+    centred = weight * (X - mean)
+    deviation = jnp.sqrt((centred**2).sum((0, 1)) / total)
+    constant = deviation <= 1e-10 * jnp.maximum(jnp.abs(mean), 1e-290)
+    standard = jnp.where(constant, 0.0, centred / jnp.where(constant, 1.0, deviation))
+    return Pair(jnp.concatenate([standard, weight], -1), stack.y[pair], weight[..., 0], stack.group[:, pair])
