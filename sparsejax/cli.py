@@ -13,7 +13,7 @@ from typing import Any, NoReturn, get_args
 from sparsejax import models, train
 from sparsejax._doctor import doctor
 from sparsejax.analysis.bias import _cli as _bias
-from sparsejax.train._config import Method
+from sparsejax.train._config import Method, Scope
 from sparsejax.train._demo import Demo
 from sparsejax.train._report import comparison_table
 
@@ -99,14 +99,17 @@ def _add_train(commands: Any) -> None:
     option("--model", "model", str, "network", choices=models.MODEL_NAMES)
     option("--method", "method", str, "how to prune; dense is the baseline", choices=get_args(Method))
     option("--sparsity", "sparsity", float, "fraction of zeros in each pruned layer at the end")
+    option("--scope", "scope", str, "how it is shared among layers", choices=get_args(Scope))
     option("--epochs", "epochs", int, "passes over the data")
     option("--batch-size", "batch_size", int, "examples per step")
     option("--lr", "learning_rate", float, "highest learning rate")
     option("--momentum", "momentum", float, "of SGD")
     option("--weight-decay", "weight_decay", float, "L2 coefficient")
     option("--seed", "seed", int, "of initial weights and order of the data")
-    option("--dense-fraction", "dense_fraction", float, "part of the steps before the first weight goes")
-    option("--prune-fraction", "prune_fraction", float, "part of the steps over which the sparsity rises")
+    option("--dense-fraction", "dense_fraction", float, "magnitude: part of the steps before the first weight goes")
+    option("--prune-fraction", "prune_fraction", float, "magnitude: part of the steps over which the sparsity rises")
+    option("--phase-fraction", "phase_fraction", float, "acdc: length of a phase as part of the steps")
+    option("--update-every", "update_every", int, "rigl, set: steps between changes of the mask")
     parser.add_argument("--out", type=Path, required=True, default=argparse.SUPPRESS, help="folder of the run")
     parser.add_argument("--checkpoint-every", type=int, default=100, help="steps between checkpoints")
     parser.add_argument(

@@ -25,8 +25,8 @@ class Checkpoints:
     """The last checkpoints of a run, written by orbax.
 
     A checkpoint is a flat dictionary of arrays: every variable of the model (parameters, batch statistics, random
-    state) and of the optimizer (moments, masks, counters) by its path, and for a sparse model the mask of each
-    sparse layer.
+    state) and of the optimizer (moments, masks, counters) by its path, and the masks of the sparse network, or of the
+    last one there was, by layer.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,9 +54,9 @@ class Checkpoints:
         """Steps done at the last checkpoint, or None."""
         return self._manager.latest_step()
 
-    def save(self, step: int, model: Any, optimizer: nnx.Optimizer) -> None:
+    def save(self, step: int, model: Any, optimizer: nnx.Optimizer, support: Mapping[str, np.ndarray] | None) -> None:
         """Write a checkpoint and remove the oldest."""
-        masks = {_MASK + path: mask for path, mask in nn.pattern_masks(model).items()}
+        masks = {_MASK + path: mask for path, mask in (support or {}).items()}
         arrays = dict(_arrays("model", model)) | dict(_arrays("optimizer", optimizer)) | masks
         self._manager.save(step, args=self._args.StandardSave(arrays))
 
@@ -66,8 +66,13 @@ class Checkpoints:
 
 
 def masks_in(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Masks of the sparse layers by path; empty for a dense model."""
+    """Masks of the sparse network by layer; empty before the first one."""
     return {name.removeprefix(_MASK): np.asarray(array) for name, array in arrays.items() if name.startswith(_MASK)}
+
+
+def capacity_in(arrays: Mapping[str, Any]) -> dict[str, int]:
+    """Stored entries of each sparse layer of a model that was saved with stored weights."""
+    return {path: len(arrays[f"model/{path}/kernel/value"]) for path in masks_in(arrays)}
 
 
 def assign(arrays: Mapping[str, Any], model: Any, optimizer: nnx.Optimizer) -> None:

@@ -1,9 +1,32 @@
-"""The numbers of a run as a text table."""
+"""The plan and the numbers of a run as text."""
 
 from __future__ import annotations
 
+from sparsejax import pruning
 from sparsejax._table import table
 from sparsejax.train._compare import StepComparison, StepCost
+from sparsejax.train._plan import Plan
+
+
+def plan_text(plan: Plan, report: pruning.Report | None) -> str:
+    """What a run will do: steps per kind of phase, and room for the weights that each pruned layer keeps.
+
+    Args:
+      plan: its phases.
+      report: what the method says about each leaf; None for a dense run.
+    """
+    steps: dict[str, int] = {}
+    for phase in plan.phases:
+        steps[phase.name] = steps.get(phase.name, 0) + phase.stop - phase.start
+    lines = [f"{plan.total} steps: " + ", ".join(f"{count} {name}" for name, count in steps.items())]
+    if report is not None:
+        rows = [
+            (row.path, "x".join(map(str, row.shape)), f"{row.size:,}", f"{row.kept:,}", row.capacity.kind)
+            for row in report.rows
+            if row.capacity is not None
+        ]
+        lines.append(table(("pruned layer", "shape", "weights", "kept", "capacity"), rows))
+    return "\n".join([*lines, plan.remark]) if plan.remark else "\n".join(lines)
 
 
 def comparison_table(comparison: StepComparison, accuracies: tuple[float | None, float]) -> str:

@@ -1,0 +1,94 @@
+"""Operations of a network, counted by the rules of the AC/DC authors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from sparsejax import nn, pruning
+from sparsejax._compat import jaxprs_in_params
+from sparsejax.nn._policy import record_inputs
+from sparsejax.train._metrics import Row
+
+
+class FlopCounter:
+    """Counts the operations of a forward pass of one example, now, by the weights that are not zero."""
+
+    def __init__(self, model: Any, image_shape: tuple[int, ...]) -> None:
+        """Trace the model, without computing anything.
+
+        Args:
+          model: with dense layers.
+          image_shape: (height, width, channels).
+        """
+        image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+        calls, layers = record_inputs(model, image), dict(_layers(model))
+        norms = [math.prod(call.shape) for path, found in calls.items() for call in found if path not in layers]
+        self._layers = []
+        for path, layer in layers.items():
+            positions = sum(_positions(layer, call) for call in calls[path])
+            shape = pruning.LayerShape(path, layer.kernel.shape, positions, layer.bias is not None)
+            self._layers.append(shape)
+        evaluated = nnx.clone(model)
+        evaluated.eval()
+        graphdef, state = nnx.split(evaluated)
+        jaxpr = jax.make_jaxpr(lambda state, x: nnx.merge(graphdef, state)(x))(state, image).jaxpr
+        relu, pooling = (sum(kind) for kind in zip((0, 0), *map(_cost, _equations(jaxpr)), strict=True))
+        self._other = pruning.OtherOps(sum(norms), relu, pooling)
+
+    @property
+    def dense(self) -> int:
+        """Operations of the network without zeros."""
+        return pruning.forward_flops(self._layers, other=self._other)
+
+    def forward(self, model: Any) -> int:
+        """Operations of the network as it is, in either form."""
+        nonzero = {path: int(np.count_nonzero(layer.kernel[...])) for path, layer in _layers(model)}
+        return pruning.forward_flops(self._layers, nonzero, self._other)
+
+
+def total_training_flops(rows: Sequence[Row], batch_size: int) -> float:
+    """Operations of training, from the rows of a run.
+
+    Rows that hold the operations of a forward pass close a stretch of steps; the count stands for all of it.
+    """
+    stretches, begin = [], 0
+    for row in rows:
+        if row.forward_flops is not None:
+            stretches.append((float(row.forward_flops), (row.step - begin) * batch_size))
+            begin = row.step
+    return pruning.training_flops(stretches)
+
+
+def _layers(model: Any) -> Iterator[tuple[str, Any]]:
+    kinds = (nnx.Linear, nnx.Conv, nn.SparseLinear, nn.SparseConv)
+    for path, module in nnx.iter_modules(model):
+        if isinstance(module, kinds):
+            yield "/".join(map(str, path)), module
+
+
+def _positions(layer: Any, call: jax.ShapeDtypeStruct) -> int:
+    output = nnx.eval_shape(lambda module, inputs: module(inputs), layer, call)
+    return math.prod(output.shape[:-1])
+
+
+def _equations(jaxpr: Any) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from _equations(inner)
+
+
+def _cost(equation: Any) -> tuple[int, int]:
+    """Operations of one equation as a ReLU and as a pooling."""
+    name, size = equation.primitive.name, math.prod(equation.outvars[0].aval.shape)
+    if name == "max" and any(getattr(operand, "val", None) == 0 for operand in equation.invars):
+        return size, 0
+    if name in ("sparsejax_max_pool", "sparsejax_sum_pool"):
+        return 0, size * math.prod(equation.params["geometry"].window)
+    return 0, 0
