@@ -1,5 +1,7 @@
 """Sparse training from start to end: phases, checkpoints, metrics, and what a step costs."""
 
+from sparsejax.train._against import AgainstDense as AgainstDense
+from sparsejax.train._against import DensePair as DensePair
 from sparsejax.train._compare import StepComparison as StepComparison
 from sparsejax.train._compare import StepCost as StepCost
 from sparsejax.train._compare import compare_steps as compare_steps
