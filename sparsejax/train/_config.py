@@ -35,8 +35,8 @@ class TrainConfig:
       weight_decay: L2 coefficient, added to the gradient.
       seed: of initial weights and of the order of the data, at least 0.
       dense_fraction: "magnitude": part of all steps before the first weight is pruned, in [0, 1).
-      prune_fraction: "magnitude": part of all steps over which the sparsity rises, in (0, 1); the rest trains the sparse
-        network.
+      prune_fraction: "magnitude": part of all steps over which the sparsity rises, in (0, 1); the rest trains the
+        sparse network.
       phase_fraction: "acdc": length of a phase as part of all steps, in (0, 0.5]. Published: 0.05 and 0.1.
       update_every: "rigl" and "set": steps between changes of the mask. Published: 100 and an epoch.
 
@@ -44,9 +44,8 @@ class TrainConfig:
       ValueError: a value out of range.
 
     Source: Zhu & Gupta 2017, "To prune, or not to prune"; Peste et al. 2021, "AC/DC"; Evci et al. 2020, "RigL"; Mocanu
-    et al. 2018, "SET". SGD with momentum, L2 decay and a cosine
-    schedule after a short warm-up is the recipe of Peste et al. 2021 (AC/DC) on ImageNet; the defaults here suit small
-    images, and are not theirs.
+    et al. 2018, "SET". SGD with momentum, L2 decay and a cosine schedule after a short warm-up is the recipe of AC/DC
+    on ImageNet; the defaults here suit small images, and are not theirs.
 
     >>> TrainConfig(epochs=2).to_dict()["epochs"]
     2

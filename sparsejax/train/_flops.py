@@ -46,6 +46,11 @@ class FlopCounter:
         """Operations of the network without zeros."""
         return pruning.forward_flops(self._layers, other=self._other)
 
+    def planned(self, report: pruning.Report) -> int:
+        """Operations of the sparse network that a method will make."""
+        kept = {row.path.removesuffix("/kernel"): row.kept for row in report.rows if row.capacity is not None}
+        return pruning.forward_flops(self._layers, kept, self._other)
+
     def forward(self, model: Any) -> int:
         """Operations of the network as it is, in either form."""
         nonzero = {path: int(np.count_nonzero(layer.kernel[...])) for path, layer in _layers(model)}

@@ -112,7 +112,7 @@ class Run:
             state = self._restored(checkpoints, storage)
             report.start(self.config.method, self.plan.total, state.step)
             try:
-                report.note(plan_text(self.plan, self.report))
+                report.note(plan_text(self.plan, self.report, self.flops))
                 yield state
                 with contextlib.closing(MetricsLog(self.dir.metrics, state.step)) as log:
                     yield from self._train(state, storage, checkpoints, log, report)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from sparsejax import pruning
 from sparsejax._table import table
 from sparsejax.train._compare import StepComparison, StepCost
+from sparsejax.train._flops import FlopCounter
 from sparsejax.train._plan import Plan
 from sparsejax.train._result import TrainResult
 
 
-def plan_text(plan: Plan, report: pruning.Report | None) -> str:
-    """What a run will do: steps per kind of phase, and room for the weights that each pruned layer keeps.
+def plan_text(plan: Plan, report: pruning.Report | None, flops: FlopCounter) -> str:
+    """What a run will do: steps per kind of phase, room for the weights that each pruned layer keeps, operations.
 
     Args:
       plan: its phases.
       report: what the method says about each leaf; None for a dense run.
+      flops: counts the operations of its network.
     """
     steps: dict[str, int] = {}
     for phase in plan.phases:
@@ -27,6 +29,11 @@ def plan_text(plan: Plan, report: pruning.Report | None) -> str:
             if row.capacity is not None
         ]
         lines.append(table(("pruned layer", "shape", "weights", "kept", "capacity"), rows))
+        relative = flops.planned(report) / flops.dense
+        # While the sparsity rises, the weights count as dense: an upper bound.
+        sparse = steps.get("sparse", 0) + steps.get("update", 0)
+        cost = pruning.alternation_cost(relative, dense=plan.total - sparse, sparse=sparse)
+        lines.append(f"FLOP against dense: forward pass of the sparse network {relative:.2f}, training {cost:.2f}")
     return "\n".join([*lines, plan.remark]) if plan.remark else "\n".join(lines)
 
 

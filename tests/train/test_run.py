@@ -78,6 +78,8 @@ def test_the_plan_and_the_estimate_are_given_once(run):
     run.fit(report)
     plan, estimate = report.notes
     assert plan.startswith("18 steps: 4 dense, 7 prune, 7 sparse\n") and "58  sparse phases" in plan
+    forward = (15530 - 2 * (288 - 58) * 16) / 15530
+    assert plan.endswith(f"forward pass of the sparse network {forward:.2f}, training {(11 + 7 * forward) / 18:.2f}")
     assert estimate.startswith("13 steps left")
 
 
