@@ -63,26 +63,22 @@ def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) 
       refused: reports an error of the user and returns the exit status.
     """
     fields = train.TrainConfig.__dataclass_fields__
-    options = {"checkpoint_every": arguments.checkpoint_every, "resume": arguments.resume}
-    pair = None
+    quiet, paired = arguments.json, arguments.against_dense
     try:
         config = train.TrainConfig(**{name: getattr(arguments, name) for name in fields})
-        if arguments.against_dense:
-            pair = train.DensePair(config, arguments.out, **options)
-            single = pair.runs[1]
-        else:
-            single = train.Run(config, arguments.out, **options)
+        prepare = train.DensePair if paired else train.Run
+        job = prepare(config, arguments.out, checkpoint_every=arguments.checkpoint_every, resume=arguments.resume)
     except _USER_ERRORS as error:
         return refused(error)
-    if pair is None:
-        both = None
-        result = single.fit(train.reporter(quiet=arguments.json))
+    if isinstance(job, train.DensePair):
+        found = job.fit((train.reporter(quiet=quiet, lines=True), train.reporter(quiet=quiet, lines=True)))
+        result, text = found.sparse, str(found)
     else:
-        both = pair.fit([train.reporter(quiet=arguments.json, lines=True) for _ in pair.runs])
-        result = both.sparse
+        found = result = job.fit(train.reporter(quiet=quiet))
+        text = result_table(result)
     if arguments.json:
-        print(json.dumps((both or result).to_dict()))
+        print(json.dumps(found.to_dict()))
         return 0
-    print(both or result_table(result))
+    print(text)
     print(f"test accuracy {100 * result.accuracy:.2f} % at sparsity {result.sparsity:.3f}; files in {result.out}")
     return 0

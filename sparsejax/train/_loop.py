@@ -30,7 +30,7 @@ from sparsejax.train._progress import Quiet, Reporter
 from sparsejax.train._report import plan_text
 from sparsejax.train._result import TrainResult
 from sparsejax.train._run_dir import RunDir, write_atomically
-from sparsejax.train._state import Storage, TrainState, masks_of, sparsity, with_new_mask
+from sparsejax.train._state import Storage, TrainState, sparse_masks, sparsity, with_new_mask
 from sparsejax.train._steps import Step, accuracy, bind_step, stored_step, train_step
 
 # Steps after which the time of the run is estimated; the first of them compiles.
@@ -77,10 +77,10 @@ class Run:
         self.inner = inner_optimizer(config, self.plan)
         self._optimizer = nnx.Optimizer(self._model, optimizer(config, self.plan, self.kept_dense), wrt=nnx.Param)
         self.flops = FlopCounter(self._model, self.dataset.image_shape)
-        self.report = None
+        self.capacity = None
         if self.plan.method is not None:
             params = nnx.as_pure(nnx.state(self._model, nnx.Param))
-            self.report = pruning.report(params, self.plan.method, where=prunable(self.kept_dense))
+            self.capacity = pruning.report(params, self.plan.method, where=prunable(self.kept_dense))
             # Methods that start sparse: the first forward pass must be that of the sparse network.
             nnx.update(self._model, pruning.forward_params(params, nnx.as_pure(self._optimizer.opt_state)))
         self.checkpoint_every = checkpoint_every
@@ -107,12 +107,12 @@ class Run:
     def states(self, report: Reporter | None = None) -> Iterator[TrainState]:
         """Train step by step: the state now, then that after every step; only the newest may be used."""
         report = report or Quiet()
-        storage = Storage(self.kept_dense, self.report)
+        storage = Storage(self.kept_dense, self.capacity)
         with Checkpoints(self.dir.checkpoints) as checkpoints:
             state = self._restored(checkpoints, storage)
             report.start(self.config.method, self.plan.total, state.step)
             try:
-                report.note(plan_text(self.plan, self.report, self.flops))
+                report.note(plan_text(self.plan, self.capacity, self.flops))
                 yield state
                 with contextlib.closing(MetricsLog(self.dir.metrics, state.step)) as log:
                     yield from self._train(state, storage, checkpoints, log, report)
@@ -143,7 +143,7 @@ class Run:
             if state.step - begun == _ESTIMATE_AFTER:
                 report.note(self._estimate(times, state))
             if state.step % self.checkpoint_every == 0 or state.step == plan.total:
-                checkpoints.save(state.step, state.model, state.optimizer, state.support)
+                checkpoints.save(state.step, state.model, state.optimizer, state.support, storage.capacity)
             yield state
 
     def _batches(self, done: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -165,12 +165,11 @@ class Run:
         done = checkpoints.latest()
         state = TrainState(nnx.clone(self._model), nnx.clone(self._optimizer), 0, False, None)
         if done is None:
-            starts_sparse = self.plan.is_stored(0)
-            return replace(state, support=masks_of(state.optimizer) if starts_sparse else None)
+            return replace(state, support=sparse_masks(state.optimizer))
         arrays = checkpoints.load(done)
-        support = masks_in(arrays)
+        support, storage.capacity = masks_in(arrays), capacity_in(arrays)
         if self.plan.is_stored(done - 1):
-            model = storage.sparse_model(state.model, support, capacity_in(arrays))
+            model = storage.sparse_model(state.model, support)
             tuned = nn.carry_optimizer(state.optimizer, state.model, model)
             state = replace(state, model=model, optimizer=tuned, is_stored=True)
         assign(arrays, state.model, state.optimizer)

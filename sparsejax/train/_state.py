@@ -62,10 +62,10 @@ class Storage:
 
     def to_stored(self, state: TrainState) -> TrainState:
         """Store the weights inside the mask, of parameters and of everything that the optimizer keeps per weight."""
-        masks = masks_of(state.optimizer)
-        model = self.sparse_model(state.model, masks)
+        assert state.support is not None  # no phase "sparse" comes before the first sparse mask
+        model = self.sparse_model(state.model, state.support)
         optimizer = nn.carry_optimizer(state.optimizer, state.model, model)
-        return replace(state, model=model, optimizer=optimizer, is_stored=True, support=masks)
+        return replace(state, model=model, optimizer=optimizer, is_stored=True)
 
     def to_dense(self, state: TrainState) -> TrainState:
         """Lay the stored weights out again, zeros elsewhere; the mask stays in force."""
@@ -73,17 +73,12 @@ class Storage:
         optimizer = nn.carry_optimizer(state.optimizer, state.model, model)
         return replace(state, model=model, optimizer=optimizer, is_stored=False)
 
-    def sparse_model(self, model: Any, masks: Masks, capacity: Mapping[str, int] | None = None) -> Any:
+    def sparse_model(self, model: Any, masks: Masks) -> Any:
         """The model with every masked layer stored sparse.
 
         Choices by timing could differ from run to run, and with them the bits of the result: so the policy is
         "always". Every layer is converted, whatever its sparsity, because nothing else would hold its pruned weights
         at zero.
-
-        Args:
-          model: with dense layers.
-          masks: by layer.
-          capacity: entries to make room for, by layer; None decides by the plan.
         """
         sparse, report = nn.sparsify(model, masks, min_sparsity=0.0, policy="always", skip=self.kept_dense)
         for row in report.rows:
@@ -92,7 +87,7 @@ class Storage:
                 fail("train", f"layer {row.path!r}", got, "only layers that sparsify converts")
         for path, mask in masks.items():
             bucket = self._bucket[path]
-            needed = -(-int(mask.sum()) // bucket) * bucket if capacity is None else capacity[path]
+            needed = -(-int(mask.sum()) // bucket) * bucket
             self.capacity[path] = max(needed, self.capacity.get(path, 0))
         for path, layer in nnx.iter_modules(sparse):
             if isinstance(layer, (nn.SparseLinear, nn.SparseConv)):
@@ -100,11 +95,14 @@ class Storage:
         return sparse
 
 
-def masks_of(optimizer: nnx.Optimizer) -> dict[str, np.ndarray]:
-    """Masks by layer path, as an optimizer with dense weights holds them."""
-    masks = pruning.get_mask(nnx.as_pure(optimizer.opt_state))
-    leaves, _ = jax.tree_util.tree_flatten_with_path(masks)
-    return {_layer(jax.tree_util.keystr(path, simple=True, separator="/")): np.asarray(mask) for path, mask in leaves}
+def sparse_masks(optimizer: nnx.Optimizer) -> dict[str, np.ndarray] | None:
+    """Masks by layer path, as an optimizer with dense weights holds them; None where they keep every weight."""
+    opt_state = nnx.as_pure(optimizer.opt_state)
+    if not isinstance(opt_state, pruning.PrunedState):
+        return None
+    leaves, _ = jax.tree_util.tree_flatten_with_path(pruning.get_mask(opt_state))
+    masks = {_layer(jax.tree_util.keystr(path, simple=True, separator="/")): np.asarray(mask) for path, mask in leaves}
+    return None if all(mask.all() for mask in masks.values()) else masks
 
 
 def with_new_mask(state: TrainState) -> tuple[TrainState, bool, float | None]:
@@ -112,13 +110,13 @@ def with_new_mask(state: TrainState) -> tuple[TrainState, bool, float | None]:
 
     Returns:
       The state; whether the mask is a new one; and the share of the previous support that it leaves out, None where
-      there was no sparse network before, or where it leaves all weights free.
+      there was no sparse network before, or where it keeps every weight.
     """
     opt_state = nnx.as_pure(state.optimizer.opt_state)
     if state.is_stored or not isinstance(opt_state, pruning.PrunedState) or int(opt_state.change.step) != state.step:
         return state, False, None
-    masks = masks_of(state.optimizer)
-    if all(mask.all() for mask in masks.values()):
+    masks = sparse_masks(state.optimizer)
+    if masks is None:
         return state, True, None
     lost = None if state.support is None else _lost(state.support, masks)
     return replace(state, support=masks), True, lost

@@ -96,7 +96,7 @@ def test_random_state_and_masks_are_restored(tmp_path):
     optimizer.update(model, jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param)))
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest() is None
-        checkpoints.save(1, model, optimizer, {"fc": mask})
+        checkpoints.save(1, model, optimizer, {"fc": mask}, {"fc": 4})
     with Checkpoints(tmp_path) as checkpoints:
         arrays = checkpoints.load(1)
     masks = masks_in(arrays)
@@ -120,7 +120,7 @@ def plain(node):
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     model = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, model, optimizer_of(model), None)
+        checkpoints.save(1, model, optimizer_of(model), None, {})
         arrays = checkpoints.load(1)
     wider = nnx.Linear(4, 5, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"at 'model/bias/value', has float32\[3\]; expected float32\[5\]"):

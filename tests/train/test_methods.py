@@ -7,17 +7,20 @@ import itertools
 import logging
 import re
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
-from small_run import ACDC, RIGL, StopAfter, final_arrays, make_model
+from small_run import ACDC, RIGL, final_arrays, make_model
 
+from sparsejax.models import ConvNet
 from sparsejax.nn import SparseConv
 from sparsejax.train import Phase, Run
 from sparsejax.train._checkpoint import masks_in
 from sparsejax.train._metrics import read_metrics
+from sparsejax.train._state import sparsity
 
 SIZE = 3 * 3 * 4 * 8
 KEPT = SIZE - round(0.8 * SIZE)
@@ -42,125 +45,125 @@ def compilations():
         logger.removeHandler(handler)
 
 
-def walk(run):
-    """Train from the start; the form of the network after every step, and what was compiled."""
-    run.dir.claim(run.config, resume=False)
-    jax.clear_caches()
-    forms = []
+def walk(config, dataset, out, model=None) -> SimpleNamespace:
+    """Train, and note after every step in which form the network is."""
+    run = Run(config, out, dataset=dataset, model=model or make_model(), checkpoint_every=1000)
+    forms, supports, released = [], {}, None
     with compilations() as compiled:
-        for state in run.states():
-            forms.append((state.is_stored, type(state.model.convs[1]), state.model.convs[1].kernel.size))
-    return forms[1:], sorted(compiled), run.finish(state)
+        for last in run.states():
+            convs = last.model.convs[1:]
+            forms.append((last.is_stored, type(convs[0]), [conv.kernel.size for conv in convs]))
+            supports[last.step] = last.support
+            if last.step == 6:
+                released = np.array(convs[0].kernel[...]), nnx.state(nnx.clone(last.optimizer))
+    return SimpleNamespace(
+        run=run,
+        rows=read_metrics(run.dir.metrics),
+        last=last,
+        forms=forms[1:],
+        supports=supports,
+        released=released,
+        compiled=sorted(compiled),
+    )
 
 
-def make_run(config, dataset, out):
-    return Run(config, out, dataset=dataset, model=make_model(), checkpoint_every=1000)
+@pytest.fixture(scope="module")
+def acdc(dataset, tmp_path_factory):
+    return walk(ACDC, dataset, tmp_path_factory.mktemp("acdc"))
 
 
-@pytest.fixture(scope="module", params=[ACDC, RIGL], ids=["acdc", "rigl"])
-def walked(request, dataset, tmp_path_factory):
-    run = make_run(request.param, dataset, tmp_path_factory.mktemp("walk"))
-    return run, *walk(run)
+@pytest.fixture(scope="module")
+def rigl(dataset, tmp_path_factory):
+    return walk(RIGL, dataset, tmp_path_factory.mktemp("rigl"))
+
+
+@pytest.fixture(params=["acdc", "rigl"])
+def walked(request):
+    return request.getfixturevalue(request.param)
 
 
 def test_two_programs_however_often_the_mask_changes(walked):
-    run, _, compiled, _ = walked
-    assert sum(phase.name == "sparse" for phase in run.plan.phases) >= 3
-    assert compiled == ["stored_step", "train_step"]
+    assert sum(phase.name == "sparse" for phase in walked.run.plan.phases) >= 3
+    assert walked.compiled == ["stored_step", "train_step"]
 
 
 def test_sparse_phases_hold_the_stored_weights_alone(walked):
-    run, forms, _, result = walked
-    stored, dense = (True, SparseConv, KEPT), (False, nnx.Conv, SIZE)
-    assert forms == [stored if run.plan.is_stored(step) else dense for step in range(run.plan.total)]
-    trace = final_arrays(run)["optimizer/opt_state/inner/1/0/trace/convs/1/kernel/value"]
+    plan = walked.run.plan
+    stored, dense = (True, SparseConv, [KEPT]), (False, nnx.Conv, [SIZE])
+    assert walked.forms == [stored if plan.is_stored(step) else dense for step in range(plan.total)]
+    trace = final_arrays(walked.run)["optimizer/opt_state/inner/1/0/trace/convs/1/kernel/value"]
     assert trace.shape == (KEPT,) and np.any(trace)
-    assert result.sparsity == pytest.approx(1 - KEPT / SIZE)
+    assert sparsity(walked.last) == pytest.approx(1 - KEPT / SIZE)
 
 
 def test_the_same_weights_as_dense_training_under_masks(walked, dataset, tmp_path):
     """Every step through the wrapper on dense weights is the oracle: no kernel of ours, no change of storage."""
-    run = walked[0]
-    masked = make_run(run.config, dataset, tmp_path)
-    masked.plan = dataclasses.replace(run.plan, phases=(Phase("prune", 0, run.plan.total),))
-    expected = masked.fit().model.convs[1].kernel[...]
-    conv = walked[3].model.convs[1]
+    masked = Run(walked.run.config, tmp_path, dataset=dataset, model=make_model())
+    masked.plan = dataclasses.replace(masked.plan, phases=(Phase("prune", 0, masked.plan.total),))
+    *_, last = masked.states()
+    expected, conv = last.model.convs[1].kernel[...], walked.last.model.convs[1]
     np.testing.assert_array_equal(conv.pattern.mask(), expected != 0)
     np.testing.assert_allclose(conv.pattern.scatter(conv.kernel[...]), expected, rtol=2e-3, atol=2e-4)
-    for got, want in zip(read_metrics(run.dir.metrics), read_metrics(masked.dir.metrics), strict=True):
+    for got, want in zip(walked.rows, read_metrics(masked.dir.metrics), strict=True):
         assert got.loss == pytest.approx(want.loss, rel=1e-3)
         assert (got.sparsity, got.mask_change) == (want.sparsity, want.mask_change)
         assert got.forward_flops == want.forward_flops
 
 
-def test_mask_changes_of_acdc(dataset, tmp_path):
-    run = make_run(ACDC, dataset, tmp_path)
-    supports = []
-    for state in run.states():
-        if state.is_stored and (not supports or state.support is not supports[-1]):
-            supports.append(state.support)
-    rows = read_metrics(run.dir.metrics)
-    changes = [row.mask_change for row in rows if row.mask_change is not None]
-    pairs = itertools.pairwise(support["convs/1"] for support in supports)
+def test_mask_changes_of_acdc(acdc):
+    pairs = itertools.pairwise(acdc.supports[step]["convs/1"] for step in (3, 9, 14))
     expected = [(old & ~new).sum() / KEPT for old, new in pairs]
-    assert len(supports) == 3 and changes == pytest.approx(expected)
-    assert 0 < changes[0] < 1
+    changes = {row.step: row.mask_change for row in acdc.rows if row.mask_change is not None}
     # Compressed after steps 3, 9 and 14, all weights free after 6 and 12.
-    assert [row.sparsity > 0 for row in rows] == [3 <= s < 6 or 9 <= s < 12 or s >= 14 for s in range(1, 17)]
-    assert [row.step for row in rows if row.mask_change is not None] == [9, 14]
+    assert list(changes) == [9, 14]
+    assert list(changes.values()) == pytest.approx(expected)
+    assert 0 < changes[9] < 1
+    assert [row.sparsity > 0 for row in acdc.rows] == [3 <= s < 6 or 9 <= s < 12 or s >= 14 for s in range(1, 17)]
 
 
-def test_released_weights_start_at_zero_without_momentum(dataset, tmp_path):
-    run = make_run(ACDC, dataset, tmp_path)
-    for state in run.states():
-        if state.step == 6:
-            kernel, mask = state.model.convs[1].kernel[...], state.support["convs/1"]
-            assert not np.any(np.asarray(kernel)[~mask]) and np.any(kernel)
-            moments = jax.tree.leaves(nnx.as_pure(state.optimizer.opt_state).inner[1][0].trace)
-            assert len(moments) > 5 and not any(np.any(moment) for moment in moments)
-            assert int(state.optimizer.opt_state.inner[1][1].count[...]) == 6
-            break
+def test_released_weights_start_at_zero_without_momentum(acdc):
+    kernel, optimizer = acdc.released
+    assert not np.any(kernel[~acdc.supports[6]["convs/1"]]) and np.any(kernel)
+    momentum = jax.tree.leaves(optimizer["opt_state"]["inner"][1][0]["trace"])
+    assert len(momentum) > 5 and not any(np.any(moment) for moment in momentum)
+    assert optimizer["opt_state"]["inner"][1][1]["count"][...] == 6
 
 
-def test_rigl_skips_the_optimizer_where_it_changes_the_mask(walked):
-    run = walked[0]
-    counts = final_arrays(run)
-    skipped = sum(phase.name == "update" for phase in run.plan.phases) if run.config.method == "rigl" else 0
-    assert counts["optimizer/opt_state/inner/1/1/count/value"] == run.plan.total - skipped
-    assert counts["optimizer/opt_state/step/value"] == run.plan.total
+def test_rigl_skips_the_optimizer_where_it_changes_the_mask(rigl):
+    arrays, total = final_arrays(rigl.run), rigl.run.plan.total
+    assert arrays["optimizer/opt_state/step/value"] == total
+    assert arrays["optimizer/opt_state/inner/1/1/count/value"] == total - 3
+
+
+def test_mask_changes_of_rigl(rigl):
+    changes = {row.step: row.mask_change for row in rigl.rows if row.mask_change is not None}
+    assert list(changes) == [4, 8, 12]
+    assert all(change <= 0.3 for change in changes.values()) and changes[4] > 0
+    assert {row.sparsity for row in rigl.rows} == {round(1 - KEPT / SIZE, 6)}
 
 
 @pytest.mark.parametrize("method", ["set", "static"])
 def test_other_sparse_to_sparse_runs(method, dataset, tmp_path):
-    run = make_run(dataclasses.replace(RIGL, method=method), dataset, tmp_path)
-    result = run.fit(report := StopAfter(0))
-    assert {row.sparsity for row in report.rows} == {pytest.approx(1 - KEPT / SIZE)}
-    changes = [row.mask_change for row in report.rows if row.mask_change is not None]
+    found = walk(dataclasses.replace(RIGL, method=method), dataset, tmp_path)
+    changes = [row.mask_change for row in found.rows if row.mask_change is not None]
     assert len(changes) == (3 if method == "set" else 0) and all(0 < change <= 0.3 for change in changes)
-    assert isinstance(result.model.convs[1], SparseConv)
-    assert set(result.phases) == ({"sparse", "update"} if method == "set" else {"sparse"})
+    assert found.compiled == (["stored_step", "train_step"] if method == "set" else ["stored_step"])
+    assert found.last.is_stored and found.last.model.convs[1].kernel.size == KEPT
 
 
 def test_one_threshold_for_all_layers(dataset, tmp_path):
-    """Counts of the layers move, their capacity only if it must."""
-    from sparsejax.models import ConvNet
-
-    config = dataclasses.replace(ACDC, scope="global")
+    """Counts of the layers move, their room only if it must."""
     model = ConvNet(10, in_features=1, widths=(4, 8, 8), rngs=nnx.Rngs(0))
-    run = Run(config, tmp_path, dataset=dataset, model=model, checkpoint_every=1000)
-    room, kept = [], []
-    with compilations() as compiled:
-        for state in run.states():
-            if state.is_stored:
-                convs = state.model.convs[1:]
-                room.append([conv.pattern.nse for conv in convs])
-                kept.append([int(conv.pattern.indptr[-1]) for conv in convs])
-    total = (288 + 576) - round(0.8 * (288 + 576))
-    assert all(sum(counts) == total for counts in kept) and len({tuple(counts) for counts in kept}) > 1
-    assert all(n <= c for counts, sizes in zip(kept, room, strict=True) for n, c in zip(counts, sizes, strict=True))
-    assert len({tuple(sizes) for sizes in room}) == compiled.count("stored_step")
-    assert compiled.count("train_step") == 1
-    arrays = final_arrays(run)
-    padded = arrays["model/convs/1/kernel/value"][kept[-1][0] :]
-    assert not np.any(padded)
-    assert int(masks_in(arrays)["convs/1"].sum()) == kept[-1][0]
+    found = walk(dataclasses.replace(ACDC, scope="global"), dataset, tmp_path, model)
+    size = 288 + 576
+    counts = [[int(mask.sum()) for mask in found.supports[step].values()] for step in (3, 9, 14)]
+    assert all(sum(kept) == size - round(0.8 * size) for kept in counts)
+    assert len({tuple(kept) for kept in counts}) > 1
+    room = [sizes for is_stored, _, sizes in found.forms if is_stored]
+    assert len({tuple(sizes) for sizes in room}) == found.compiled.count("stored_step")
+    assert found.compiled.count("train_step") == 1
+    arrays = final_arrays(found.run)
+    for path, kept, capacity in zip(found.supports[14], counts[-1], room[-1], strict=True):
+        values = arrays[f"model/{path}/kernel/value"]
+        assert kept <= capacity == len(values) and not np.any(values[kept:])
+        assert masks_in(arrays)[path].sum() == kept

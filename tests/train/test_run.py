@@ -15,7 +15,7 @@ from sparsejax import pruning
 from sparsejax.nn import Pattern, SparseConv, pattern_masks
 from sparsejax.train import Run, TrainConfig
 from sparsejax.train._metrics import read_metrics
-from sparsejax.train._state import Storage, TrainState, sparsity
+from sparsejax.train._state import Storage, TrainState, sparse_masks, sparsity
 from sparsejax.train._steps import bind_step
 
 
@@ -90,8 +90,8 @@ def test_storage_keeps_weights_momentum_and_counters_both_ways(dataset, tmp_path
     step = bind_step(model, optimizer)
     for _ in range(11):
         step(images, labels)
-    storage = Storage(run.kept_dense, run.report)
-    dense = TrainState(model, optimizer, 11, False, None)
+    storage = Storage(run.kept_dense, run.capacity)
+    dense = TrainState(model, optimizer, 11, False, sparse_masks(optimizer))
     sparse = storage.to_stored(dense)
     mask = np.asarray(pruning.get_mask(optimizer.opt_state)["convs"][1]["kernel"][...])
     pattern = sparse.model.convs[1].pattern
