@@ -108,7 +108,7 @@ class Rules(Method):
         return [next(rest[owner]) for owner in self._owners(view)]
 
 
-def as_method(method: Any, where: Predicate) -> tuple[Any, Predicate]:
+def as_method(method: Any, where: Predicate) -> tuple[Method, Predicate]:
     """Return one method for a list of rules, and unless ``where`` was chosen the leaves that any of them takes.
 
     Anything but a list is returned as it is.
