@@ -176,6 +176,10 @@ def expand(values: PyTree, state: CompressedState) -> PyTree:
     """
     leaves, treedef = jax.tree.flatten(values)
     nodes = flatten_like("expand", "state.indices", state.indices, values)
+    for name, node, leaf in zip(leaf_names(values), nodes, leaves, strict=True):
+        if not is_masked_node(node) and jnp.shape(leaf) != node.flat.shape:
+            rule = f"shape {node.flat.shape}, a value for each index"
+            fail("expand", f"leaf {name!r}", f"shape {jnp.shape(leaf)}", rule, "Values and state are of one compress.")
     return jax.tree.unflatten(
         treedef,
         [leaf if is_masked_node(node) else node.scatter(leaf) for leaf, node in zip(leaves, nodes, strict=True)],
