@@ -16,6 +16,9 @@ from sparsejax.nn._policy import record_inputs
 from sparsejax.train._metrics import Row
 
 
+_LAYERS = (nnx.Linear, nnx.Conv, nn.SparseLinear, nn.SparseConv)
+
+
 class FlopCounter:
     """Counts the operations of a forward pass of one example, now, by the weights that are not zero."""
 
@@ -26,20 +29,22 @@ class FlopCounter:
           model: with dense layers.
           image_shape: (height, width, channels).
         """
-        image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
-        calls, layers = record_inputs(model, image), dict(_layers(model))
-        norms = [math.prod(call.shape) for path, found in calls.items() for call in found if path not in layers]
-        self._layers = []
-        for path, layer in layers.items():
-            positions = sum(_positions(layer, call) for call in calls[path])
-            shape = pruning.LayerShape(path, layer.kernel.shape, positions, layer.bias is not None)
-            self._layers.append(shape)
+        image = np.zeros((1, *image_shape), np.float32)
         evaluated = nnx.clone(model)
         evaluated.eval()
-        graphdef, state = nnx.split(evaluated)
-        jaxpr = jax.make_jaxpr(lambda state, x: nnx.merge(graphdef, state)(x))(state, image).jaxpr
-        relu, pooling = (sum(kind) for kind in zip((0, 0), *map(_cost, _equations(jaxpr)), strict=True))
-        self._other = pruning.OtherOps(sum(norms), relu, pooling)
+        graphdef, params, rest = nnx.split(evaluated, nnx.Param, ...)
+
+        def forward(params: Any) -> Any:
+            return nnx.merge(graphdef, params, rest)(image)
+
+        pure = nnx.as_pure(params)
+        self._layers = pruning.layer_shapes(forward, pure)
+        equations = _equations(jax.make_jaxpr(forward)(pure).jaxpr)
+        calls = record_inputs(model, image)
+        norms = ["/".join(map(str, path)) for path, module in nnx.iter_modules(model) if type(module) is nnx.BatchNorm]
+        normed = [math.prod(call.shape) for path in norms for call in calls[path]]
+        relu, pooling = (sum(kind) for kind in zip((0, 0), *map(_cost, equations), strict=True))
+        self._other = pruning.OtherOps(sum(normed), relu, pooling)
 
     @property
     def dense(self) -> int:
@@ -48,12 +53,13 @@ class FlopCounter:
 
     def planned(self, report: pruning.Report) -> int:
         """Operations of the sparse network that a method will make."""
-        kept = {row.path.removesuffix("/kernel"): row.kept for row in report.rows if row.capacity is not None}
+        kept = {row.path: row.kept for row in report.rows if row.capacity is not None}
         return pruning.forward_flops(self._layers, kept, self._other)
 
     def forward(self, model: Any) -> int:
         """Operations of the network as it is, in either form."""
-        nonzero = {path: int(np.count_nonzero(layer.kernel[...])) for path, layer in _layers(model)}
+        kernels = {path: module.kernel for path, module in nnx.iter_modules(model) if isinstance(module, _LAYERS)}
+        nonzero = {f"{'/'.join(map(str, path))}/kernel": np.count_nonzero(k[...]) for path, k in kernels.items()}
         return pruning.forward_flops(self._layers, nonzero, self._other)
 
 
@@ -68,18 +74,6 @@ def total_training_flops(rows: Sequence[Row], batch_size: int) -> float:
             stretches.append((float(row.forward_flops), (row.step - begin) * batch_size))
             begin = row.step
     return pruning.training_flops(stretches)
-
-
-def _layers(model: Any) -> Iterator[tuple[str, Any]]:
-    kinds = (nnx.Linear, nnx.Conv, nn.SparseLinear, nn.SparseConv)
-    for path, module in nnx.iter_modules(model):
-        if isinstance(module, kinds):
-            yield "/".join(map(str, path)), module
-
-
-def _positions(layer: Any, call: jax.ShapeDtypeStruct) -> int:
-    output = nnx.eval_shape(lambda module, inputs: module(inputs), layer, call)
-    return math.prod(output.shape[:-1])
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:
