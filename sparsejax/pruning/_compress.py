@@ -80,7 +80,8 @@ def compress(
       params: parameters, exactly 0 outside the mask.
       opt_state: state of ``pruned(inner, method)`` itself.
       capacity: entries to store by path of the leaf, at least the number of kept weights; where it is the same for two
-        masks, nothing is compiled again. None, or a path left out: the number of kept weights.
+        masks, nothing is compiled again. A global threshold moves the counts from mask to mask: leave room, say a
+        sixteenth of the first count. None, or a path left out: the number of kept weights.
 
     Returns:
       Parameters with array[capacity] in place of each pruned leaf, and the state for ``stored(inner)``.

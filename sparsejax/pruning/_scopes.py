@@ -16,6 +16,7 @@ import numpy as np
 from sparsejax._checks import fail
 from sparsejax.pruning._capacity import Capacity
 from sparsejax.pruning._distributions import as_fraction, er, erk, kept
+from sparsejax.pruning._method import View
 from sparsejax.pruning._numbers import check_integer
 from sparsejax.pruning._select import select
 from sparsejax.pruning._structures import Grid, Shape, Structure
@@ -53,16 +54,23 @@ class PerLayer:
         self, function: str, structure: Structure, names: Sequence[str], shapes: Sequence[Shape], sparsity: Fraction
     ) -> list[int]:
         """Return the units to keep in each group of each leaf."""
-        grids = [structure.grid(name, shape) for name, shape in zip(names, shapes, strict=True)]
-        if structure.fixed is not None:
-            return [_fixed_count(function, structure.fixed, grid, sparsity) for grid in grids]
-        own = [self._share(name) for name in names]
         for glob, _ in self.shares:
             if not any(fnmatch.fnmatchcase(name, glob) for name in names):
                 fail("per_layer", f"the glob {glob!r}", "no matching leaf", f"one of {list(names)}")
+        grids = [structure.grid(name, shape) for name, shape in zip(names, shapes, strict=True)]
+        own = [self._share(name) for name in names]
         rest = [i for i, share in enumerate(own) if share is _BASE]
-        shared = dict(zip(rest, self._base([grids[i] for i in rest], [shapes[i] for i in rest], sparsity), strict=True))
-        return [shared[i] if i in shared else _own_count(names[i], grids[i], own[i]) for i in range(len(own))]
+        if structure.fixed is None:
+            base = self._base([grids[i] for i in rest], [shapes[i] for i in rest], sparsity)
+        else:
+            base = [_fixed_count(function, structure.fixed, grids[i], sparsity) for i in rest]
+        shared = dict(zip(rest, base, strict=True))
+        counts = [shared[i] if i in shared else _own_count(names[i], grids[i], own[i]) for i in range(len(own))]
+        for name, grid, count in zip(names, grids, counts, strict=True):
+            if structure.fixed is not None and count not in (structure.fixed, grid.units):
+                rule = f"{structure.fixed} or all of {grid.units} with this structure"
+                fail("per_layer", f"the share of {name!r}", f"{count} units in a group", rule)
+        return counts
 
     def choose(
         self, structure: Structure, scores: Sequence[jax.Array], counts: jax.Array | np.ndarray
@@ -244,8 +252,8 @@ def as_scope(function: str, scope: Any) -> Scope:
 
 
 def capacities(
-    function: str, scope: Scope, view: Any, sparsity: Fraction, kind: Literal["fixed", "sparse phases"]
-) -> list[Any]:
+    function: str, scope: Scope, view: View, sparsity: Fraction, kind: Literal["fixed", "sparse phases"]
+) -> list[Capacity]:
     """Return the ``Capacity`` of each leaf for masks of one sparsity."""
     structure, names, shapes = view.structure, view.names, view.shapes
     counts = scope.counts(function, structure, names, shapes, sparsity)
