@@ -1,0 +1,70 @@
+"""The small study of pruning methods: its design, and the orderings that the literature reports."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sparsejax import pruning
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
+import pruning_digits as study
+
+SPARSE = [name for name in study.METHODS if name != "dense"]
+
+
+def test_the_network_and_the_phases():
+    design = study.Design()
+    assert design.weights == 10_696
+    starts = [(phase.kind, phase.start // design.per_epoch) for phase in design.phases()]
+    dense, sparse = (0, 16, 32, 48, 60), (8, 24, 40, 56, 68)
+    assert starts == sorted([("dense", a) for a in dense] + [("sparse", a) for a in sparse], key=lambda each: each[1])
+    ratio = design.phases(learning_rate=0.2, momentum=0.9, weight_decay=2e-3).decay_ratio
+    assert ratio == pytest.approx(0.64)
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_masks_change_at_the_ends_of_epochs_only(name):
+    design = study.Design()
+    method = study.METHODS[name].make(design, 0.95, 0)
+    fires = [step for step in range(1, design.steps + 1) if method.refresh(step)]
+    assert all(step % design.per_epoch == 0 for step in fires)
+    updates = {"AC/DC": 9, "GMP": 53, "one-shot": 1, "RigL": 59, "SET": 59, "Top-KAST": 80, "static": 0, "SNIP": 0}
+    assert len(fires) == updates[name]
+
+
+def test_training_images_are_drawn_anew_and_lanes_of_a_seed_share_them():
+    design = study.Design(seeds=2)
+    data = study.make_data(design)
+    assert data.train.shape == (9, 1280, 8, 8, 1) and data.test.shape == (2068, 8, 8, 1)
+    (first, labels), (again, _) = (
+        study._draw(np.arange(2), epoch, data.train, data.labels) for epoch in (0, 0)
+    )  # the same epoch twice
+    other, _ = study._draw(np.arange(2), 1, data.train, data.labels)
+    assert first.shape == (2, 20, 64, 8, 8, 1) and (np.sort(labels.reshape(2, -1)) == np.sort(data.labels)).all()
+    assert (first == again).all() and not (first == other).all() and not (first[0] == first[1]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_orderings_of_the_literature():
+    runs = study.run_many(list(study.METHODS), study.Design(), workers=2)
+    print(study.table(runs))
+    failed = [(statement, numbers) for statement, holds, numbers in study.statements(runs) if not holds]
+    assert not failed
+
+
+@pytest.mark.slow
+def test_a_short_run_keeps_the_order():
+    design = study.Design(levels=(0.95,), seeds=1, epochs=40, warmup=4, phase=4, last_dense=4, final_sparse=6)
+    runs = {name: study.run(name, design) for name in ("static", "RigL", "GMP", "AC/DC")}
+    accuracy = {name: study.points(each, 0.95) for name, each in runs.items()}
+    assert min(accuracy["AC/DC"], accuracy["GMP"]) > accuracy["RigL"] > accuracy["static"]
+    for each in runs.values():
+        assert (each.kept == pruning.global_count(0.95, [design.weights])).all()
+        assert (each.final_nonzero <= each.kept).all()
+    lost = runs["AC/DC"].lost()[:, 0, 0]
+    assert (np.diff(lost) < 0).all()
