@@ -270,14 +270,14 @@ def _updated(tx: Any, refresh: bool, lane: Lane, grads: Any, stats: Any) -> Lane
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _steps(tx: Any, stored: bool, lanes: Lane, batches: Any) -> Lane:
-    """Make steps in which no mask changes; batches [seeds, steps, 64, ...] are shared by the levels."""
-
-    def step(lane: Lane, batch: Any) -> tuple[Lane, None]:
-        return _updated(tx, False, lane, *_gradients(stored, lane, batch)), None
+def _steps(tx: Any, stored: bool, lanes: Lane, batches: Any, begin: int, end: int) -> Lane:
+    """Make steps in which no mask changes, on some of the batches [seeds, steps, 64, ...], which the levels share."""
 
     def run(lane: Lane, batches: Any) -> Lane:
-        return jax.lax.scan(step, lane, batches)[0]
+        def step(i: jax.Array, lane: Lane) -> Lane:
+            return _updated(tx, False, lane, *_gradients(stored, lane, jax.tree.map(lambda each: each[i], batches)))
+
+        return jax.lax.fori_loop(begin, end, step, lane)
 
     return jax.vmap(jax.vmap(run), in_axes=(0, None))(lanes, batches)
 
@@ -327,15 +327,20 @@ def _stacked(levels: Sequence[Lane]) -> Lane:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _accuracy(stored: bool, lanes: Lane, images: jax.Array, labels: jax.Array) -> jax.Array:
-    """Return the accuracy of every lane, [levels, seeds]."""
-
+def _correct(stored: bool, lanes: Lane, images: jax.Array, labels: jax.Array) -> jax.Array:
     def accuracy(lane: Lane) -> jax.Array:
         used = pruning.forward_params(lane.params, lane.state) if stored else lane.params
         logits = Net().apply({"params": used, "batch_stats": lane.stats}, images, False)
         return (logits.argmax(-1) == labels).mean()
 
     return jax.vmap(jax.vmap(accuracy))(lanes)
+
+
+def _accuracy(stored: bool, lanes: Lane, data: Data, draws: int = TEST_DRAWS) -> np.ndarray:
+    """Return the accuracy of every lane on the first draws of the test images, [levels, seeds]."""
+    count = len(data.test) // TEST_DRAWS
+    parts = [slice(i * count, (i + 1) * count) for i in range(draws)]
+    return np.mean([_correct(stored, lanes, data.test[part], data.test_labels[part]) for part in parts], axis=0)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -409,20 +414,22 @@ class Run:
         return total
 
 
-@functools.lru_cache(maxsize=8)
 def _between(design: Design) -> optax.GradientTransformationExtraArgs:
-    """Return the transform of steps in which no mask changes, the same object for all methods that share a program."""
+    """Return the transform of steps in which no mask changes, the same for all methods that share a program."""
+    return _external(replace(design, levels=(), seeds=0))
+
+
+@functools.lru_cache(maxsize=8)
+def _external(design: Design) -> optax.GradientTransformationExtraArgs:
     return pruning.pruned(design.inner(), pruning.external())
 
 
-def _batches(design: Design, epoch: int, data: Data) -> tuple[Any, Any]:
-    """Return the batches of an epoch but the last, and the last."""
-    batches = _draw(jnp.arange(design.seeds), epoch, data.train, data.labels)
-    return jax.tree.map(lambda each: each[:, :-1], batches), jax.tree.map(lambda each: each[:, -1:], batches)
+def _batches(design: Design, epoch: int, data: Data) -> Any:
+    return _draw(jnp.arange(design.seeds), epoch, data.train, data.labels)
 
 
-def _first(batches: Any) -> Any:
-    return jax.tree.map(lambda each: each[:, 0], batches)
+def _at(batches: Any, index: int) -> Any:
+    return jax.tree.map(lambda each: each[:, index], batches)
 
 
 def run(name: str, design: Design) -> Run:
@@ -433,21 +440,20 @@ def run(name: str, design: Design) -> Run:
     stored = contender.stored
     between = pruning.pruned(design.inner(), method) if stored else _between(design)
     fork_at = design.phases().last_dense.stop // design.per_epoch if name == "AC/DC" else None
-    lanes = _start(contender, design, _first(_batches(design, 0, data)[0]))
-    count = len(data.test) // TEST_DRAWS
+    lanes = _start(contender, design, _at(_batches(design, 0, data), 0))
+    last = design.per_epoch - 1
     support, changes, watched, forked = None, [], [], {}
     for epoch in range(design.epochs):
-        batches, last = _batches(design, epoch, data)
-        lanes = _steps(between, stored, lanes, batches)
-        accuracy = _accuracy(stored, lanes, data.test[:count], data.test_labels[:count])
-        watched.append((accuracy, _nonzero(stored, lanes)))
+        batches = _batches(design, epoch, data)
+        lanes = _steps(between, stored, lanes, batches, 0, last)
+        watched.append((_accuracy(stored, lanes, data, draws=1), _nonzero(stored, lanes)))
         if epoch + 1 == fork_at:
             forked = _go_on_dense(design, data, lanes, epoch)
         # Not after the last step: nothing would be trained inside the new masks.
         if epoch + 1 == design.epochs or not method.refresh((epoch + 1) * design.per_epoch):
-            lanes = _steps(between, stored, lanes, last)
+            lanes = _steps(between, stored, lanes, batches, last, last + 1)
             continue
-        lanes = _changing_step(contender, design, lanes, _first(last))
+        lanes = _changing_step(contender, design, lanes, _at(batches, last))
         mask = pruning.get_mask(lanes.state)
         if all(bool(leaf.all()) for leaf in jax.tree.leaves(mask)):
             continue
@@ -457,7 +463,7 @@ def run(name: str, design: Design) -> Run:
     curve, nonzero = jax.tree.map(lambda *each: np.stack(each), *watched)
     return Run(
         design=design,
-        accuracy=np.asarray(_accuracy(stored, lanes, data.test, data.test_labels)),
+        accuracy=_accuracy(stored, lanes, data),
         kept=np.asarray(jax.vmap(jax.vmap(pruning.metrics))(lanes.state)["nnz"]),
         curve=curve,
         nonzero=nonzero,
@@ -473,17 +479,16 @@ def _total(counts: dict[str, jax.Array]) -> np.ndarray:
 
 
 def _go_on_dense(design: Design, data: Data, lanes: Lane, epoch: int) -> dict[str, np.ndarray]:
-    """Train the dense partner: the plain inner optimizer, for the epochs of the final sparse phase."""
-    found = {"before": _accuracy(False, lanes, data.test, data.test_labels)}
-    found["partner_nonzero"] = _total(_nonzero(False, lanes)) / design.weights
-    inner = optax.with_extra_args_support(design.inner())
-    lanes = lanes._replace(state=pruning.dense_partner(lanes.state))
-    lanes = _steps(inner, False, lanes, _batches(design, epoch, data)[1])
-    for later in range(epoch + 1, design.epochs):
-        for batches in _batches(design, later, data):
-            lanes = _steps(inner, False, lanes, batches)
-    found["partner"] = _accuracy(False, lanes, data.test, data.test_labels)
-    return {name: np.asarray(value) for name, value in found.items()}
+    """Train the dense partner: from the last step of the last dense phase, for the epochs of the final sparse phase.
+
+    With all weights free, these are the steps of the inner optimizer alone, with the state that
+    ``pruning.dense_partner`` gives; the program for them is compiled already.
+    """
+    before, share = _accuracy(False, lanes, data), _total(_nonzero(False, lanes)) / design.weights
+    for later in range(epoch, design.epochs):
+        begin = design.per_epoch - 1 if later == epoch else 0
+        lanes = _steps(_between(design), False, lanes, _batches(design, later, data), begin, design.per_epoch)
+    return {"before": before, "partner": _accuracy(False, lanes, data), "partner_nonzero": share}
 
 
 def lottery(design: Design, sparsity: float, watched: Sequence[int]) -> list[dict[str, float]]:
@@ -506,8 +511,8 @@ def lottery(design: Design, sparsity: float, watched: Sequence[int]) -> list[dic
         params, state = pruning.prune(tx, params, tx.init(params), mask)
         lanes = jax.tree.map(lambda leaf: leaf[None, None], Lane(params, variables["batch_stats"], state))
         for each in batches:
-            lanes = _steps(tx, False, lanes, each)
-        accuracy.append(float(_accuracy(False, lanes, data.test, data.test_labels)[0, 0]))
+            lanes = _steps(tx, False, lanes, each, 0, design.per_epoch)
+        accuracy.append(float(_accuracy(False, lanes, data)[0, 0]))
         return jax.tree.map(lambda leaf: leaf[0, 0], lanes.params)
 
     tickets = list(pruning.lottery_tickets(train, variables["params"], sparsity))

@@ -169,8 +169,8 @@ display(pd.DataFrame(difference, index=lost.index, columns=lost.columns))
 # ## The dense partner
 #
 # The same run also gives a dense model: it forks at the end of the last dense phase and goes on without compression for
-# as long as the final sparse phase takes (`pruning.dense_partner`). It is not fully dense: a unit whose incoming weights are
-# all pruned has no gradient and stays at zero when they are released.
+# as long as the final sparse phase takes (`pruning.dense_partner` does this in a loop of your own). It is not fully dense: a
+# unit whose incoming weights are all pruned has no gradient and stays at zero when they are released.
 
 # %%
 partner = pd.DataFrame(
