@@ -228,15 +228,37 @@ def make_data(design: Design) -> Data:
     return Data(train, train_labels, test + noise, np.tile(test_labels, TEST_DRAWS))
 
 
-@jax.jit
-@functools.partial(jax.vmap, in_axes=(0, None, None, None))
-def _draw(seed: jax.Array, epoch: jax.Array, shifted: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return one epoch's batches for every seed, [seeds, steps, 64, ...]: new order, shifts and noise."""
-    order_key, shift_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), epoch), 3)
-    order = jax.random.permutation(order_key, len(labels))
-    images = shifted[jax.random.randint(shift_key, order.shape, 0, len(SHIFTS)), order]
-    images = images + NOISE * jax.random.normal(noise_key, images.shape)
-    return images.reshape(-1, BATCH, *images.shape[1:]), labels[order].reshape(-1, BATCH)
+def _batches(design: Design, epoch: int, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """Draw an epoch's batches for every seed, [seeds, steps, 64, ...]: a new order, new shifts and new noise.
+
+    NumPy: programs that draw random numbers take XLA longer to compile than all of training.
+    """
+    drawn = []
+    for seed in range(design.seeds):
+        rng, count = np.random.default_rng((seed, epoch)), len(data.labels)
+        order = rng.permutation(count)
+        images = data.train[rng.integers(len(SHIFTS), size=count), order]
+        images = images + NOISE * rng.standard_normal(images.shape, np.float32)
+        shape = (design.per_epoch, BATCH)
+        drawn.append((images.reshape(*shape, *images.shape[1:]), data.labels[order].reshape(shape)))
+    images, labels = zip(*drawn, strict=True)
+    return np.stack(images), np.stack(labels)
+
+
+def _initial(design: Design, seed: int) -> tuple[Any, Any]:
+    """Return initial parameters and batch statistics: kernels of variance 1 / fan-in, as Flax has them."""
+    image = jax.ShapeDtypeStruct((1, design.side, design.side, 1), jnp.float32)
+    shapes = jax.eval_shape(lambda image: Net().init(jax.random.key(0), image, False), image)
+    rng = np.random.default_rng(seed)
+
+    def fill(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        name = path[-1].key
+        if name == "kernel":
+            return rng.standard_normal(leaf.shape, np.float32) / np.float32(np.sqrt(np.prod(leaf.shape[:-1])))
+        return np.full(leaf.shape, name in ("scale", "var"), np.float32)
+
+    filled = jax.tree_util.tree_map_with_path(fill, shapes)
+    return filled["params"], filled["batch_stats"]
 
 
 class Lane(NamedTuple):
@@ -282,17 +304,20 @@ def _steps(tx: Any, stored: bool, lanes: Lane, batches: Any, begin: int, end: in
     return jax.vmap(jax.vmap(run), in_axes=(0, None))(lanes, batches)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _batch_gradients(stored: bool, lanes: Lane, batch: Any) -> tuple[Any, Any]:
+    return jax.vmap(jax.vmap(functools.partial(_gradients, stored)), in_axes=(0, None))(lanes, batch)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _changing_step(contender: Contender, design: Design, lanes: Lane, batch: Any) -> Lane:
-    """Make one step that ends with a change of the masks; counts are static, so each level is traced by itself."""
+def _changing_step(contender: Contender, design: Design, lanes: Lane, grads: Any, stats: Any) -> Lane:
+    """Make the step that ends with a change of the masks; counts are static, so each level is traced by itself."""
 
     def update(sparsity: float, seed: jax.Array, *step: Any) -> Lane:
         tx = pruning.pruned(design.inner(), contender.make(design, sparsity, seed))
         return _updated(tx, True, *step)
 
-    gradients = jax.vmap(functools.partial(_gradients, contender.stored))
-    step = (lanes, *jax.vmap(gradients, in_axes=(0, None))(lanes, batch))
-    seeds = jnp.arange(design.seeds)
+    seeds, step = jnp.arange(design.seeds), (lanes, grads, stats)
     levels = [
         jax.vmap(functools.partial(update, sparsity))(seeds, *jax.tree.map(lambda leaf, i=i: leaf[i], step))
         for i, sparsity in enumerate(design.levels)
@@ -301,25 +326,20 @@ def _changing_step(contender: Contender, design: Design, lanes: Lane, batch: Any
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _start(contender: Contender, design: Design, batch: Any) -> Lane:
-    """Initialise all lanes; those of one seed start from the same weights."""
+def _start(contender: Contender, design: Design, params: Any, stats: Any, batch: Any) -> Lane:
+    """Start all lanes; those of one seed from the same weights."""
 
-    def initial(seed: jax.Array, batch: Any) -> tuple[Any, Any, Any]:
-        variables = Net().init(jax.random.key(seed), batch[0], True)
-        params, stats = variables["params"], variables["batch_stats"]
-        scores = contender.scores and contender.scores(lambda params: _loss(params, stats, batch)[0], params)
-        return params, stats, scores
-
-    def start(sparsity: float, seed: jax.Array, params: Any, stats: Any, scores: Any) -> Lane:
+    def start(sparsity: float, seed: jax.Array, params: Any, stats: Any, batch: Any) -> Lane:
         tx = pruning.pruned(design.inner(), contender.make(design, sparsity, seed))
+        initial = params
         params, state = (params, tx.init(params)) if contender.stored else pruning.init(tx, params)
         if contender.scores is not None:
+            scores = contender.scores(lambda params: _loss(params, stats, batch)[0], initial)
             params, state = pruning.prune(tx, params, state, pruning.mask_from_scores(scores, sparsity))
         return Lane(params, stats, state)
 
-    seeds = jnp.arange(design.seeds)
-    common = jax.vmap(initial)(seeds, batch)
-    return _stacked([jax.vmap(functools.partial(start, sparsity))(seeds, *common) for sparsity in design.levels])
+    arguments = (jnp.arange(design.seeds), params, stats, batch)
+    return _stacked([jax.vmap(functools.partial(start, sparsity))(*arguments) for sparsity in design.levels])
 
 
 def _stacked(levels: Sequence[Lane]) -> Lane:
@@ -424,10 +444,6 @@ def _external(design: Design) -> optax.GradientTransformationExtraArgs:
     return pruning.pruned(design.inner(), pruning.external())
 
 
-def _batches(design: Design, epoch: int, data: Data) -> Any:
-    return _draw(jnp.arange(design.seeds), epoch, data.train, data.labels)
-
-
 def _at(batches: Any, index: int) -> Any:
     return jax.tree.map(lambda each: each[:, index], batches)
 
@@ -440,7 +456,9 @@ def run(name: str, design: Design) -> Run:
     stored = contender.stored
     between = pruning.pruned(design.inner(), method) if stored else _between(design)
     fork_at = design.phases().last_dense.stop // design.per_epoch if name == "AC/DC" else None
-    lanes = _start(contender, design, _at(_batches(design, 0, data), 0))
+    initial = [_initial(design, seed) for seed in range(design.seeds)]
+    params, stats = jax.tree.map(lambda *leaves: np.stack(leaves), *initial)
+    lanes = _start(contender, design, params, stats, _at(_batches(design, 0, data), 0))
     last = design.per_epoch - 1
     support, changes, watched, forked = None, [], [], {}
     for epoch in range(design.epochs):
@@ -453,7 +471,8 @@ def run(name: str, design: Design) -> Run:
         if epoch + 1 == design.epochs or not method.refresh((epoch + 1) * design.per_epoch):
             lanes = _steps(between, stored, lanes, batches, last, last + 1)
             continue
-        lanes = _changing_step(contender, design, lanes, _at(batches, last))
+        gradients = _batch_gradients(stored, lanes, _at(batches, last))
+        lanes = _changing_step(contender, design, lanes, *gradients)
         mask = pruning.get_mask(lanes.state)
         if all(bool(leaf.all()) for leaf in jax.tree.leaves(mask)):
             continue
@@ -492,10 +511,10 @@ def _go_on_dense(design: Design, data: Data, lanes: Lane, epoch: int) -> dict[st
 
 
 def lottery(design: Design, sparsity: float, watched: Sequence[int]) -> list[dict[str, float]]:
-    """Find lottery tickets, with one seed, in rounds of the design's length.
+    """Find lottery tickets in rounds of the design's length.
 
     Args:
-      design: ``epochs`` are those of one round.
+      design: ``epochs`` are those of one round; one seed.
       sparsity: of the last ticket.
       watched: rounds to report; the last one is added.
 
@@ -503,24 +522,24 @@ def lottery(design: Design, sparsity: float, watched: Sequence[int]) -> list[dic
       A row for each, with the accuracy of the trained ticket and of masks shuffled within the layers. Round 0 is dense.
     """
     data, tx = make_data(design), _between(design)
-    batches = [_draw(jnp.arange(1), epoch, data.train, data.labels) for epoch in range(design.epochs)]
-    variables = Net().init(jax.random.key(0), batches[0][0][0, 0], True)
+    batches = [_batches(design, epoch, data) for epoch in range(design.epochs)]
+    initial, stats = _initial(design, 0)
     accuracy: list[float] = []
 
     def train(params: Any, mask: Any, number: int) -> Any:
         params, state = pruning.prune(tx, params, tx.init(params), mask)
-        lanes = jax.tree.map(lambda leaf: leaf[None, None], Lane(params, variables["batch_stats"], state))
+        lanes = jax.tree.map(lambda leaf: leaf[None, None], Lane(params, stats, state))
         for each in batches:
             lanes = _steps(tx, False, lanes, each, 0, design.per_epoch)
         accuracy.append(float(_accuracy(False, lanes, data)[0, 0]))
         return jax.tree.map(lambda leaf: leaf[0, 0], lanes.params)
 
-    tickets = list(pruning.lottery_tickets(train, variables["params"], sparsity))
+    tickets = list(pruning.lottery_tickets(train, initial, sparsity))
     train(tickets[-1].params, tickets[-1].mask, len(tickets) + 1)
     rows = [{"round": 0, "sparsity": 0.0, "ticket": 100 * accuracy[0], "shuffled": float("nan")}]
     for ticket in tickets:
         if ticket.round in watched or ticket is tickets[-1]:
-            train(variables["params"], pruning.shuffle_within_layers(ticket.mask), 0)
+            train(initial, pruning.shuffle_within_layers(ticket.mask), 0)
             row = {"round": ticket.round, "sparsity": ticket.sparsity, "ticket": 100 * accuracy[ticket.round]}
             rows.append(row | {"shuffled": 100 * accuracy[-1]})
     return rows

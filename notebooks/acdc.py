@@ -50,7 +50,7 @@ warnings.filterwarnings("ignore", message=".*os.fork.*|.*worker stopped.*")
 small = os.environ.get("SPARSEJAX_NOTEBOOK_SIZE", "full") == "small"
 short = {"epochs": 6, "warmup": 1, "phase": 1, "last_dense": 1, "final_sparse": 1}
 design = study.Design(levels=(0.9,), seeds=1, **short) if small else study.Design()
-names = ["dense", "AC/DC", "static"] if small else list(study.METHODS)
+names = ["dense", "AC/DC", "GMP"] if small else list(study.METHODS)
 workers = 1 if small else 2
 levels = design.levels
 pd.set_option("display.precision", 3)
@@ -101,9 +101,14 @@ def summary(runs):
     return pd.DataFrame(rows)
 
 
+def readable(frame):
+    """Numbers to a tenth, nothing where there is none."""
+    return frame.map(lambda value: "" if np.isnan(value) else f"{value:.1f}")
+
+
 found = summary(runs)
 wide = found.pivot(index="method", columns="sparsity", values=["accuracy", "sd"]).loc[names]
-display(wide.swaplevel(axis=1).sort_index(axis=1).round(1).dropna(axis=1, how="all").fillna(""))
+display(readable(wide.swaplevel(axis=1).sort_index(axis=1)))
 display(found[found.sparsity == levels[len(levels) // 2]].set_index("method").drop(columns=["accuracy", "sd"]))
 print("CPU seconds:", {name: round(run.seconds) for name, run in runs.items()})
 
@@ -206,7 +211,7 @@ with warnings.catch_warnings(record=True) as caught:
 print(f"phase / tau: {ratio['before']:.2f} before, {ratio['trap']:.2f} now")
 print("\n".join(sorted({str(each.message) for each in caught})))
 trapped = study.run_many(["AC/DC"] if small else ["dense", "GMP", "AC/DC"], trap, workers)
-display(summary(trapped).pivot(index="method", columns="sparsity", values="accuracy").round(1).fillna(""))
+display(readable(summary(trapped).pivot(index="method", columns="sparsity", values="accuracy")))
 print("share of the support replaced, mean over levels, by compression")
 print(f"  phase / tau {ratio['before']:.2f}:", *acdc.lost().mean((1, 2)).round(3))
 print(f"  phase / tau {ratio['trap']:.2f}:", *trapped["AC/DC"].lost().mean((1, 2)).round(3))
@@ -286,7 +291,7 @@ if folder.is_dir() and not small:
         source=str(folder), train_images=8000, side=16,
     )  # fmt: skip
     mnist = study.run_many(["dense", "AC/DC", "GMP", "RigL"], mnist_design, workers)
-    display(summary(mnist).pivot(index="method", columns="sparsity", values="accuracy").round(1).fillna(""))
+    display(readable(summary(mnist).pivot(index="method", columns="sparsity", values="accuracy")))
     print("AC/DC, share of the support replaced:", *mnist["AC/DC"].lost().mean((1, 2)).round(3))
 else:
     print("left out: reduced run" if small else "left out: no folder mnist10k")

@@ -36,14 +36,11 @@ def test_masks_change_at_the_ends_of_epochs_only(name):
     assert len(fires) == updates[name]
 
 
-def test_training_images_are_drawn_anew_and_lanes_of_a_seed_share_them():
+def test_every_seed_and_epoch_draws_its_own_training_images():
     design = study.Design(seeds=2)
     data = study.make_data(design)
     assert data.train.shape == (9, 1280, 8, 8, 1) and data.test.shape == (2068, 8, 8, 1)
-    (first, labels), (again, _) = (
-        study._draw(np.arange(2), epoch, data.train, data.labels) for epoch in (0, 0)
-    )  # the same epoch twice
-    other, _ = study._draw(np.arange(2), 1, data.train, data.labels)
+    (first, labels), (again, _), (other, _) = (study._batches(design, epoch, data) for epoch in (0, 0, 1))
     assert first.shape == (2, 20, 64, 8, 8, 1) and (np.sort(labels.reshape(2, -1)) == np.sort(data.labels)).all()
     assert (first == again).all() and not (first == other).all() and not (first[0] == first[1]).all()
 
