@@ -581,7 +581,7 @@ def statements(runs: dict[str, Run]) -> list[tuple[str, bool, str]]:
 
     def state(what: str, level: float, *names: str, margins: Sequence[float]) -> None:
         values = [points(runs[name], level) for name in names]
-        holds = all(a - b > margin for a, b, margin in zip(values, values[1:], margins, strict=True))
+        holds = all(a - b > margin for a, b, margin in zip(values[:-1], values[1:], margins, strict=True))
         numbers = ", ".join(f"{name} {value:.1f}" for name, value in zip(names, values, strict=True))
         found.append((f"{level:.0%}: {what}", holds, numbers))
 

@@ -244,7 +244,7 @@ display(pd.DataFrame(rows, columns=["sparsity", "f, forward cost", "bound on C",
 widths, batch = ((8, 16), 16) if small else ((64, 128, 256), 128)
 digits = sx.data.digits()
 rows, reports = [], []
-for level in (0.9, 0.95, 0.98):
+for level in levels:
     dense_model = ConvNet(10, in_features=1, widths=widths, rngs=nnx.Rngs(0))
     weights = nnx.state(dense_model, nnx.Param)
     head = pruning.path("fc/*") | pruning.path("convs/0/*")
@@ -271,7 +271,7 @@ display(timing)
 # weights with masks of the same counts in each layer, but shuffled.
 
 # %%
-round_design = replace(design, epochs=1 if small else 20, seeds=1)
+round_design = design if small else replace(design, epochs=20, seeds=1)
 tickets = pd.DataFrame(study.lottery(round_design, 0.36 if small else 0.98, (5, 8, 11, 14))).set_index("round")
 display(tickets.round({"sparsity": 4, "ticket": 1, "shuffled": 1}))
 
@@ -287,7 +287,7 @@ folder = Path(os.environ.get("SPARSEJAX_DATA", here / ".." / ".." / "shared" / "
 mnist = {}
 if folder.is_dir() and not small:
     mnist_design = study.Design(
-        levels=(0.95, 0.98), seeds=2, epochs=12, warmup=1, phase=1, last_dense=2, final_sparse=3,
+        levels=(0.95, 0.98), seeds=2, epochs=12, warmup=1, phase=1, last_dense=1, final_sparse=3,
         source=str(folder), train_images=8000, side=16,
     )  # fmt: skip
     mnist = study.run_many(["dense", "AC/DC", "GMP", "RigL"], mnist_design, workers)

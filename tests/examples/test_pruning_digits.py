@@ -45,6 +45,43 @@ def test_every_seed_and_epoch_draws_its_own_training_images():
     assert (first == again).all() and not (first == other).all() and not (first[0] == first[1]).all()
 
 
+def test_a_folder_of_idx_files_takes_the_place_of_the_digits(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (10, 28, 28), np.uint8)
+    header = bytes([0, 0, 8, 3, 0, 0, 0, 10, 0, 0, 0, 28, 0, 0, 0, 28])
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(header + images.tobytes())
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 10, *range(10)]))
+    design = study.Design(source=str(tmp_path), train_images=8, side=16)
+    data = study.make_data(design)
+    assert data.train.shape == (9, 8, 16, 16, 1) and data.labels.tolist() == list(range(8))
+    unshifted = data.train[study.SHIFTS.index((0, 0)), :, 1:15, 1:15, 0]  # inside the margin: 2 x 2 means
+    assert np.allclose(unshifted, images[:8].reshape(8, 14, 2, 14, 2).mean((2, 4)) / 255, atol=1e-6)
+    assert data.test_labels.tolist() == [8, 9] * study.TEST_DRAWS
+
+
+def made_up(accuracy, lost=()):
+    """A run with the given accuracies at 90, 95 and 98 %."""
+    design = study.Design()
+    kept = np.array([[1070] * 3, [535] * 3, [214] * 3])
+    changes = [(i, pruning.Overlap(1 - x, np.full((3, 3), x), x, x)) for i, x in enumerate(lost)]
+    each = np.repeat(np.array(accuracy)[:, None], 3, axis=1)
+    return study.Run(design, each, kept, each[None], {}, changes, kept, 0.0)
+
+
+def test_statements_are_decided_by_the_numbers():
+    runs = {
+        "AC/DC": made_up((0.87, 0.84, 0.74), (0.4, 0.2, 0.02)),
+        "GMP": made_up((0.87, 0.83, 0.70)),
+        "RigL": made_up((0.82, 0.73, 0.53)),
+        "SET": made_up((0.82, 0.72, 0.35)),
+        "static": made_up((0.76, 0.52, 0.15)),
+    }
+    assert all(holds for _, holds, _ in study.statements(runs))
+    runs["RigL"] = made_up((0.82, 0.73, 0.44))
+    runs["AC/DC"] = made_up((0.87, 0.84, 0.74), (0.4, 0.2, 0.2))
+    failed = [statement for statement, holds, _ in study.statements(runs) if not holds]
+    assert failed[0] == "98%: RigL is above SET (10 points)" and len(failed) == 4
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_orderings_of_the_literature():
