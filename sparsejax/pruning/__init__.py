@@ -40,6 +40,9 @@ from sparsejax.pruning._from_scores import shuffle_within_layers as shuffle_with
 from sparsejax.pruning._gates import Every as Every
 from sparsejax.pruning._gates import every as every
 from sparsejax.pruning._hard_threshold import hard_threshold as hard_threshold
+from sparsejax.pruning._layers import first_conv as first_conv
+from sparsejax.pruning._layers import last_dense as last_dense
+from sparsejax.pruning._layers import layer_shapes as layer_shapes
 from sparsejax.pruning._magnitude import magnitude as magnitude
 from sparsejax.pruning._magnitude import one_shot as one_shot
 from sparsejax.pruning._masks import mask_from_zeros as mask_from_zeros
@@ -54,6 +57,7 @@ from sparsejax.pruning._phases import Phase as Phase
 from sparsejax.pruning._phases import PhaseList as PhaseList
 from sparsejax.pruning._phases import ShortPhasesWarning as ShortPhasesWarning
 from sparsejax.pruning._phases import acdc_phases as acdc_phases
+from sparsejax.pruning._recalibrate import recalibrate as recalibrate
 from sparsejax.pruning._redistribute import granet as granet
 from sparsejax.pruning._redistribute import snfs as snfs
 from sparsejax.pruning._report import Report as Report

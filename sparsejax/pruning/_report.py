@@ -15,6 +15,7 @@ from sparsejax.pruning._accounting import LayerShape, forward_flops, storage_byt
 from sparsejax.pruning._capacity import Capacity
 from sparsejax.pruning._filters import KERNELS, Predicate, selected
 from sparsejax.pruning._method import Method, View
+from sparsejax.pruning._rules import Rule, as_method
 from sparsejax.pruning._structures import Structure, unstructured
 from sparsejax.pruning._tree import PyTree, leaf_names, only
 
@@ -95,7 +96,7 @@ class Report:
 
 def report(
     params: PyTree,
-    method: Method,
+    method: Method | Sequence[Rule],
     *,
     where: Predicate = KERNELS,
     structure: Structure = _UNSTRUCTURED,
@@ -106,11 +107,11 @@ def report(
 
     Args:
       params: parameters, or their shapes (``jax.eval_shape``).
-      method: as given to ``pruned``.
+      method: as given to ``pruned``, or a list of rules.
       where: as given to ``pruned``.
       structure: as given to ``pruned``.
       moments: arrays per weight that the optimizer keeps: 1 for momentum, 2 for Adam.
-      layers: shapes of the layers, for operations; paths as in ``params``.
+      layers: from ``layer_shapes``, for operations.
 
     Returns:
       ``Report``.
@@ -125,6 +126,7 @@ def report(
     >>> found.sparsity, found.rows[1].capacity, found.bytes("values")
     (0.75, Capacity(kind='fixed', entries=16), 192)
     """
+    method, where = as_method(method, where)
     if not isinstance(method, Method):
         fail("report", "method", f"type {type(method).__name__}", "a method such as one_shot(0.9)", error=TypeError)
     leaves, names = jax.tree.leaves(params), leaf_names(params)

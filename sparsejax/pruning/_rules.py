@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from sparsejax._checks import fail
-from sparsejax.pruning._filters import Filter, Predicate, as_filter
+from sparsejax.pruning._capacity import Capacity
+from sparsejax.pruning._filters import KERNELS, Filter, Predicate, as_filter
 from sparsejax.pruning._method import Method, View
 from sparsejax.pruning._structures import Structure
 
@@ -65,6 +66,11 @@ class Rules(Method):
         fires = [fire for _, method, _ in self.rules if (fire := method.restarts(step)) is not None]
         return jnp.any(jnp.stack([jnp.asarray(fire) for fire in fires])) if fires else None
 
+    def capacity(self, view: View) -> list[Capacity]:
+        """Ask every method."""
+        pairs = zip(self.rules, self._split(view), strict=True)
+        return self._merge(view, [method.capacity(part) for (_, method, _), part in pairs])
+
     def _owners(self, view: View) -> list[int]:
         owners = []
         for name, weight in zip(view.names, view.weights, strict=True):
@@ -82,7 +88,7 @@ class Rules(Method):
         auxes = view.aux if view.aux else ((),) * len(self.rules)
 
         def own(values: Sequence[Any], rule: int) -> list[Any]:
-            return [value for value, owner in zip(values, owners, strict=True) if owner == rule]
+            return [value for value, owner in zip(values, owners, strict=True) if owner == rule] if values else []
 
         return [
             View(
@@ -92,36 +98,40 @@ class Rules(Method):
                 step=view.step,
                 aux=auxes[i],
                 structure=structure,
-                grads=own(view.grads, i) if view.grads else [],
+                grads=own(view.grads, i),
             )
             for i, (_, _, structure) in enumerate(self.rules)
         ]
 
-    def _merge(self, view: View, parts: Sequence[list[jax.Array]]) -> list[jax.Array]:
+    def _merge(self, view: View, parts: Sequence[list[Any]]) -> list[Any]:
         rest = [iter(part) for part in parts]
         return [next(rest[owner]) for owner in self._owners(view)]
 
 
-def rules_as_method(rules: Sequence[Rule]) -> tuple[Rules, Filter]:
-    """Return one method for a list of rules, and the filter of the leaves that any of them takes.
+def as_method(method: Any, where: Predicate) -> tuple[Method, Predicate]:
+    """Return one method for a list of rules, and unless ``where`` was chosen the leaves that any of them takes.
+
+    Anything but a list is returned as it is.
 
     Raises:
       TypeError: a rule is no ``(where, method, structure)``.
       ValueError: no rule, or methods that cannot stand in one wrapper.
     """
-    if not rules:
+    if not isinstance(method, Sequence):
+        return method, where
+    if not method:
         fail("pruned", "method", "an empty list", "rules (where, method, structure)")
     checked = []
-    for rule in rules:
+    for rule in method:
         if not isinstance(rule, tuple) or len(rule) != 3 or not isinstance(rule[1], Method):
             fail("pruned", "method", f"the rule {rule!r}", "(where, method, structure)", error=TypeError)
-        where, method, structure = rule
-        if (method.outside, method.enters, method.reset, method.skips_inner) != ("zero", "zero", "dropped", False):
-            got = f"the method {type(method).__name__} in a list of rules"
+        part, own, structure = rule
+        if (own.outside, own.enters, own.reset, own.skips_inner) != ("zero", "zero", "dropped", False):
+            got = f"the method {type(own).__name__} in a list of rules"
             hint = "Put it in a wrapper of its own: optax.partition."
             fail("pruned", "method", got, "methods that keep zeros and skip no step", hint)
-        checked.append((as_filter(where), method, structure))
+        checked.append((as_filter(part), own, structure))
     union = checked[0][0]
-    for where, _, _ in checked[1:]:
-        union = union | where
-    return Rules(tuple(checked)), union
+    for part, _, _ in checked[1:]:
+        union = union | part
+    return Rules(tuple(checked)), union if where is KERNELS else where

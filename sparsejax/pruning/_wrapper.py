@@ -17,7 +17,7 @@ from sparsejax.pruning._filters import KERNELS, Predicate, selected
 from sparsejax.pruning._method import Method, View
 from sparsejax.pruning._moments import pinned, restart_moments, zero_moments
 from sparsejax.pruning._packed import pack, unpack
-from sparsejax.pruning._rules import Rule, rules_as_method
+from sparsejax.pruning._rules import Rule, as_method
 from sparsejax.pruning._state import Change, PrunedState, total
 from sparsejax.pruning._structures import Structure, unstructured
 from sparsejax.pruning._tree import PyTree, flatten_like, is_masked_node, leaf_names, only, spread
@@ -197,9 +197,7 @@ def pruned(
     >>> optax.apply_updates(params, updates)["kernel"].tolist()
     [[0.0, 0.0], [1.5, -2.0]]
     """
-    if isinstance(method, Sequence):
-        method, union = rules_as_method(method)
-        where = union if where is KERNELS else where
+    method, where = as_method(method, where)
     _check_arguments(inner, method, where, structure)
     wrapper = _Wrapper(optax.with_extra_args_support(inner), method, where, structure, packed)
     return optax.GradientTransformationExtraArgs(wrapper.init, wrapper.update)
