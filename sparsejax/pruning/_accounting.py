@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 
 from sparsejax._checks import fail
 
+Form = Literal["masked", "packed", "values"]
+
 
 @dataclass(frozen=True)
 class LayerShape:
@@ -132,9 +134,7 @@ def alternation_cost(relative: float, *, dense: float, sparse: float, baseline: 
     return (dense + relative * sparse) / (dense + sparse if baseline is None else baseline)
 
 
-def storage_bytes(
-    size: int, nnz: int, *, moments: int, itemsize: int = 4, form: Literal["masked", "packed", "values"] = "values"
-) -> int:
+def storage_bytes(size: int, nnz: int, *, moments: int, itemsize: int = 4, form: Form = "values") -> int:
     """Return the bytes of one leaf's parameters, optimizer moments and mask or indices.
 
     masked: n * itemsize * (1 + moments) + n;  packed: ... + n / 8;  values: k * (itemsize * (1 + moments) + 4)

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax._checks import fail
 from sparsejax.pruning._filters import KERNELS, Predicate, selected
 from sparsejax.pruning._from_scores import mask_from_scores
 from sparsejax.pruning._masks import apply_mask
+from sparsejax.pruning._numbers import check_integer
 from sparsejax.pruning._scopes import ScopeLike
 from sparsejax.pruning._tree import PyTree, only, spread
 
@@ -116,8 +116,7 @@ def synflow(
     >>> mask["a"]["kernel"].tolist(), mask["b"]["kernel"].tolist()
     ([[True, False]], [[True], [False]])
     """
-    if rounds < 1:
-        fail("synflow", "rounds", f"value {rounds}", "at least 1")
+    check_integer("synflow", "rounds", rounds)
     flow = jax.jit(jax.grad(lambda p: jnp.sum(outputs(p))))
     mask = None
     for i in range(1, rounds + 1):

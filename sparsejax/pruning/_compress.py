@@ -80,7 +80,8 @@ def compress(
       params: parameters, exactly 0 outside the mask.
       opt_state: state of ``pruned(inner, method)`` itself.
       capacity: entries to store by path of the leaf, at least the number of kept weights; where it is the same for two
-        masks, nothing is compiled again. None, or a path left out: the number of kept weights.
+        masks, nothing is compiled again. A global threshold moves the counts from mask to mask: leave room, say a
+        sixteenth of the first count. None, or a path left out: the number of kept weights.
 
     Returns:
       Parameters with array[capacity] in place of each pruned leaf, and the state for ``stored(inner)``.
@@ -176,6 +177,10 @@ def expand(values: PyTree, state: CompressedState) -> PyTree:
     """
     leaves, treedef = jax.tree.flatten(values)
     nodes = flatten_like("expand", "state.indices", state.indices, values)
+    for name, node, leaf in zip(leaf_names(values), nodes, leaves, strict=True):
+        if not is_masked_node(node) and jnp.shape(leaf) != node.flat.shape:
+            rule = f"shape {node.flat.shape}, a value for each index"
+            fail("expand", f"leaf {name!r}", f"shape {jnp.shape(leaf)}", rule, "Values and state are of one compress.")
     return jax.tree.unflatten(
         treedef,
         [leaf if is_masked_node(node) else node.scatter(leaf) for leaf, node in zip(leaves, nodes, strict=True)],

@@ -61,7 +61,7 @@ def mask_from_scores(
         if not is_traced(leaf) and bool(jnp.isnan(leaf).any()):
             fail("mask_from_scores", f"scores at {name!r}", "NaN", "numbers, which can be ranked")
     if within is not None:
-        masks = jax.tree.leaves(within)
+        masks = flatten_like("mask_from_scores", "within", within, scores)
         leaves = [jnp.where(mask, leaf, -jnp.inf) for mask, leaf in zip(masks, leaves, strict=True)]
     level, chosen = as_fraction("mask_from_scores", "sparsity", sparsity), as_scope("mask_from_scores", scope)
     counts = chosen.counts("mask_from_scores", structure, names, [jnp.shape(leaf) for leaf in leaves], level)

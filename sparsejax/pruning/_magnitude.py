@@ -29,8 +29,8 @@ def magnitude(schedule: _schedules.Schedule, *, refresh: Every, scope: ScopeLike
     come back at 0, lower flat index first.
 
     Args:
-      schedule: step -> sparsity in [0, 1), any function, see ``schedules``. It is evaluated on the host at
-        the steps of ``refresh`` only, and the counts are exact integers.
+      schedule: step -> sparsity in [0, 1), any function, see ``schedules``; published ``cubic``. It is evaluated on
+        the host at the steps of ``refresh`` only, and the counts are exact integers.
       refresh: gate, see ``every``. The mask that it makes at step t is in force in the forward pass after t
         optimizer steps. It must reach the end of a schedule that has one.
       scope: ``"global"``, one threshold over all prunable weights, ``"layer"``, the same sparsity in each, ``"erk"``,
@@ -66,6 +66,8 @@ def one_shot(sparsity: float, *, at: int = 0, scope: ScopeLike = "global") -> Me
     """Prune once by magnitude, then train what is left.
 
     at step ``at``:  mask <- top-k(s) of |w|;  fixed from then on
+
+    Without training after it, judge the accuracy only after ``recalibrate`` if there are batch norms.
 
     Args:
       sparsity: fraction of zeros, in [0, 1).

@@ -7,12 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax.pruning import _gates
 from sparsejax.pruning._distributions import as_fraction
 from sparsejax.pruning._method import Method, View
+from sparsejax.pruning._numbers import check_weight
 from sparsejax.pruning._regrow import (
     check_updates,
     exchange,
@@ -107,8 +107,7 @@ def mest(
     """
     as_fraction("mest", "sparsity", sparsity)
     check_updates("mest", every, end)
-    if not 0 <= grad_weight < np.inf:
-        fail("mest", "grad_weight", f"value {grad_weight}", "a number, at least 0")
+    check_weight("mest", "grad_weight", grad_weight)
     scope_, gate = layer_scope("mest", scope), _gates.every(every, every, end)
     if bound is None:
         return HardMEST(float(sparsity), scope_, gate, as_drop("mest", drop), seed, float(grad_weight), 0.0)

@@ -13,6 +13,7 @@ from sparsejax._checks import fail
 from sparsejax.pruning._gates import Every
 from sparsejax.pruning._gradual import check_gradual, tabulated
 from sparsejax.pruning._method import Method, View
+from sparsejax.pruning._numbers import check_integer, check_weight
 from sparsejax.pruning._schedules import Schedule
 from sparsejax.pruning._scopes import Scope, ScopeLike, as_scope
 
@@ -164,8 +165,6 @@ def soft_movement(
     """
     if not 0 < threshold < 0.5:
         fail("soft_movement", "threshold", f"value {threshold}", "a number in (0, 0.5)")
-    if not 0 <= penalty < float("inf"):
-        fail("soft_movement", "penalty", f"value {penalty}", "a number, at least 0")
-    if begin < 0:
-        fail("soft_movement", "begin", f"value {begin}", "a step, at least 0")
+    check_weight("soft_movement", "penalty", penalty)
+    check_integer("soft_movement", "begin", begin, 0)
     return SoftMovement(scores_tx, float(threshold), float(penalty), begin)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from sparsejax._checks import fail
+from sparsejax.pruning._numbers import check_integer
 
 _SHORT = 0.5
 
@@ -155,8 +156,7 @@ def acdc_phases(
         "steps_per_unit": steps_per_unit,
     }
     for name, value in lengths.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            fail("acdc_phases", name, f"value {value!r}", "an integer, at least 1")
+        check_integer("acdc_phases", name, value)
     stop = total - final_sparse - last_dense
     cycle = sparse + dense
     past = (stop - warmup) % cycle

@@ -14,6 +14,7 @@ from sparsejax._checks import fail
 from sparsejax.pruning._distributions import as_fraction
 from sparsejax.pruning._gates import Every, every
 from sparsejax.pruning._method import View
+from sparsejax.pruning._numbers import check_integer
 from sparsejax.pruning._schedules import Schedule
 from sparsejax.pruning._scopes import Across, Scope, as_scope, select_rows
 from sparsejax.pruning._structures import Structure
@@ -47,9 +48,8 @@ def updates_before(end: int, period: int) -> Every:
 
 def check_updates(function: str, period: int, end: int) -> None:
     """Refuse a period and an end between which there is no update."""
-    for operand, value in (("every", period), ("end", end)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            fail(function, operand, f"value {value!r}", "a number of steps, at least 1")
+    check_integer(function, "every", period)
+    check_integer(function, "end", end)
     if end <= period:
         fail(function, "end", f"value {end}", f"more than every = {period}, or nothing is ever replaced")
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 
 from sparsejax._checks import fail
 from sparsejax._table import table
-from sparsejax.pruning._accounting import LayerShape, forward_flops, storage_bytes
+from sparsejax.pruning._accounting import Form, LayerShape, forward_flops, storage_bytes
 from sparsejax.pruning._capacity import Capacity
 from sparsejax.pruning._filters import KERNELS, Predicate, selected
 from sparsejax.pruning._method import Method, View
@@ -72,10 +73,10 @@ class Report:
         """Fraction of zeros among all parameters, in sparse phases."""
         return _sparsity(self.rows)
 
-    def bytes(self, form: str) -> int:
-        """Parameters, moments and masks or indices of the pruned leaves: ``form`` "masked", "packed" or "values"."""
+    def bytes(self, form: Form) -> int:
+        """Parameters, moments and masks or indices of the pruned leaves, stored in a form."""
         pruned = [row for row in self.rows if row.capacity is not None]
-        return sum(storage_bytes(row.size, row.kept, moments=self.moments, form=form) for row in pruned)  # type: ignore[arg-type]
+        return sum(storage_bytes(row.size, row.kept, moments=self.moments, form=form) for row in pruned)
 
     def __str__(self) -> str:
         """Return a table and the totals."""
@@ -86,7 +87,7 @@ class Report:
             lines.append((row.path, "x".join(map(str, row.shape)) or "()", f"{about}{row.kept:,}", kind, why))
         text = table(("path", "shape", "kept", "capacity", "decided by"), lines)
         text += f"\nsparsity {self.sparsity:.4f} of prunable weights, {self.sparsity_of_all:.4f} of all\n"
-        sizes = ", ".join(f"{self.bytes(form) / 1024:,.0f} KiB {form}" for form in ("masked", "packed", "values"))
+        sizes = ", ".join(f"{self.bytes(form) / 1024:,.0f} KiB {form}" for form in get_args(Form))
         text += f"pruned leaves and {self.moments} moments: {sizes}. Masks save no time; stored values do."
         if self.dense_flops is not None and self.sparse_flops is not None:
             ratio = self.sparse_flops / self.dense_flops

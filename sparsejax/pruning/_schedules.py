@@ -14,6 +14,7 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax.pruning._distributions import as_fraction
+from sparsejax.pruning._numbers import check_integer
 
 Schedule = Callable[[Any], Any]
 
@@ -109,8 +110,7 @@ def one_shot(sparsity: float, at: int = 0) -> Schedule:
     (0.0, 0.9)
     """
     as_fraction("one_shot", "sparsity", sparsity)
-    if at < 0:
-        fail("one_shot", "at", f"value {at}", "a step, at least 0")
+    check_integer("one_shot", "at", at, 0)
     return _Jump(float(sparsity), at)
 
 

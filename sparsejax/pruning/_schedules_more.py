@@ -12,6 +12,7 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax.pruning._distributions import as_fraction
+from sparsejax.pruning._numbers import check_integer
 from sparsejax.pruning._schedules import Ramp, Schedule, check_ramp, on_host, polynomial
 
 
@@ -113,8 +114,7 @@ def geometric_rounds(rate: float, *, every: int) -> Schedule:
     """
     if not 0 < rate < 1:
         fail("geometric_rounds", "rate", f"value {rate}", "a fraction in (0, 1)")
-    if every < 1:
-        fail("geometric_rounds", "every", f"value {every}", "steps, at least 1")
+    check_integer("geometric_rounds", "every", every)
     return lambda step: 1.0 - (1.0 - rate) ** (step // every)
 
 
@@ -172,8 +172,7 @@ def cosine_drop(fraction: float, end: int) -> Schedule:
     """
     if not 0 < fraction < 1:
         fail("cosine_drop", "fraction", f"value {fraction}", "a fraction in (0, 1)")
-    if end < 1:
-        fail("cosine_drop", "end", f"value {end}", "a step, at least 1")
+    check_integer("cosine_drop", "end", end)
 
     def schedule(step: Any) -> Any:
         xp = np if on_host(step) else jnp

@@ -16,6 +16,8 @@ import numpy as np
 from sparsejax._checks import fail
 from sparsejax.pruning._capacity import Capacity
 from sparsejax.pruning._distributions import as_fraction, er, erk, kept
+from sparsejax.pruning._method import View
+from sparsejax.pruning._numbers import check_integer
 from sparsejax.pruning._select import select
 from sparsejax.pruning._structures import Grid, Shape, Structure
 
@@ -52,16 +54,23 @@ class PerLayer:
         self, function: str, structure: Structure, names: Sequence[str], shapes: Sequence[Shape], sparsity: Fraction
     ) -> list[int]:
         """Return the units to keep in each group of each leaf."""
-        grids = [structure.grid(name, shape) for name, shape in zip(names, shapes, strict=True)]
-        if structure.fixed is not None:
-            return [_fixed_count(function, structure.fixed, grid, sparsity) for grid in grids]
-        own = [self._share(name) for name in names]
         for glob, _ in self.shares:
             if not any(fnmatch.fnmatchcase(name, glob) for name in names):
                 fail("per_layer", f"the glob {glob!r}", "no matching leaf", f"one of {list(names)}")
+        grids = [structure.grid(name, shape) for name, shape in zip(names, shapes, strict=True)]
+        own = [self._share(name) for name in names]
         rest = [i for i, share in enumerate(own) if share is _BASE]
-        shared = dict(zip(rest, self._base([grids[i] for i in rest], [shapes[i] for i in rest], sparsity), strict=True))
-        return [shared[i] if i in shared else _own_count(names[i], grids[i], own[i]) for i in range(len(own))]
+        if structure.fixed is None:
+            base = self._base([grids[i] for i in rest], [shapes[i] for i in rest], sparsity)
+        else:
+            base = [_fixed_count(function, structure.fixed, grids[i], sparsity) for i in rest]
+        shared = dict(zip(rest, base, strict=True))
+        counts = [shared[i] if i in shared else _own_count(names[i], grids[i], own[i]) for i in range(len(own))]
+        for name, grid, count in zip(names, grids, counts, strict=True):
+            if structure.fixed is not None and count not in (structure.fixed, grid.units):
+                rule = f"{structure.fixed} or all of {grid.units} with this structure"
+                fail("per_layer", f"the share of {name!r}", f"{count} units in a group", rule)
+        return counts
 
     def choose(
         self, structure: Structure, scores: Sequence[jax.Array], counts: jax.Array | np.ndarray
@@ -112,6 +121,7 @@ class Across:
     """One threshold for all layers; built by ``across``."""
 
     min_per_layer: int = 0
+    min_per_output: int = 0
     normalize: Literal["none", "l2"] = "none"
 
     def counts(
@@ -125,11 +135,10 @@ class Across:
             got = f"structure {type(structure).__name__}"
             fail(function, "scope 'global'", got, "units of one size that compete freely", "Use scope='layer'.")
         total = kept(sparsity, sum(grid.units for grid in grids))
-        for name, grid in zip(names, grids, strict=True):
-            if self.min_per_layer > grid.units:
-                fail("across", "min_per_layer", f"value {self.min_per_layer}", f"at most {grid.units}, all of {name!r}")
-        if self.min_per_layer * len(grids) > total:
-            fail("across", "min_per_layer", f"value {self.min_per_layer}", f"at most {total // len(grids)} here")
+        if self.min_per_output and grids[0].size > 1:
+            got = f"structure {type(structure).__name__}"
+            fail("across", "min_per_output", got, "unstructured(), whose units belong to one output each")
+        self._check_floors(names, shapes, grids, total)
         return [total]
 
     def choose(
@@ -142,10 +151,30 @@ class Across:
             scores = [score / jnp.maximum(jnp.linalg.norm(score), jnp.finfo(score.dtype).tiny) for score in scores]
         units = [structure.to_units(score)[0] for score in scores]
         if self.min_per_layer:
-            floors = [select([unit], self.min_per_layer)[0] for unit in units]
-            units = [jnp.where(floor, jnp.inf, unit) for floor, unit in zip(floors, units, strict=True)]
+            units = [jnp.where(select([unit], self.min_per_layer)[0], jnp.inf, unit) for unit in units]
+        if self.min_per_output:
+            rows = [score.reshape(-1, score.shape[-1]).T for score in scores]
+            best = [select_rows(row, self.min_per_output).T.ravel() for row in rows]
+            units = [jnp.where(mark, jnp.inf, unit) for mark, unit in zip(best, units, strict=True)]
         marks = select(units, counts[0])
         return [structure.to_mask(mark[None], score.shape) for mark, score in zip(marks, scores, strict=True)]
+
+    def _check_floors(self, names: Sequence[str], shapes: Sequence[Shape], grids: Sequence[Grid], total: int) -> None:
+        """Refuse floors above what a layer has, or above the budget of all."""
+        needed = 0
+        for name, shape, grid in zip(names, shapes, grids, strict=True):
+            if self.min_per_layer > grid.units:
+                fail("across", "min_per_layer", f"value {self.min_per_layer}", f"at most {grid.units}, all of {name!r}")
+            if self.min_per_output > (fan_in := math.prod(shape[:-1])):
+                fail("across", "min_per_output", f"value {self.min_per_output}", f"at most {fan_in}, all of {name!r}")
+            needed += self.min_per_layer + self.min_per_output * shape[-1]
+        if needed > total:
+            fail(
+                "across",
+                "min_per_layer and min_per_output",
+                f"floors of {needed} units",
+                f"at most {total}, the budget",
+            )
 
 
 def select_rows(units: jax.Array, count: Any) -> jax.Array:
@@ -155,13 +184,14 @@ def select_rows(units: jax.Array, count: Any) -> jax.Array:
     return jax.vmap(lambda row: select([row], count)[0])(units)
 
 
-def across(*, min_per_layer: int = 0, normalize: Literal["none", "l2"] = "none") -> Scope:
+def across(*, min_per_layer: int = 0, min_per_output: int = 0, normalize: Literal["none", "l2"] = "none") -> Scope:
     """Let all layers compete for one budget; ``scope="global"`` with options.
 
     mask = top-k over the scores of all layers together
 
     Args:
       min_per_layer: units that a layer keeps in any case; above 0 no layer can be lost (layer collapse).
+      min_per_output: weights that each output unit (last axis) keeps in any case; above 0 no unit is cut off.
       normalize: "none" compares scores as they are, as published; "l2" divides those of a layer by their norm.
 
     Returns:
@@ -173,13 +203,13 @@ def across(*, min_per_layer: int = 0, normalize: Literal["none", "l2"] = "none")
     Source: Peste et al. 2021, "AC/DC"; layer collapse: Tanaka et al. 2020, "SynFlow", section 4.
 
     >>> across(min_per_layer=1)
-    Across(min_per_layer=1, normalize='none')
+    Across(min_per_layer=1, min_per_output=0, normalize='none')
     """
-    if isinstance(min_per_layer, bool) or not isinstance(min_per_layer, int) or min_per_layer < 0:
-        fail("across", "min_per_layer", f"value {min_per_layer!r}", "an integer, at least 0")
+    for operand, value in (("min_per_layer", min_per_layer), ("min_per_output", min_per_output)):
+        check_integer("across", operand, value, 0)
     if normalize not in ("none", "l2"):
         fail("across", "normalize", f"value {normalize!r}", "'none' or 'l2'")
-    return Across(min_per_layer, normalize)
+    return Across(min_per_layer, min_per_output, normalize)
 
 
 def per_layer(shares: Mapping[str, Share], *, base: Literal["layer", "erk", "er"] = "layer") -> Scope:
@@ -222,8 +252,8 @@ def as_scope(function: str, scope: Any) -> Scope:
 
 
 def capacities(
-    function: str, scope: Scope, view: Any, sparsity: Fraction, kind: Literal["fixed", "sparse phases"]
-) -> list[Any]:
+    function: str, scope: Scope, view: View, sparsity: Fraction, kind: Literal["fixed", "sparse phases"]
+) -> list[Capacity]:
     """Return the ``Capacity`` of each leaf for masks of one sparsity."""
     structure, names, shapes = view.structure, view.names, view.shapes
     counts = scope.counts(function, structure, names, shapes, sparsity)

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax._checks import fail
 from sparsejax.pruning._distributions import as_fraction
 from sparsejax.pruning._method import Method, View
+from sparsejax.pruning._numbers import check_integer, check_weight
 from sparsejax.pruning._scopes import Scope, ScopeLike, as_scope
 
 
@@ -87,8 +87,6 @@ def straight_through(sparsity: float, *, period: int = 1, decay: float = 0.0, sc
     [[0.0, 0.0], [0.0, 0.0], [4.0, 5.0], [6.0, 7.0]]
     """
     as_fraction("straight_through", "sparsity", sparsity)
-    if isinstance(period, bool) or not isinstance(period, int) or period < 1:
-        fail("straight_through", "period", f"value {period!r}", "a number of steps, at least 1")
-    if not 0 <= decay < np.inf:
-        fail("straight_through", "decay", f"value {decay}", "a number, at least 0")
+    check_integer("straight_through", "period", period)
+    check_weight("straight_through", "decay", decay)
     return StraightThrough(float(sparsity), period, float(decay), as_scope("straight_through", scope))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax._checks import fail
+from sparsejax.pruning._numbers import check_integer
 
 Shape = tuple[int, ...]
 
@@ -174,8 +175,7 @@ class Channel:
 
 def _check_sizes(function: str, **sizes: int) -> None:
     for operand, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            fail(function, operand, f"value {value!r}", "an integer, at least 1")
+        check_integer(function, operand, value)
 
 
 def unstructured() -> Unstructured:

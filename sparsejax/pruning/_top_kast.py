@@ -12,6 +12,7 @@ import numpy as np
 from sparsejax._checks import fail
 from sparsejax.pruning._distributions import as_fraction
 from sparsejax.pruning._method import Method, View
+from sparsejax.pruning._numbers import check_integer, check_weight
 from sparsejax.pruning._regrow import layer_scope
 from sparsejax.pruning._scopes import Scope, ScopeLike, kept_weights
 
@@ -104,9 +105,7 @@ def top_kast(
     forward = as_fraction("top_kast", "sparsity", sparsity)
     if as_fraction("top_kast", "backward_sparsity", backward_sparsity) > forward:
         fail("top_kast", "backward_sparsity", f"value {backward_sparsity}", f"at most the forward one, {sparsity}")
-    if isinstance(period, bool) or not isinstance(period, int) or period < 1:
-        fail("top_kast", "period", f"value {period!r}", "a number of steps, at least 1")
-    if not 0 <= penalty < np.inf:
-        fail("top_kast", "penalty", f"value {penalty}", "a number, at least 0")
+    check_integer("top_kast", "period", period)
+    check_weight("top_kast", "penalty", penalty)
     scope_ = layer_scope("top_kast", scope)
     return TopKAST(float(sparsity), float(backward_sparsity), period, float(penalty), scope_)

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from jax import lax
@@ -19,7 +20,8 @@ RAMP = schedules.cubic(0.0, 0.75, begin=1, end=8)
 GATE = sp.every(3, 1, 8)
 PHASES = sp.acdc_phases(total=10, warmup=2, sparse=2, dense=2, last_dense=2, final_sparse=4)
 STEPS = 10
-K = 20  # of 80 weights at 75 %
+ALL, K = 80, 20  # weights, and what 75 % leaves
+HALF = schedules.cubic(0.5, 0.75, begin=1, end=8)
 
 METHODS: dict[str, Any] = {
     "one_shot": lambda: sp.one_shot(0.75, at=3),
@@ -35,7 +37,7 @@ METHODS: dict[str, Any] = {
     "rigl noise": lambda: sp.rigl(0.75, every=3, end=9, grow_grad_steps=2, drop_noise=1e-5),
     "snfs": lambda: sp.snfs(0.75, every=2, end=9),
     "granet": lambda: sp.granet(RAMP, refresh=GATE, end=10),
-    "granet sparse": lambda: sp.granet(schedules.cubic(0.5, 0.75, begin=1, end=8), refresh=GATE, end=10),
+    "granet sparse": lambda: sp.granet(HALF, refresh=GATE, end=10),
     "mest": lambda: sp.mest(0.75, every=2, end=8, grad_weight=0.1),
     "mest bound": lambda: sp.mest(0.75, every=2, end=8, grad_weight=0.1, bound=0.5),
     "hard_threshold": lambda: sp.hard_threshold(0.75),
@@ -44,6 +46,7 @@ METHODS: dict[str, Any] = {
     "movement": lambda: sp.movement(RAMP, refresh=GATE, scores_tx=optax.sgd(1.0)),
 }
 SOFT = ("straight_through", "top_kast", "movement")
+CONSTANT = ("static", "set", "rigl", "rigl noise", "snfs", "mest", "hard_threshold", "straight_through", "top_kast")
 
 INNERS: dict[str, Any] = {
     "sgd": lambda: optax.sgd(0.1),
@@ -57,6 +60,20 @@ INNERS: dict[str, Any] = {
     ),
     "MultiSteps": lambda: optax.sgd(0.1, momentum=0.9),
 }
+
+
+def promised(name: str, step: int) -> int:
+    """Weights that the mask keeps after so many steps."""
+    if name in CONSTANT:
+        return K
+    if name.startswith("acdc"):
+        return K if PHASES.at(step).kind == "sparse" else ALL
+    if name == "one_shot":
+        return K if step >= 3 else ALL
+    if name == "mest bound":
+        return K if step >= 8 else ALL // 2
+    level = (HALF if name == "granet sparse" else RAMP)(max([0, *(t for t in GATE.steps() if t <= step)]))
+    return sum(sp.uniform(level, (48, 32))) if name in ("random", "fisher") else sp.global_count(level, (48, 32))
 
 
 FAST: dict[str, Any] = {"xla_backend_optimization_level": "0"}  # half the time; nearly all of it goes into compiling
@@ -76,18 +93,15 @@ def run_checked(
     @partial(jax.jit, compiler_options=options)
     def step(params: Any, state: Any, i: Any) -> Any:
         traces.append(i)
-        params, state = tools.make_step(tx)(params, state, i)
-        mask, used = sp.get_mask(state), sp.forward_params(params, state)
-        zeros = [jnp.any(used[layer]["kernel"][...] * ~mask[layer]["kernel"] != 0) for layer in "ab"]
-        stray = [jnp.any(jnp.where(mask[layer]["kernel"], 0, params[layer]["kernel"]) != 0) for layer in "ab"]
-        counted = sum(mask[layer]["kernel"].sum() for layer in "ab")
-        return params, state, jnp.stack(zeros).any(), jnp.stack(stray).any(), counted, sp.metrics(state)["nnz"]
+        return tools.make_step(tx)(params, state, i)
 
     for i in range(STEPS * repeat):
-        params, state, zeros, stray, counted, nnz = step(params, state, i)
-        assert not zeros and int(counted) == int(nnz)
-        assert name in SOFT or not stray
-    assert int(nnz) == K
+        params, state = step(params, state, i)
+        # What is checked stays outside the program, which compiles the faster.
+        mask, used = sp.get_mask(state), sp.forward_params(params, state) if name in SOFT else params
+        pairs = [(np.asarray(mask[layer]["kernel"]), np.asarray(used[layer]["kernel"])) for layer in "ab"]
+        assert not any(weight[~keep].any() for keep, weight in pairs)
+        assert sum(keep.sum() for keep, _ in pairs) == sp.metrics(state)["nnz"] == promised(name, (i + 1) // repeat)
     leaves = jax.tree.leaves(params)
     assert all(leaf.dtype == dtype and bool(jnp.isfinite(leaf).all()) for leaf in leaves)
     return params, state, len(traces)

@@ -120,6 +120,15 @@ def test_10_shapes_that_do_not_fit_are_named() -> None:
         sp.pruned(optax.sgd(0.1), sp.one_shot(0.9), structure=sp.n_of_m(2, 4)).init({"kernel": jnp.ones((4, 2))})
     with pytest.raises(ValueError, match=r"one_shot: scope 'global' has structure RowBalanced"):
         sp.pruned(optax.sgd(0.1), sp.one_shot(0.5), structure=sp.row_balanced()).init({"kernel": jnp.ones((4, 2))})
+    two = {"a": {"kernel": jnp.ones((4, 2))}, "b": {"kernel": jnp.ones((4, 2))}}
+    for share, counts in ((None, [8, 4]), (0.5, [4, 4])):
+        tx = sp.pruned(optax.sgd(0.1), sp.one_shot(0.5, scope=sp.per_layer({"a/*": share})), structure=sp.n_of_m(2, 4))
+        assert jax.tree.leaves(tx.init(two).nnz) == counts
+    with pytest.raises(
+        ValueError, match=r"per_layer: the share of 'a/kernel' has 1 units in a group; expected 2 or all"
+    ):
+        method = sp.one_shot(0.5, scope=sp.per_layer({"a/*": 0.75}))
+        sp.pruned(optax.sgd(0.1), method, structure=sp.n_of_m(2, 4)).init(two)
     for call, message in (
         (lambda: sp.n_of_m(5, 4), "n_of_m: n has value 5"),
         (lambda: sp.block(0, 4), "block: rows has value 0"),

@@ -144,10 +144,39 @@ def test_bad_input_to_values_only_storage(tools) -> None:
         sp.compress(tools.make_params(), state)
     with pytest.raises(ValueError, match=r"compress: opt_state has type tuple"):
         sp.compress(params, (state,))
+    with pytest.raises(ValueError, match=r"compress: opt_state.mask has another tree structure"):
+        sp.compress(params["a"], state)
+    for function in (sp.decompress, sp.expand):
+        with pytest.raises(ValueError, match=rf"{function.__name__}: state.indices has another tree structure"):
+            function(values["a"], stored)
+    with pytest.raises(ValueError, match=r"expand: leaf 'a/kernel' has shape \(6, 8\); expected shape \(\d+,\)"):
+        sp.expand(params, stored)
     with pytest.raises(ValueError, match=r"stored.init: params has no mask"):
         sp.stored(optax.sgd(0.1)).init(values)
     with pytest.raises(ValueError, match=r"stored.update: values has value None"):
         sp.stored(optax.sgd(0.1)).update(values, stored)
+
+
+def through_a_file(tree: Any, like: Any, folder: Any) -> Any:
+    leaves, treedef = jax.tree.flatten(tree)
+    assert jax.tree.structure(like) == treedef
+    np.savez(folder / "checkpoint.npz", *[np.asarray(leaf) for leaf in leaves])
+    with np.load(folder / "checkpoint.npz") as stored:
+        return jax.tree.unflatten(treedef, [jnp.asarray(stored[key]) for key in stored.files])
+
+
+def test_11_a_checkpoint_of_stored_values_goes_on_to_the_same_bits(tools, tmp_path) -> None:
+    inner = optax.adam(1e-2)
+    first = sp.compress(*sp.init(sp.pruned(inner, sp.static(0.75)), tools.make_params()))
+    step = jax.jit(tools.make_step(sp.stored(inner)))
+    history = [first]
+    for i in range(6):
+        history.append(step(*history[-1], i))
+    carry = through_a_file(history[3], first, tmp_path)
+    for i in range(3, 6):
+        carry = step(*carry, i)
+    tools.assert_equal_trees(carry, history[6])
+    tools.assert_equal_trees(sp.decompress(*carry), sp.decompress(*history[6]))
 
 
 @pytest.mark.parametrize("name", ["acdc", "rigl", "movement"])
@@ -165,14 +194,10 @@ def test_11_a_checkpoint_in_the_middle_of_every_phase_goes_on_to_the_same_bits(t
     history = [sp.init(tx, tools.make_params())]
     for i in range(10):
         history.append(step(*history[-1], i))
+    # A fresh transform and a fresh structure, as in a new process.
+    fresh = sp.init(sp.pruned(optax.adam(1e-2), method(), packed=name == "acdc"), tools.make_params())
     for at in (1, 3, 5, 7):
-        leaves, treedef = jax.tree.flatten(history[at])
-        np.savez(tmp_path / "checkpoint.npz", *[np.asarray(leaf) for leaf in leaves])
-        with np.load(tmp_path / "checkpoint.npz") as stored:
-            # A fresh transform and a fresh structure, as in a new process.
-            fresh = sp.pruned(optax.adam(1e-2), method(), packed=name == "acdc")
-            assert jax.tree.structure(sp.init(fresh, tools.make_params())) == treedef
-            carry = jax.tree.unflatten(treedef, [jnp.asarray(stored[key]) for key in stored.files])
+        carry = through_a_file(history[at], fresh, tmp_path)
         for i in range(at, 10):
             carry = step(*carry, i)
         tools.assert_equal_trees(carry, history[10])

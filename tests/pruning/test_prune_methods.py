@@ -170,8 +170,16 @@ def test_a_floor_prevents_layer_collapse() -> None:
     assert [int(plain[layer]["kernel"].sum()) for layer in "ab"] == [10, 0]
     kept = sp.mask_from_scores(found, 0.5, scope=sp.across(min_per_layer=2))
     assert [int(kept[layer]["kernel"].sum()) for layer in "ab"] == [8, 2]
-    with pytest.raises(ValueError, match="across: min_per_layer has value 6; expected at most"):
-        sp.mask_from_scores(found, 0.5, scope=sp.across(min_per_layer=6))
+    fed = sp.mask_from_scores(found, 0.5, scope=sp.across(min_per_output=1))
+    assert int(fed["b"]["kernel"].sum()) == 2 and sp.dead_units(fed) == {"a/kernel": 0, "b/kernel": 0}
+    assert sum(int(fed[layer]["kernel"].sum()) for layer in "ab") == 10
+    for floors, message in (
+        ({"min_per_layer": 5}, "across: min_per_layer has value 5; expected at most 4, all of 'b/kernel'"),
+        ({"min_per_output": 3}, "across: min_per_output has value 3; expected at most 2, all of 'b/kernel'"),
+        ({"min_per_output": 2}, "floors of 12 units; expected at most 10, the budget"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sp.mask_from_scores(found, 0.5, scope=sp.across(**floors))
 
 
 def test_wanda_compares_within_each_output() -> None:
