@@ -13,6 +13,7 @@ from sparsejax.analysis.multisource._adversaries import (
     manipulate,
 )
 from sparsejax.analysis.multisource._baselines import Ensemble, KonstantinovFilter
+from sparsejax.analysis.multisource._boosted import BoostedTrees
 from sparsejax.analysis.multisource._classifier import FLEAClassifier
 from sparsejax.analysis.multisource._compare import compare
 from sparsejax.analysis.multisource._dataset import Dataset, blocks
@@ -26,13 +27,17 @@ from sparsejax.analysis.multisource._datasets import (
 )
 from sparsejax.analysis.multisource._filter import FLEA, SourceFilter, SourceWarning
 from sparsejax.analysis.multisource._learners import PlainLearner, PostprocessedLearner, RegularisedLearner
+from sparsejax.analysis.multisource._methods import CLASSIFIERS, LEARNERS, METHODS, learners_of, make_learner, make_method
 from sparsejax.analysis.multisource._metrics import METRICS, evaluate
-from sparsejax.analysis.multisource._resample import ResampledLearner, boosted_trees
+from sparsejax.analysis.multisource._resample import ResampledLearner, reweigh
+from sparsejax.analysis.multisource._robust import RobustLearner
 from sparsejax.analysis.multisource._select import quantiles, select
-from sparsejax.analysis.multisource._study import LEARNERS, METHODS, make_learner, run_study
+from sparsejax.analysis.multisource._study import run_study
+from sparsejax.analysis.multisource._term import HierarchicalTERM
 
 __all__ = [
     "ADVERSARIES",
+    "CLASSIFIERS",
     "FILES",
     "FLEA",
     "LEARNERS",
@@ -40,19 +45,21 @@ __all__ = [
     "METRICS",
     "PAPER_LABELS",
     "AdversarialLearner",
+    "BoostedTrees",
     "Dataset",
     "Ensemble",
     "FLEAClassifier",
+    "HierarchicalTERM",
     "KonstantinovFilter",
     "PlainLearner",
     "PostprocessedLearner",
     "RegularisedLearner",
     "ResampledLearner",
+    "RobustLearner",
     "SourceFilter",
     "SourceWarning",
     "TrainingSet",
     "blocks",
-    "boosted_trees",
     "census",
     "choose_sources",
     "compare",
@@ -61,9 +68,12 @@ __all__ = [
     "evaluate",
     "fetch_dataset",
     "load_dataset",
+    "learners_of",
     "make_learner",
+    "make_method",
     "manipulate",
     "quantiles",
+    "reweigh",
     "run_study",
     "select",
 ]

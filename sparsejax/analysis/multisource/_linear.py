@@ -95,7 +95,7 @@ def logistic_start(X: np.ndarray, y: np.ndarray, C: float, max_iter: int) -> np.
 Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
 
-def minimise(objective: Objective, X: np.ndarray, start: np.ndarray, max_iter: int, tol: float) -> np.ndarray:
+def minimise(objective: Objective, X: np.ndarray, start: np.ndarray, max_iter: int, tol: float, l2: float = 0.0) -> np.ndarray:
     """Minimise a function of the logits of all rows over linear classifiers, by BFGS.
 
     Args:
@@ -104,15 +104,18 @@ def minimise(objective: Objective, X: np.ndarray, start: np.ndarray, max_iter: i
       start: float64[d + 1], the intercept last.
       max_iter: most iterations.
       tol: on the largest entry of the gradient in the weights.
+      l2: half of it times the sum of squared weights, the intercept left out, is added.
     """
     from scipy.optimize import minimize
 
     columns = np.column_stack([X, np.ones(len(X))])
+    penalty = np.append(np.full(X.shape[1], l2), 0.0)
 
     def of_weights(theta: np.ndarray) -> tuple[float, np.ndarray]:
         logits = columns @ theta
         value, slope = objective(np.clip(logits, -CLIP, CLIP))
-        return value, (slope * (np.abs(logits) <= CLIP)) @ columns
+        gradient = (slope * (np.abs(logits) <= CLIP)) @ columns
+        return value + 0.5 * penalty @ theta**2, gradient + penalty * theta
 
     options = {"gtol": tol, "maxiter": max_iter}
     return minimize(of_weights, start, jac=True, method="BFGS", options=options).x
