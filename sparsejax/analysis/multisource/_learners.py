@@ -1,4 +1,4 @@
-"""Linear learners: plain, regularised, post-processed."""
+"""Linear learners without and with a penalty on unfairness, and thresholds for the groups."""
 
 from __future__ import annotations
 
@@ -134,8 +134,8 @@ class PostprocessedLearner(FairClassifier):
 def _threshold_curve(logits: np.ndarray, labels: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Threshold and number of correct decisions of one group for each rate of negatives.
 
-    Thresholds are interpolated between the sorted logits, the k-th lowest of n at the rate k / n, and numbers of correct
-    decisions between those with the k lowest rows negative, as in the study.
+    Thresholds are interpolated between the sorted logits, the k-th lowest of n at the rate k / n, and numbers of
+    correct decisions between those with the k lowest rows negative, as in the study.
     """
     order = np.argsort(logits, kind="stable")
     ranked, y = logits[order], labels[order]

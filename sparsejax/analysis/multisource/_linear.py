@@ -95,7 +95,9 @@ def logistic_start(X: np.ndarray, y: np.ndarray, C: float, max_iter: int) -> np.
 Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
 
-def minimise(objective: Objective, X: np.ndarray, start: np.ndarray, max_iter: int, tol: float, l2: float = 0.0) -> np.ndarray:
+def minimise(
+    objective: Objective, X: np.ndarray, start: np.ndarray, max_iter: int, tol: float, l2: float = 0.0
+) -> np.ndarray:
     """Minimise a function of the logits of all rows over linear classifiers, by BFGS.
 
     Args:

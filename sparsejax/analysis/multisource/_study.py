@@ -42,7 +42,8 @@ def run_study(
     Args:
       data: the whole table; each seed splits it, deals the training part to sources, and chooses the malicious ones.
       out: folder; one JSON file per adversary and seed, written when that cell is complete.
-      adversaries, learners, methods: names to run. A learner that a method does not go with is left out (`learners_of`).
+      adversaries, learners, methods: names to run. Learners that a method does not go with are left out; see
+        `learners_of`.
       classifier: "linear" or "xgboost".
       n_sources, n_malicious: of each run; FLEA keeps n_sources - n_malicious.
       seeds: number of seeds, from 0.
@@ -102,10 +103,9 @@ def _cell(
     data: Dataset, source: Any, setting: dict[str, Any], adversary: str, seed: int, memory: dict
 ) -> list[dict[str, Any]]:
     train, test = data.split(seed)
-    if source is None:
-        origin = blocks(len(train.y), setting["n_sources"])
-    else:
-        origin = data._replace(y=source).split(seed)[0].y
+    # Labels of sources are split with the rows, in the place of the labels.
+    split = None if source is None else data._replace(y=source).split(seed)[0].y
+    origin = blocks(len(train.y), setting["n_sources"]) if split is None else split
     clean = TrainingSet(train.X, train.y, train.a, origin, train.protected)
     chosen = choose_sources(setting["n_sources"], setting["n_malicious"], seed)
     bad = manipulate(adversary, clean, chosen, jax.random.key(seed))
