@@ -88,7 +88,7 @@ plans = {
     "germancredit": {"seeds": 1, **one} if small else {},
     "drugs": None if small else {},
     "compas": None if small else {},
-    "adult": None if small else {"seeds": 1, "learners": ["none", "reg"], "methods": ["oracle", "naive", "flea"]},
+    "adult": None if small else {"seeds": 3, "learners": ["none", "reg"], "methods": ["oracle", "naive", "flea"]},
 }
 parts = []
 for name, plan in plans.items():

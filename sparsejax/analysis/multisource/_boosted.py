@@ -80,7 +80,8 @@ class BoostedTrees(FairClassifier):
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Log-odds of the second class, float64[n]."""
-        return self.estimator_.predict(self._checked(X), output_margin=True).astype(np.float64)
+        matrix = self._checked(X)
+        return self.estimator_.predict(matrix, output_margin=True).astype(np.float64)
 
 
 def _booster() -> Any:

@@ -45,7 +45,8 @@ def features(function: str, X: Any) -> np.ndarray:
         fail(function, "X", f"shape {array.shape}", "(rows, features), both at least 1")
     if not np.isfinite(array).all():
         row, column = np.argwhere(~np.isfinite(array))[0]
-        fail(function, "X", f"value {array[row, column]} in row {row}, column {column}", "finite numbers")
+        shown = str(array[row, column]).replace("nan", "NaN")
+        fail(function, "X", f"value {shown} in row {row}, column {column}", "finite numbers")
     return array
 
 
@@ -59,6 +60,28 @@ def binary(function: str, operand: str, values: Any, rows: int) -> tuple[np.ndar
     if len(distinct) != 2:
         shown = f"{len(distinct)} distinct value{'s' * (len(distinct) != 1)} {distinct[:4].tolist()}"
         fail(function, operand, shown, "exactly two distinct values")
+    return positions, distinct
+
+
+def classes(function: str, y: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions 0 or 1 of the labels, and the two labels, sorted; in scikit-learn's words where they are wrong.
+
+    Raises:
+      ValueError: see `binary`.
+    """
+    from sklearn.utils.multiclass import check_classification_targets, type_of_target
+    from sklearn.utils.validation import assert_all_finite, column_or_1d
+
+    vector = column_or_1d(y, warn=True)
+    assert_all_finite(vector, input_name="y")
+    distinct, positions = labels_of(function, "y", vector, rows)
+    check_classification_targets(vector)
+    if len(distinct) != 2:
+        shown = f"{len(distinct)} distinct value{'s' * (len(distinct) != 1)} {distinct[:4].tolist()}"
+        hint = "Training needs more than one class."
+        if len(distinct) > 2:
+            hint = f"Only binary classification is supported. The type of the target is {type_of_target(vector)}."
+        fail(function, "y", shown, "exactly two distinct values", hint)
     return positions, distinct
 
 

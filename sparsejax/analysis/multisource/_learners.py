@@ -75,7 +75,7 @@ class RegularisedLearner(LinearClassifier):
             return value, balance * (p - labels) + self.eta * slope * contrast * p * (1 - p)
 
         start = logistic_start(matrix, labels, 1.0, self.max_iter)
-        self._set(minimise(objective, matrix, start, self.max_iter, self.tol))
+        self._set(minimise(objective, matrix, start.theta, self.max_iter, self.tol))
         return self
 
 
@@ -120,7 +120,8 @@ class PostprocessedLearner(FairClassifier):
         Raises:
           ValueError: no ``sensitive_features``, or a group that was not seen in ``fit``.
         """
-        scores = self.estimator_.decision_function(self._checked(X))
+        matrix = self._checked(X)
+        scores = self.estimator_.decision_function(matrix)
         name = "PostprocessedLearner.predict"
         if sensitive_features is None:
             fail(name, "sensitive_features", "value None", "the group of each row", "Thresholds depend on the group.")

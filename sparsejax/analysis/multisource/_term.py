@@ -61,7 +61,7 @@ class HierarchicalTERM(LinearClassifier):
         origin = labels_of("HierarchicalTERM.fit", "source", source, len(labels))[1]
         objective = tilted_loss(labels, a, origin, self.tau, self.t, self.legacy)
         start = logistic_start(matrix, labels, 1.0, self.max_iter)
-        self._set(minimise(objective, matrix, start, self.max_iter, self.tol, self.l2))
+        self._set(minimise(objective, matrix, start.theta, self.max_iter, self.tol, self.l2))
         return self
 
 

@@ -38,6 +38,8 @@ ESTIMATORS = {
 }
 
 
+# fairlearn 0.15 with pandas 3: what pandas 4 will refuse.
+@pytest.mark.filterwarnings("ignore:Setting a")
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_any_estimator_follows_the_filter(problem, name):
     model = ms.FLEAClassifier(ESTIMATORS[name], FILTER).fit(**problem)
@@ -47,6 +49,7 @@ def test_any_estimator_follows_the_filter(problem, name):
     assert (predicted == problem["y"])[:160].mean() > 0.6 > 0.5 > (predicted == problem["y"])[160:].mean()
 
 
+@pytest.mark.filterwarnings("ignore:Setting a")
 def test_the_mask_pools_what_any_estimator_takes(problem):
     found = ms.FLEA(disparity="signed")
     X, y = found.fit_resample(problem["X"], problem["y"], **{k: problem[k] for k in ("sensitive_features", "source")})
@@ -70,7 +73,7 @@ def test_metadata_is_routed_into_a_search(problem):
 
 
 def alternating(X):
-    return np.arange(len(X)) % 2
+    return np.arange(X.shape[0] if hasattr(X, "shape") else len(np.asarray(X))) % 2
 
 
 class Regularised(ms.RegularisedLearner):
@@ -106,7 +109,15 @@ class Tilted(ms.HierarchicalTERM):
 def expected_failures(estimator):
     if isinstance(estimator, Postprocessed):
         reason = "thresholds belong to groups, which are given by position here: other rows, other groups"
-        return {"check_methods_subset_invariance": reason, "check_methods_sample_order_invariance": reason}
+        tie = (
+            "a row at its group's threshold is positive, as published; the check takes a score of 0 for the first class"
+        )
+        return {
+            "check_methods_subset_invariance": reason,
+            "check_methods_sample_order_invariance": reason,
+            "check_classifiers_train": tie,
+            "check_classifiers_classes": tie,
+        }
     return {}
 
 
