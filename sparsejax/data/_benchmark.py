@@ -22,7 +22,7 @@ def benchmark(
     ============  ====================================================================================================
     name          what must lie in ``root``
     ============  ====================================================================================================
-    aircraft      FGVC-Aircraft 2013b: ``data/images``, ``data/variants.txt``, ``data/images_variant_{trainval,test}.txt``
+    aircraft      FGVC 2013b: ``data/images``, ``data/variants.txt``, ``data/images_variant_{trainval,test}.txt``
     birds         Birdsnap 1.1: ``images.txt``, ``test_images.txt``, and the downloaded files in ``images``
     caltech101    ``101_ObjectCategories``; 30 images of each class for training, background class left out
     caltech256    ``256_ObjectCategories``; 60 images of each class for training, clutter class kept

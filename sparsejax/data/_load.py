@@ -41,8 +41,8 @@ def load_task(spec: str, reading: Reading | None = None) -> ImageTask:
     """Load a task named by a text.
 
     Args:
-      spec: "folder:PATH" (see `image_folder`), "NAME:PATH" of one of the twelve (see `benchmark`), or what `load` takes:
-        those images are standardised with their own mean and deviation.
+      spec: "folder:PATH" (see `image_folder`), "NAME:PATH" of one of the twelve (see `benchmark`), or what `load`
+        takes: those images are standardised with their own mean and deviation.
       reading: how pictures of a folder or of one of the twelve are read.
 
     Returns:

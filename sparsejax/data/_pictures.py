@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -114,6 +115,17 @@ class Pictures:
         """Return the same pictures, read in another way; ``changes`` are fields of `Reading`."""
         return replace(self, reading=replace(self.reading, **changes))
 
+    def fingerprint(self) -> str:
+        """Return a hash of how pictures are read, of their labels, and of the names and sizes of their files."""
+        digest = hashlib.sha256(repr(self.reading).encode() + self.labels.tobytes())
+        for picture in self.pictures:
+            if isinstance(picture, np.ndarray):
+                digest.update(np.ascontiguousarray(picture).tobytes())
+            else:
+                size = Path(picture).stat().st_size if Path(picture).is_file() else -1
+                digest.update(f"{Path(picture).name} {size}\n".encode())
+        return digest.hexdigest()
+
     def images(self, rows: Any, *, seed: int | Sequence[int] | None = None) -> np.ndarray:
         """Read pictures.
 
@@ -163,6 +175,11 @@ class ArrayImages:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def fingerprint(self) -> str:
+        """Return a hash of images and labels."""
+        head = f"{self.pixels.shape}".encode()
+        return hashlib.sha256(head + np.ascontiguousarray(self.pixels).tobytes() + self.labels.tobytes()).hexdigest()
 
     def images(self, rows: Any, *, seed: int | Sequence[int] | None = None) -> np.ndarray:
         """Return the images with these indices; they are the same for every seed."""

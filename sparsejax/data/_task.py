@@ -25,6 +25,10 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
+    def fingerprint(self) -> str:
+        """Return a hash of everything, under which results can be stored."""
+        ...
+
     def images(self, rows: Any, *, seed: int | Sequence[int] | None = None) -> np.ndarray:
         """Return float32[n, ...], augmented at random if there is a seed."""
         ...

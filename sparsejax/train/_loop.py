@@ -138,6 +138,18 @@ class Run:
                 report.finish()
         return self._finish(state)
 
+    def restore(self) -> Any:
+        """Return the network of the last checkpoint.
+
+        Raises:
+          FileNotFoundError: there is none.
+        """
+        with Checkpoints(self.dir.checkpoints) as checkpoints:
+            if checkpoints.latest() is None:
+                rule = "at least one"
+                fail("train", f"the run in {str(self.dir.root)!r}", "no checkpoint", rule, error=FileNotFoundError)
+            return self._restored(checkpoints).model
+
     def _train(self, state: TrainState, checkpoints: Checkpoints, log: MetricsLog, report: Reporter) -> TrainState:
         plan, begun, times = self.plan, state.step, []
         step, sparsity = bind_step(state.model, state.optimizer), state.sparsity()

@@ -76,7 +76,8 @@ def aggregate_categories(results: Any, *, baseline: str = "Dense", **options: fl
 
     Returns:
       Data frame, one row for each (arch, regime, category, sparsity): ``n_pairs`` of method and data set,
-      ``rel_err_mean``, ``rel_err_sem`` over these pairs (they share data sets: read it as a spread), ``rel_err_median``.
+      ``rel_err_mean``, ``rel_err_sem`` over these pairs (they share data sets: read it as a spread),
+      ``rel_err_median``.
 
     Source: the categories of Iofinova et al. 2022.
     """

@@ -60,7 +60,8 @@ def compare_methods(
 
     Returns:
       Data frame, one row for each (arch, regime, sparsity) where both sides are complete: ``n_datasets``,
-      ``mean_acc_diff`` (positive: ``methods`` better), ``n_better``, ``p`` of the exact signed-rank test, not corrected.
+      ``mean_acc_diff`` (positive: ``methods`` better), ``n_better``, ``p`` of the exact signed-rank test, not
+      corrected.
 
     Raises:
       ValueError: a method that is not in the table, or no common sparsity.
@@ -69,14 +70,15 @@ def compare_methods(
     table = results.groupby(CELL)["value"].mean().reset_index()
     table["level"] = sparsity_levels(table["sparsity"].to_numpy(), tolerance)
     sides = [[one] if isinstance(one, str) else list(one) for one in (methods, against)]
-    for name in sum(sides, []):
+    names = [*sides[0], *sides[1]]
+    for name in names:
         if name not in set(table["method"]):
             fail("compare_methods", "methods", f"value {name!r}", f"one of {sorted(set(table['method']))}")
     rows = []
     for (arch, regime, level), part in table.groupby(["arch", "regime", "level"], sort=True):
         wide = part.pivot_table(index="dataset", columns="method", values="value")
-        if all(name in wide for name in sum(sides, [])):
-            wide = wide.dropna(subset=sum(sides, []))
+        if all(name in wide for name in names):
+            wide = wide.dropna(subset=names)
             one, other = (wide[names].mean(axis=1).to_numpy() for names in sides)
             rows.append({"arch": arch, "regime": regime, "sparsity": level} | _difference(one - other))
     if not rows:

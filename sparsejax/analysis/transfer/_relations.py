@@ -132,8 +132,8 @@ def regime_agreement(results: Any, *, baseline: str = "Dense", **options: float 
       **options: ``min_error`` and ``below``, as for `cells`.
 
     Returns:
-      Data frame, one row for each (arch, sparsity) with at least three methods under both regimes, and one with sparsity
-      NaN for all sparse models together: ``n_models``, ``kendall_tau``, ``kendall_p``, ``spearman_rho``,
+      Data frame, one row for each (arch, sparsity) with at least three methods under both regimes, and one with
+      sparsity NaN for all sparse models together: ``n_models``, ``kendall_tau``, ``kendall_p``, ``spearman_rho``,
       ``spearman_p``.
 
     Source: Kendall 1938, "A new measure of rank correlation".
