@@ -78,8 +78,8 @@ def fix_masks(
     Args:
       model: NNX module, dense with zeros or already sparse. It is not changed.
       masks: bool array of the kernel's shape by layer path, true keeps the weight. None: the patterns of sparse layers
-        and, in dense ones, the weights that are not zero. (A checkpoint without masks has none but its zeros; taking all
-        of them for trainable would fill the network again.)
+        and, in dense ones, the weights that are not zero. (A checkpoint without masks has none but its zeros; taking
+        all of them for trainable would fill the network again.)
       kernels: "sparse" stores layers of at least ``min_sparsity`` compressed; "dense" multiplies by the zeros.
       min_sparsity: of a layer, for sparse kernels to pay.
       keep_dense: paths of layers without mask, such as a new classifier; they are not counted as prunable.
@@ -157,5 +157,5 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=64)
 def _update_of(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """The update of a fixed mask, which reads the mask from the state: the same function, compiled once, for all masks."""
+    """The update of a fixed mask, which reads it from the state: one function, compiled once, for all masks."""
     return pruning.pruned(inner, pruning.fixed({}))

@@ -168,7 +168,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path):
             return print, ("ran",)
 
     (tmp_path / "cifar-10-batches-py/test_batch").write_bytes(pickle.dumps({b"data": Evil()}))
-    with pytest.raises(ValueError, match="another form .it asks for builtins.print"):
+    with pytest.raises(ValueError, match=r"another form .it asks for builtins.print"):
         benchmark("cifar10", tmp_path, allow_missing_classes=True)
 
 

@@ -73,7 +73,7 @@ class SGDConfig:
 
     @classmethod
     def full(cls, dataset: str | None = None, **changes: Any) -> SGDConfig:
-        """Return the study's settings of full fine-tuning: batch norm in training mode, rate 0.001, or 0.01 for two sets.
+        """Return the study's settings of full fine-tuning: batch norm trains; rate 0.001, or 0.01 for two data sets.
 
         >>> SGDConfig.full("cars").learning_rate, SGDConfig.full().batch_norm
         (0.01, 'train')

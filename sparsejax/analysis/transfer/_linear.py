@@ -12,7 +12,7 @@ import optax
 
 from sparsejax.analysis.transfer._batch_norm import recalibrate_batch_norm
 from sparsejax.analysis.transfer._config import SGDConfig
-from sparsejax.analysis.transfer._features import Features, features_of, extract_features
+from sparsejax.analysis.transfer._features import Features, extract_features, features_of
 from sparsejax.analysis.transfer._metrics import accuracy, per_class_accuracy
 from sparsejax.analysis.transfer._probe import ProbeResult, initial_head
 from sparsejax.data import ImageTask
@@ -30,12 +30,12 @@ def train_linear_online(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> ProbeResult:
-    """Train a classifier on the features of a frozen network that are computed anew, from augmented images, every epoch.
+    """Train a classifier on features of a frozen network that are computed anew, from augmented images, every epoch.
 
     The study's second form of linear fine-tuning, the one whose time a sparse network shortens. Frozen means parameters
     and batch statistics: the network runs in inference mode, also in training. (The authors' code without its sparse
-    engine leaves batch norm in training mode.) Without augmentation, `linear_probe` on `extract_features` gives the same
-    classifier for a fraction of the time.
+    engine leaves batch norm in training mode.) Without augmentation, `linear_probe` on `extract_features` gives the
+    same classifier for a fraction of the time.
 
     Args:
       model: NNX module, sparse or dense. It is not changed.

@@ -197,7 +197,7 @@ def _fit_lbfgs(
 
 
 def _logistic(train: Features, num_classes: int, C: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weights [F, K] and biases [K] of multinomial logistic regression; classes without examples are never predicted."""
+    """Weights [F, K] and biases [K] of logistic regression; classes without examples are never predicted."""
     linear_model = require("sklearn.linear_model", "linear_probe")
     present = np.unique(train.y)
     if len(present) < 2:

@@ -122,7 +122,7 @@ def _caveats(results: Any) -> list[str]:
         "A row of results is a downstream run. Where one upstream checkpoint stands behind all of them, a difference"
         " between methods includes the luck of that checkpoint and differences of recipe; the spread over seeds does"
         " not.",
-        "Means of the relative error increase are dominated by data sets with few errors; read the medians beside them.",
+        "Means of the relative error increase are dominated by data sets with few errors; read the medians too.",
         "Tests over data sets treat these as a sample of tasks, which a hand-picked list is not.",
     ]
     if "metric" in results and results["metric"].nunique() > 1:

@@ -161,7 +161,7 @@ def test_a_weight_that_left_its_mask_is_found(convnet):
     prepared = fix_masks(convnet, kernels="dense")
     prepared.check("test")
     prepared.model.convs[1].kernel[...] = jnp.ones_like(prepared.model.convs[1].kernel[...])
-    with pytest.raises(RuntimeError, match="layer 'convs/1' has .* weights outside its mask"):
+    with pytest.raises(RuntimeError, match=r"layer 'convs/1' has .* weights outside its mask"):
         prepared.check("test")
 
 

@@ -1,4 +1,4 @@
-"""The study runner and the command line: resuming, several processes, checkpoints, errors; and what linear tuning costs."""
+"""The study runner and the command line: resuming, processes, checkpoints, errors; the cost of linear tuning."""
 
 from __future__ import annotations
 
