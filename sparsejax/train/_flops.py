@@ -15,7 +15,6 @@ from sparsejax._compat import jaxprs_in_params
 from sparsejax.nn._policy import record_inputs
 from sparsejax.train._metrics import Row
 
-
 _LAYERS = (nnx.Linear, nnx.Conv, nn.SparseLinear, nn.SparseConv)
 
 
