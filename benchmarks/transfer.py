@@ -23,7 +23,7 @@ from sparsejax.train._fixed_mask import dense_kernels
 
 def main() -> None:
     """Measure and print; fail if the mask has changed or the sparse step is not faster."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", required=True, help="folder of MNIST in IDX form")
     parser.add_argument("--sparsity", type=float, default=0.95)
     parser.add_argument("--batch", type=int, default=32, help="images per step (default 32)")

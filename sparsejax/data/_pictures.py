@@ -85,7 +85,7 @@ class Reading:
             pixels = np.asarray(opened, np.float32)
             pixels = pixels[:, ::-1] if rng.random() < 0.5 else pixels
         pixels = pixels.reshape(self.size, self.size, self.channels)
-        return (pixels / 255 - np.float32(self.mean)) / np.float32(self.std)
+        return (pixels / 255 - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def new_classifier(in_features: int, num_classes: int, rngs: nnx.Rngs) -> nnx.Li
 def _replaced(function: str, model: M, head: str | None, new: Any) -> M:
     if head == "":
         return nnx.clone(model, graph=True)
-    copy = nnx.clone(model, graph=True)
+    copy: Any = nnx.clone(model, graph=True)
     *parents, last = (find_head(model) if head is None else head).split("/")
     node: Any = copy
     try:
@@ -111,7 +111,7 @@ def _replaced(function: str, model: M, head: str | None, new: Any) -> M:
             node = _child(node, name)
         old = _child(node, last)
     except (AttributeError, IndexError, KeyError, ValueError) as error:
-        known = ["/".join(map(str, path)) for path, found in nnx.iter_modules(model) if _is_linear(found)]
+        known = ["/".join(map(str, path)) for path, found in nnx.iter_modules(copy) if _is_linear(found)]
         raise ValueError(
             message(function, "head", f"value {head!r}", f"the path of a module, such as {known}")
         ) from error

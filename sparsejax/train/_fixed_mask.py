@@ -104,7 +104,9 @@ def fix_masks(
     dense = nn.densify(model)
     values = {path: kernel for path, kernel in dense_kernels(dense).items() if path not in keep_dense}
     if masks is None:
-        found = {path: stored.get(path, kernel != 0) for path, kernel in values.items()}
+        found: dict[str, np.ndarray] = {
+            path: stored[path] if path in stored else np.asarray(kernel != 0) for path, kernel in values.items()
+        }
     else:
         found = {path: _checked(path, mask, values) for path, mask in masks.items() if path not in keep_dense}
     found = {path: mask for path, mask in found.items() if not mask.all()}

@@ -34,7 +34,7 @@ def test_the_committed_notebook_was_run_without_error(executed):
 
 
 def test_it_runs_at_reduced_size():
-    settings = {"SPARSEJAX_NOTEBOOK_SIZE": "small", "MPLBACKEND": "Agg"}
+    settings = {"SPARSEJAX_NOTEBOOK_SIZE": "small", "MPLBACKEND": "Agg", "COLUMNS": "250"}
     done = subprocess.run(
         [sys.executable, str(NOTEBOOKS / "acdc.py")], env=os.environ | settings, capture_output=True, text=True
     )

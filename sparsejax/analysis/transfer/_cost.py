@@ -132,8 +132,12 @@ def time_linear_epoch(
     for epoch in range(epochs):
         for name, form in forms.items():
             times[name].append(form.epoch(epoch))
+
+    def median(name: str, part: int) -> float:
+        return statistics.median(epoch[part] for epoch in times[name])
+
     costs = {
-        name: EpochCost(*(statistics.median(column) for column in zip(*times[name], strict=True)), form.compile)
+        name: EpochCost(median(name, 0), median(name, 1), median(name, 2), median(name, 3), form.compile)
         for name, form in forms.items()
     }
     info = cpu_info()
@@ -174,7 +178,8 @@ class _Form:
                 lambda x=x, labels=labels: head_step(self._state, x, labels, *self._settings)
             )
             parts += forward, head, data
-        return (float(parts.sum()), *map(float, parts))
+        forward, head, data = map(float, parts)
+        return forward + head + data, forward, head, data
 
 
 def _timed(call: Callable[[], Any]) -> tuple[Any, float]:

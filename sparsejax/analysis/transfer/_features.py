@@ -44,7 +44,7 @@ class Features:
             fail("Features", "x, y", f"shapes {self.x.shape} and {self.y.shape}", "[N, F] and [N], not empty")
         if len(self.x) != len(self.y):
             fail("Features", "y", f"{len(self.y)} elements", f"{len(self.x)}, as many as x has rows")
-        bad = ~np.isfinite(self.x).all(axis=1)
+        bad = np.asarray(~np.isfinite(self.x).all(axis=1))
         if bad.any():
             got = f"values that are not finite in {bad.sum()} of {len(bad)} rows, first in row {int(bad.argmax())}"
             fail("Features", "x", got, "finite numbers", "Has the network diverged, or are its batch statistics bad?")

@@ -25,7 +25,7 @@ def plot_relative_error(
     baseline: str = "Dense",
     statistic: str = "mean",
     axes: Any = None,
-    **options: float | str | None,
+    **options: Any,
 ) -> Any:
     """Draw the relative error increase against sparsity: a panel for each regime, a line for each method.
 
