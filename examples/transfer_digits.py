@@ -306,7 +306,7 @@ def paired(results: Any, regime: str, one: tuple[str, float], other: tuple[str, 
       ``points``, ``better``, ``pairs``, and ``by_seed``: the mean difference of each seed.
     """
     part = results[results["regime"] == regime].set_index(["method", "sparsity"])
-    sides = [part.loc[key].set_index(["seed", "dataset"])["value"] for key in (one, other)]
+    sides = [part.loc[[key]].set_index(["seed", "dataset"])["value"] for key in (one, other)]
     difference = 100 * (sides[0] - sides[1]).dropna()
     by_seed = difference.groupby("seed").mean()
     better = int((difference > 0).sum())
