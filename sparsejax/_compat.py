@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.core
 from jax.experimental.layout import Format, Layout, with_layout_constraint
-from jax.extend.core import Primitive
+from jax.extend.core import Primitive, jaxprs_in_params
 from jax.interpreters import ad, batching, mlir
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "batching",
     "instantiate",
     "is_traced",
+    "jaxprs_in_params",
     "memory_format",
     "mlir",
     "out_aval",

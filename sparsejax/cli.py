@@ -1,4 +1,4 @@
-"""The command line: ``sparsejax doctor | demo | train | bench | bias | multisource``."""
+"""The command line: ``sparsejax doctor | demo | train | bench | bias | multisource | transfer``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn
 
-from sparsejax import models, train
+from sparsejax import train
 from sparsejax._doctor import doctor
 from sparsejax.analysis.bias import _cli as _bias
-from sparsejax.train._config import Method
+from sparsejax.analysis.transfer import _cli as _transfer
+from sparsejax.train import _cli as _train
 from sparsejax.train._demo import Demo
-from sparsejax.train._report import comparison_table
 
 # What a user can get wrong and put right: bad values, unreadable files, missing packages.
 _USER_ERRORS = (ValueError, OSError, ImportError)
@@ -56,14 +56,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="sparsejax", description="Sparse training on CPUs with JAX.")
     commands = parser.add_subparsers(
-        required=True, metavar="doctor | demo | train | bench | bias | multisource", parser_class=_Parser
+        required=True, metavar="doctor | demo | train | bench | bias | multisource | transfer", parser_class=_Parser
     )
     _add_doctor(commands)
     _add_demo(commands)
-    _add_train(commands)
+    _train.add_arguments(_add_command(commands, "train", lambda words: _train.run(words, _refused), _train.HELP))
     commands.add_parser("bench", help="Measure layers and models against other libraries and against the machine.")
     _bias.add_arguments(_add_command(commands, "bias", lambda words: _bias.run(words, _refused), _bias.HELP))
     commands.add_parser("multisource", help="Study which of several data sources to trust before fair learning.")
+    _transfer.add_arguments(
+        _add_command(commands, "transfer", lambda words: _transfer.run(words, _refused), _transfer.HELP)
+    )
     return parser
 
 
@@ -87,36 +90,6 @@ def _add_demo(commands: Any) -> None:
     parser.add_argument("--epochs", type=int, default=12, help="passes over the data, for each network")
 
 
-def _add_train(commands: Any) -> None:
-    text = "Train a network sparse: dense, then pruned gradually, then on the sparse kernels. Resumes what was killed."
-    parser = _add_command(commands, "train", _train, text)
-    defaults = train.TrainConfig()
-
-    def option(flag: str, field: str, kind: Any, help: str, **more: Any) -> None:
-        parser.add_argument(flag, dest=field, type=kind, default=getattr(defaults, field), help=help, **more)
-
-    option("--data", "data", str, "'digits', or idx:PATH of a folder in the layout of MNIST", metavar="SPEC")
-    option("--model", "model", str, "network", choices=models.MODEL_NAMES)
-    option("--method", "method", str, "how to prune; dense is the baseline", choices=get_args(Method))
-    option("--sparsity", "sparsity", float, "fraction of zeros in each pruned layer at the end")
-    option("--epochs", "epochs", int, "passes over the data")
-    option("--batch-size", "batch_size", int, "examples per step")
-    option("--lr", "learning_rate", float, "highest learning rate")
-    option("--momentum", "momentum", float, "of SGD")
-    option("--weight-decay", "weight_decay", float, "L2 coefficient")
-    option("--seed", "seed", int, "of initial weights and order of the data")
-    option("--dense-fraction", "dense_fraction", float, "part of the steps before the first weight goes")
-    option("--prune-fraction", "prune_fraction", float, "part of the steps over which the sparsity rises")
-    parser.add_argument("--out", type=Path, required=True, default=argparse.SUPPRESS, help="folder of the run")
-    parser.add_argument("--checkpoint-every", type=int, default=100, help="steps between checkpoints")
-    parser.add_argument(
-        "--resume",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="go on from the last checkpoint in the folder; --no-resume discards what is there",
-    )
-
-
 def _doctor(arguments: argparse.Namespace) -> int:
     if not arguments.json:
         print("testing every kernel: some 40 small compilations ...", file=sys.stderr)
@@ -134,27 +107,6 @@ def _demo(arguments: argparse.Namespace) -> int:
     _print(result, arguments)
     if not arguments.json:
         print(f"\n{result.seconds:.0f} s in all; curves in {result.picture}")
-    return 0
-
-
-def _train(arguments: argparse.Namespace) -> int:
-    fields = train.TrainConfig.__dataclass_fields__
-    try:
-        run = train.Run(
-            train.TrainConfig(**{name: getattr(arguments, name) for name in fields}),
-            arguments.out,
-            checkpoint_every=arguments.checkpoint_every,
-            resume=arguments.resume,
-        )
-    except _USER_ERRORS as error:
-        return _refused(error)
-    result = run.fit(train.reporter(quiet=arguments.json))
-    if arguments.json:
-        print(json.dumps(result.to_dict()))
-        return 0
-    if result.comparison is not None:
-        print(comparison_table(result.comparison, (None, result.accuracy)))
-    print(f"test accuracy {100 * result.accuracy:.2f} % at sparsity {result.sparsity:.3f}; files in {result.out}")
     return 0
 
 

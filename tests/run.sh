@@ -10,5 +10,7 @@ python="$(cd "$(dirname "$python")" && pwd)/$(basename "$python")"  # absolute, 
 "$python" -m ruff format --check .
 "$python" -m pyright --pythonpath "$("$python" -c 'import sys; print(sys.executable)')"
 cd tests  # away from the source tree, so that the installed package is what is tested
-"$python" -m pytest -c ../pyproject.toml --rootdir .. .
-"$python" -m pytest -c ../pyproject.toml --rootdir .. --doctest-modules --pyargs sparsejax
+# A file's tests share what they prepare and compile: they stay in one process.
+workers=(--numprocesses auto --maxprocesses 4 --dist loadfile)
+"$python" -m pytest -c ../pyproject.toml --rootdir .. "${workers[@]}" .
+"$python" -m pytest -c ../pyproject.toml --rootdir .. "${workers[@]}" --doctest-modules --pyargs sparsejax

@@ -13,6 +13,12 @@ from sparsejax.train._checkpoint import Checkpoints
 
 # 6 steps per epoch: phases start at steps 0, 4 and 11 of 18.
 CONFIG = TrainConfig(sparsity=0.8, epochs=3, batch_size=16, dense_fraction=0.2, prune_fraction=0.4)
+# 4 steps per epoch: dense from step 0, 6 and 12 of 16, sparse from 3, 9 and 14. Rates so high move the support.
+ACDC = TrainConfig(
+    method="acdc", sparsity=0.8, epochs=4, batch_size=24, learning_rate=1.0, weight_decay=0.3, phase_fraction=0.2
+)
+# The mask changes after steps 4, 8 and 12 of 18.
+RIGL = TrainConfig(method="rigl", sparsity=0.8, epochs=3, batch_size=16, update_every=4)
 
 
 class Stopped(Exception):

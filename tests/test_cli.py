@@ -85,6 +85,10 @@ def test_cpu_info(monkeypatch):
         (["--epochs", "0"], "TrainConfig: epochs has value 0"),
         (["--batch-size", "5000"], "train: batch_size has value 5000"),
         (["--checkpoint-every", "0"], "train: checkpoint_every has value 0"),
+        (["--method", "rigl", "--scope", "global"], "rigl: scope has value 'global'"),
+        (["--method", "rigl", "--epochs", "1"], "train: update_every has value 100"),
+        (["--method", "acdc", "--epochs", "1", "--batch-size", "512"], "train: epochs has 2 steps in all"),
+        (["--method", "dense", "--against-dense"], "train: method has value 'dense'"),
     ],
 )
 def test_errors_of_the_user_are_one_line(tmp_path, capsys, arguments, message):
@@ -104,7 +108,7 @@ def test_errors_of_the_parser_are_one_line(capsys, arguments):
     assert stop.value.code == 2 and len(err.splitlines()) == 1 and err.startswith("error: ")
 
 
-@pytest.mark.parametrize("command", [[], ["doctor"], ["demo"], ["train"], ["bias"]])
+@pytest.mark.parametrize("command", [[], ["doctor"], ["demo"], ["train"], ["bias"], ["transfer"]])
 def test_help(capsys, command):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])
@@ -121,8 +125,22 @@ def test_train_refuses_a_folder_of_another_run_and_starts_over_when_told(tmp_pat
     assert "method 'dense'; expected 'magnitude'" in capsys.readouterr().err
     assert main([*base, "--no-resume"]) == 0
     out, err = capsys.readouterr()
-    assert "ms per training step" in out and "test accuracy" in out
+    assert "last phase, ms per step" in out and "training FLOP" in out and "test accuracy" in out
     assert "step 5/5, sparse" in err
+
+
+def test_train_against_dense(tmp_path, capsys):
+    base = ["train", "--model", "mlp", "--epochs", "2", "--batch-size", "128", "--method", "static"]
+    assert main([*base, "--out", str(tmp_path), "--against-dense", "--json"]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert err == "" and result["dense"]["step"] == result["sparse"]["step"] == 22
+    assert result["dense"]["out"] == str(tmp_path / "dense") and result["sparse"]["out"] == str(tmp_path)
+    assert result["sparse"]["training_flops"] < result["dense"]["training_flops"]
+    # What is finished is not trained again: only printed.
+    assert main([*base, "--out", str(tmp_path), "--against-dense"]) == 0
+    out, err = capsys.readouterr()
+    assert "wall time, s" in out and "of dense" in out
 
 
 def test_interrupt(tmp_path, capsys, monkeypatch):

@@ -62,6 +62,16 @@ class SparseLayer(nnx.Module):
         """Which entries of the kernel are stored."""
         return self.topology.get_value()
 
+    def reserve(self, nse: int) -> None:
+        """Make room for ``nse`` stored entries, not fewer than there are; the new ones are unused.
+
+        Layers of equal capacity have arrays of equal shapes, whatever their patterns, and run the same program.
+        """
+        unused = nse - self.pattern.nse
+        if unused:
+            self.topology.set_value(self.pattern.pad_to(nse))
+            self.kernel.set_value(jnp.asarray(np.pad(self.kernel[...], (0, unused))))
+
     def _take_parameters(self, dense: Any) -> None:
         """Copy the parameters of a dense layer, with their variable types and metadata."""
         self.kernel = dense.kernel.copy(self.pattern.gather(dense.kernel[...]))

@@ -55,11 +55,19 @@ class _RecordedConv(nnx.Conv):
         return super().__call__(inputs, *args, **kwargs)
 
 
-_RECORDED = {nnx.Linear: _RecordedLinear, nnx.Conv: _RecordedConv}
+class _RecordedBatchNorm(nnx.BatchNorm):
+    recorder: _Recorder
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        self.recorder.record(inputs)
+        return super().__call__(inputs, *args, **kwargs)
+
+
+_RECORDED = {nnx.Linear: _RecordedLinear, nnx.Conv: _RecordedConv, nnx.BatchNorm: _RecordedBatchNorm}
 
 
 def record_inputs(model: Any, sample_input: Any) -> dict[str, list[Call]]:
-    """Shapes and dtypes with which each linear layer and convolution is called, without computing anything.
+    """Shapes and dtypes with which each linear layer, convolution and batch norm is called, without computing anything.
 
     Args:
       model: evaluated on a clone in eval mode, abstractly: no statistics, random streams or caches change.

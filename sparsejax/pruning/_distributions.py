@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -95,3 +96,93 @@ def global_count(sparsity: Sparsity, sizes: Sequence[int]) -> int:
     1070
     """
     return kept(as_fraction("global_count", "sparsity", sparsity), sum(sizes))
+
+
+def erk(sparsity: Sparsity, shapes: Sequence[tuple[int, ...]]) -> list[int]:
+    """Give small and narrow layers a higher density (Erdos-Renyi with kernel dimensions).
+
+    k_l = min(n_l, eps * sum(shape_l)),  sum_l k_l = k;  density_l = eps * sum(shape_l) / prod(shape_l)
+
+    ``eps`` is solved exactly: layers that would exceed density 1 become dense, and the rest shares what is left.
+    Counts are rounded by largest remainder, so that the total is that of ``global_count``.
+
+    Args:
+      sparsity: fraction of zeros over all layers, in [0, 1), read as the decimal it prints as.
+      shapes: kernel shape of each prunable layer, ``(in, out)`` or ``(*window, in, out)``.
+
+    Returns:
+      Number of weights kept in each layer, at least 1, exact Python integers.
+
+    Raises:
+      ValueError: the sparsity is outside [0, 1), or fewer weights remain than there are layers.
+
+    Source: Evci et al. 2020, "RigL", section 3 (1), Erdos-Renyi-Kernel.
+
+    >>> erk(0.9, [(3, 3, 1, 8), (3, 3, 8, 16), (64, 128), (128, 10)])
+    [43, 85, 548, 394]
+    """
+    return proportional("erk", as_fraction("erk", "sparsity", sparsity), shapes, sum)
+
+
+def er(sparsity: Sparsity, shapes: Sequence[tuple[int, ...]]) -> list[int]:
+    """Give narrow layers a higher density (Erdos-Renyi), without regard to the window.
+
+    density_l = eps * (n_in + n_out) / (n_in * n_out), at most 1;  sum_l k_l = k
+
+    Args:
+      sparsity: fraction of zeros over all layers, in [0, 1), read as the decimal it prints as.
+      shapes: kernel shape of each prunable layer, ``(in, out)`` or ``(*window, in, out)``.
+
+    Returns:
+      Number of weights kept in each layer, at least 1, exact Python integers.
+
+    Raises:
+      ValueError: the sparsity is outside [0, 1), or fewer weights remain than there are layers.
+
+    Source: Mocanu et al. 2018 (SET), equation 1; Evci et al. 2020, "RigL", section 3 (1).
+
+    >>> er(0.5, [(4, 4), (16, 16)])
+    [16, 120]
+    """
+
+    def weight(shape: tuple[int, ...]) -> int:
+        return (shape[-2] + shape[-1]) * math.prod(shape[:-2])
+
+    return proportional("er", as_fraction("er", "sparsity", sparsity), shapes, weight)
+
+
+def proportional(
+    function: str, sparsity: Fraction, shapes: Sequence[tuple[int, ...]], weight: Callable[[Any], int]
+) -> list[int]:
+    """Share ``global_count`` among layers in proportion to ``weight(shape)``, no layer above its size."""
+    sizes = [math.prod(shape) for shape in shapes]
+    total = kept(sparsity, sum(sizes))
+    if total < len(shapes):
+        fail(function, "sparsity", f"{total} weights left for {len(shapes)} layers", "at least one for each")
+    weights = [weight(shape) for shape in shapes]
+    dense: set[int] = set()
+    while True:
+        rest = [i for i in range(len(shapes)) if i not in dense]
+        if not rest:
+            return sizes
+        scale = Fraction(total - sum(sizes[i] for i in dense), sum(weights[i] for i in rest))
+        full = {i for i in rest if scale * weights[i] > sizes[i]}
+        if not full:
+            ideal = [Fraction(sizes[i]) if i in dense else scale * weights[i] for i in range(len(shapes))]
+            return largest_remainder(ideal, total)
+        dense |= full
+
+
+def largest_remainder(ideal: Sequence[Fraction], total: int) -> list[int]:
+    """Round to integers of at least 1 that add up to ``total``, which ``ideal`` adds up to.
+
+    >>> largest_remainder([Fraction(5, 2), Fraction(1, 4), Fraction(9, 4)], 5)
+    [2, 1, 2]
+    """
+    counts = [max(1, math.floor(share)) for share in ideal]
+    by_remainder = sorted(range(len(ideal)), key=lambda i: (counts[i] - ideal[i], i))
+    for i in by_remainder[: max(0, total - sum(counts))]:
+        counts[i] += 1
+    while sum(counts) > total:  # layers raised to 1 took more than was theirs; the largest give it back
+        counts[max(range(len(counts)), key=lambda i: (counts[i], -i))] -= 1
+    return counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,7 @@ class Filter:
 
     def __and__(self, other: Predicate) -> Filter:
         """Select what both select."""
-        right = _as_filter(other)
+        right = as_filter(other)
         return Filter(
             lambda path, leaf: self(path, leaf) and right(path, leaf),
             f"({self.name} & {right.name})",
@@ -48,7 +49,7 @@ class Filter:
 
     def __or__(self, other: Predicate) -> Filter:
         """Select what either selects."""
-        right = _as_filter(other)
+        right = as_filter(other)
         return Filter(
             lambda path, leaf: self(path, leaf) or right(path, leaf),
             f"({self.name} | {right.name})",
@@ -64,7 +65,8 @@ class Filter:
         return self.name
 
 
-def _as_filter(predicate: Predicate) -> Filter:
+def as_filter(predicate: Predicate) -> Filter:
+    """Return a filter for any function of (path, leaf)."""
     if isinstance(predicate, Filter):
         return predicate
     if not callable(predicate):
@@ -160,7 +162,7 @@ def selected(function: str, where: Predicate, params: PyTree) -> list[bool]:
     for name, leaf, is_chosen in zip(names, leaves, chosen, strict=True):
         if is_chosen and not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             fail(function, f"leaf {name!r}", f"dtype {jnp.result_type(leaf)}", "a floating dtype")
-    size = sum(jnp.size(leaf) for leaf in only(chosen, leaves))
+    size = sum(math.prod(jnp.shape(leaf)) for leaf in only(chosen, leaves))
     if size >= 2**31:
         fail(function, f"where={where}", f"{size} weights", "fewer than 2**31, counts are int32")
     return chosen

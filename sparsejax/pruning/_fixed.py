@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax._checks import fail
+from sparsejax.pruning._capacity import Capacity
 from sparsejax.pruning._method import Method, View
 from sparsejax.pruning._tree import PyTree, leaf_names
 
 
 @dataclass(frozen=True, eq=False)
-class Fixed:
+class Fixed(Method):
     """The method object behind ``fixed``."""
 
     mask: PyTree
@@ -31,13 +32,18 @@ class Fixed:
             _check_mask(name, given[name], weight)
         return [jnp.asarray(given[name]) for name in view.names], ()
 
-    def refresh(self, step: jax.Array) -> jax.Array:
+    def refresh(self, step: Any) -> Any:
         """Never fire."""
-        return jnp.zeros_like(step, bool)
+        return step < 0
 
     def update(self, view: View) -> tuple[list[jax.Array], Any]:
         """Keep the mask."""
         return view.masks, view.aux
+
+    def capacity(self, view: View) -> list[Capacity]:
+        """The number of kept weights."""
+        given = dict(zip(leaf_names(self.mask), jax.tree.leaves(self.mask), strict=True))
+        return [Capacity("fixed", int(jnp.sum(given[name]))) for name in view.names]
 
 
 def _check_mask(name: str, mask: Any, weight: jax.Array) -> None:
@@ -75,3 +81,33 @@ def fixed(mask: PyTree) -> Method:
     [[0.0, 0.5], [1.5, 0.0]]
     """
     return Fixed(mask)
+
+
+class External(Method):
+    """The method object behind ``external``."""
+
+    def init(self, view: View) -> tuple[list[jax.Array], Any]:
+        """Keep all weights."""
+        return view.masks, ()
+
+    def refresh(self, step: Any) -> Any:
+        """Never fire."""
+        return step < 0
+
+    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+        """Keep the mask."""
+        return view.masks, view.aux
+
+
+def external() -> Method:
+    """Start dense and change the mask only from outside, by ``prune``.
+
+    Returns:
+      Method for ``pruned``.
+
+    Source: masks from scores over data, as in Singh & Alistarh 2020, "WoodFisher".
+
+    >>> external().refresh(7)
+    False
+    """
+    return External()

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax._checks import fail
+from sparsejax.pruning._numbers import check_integer
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,5 @@ def every(delta: int, begin: int, end: int) -> Every:
     (0, 300, 600, 900, 1000)
     """
     for operand, value, least in (("delta", delta, 1), ("begin", begin, 0), ("end", end, begin)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            fail("every", operand, f"value {value!r}", f"an integer number of steps, at least {least}")
+        check_integer("every", operand, value, least)
     return Every(delta, begin, end)

@@ -2,72 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from sparsejax._checks import fail
 from sparsejax.pruning import _schedules
-from sparsejax.pruning._distributions import kept
 from sparsejax.pruning._gates import Every, every
+from sparsejax.pruning._gradual import Gradual, check_gradual
 from sparsejax.pruning._method import Method, View
-
-Scope = Literal["global", "layer"]
-_SCOPES = ("global", "layer")
+from sparsejax.pruning._scopes import ScopeLike, as_scope
 
 
-@dataclass(frozen=True)
-class Magnitude:
+class Magnitude(Gradual):
     """The method object behind ``magnitude`` and ``one_shot``."""
 
-    schedule: _schedules.Schedule
-    gate: Every
-    scope: Scope
-
-    def init(self, view: View) -> tuple[list[jax.Array], Any]:
-        """Keep all weights, unless the gate fires at step 0."""
-        counts = self._counts(view)
-        return (self._choose(view, counts[0]) if self.gate.begin == 0 else view.masks), ()
-
-    def refresh(self, step: jax.Array) -> jax.Array:
-        """Fire when the gate does."""
-        return self.gate(step)
-
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
-        """Keep the largest weights, as many as the schedule says at this step."""
-        counts = jnp.asarray(self._counts(view))
-        return self._choose(view, counts[self.gate.index(jnp.asarray(view.step))]), ()
-
-    def _counts(self, view: View) -> np.ndarray:
-        """Tabulate the kept counts on the host, int32[updates, groups].
-
-        float32 arithmetic inside the step would lose integers above 2**24; Python's fractions do not.
-        """
-        sizes = [weight.size for weight in view.weights]
-        groups = [sum(sizes)] if self.scope == "global" else sizes
-        levels = [_schedules.sparsity_at("magnitude", self.schedule, step) for step in self.gate.steps()]
-        return np.array([[kept(level, size) for size in groups] for level in levels], np.int32)
-
-    def _choose(self, view: View, counts: jax.Array | np.ndarray) -> list[jax.Array]:
-        # Pruned weights rank below kept ones that happen to be zero, so masks nest while the sparsity rises.
-        scores = [
-            jnp.where(mask, jnp.abs(weight), jnp.full((), -1, weight.dtype))
-            for weight, mask in zip(view.weights, view.masks, strict=True)
-        ]
-        if self.scope == "global":
-            return view.structure.select(scores, counts[0])
-        return [view.structure.select([score], counts[i])[0] for i, score in enumerate(scores)]
+    def scores(self, view: View) -> list[jax.Array]:
+        """Return the absolute values."""
+        return [jnp.abs(weight) for weight in view.weights]
 
 
-def _check_scope(function: str, scope: str) -> None:
-    if scope not in _SCOPES:
-        fail(function, "scope", f"value {scope!r}", f"one of {_SCOPES}")
-
-
-def magnitude(schedule: _schedules.Schedule, *, refresh: Every, scope: Scope = "global") -> Method:
+def magnitude(schedule: _schedules.Schedule, *, refresh: Every, scope: ScopeLike = "global") -> Method:
     """Prune gradually by magnitude (GMP).
 
     at each step t of ``refresh``:  mask <- top-k(s(t)) of |w|;  in between the mask is fixed
@@ -76,12 +29,13 @@ def magnitude(schedule: _schedules.Schedule, *, refresh: Every, scope: Scope = "
     come back at 0, lower flat index first.
 
     Args:
-      schedule: step -> sparsity in [0, 1), any function, see ``schedules``. It is evaluated on the host at
-        the steps of ``refresh`` only, and the counts are exact integers.
+      schedule: step -> sparsity in [0, 1), any function, see ``schedules``; published ``cubic``. It is evaluated on
+        the host at the steps of ``refresh`` only, and the counts are exact integers.
       refresh: gate, see ``every``. The mask that it makes at step t is in force in the forward pass after t
         optimizer steps. It must reach the end of a schedule that has one.
-      scope: ``"global"``, one threshold over all prunable weights, or ``"layer"``, the same sparsity in each.
-        Published headline numbers differ: Zhu & Gupta prune per layer, later work globally.
+      scope: ``"global"``, one threshold over all prunable weights, ``"layer"``, the same sparsity in each, ``"erk"``,
+        ``"er"``, ``across(...)`` or ``per_layer(...)``. Published headline numbers differ: Zhu & Gupta prune per
+        layer, later work globally.
 
     Returns:
       Method for ``pruned``.
@@ -104,39 +58,22 @@ def magnitude(schedule: _schedules.Schedule, *, refresh: Every, scope: Scope = "
     >>> get_mask(state)["kernel"].tolist()
     [[False, False, False, False], [False, False, True, True]]
     """
-    _check_scope("magnitude", scope)
-    if not callable(schedule):
-        fail(
-            "magnitude",
-            "schedule",
-            f"type {type(schedule).__name__}",
-            "a function step -> sparsity",
-            "A fixed sparsity is written one_shot(...).",
-            TypeError,
-        )
-    if not isinstance(refresh, Every):
-        fail("magnitude", "refresh", f"type {type(refresh).__name__}", "a gate, every(...)", error=TypeError)
-    if isinstance(end := getattr(schedule, "end", None), int) and refresh.end < end:
-        fail(
-            "magnitude",
-            "refresh",
-            f"its last update at step {refresh.end}",
-            f"one at the end of the schedule, {end}, or later",
-            "The final sparsity would never be reached.",
-        )
-    return Magnitude(schedule, refresh, scope)
+    check_gradual("magnitude", schedule, refresh)
+    return Magnitude("magnitude", schedule, refresh, as_scope("magnitude", scope))
 
 
-def one_shot(sparsity: float, *, at: int = 0, scope: Scope = "global") -> Method:
+def one_shot(sparsity: float, *, at: int = 0, scope: ScopeLike = "global") -> Method:
     """Prune once by magnitude, then train what is left.
 
     at step ``at``:  mask <- top-k(s) of |w|;  fixed from then on
+
+    Without training after it, judge the accuracy only after ``recalibrate`` if there are batch norms.
 
     Args:
       sparsity: fraction of zeros, in [0, 1).
       at: number of optimizer steps before the pruning; 0 prunes when the optimizer state is made, use
         ``init`` then to have the parameters masked before the first step as well.
-      scope: ``"global"``, one threshold over all prunable weights, or ``"layer"``, the same sparsity in each.
+      scope: as for ``magnitude``.
 
     Returns:
       Method for ``pruned``.
@@ -152,5 +89,5 @@ def one_shot(sparsity: float, *, at: int = 0, scope: Scope = "global") -> Method
     >>> params["kernel"].tolist()
     [[0.0, 0.0], [2.0, 3.0]]
     """
-    _check_scope("one_shot", scope)
-    return Magnitude(_schedules.one_shot(sparsity, at), every(1, at, at), scope)
+    schedule = _schedules.one_shot(sparsity, at)
+    return Magnitude("one_shot", schedule, every(1, at, at), as_scope("one_shot", scope))

@@ -14,16 +14,18 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax.pruning._distributions import as_fraction
+from sparsejax.pruning._numbers import check_integer
 
 Schedule = Callable[[Any], Any]
 
 
-def _on_host(step: Any) -> bool:
+def on_host(step: Any) -> bool:
+    """Tell whether a step is a plain integer."""
     return isinstance(step, int | np.integer)
 
 
 @dataclass(frozen=True)
-class _Ramp:
+class Ramp:
     """A schedule that goes from ``initial`` at ``begin`` to ``final`` at ``end`` along ``shape``."""
 
     initial: float
@@ -34,12 +36,12 @@ class _Ramp:
 
     def __call__(self, step: Any) -> Any:
         """Return the sparsity at ``step``: a float for a Python int, float32 for an array."""
-        xp = np if _on_host(step) else jnp
+        xp = np if on_host(step) else jnp
         progress = xp.clip((step - self.begin) / (self.end - self.begin), 0.0, 1.0)
         # Weights that are exactly 1 and 0 at the ends make the end values exact.
         left = self.shape(progress, xp)
         value = self.initial * left + self.final * (1.0 - left)
-        return float(value) if _on_host(step) else value
+        return float(value) if on_host(step) else value
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,13 @@ class _Jump:
 
     def __call__(self, step: Any) -> Any:
         """Return the sparsity at ``step``: a float for a Python int, float32 for an array."""
-        if _on_host(step):
+        if on_host(step):
             return self.final if step >= self.end else 0.0
         return jnp.where(step >= self.end, jnp.float32(self.final), jnp.float32(0))
 
 
-def _check_ramp(function: str, initial: float, final: float, begin: int, end: int) -> None:
+def check_ramp(function: str, initial: float, final: float, begin: int, end: int) -> None:
+    """Refuse sparsities outside [0, 1) and steps that do not ascend."""
     as_fraction(function, "initial", initial)
     as_fraction(function, "final", final)
     if begin < 0 or begin >= end:
@@ -107,8 +110,7 @@ def one_shot(sparsity: float, at: int = 0) -> Schedule:
     (0.0, 0.9)
     """
     as_fraction("one_shot", "sparsity", sparsity)
-    if at < 0:
-        fail("one_shot", "at", f"value {at}", "a step, at least 0")
+    check_integer("one_shot", "at", at, 0)
     return _Jump(float(sparsity), at)
 
 
@@ -135,10 +137,10 @@ def polynomial(initial: float, final: float, *, begin: int, end: int, power: flo
     >>> polynomial(0.0, 0.5, begin=0, end=100)(50)
     0.4375
     """
-    _check_ramp("polynomial", initial, final, begin, end)
+    check_ramp("polynomial", initial, final, begin, end)
     if not 0 < power < math.inf:
         fail("polynomial", "power", f"value {power}", "a number above 0")
-    return _Ramp(float(initial), float(final), begin, end, lambda progress, _: (1.0 - progress) ** power)
+    return Ramp(float(initial), float(final), begin, end, lambda progress, _: (1.0 - progress) ** power)
 
 
 def cubic(initial: float, final: float, *, begin: int, end: int) -> Schedule:
@@ -213,12 +215,12 @@ def cosine(initial: float, final: float, *, begin: int, end: int) -> Schedule:
     >>> cosine(0.2, 0.8, begin=0, end=100)(50)
     0.5
     """
-    _check_ramp("cosine", initial, final, begin, end)
+    check_ramp("cosine", initial, final, begin, end)
 
     def shape(progress: Any, xp: Any) -> Any:
         return (1.0 + xp.cos(math.pi * progress)) / 2.0
 
-    return _Ramp(float(initial), float(final), begin, end, shape)
+    return Ramp(float(initial), float(final), begin, end, shape)
 
 
 def sparsity_at(function: str, schedule: Schedule, step: int) -> Fraction:

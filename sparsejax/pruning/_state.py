@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax._checks import fail
+from sparsejax.pruning._packed import PackedMask, unpack
 from sparsejax.pruning._tree import PyTree, is_masked_node
 
 
@@ -25,7 +27,7 @@ class PrunedState(NamedTuple):
 
     Attributes:
       step: optimizer steps done, int32 scalar.
-      mask: bool array per prunable leaf, True keeps the weight; ``optax.MaskedNode()`` for other leaves.
+      mask: bool array (or ``PackedMask``) per prunable leaf, True keeps the weight; ``optax.MaskedNode()`` for others.
       nnz: number of weights kept per prunable leaf, int32 scalars; ``optax.MaskedNode()`` for other leaves.
       inner: state of the wrapped optimizer.
       aux: state of the method.
@@ -48,6 +50,10 @@ def _states(function: str, opt_state: PyTree) -> list[PrunedState]:
     return found
 
 
+def _is_mask(node: Any) -> bool:
+    return is_masked_node(node) or isinstance(node, PackedMask)
+
+
 def get_mask(opt_state: PyTree) -> PyTree:
     """Find the mask in an optimizer state, also inside ``chain``, ``MultiSteps``, ``partition``, ....
 
@@ -68,13 +74,13 @@ def get_mask(opt_state: PyTree) -> PyTree:
     >>> get_mask(tx.init({"kernel": jnp.array([[1.0, -2.0]])}))
     {'kernel': Array([[False,  True]], dtype=bool)}
     """
-    flat = [jax.tree.flatten(s.mask, is_leaf=is_masked_node) for s in _states("get_mask", opt_state)]
+    flat = [jax.tree.flatten(s.mask, is_leaf=_is_mask) for s in _states("get_mask", opt_state)]
     treedef = flat[0][1]
     if any(other != treedef for _, other in flat):
         fail("get_mask", "opt_state", "masks of several tree structures", "masks for one tree of parameters")
     merged = []
     for nodes in zip(*(leaves for leaves, _ in flat), strict=True):
-        masks = [node for node in nodes if not is_masked_node(node)]
+        masks = [unpack(node) for node in nodes if not is_masked_node(node)]
         if len(masks) > 1:
             fail("get_mask", "opt_state", "two masks for one leaf", "one; pruned(...) must not be nested")
         merged.append(masks[0] if masks else optax.MaskedNode())
@@ -90,7 +96,8 @@ def metrics(opt_state: PyTree) -> dict[str, jax.Array]:
       opt_state: optimizer state that contains a state of ``pruned``; several are added up.
 
     Returns:
-      Scalars: ``sparsity`` (fraction of prunable weights, float32), ``nnz`` (weights kept, int32), and of the
+      Scalars: ``sparsity`` (fraction of prunable weights, float32), ``nnz`` (weights kept, int32), ``phase``
+      (0 while all weights are kept, else 1, int32), and of the
       latest change of the mask ``dropped``, ``grown`` (weights, int32) and ``churn`` (fraction, float32; 0
       is a support that did not move).
 
@@ -102,10 +109,11 @@ def metrics(opt_state: PyTree) -> dict[str, jax.Array]:
     >>> from sparsejax.pruning import one_shot, pruned
     >>> state = pruned(optax.sgd(0.1), one_shot(0.75)).init({"kernel": jnp.ones((2, 2))})
     >>> {name: value.item() for name, value in metrics(state).items()}
-    {'sparsity': 0.75, 'nnz': 1, 'dropped': 0, 'grown': 0, 'churn': 0.0}
+    {'sparsity': 0.75, 'nnz': 1, 'phase': 1, 'dropped': 0, 'grown': 0, 'churn': 0.0}
     """
     states = _states("metrics", opt_state)
-    size = sum(mask.size for state in states for mask in jax.tree.leaves(state.mask))
+    masks = [mask for state in states for mask in jax.tree.leaves(state.mask, is_leaf=_is_mask)]
+    size = sum(math.prod(mask.shape) for mask in masks if not is_masked_node(mask))
     nnz = total([state.nnz for state in states])
     dropped = total([state.change.dropped for state in states])
     grown = total([state.change.grown for state in states])
@@ -113,6 +121,7 @@ def metrics(opt_state: PyTree) -> dict[str, jax.Array]:
     return {
         "sparsity": (size - nnz).astype(jnp.float32) / size,
         "nnz": nnz,
+        "phase": jnp.asarray(nnz < size, jnp.int32),
         "dropped": dropped,
         "grown": grown,
         "churn": dropped.astype(jnp.float32) / before.astype(jnp.float32),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,13 @@ import optax
 from jax import lax
 
 from sparsejax._checks import fail
+from sparsejax._compat import is_traced
 from sparsejax.pruning._filters import KERNELS, Predicate, selected
-from sparsejax.pruning._masks import apply_mask
 from sparsejax.pruning._method import Method, View
-from sparsejax.pruning._state import Change, PrunedState, get_mask, total
+from sparsejax.pruning._moments import pinned, restart_moments, zero_moments
+from sparsejax.pruning._packed import pack, unpack
+from sparsejax.pruning._rules import Rule, as_method
+from sparsejax.pruning._state import Change, PrunedState, total
 from sparsejax.pruning._structures import Structure, unstructured
 from sparsejax.pruning._tree import PyTree, flatten_like, is_masked_node, leaf_names, only, spread
 
@@ -30,17 +33,19 @@ class _Wrapper:
     method: Method
     where: Predicate
     structure: Structure
+    packed: bool
 
     def init(self, params: PyTree) -> PrunedState:
         leaves, treedef = jax.tree.flatten(params)
         chosen = selected("pruned.init", self.where, params)
         weights = [jnp.asarray(leaf) for leaf in only(chosen, leaves)]
-        ones = [jnp.ones_like(weight, bool) for weight in weights]
         names = only(chosen, leaf_names(params))
-        masks, aux = self.method.init(View(names, weights, ones, 0, (), self.structure))
+        _check_leaves(self.structure, names, weights)
+        ones = [jnp.ones_like(weight, bool) for weight in weights]
+        masks, aux = self.method.init(View(names, weights, ones, 0, (), self.structure, []))
         return PrunedState(
             step=jnp.zeros((), jnp.int32),
-            mask=jax.tree.unflatten(treedef, spread(chosen, masks)),
+            mask=self._tree(treedef, chosen, masks),
             nnz=jax.tree.unflatten(treedef, spread(chosen, [_count(mask) for mask in masks])),
             inner=self.inner.init(params),
             aux=aux,
@@ -48,61 +53,108 @@ class _Wrapper:
         )
 
     def update(
-        self, updates: PyTree, state: Any, params: PyTree | None = None, **extra: Any
+        self,
+        updates: PyTree,
+        state: Any,
+        params: PyTree | None = None,
+        *,
+        refresh: bool | None = None,
+        mask: PyTree | None = None,
+        compensation: PyTree | None = None,
+        **extra: Any,
     ) -> tuple[PyTree, PrunedState]:
-        chosen, masks = _masks_of(state, params)
-        weights, treedef = only(chosen, jax.tree.leaves(params)), jax.tree.structure(params)
-
-        grads = flatten_like("pruned.update", "updates", updates, params)
-        kept = [jnp.where(m, g, jnp.zeros_like(g)) for m, g in zip(masks, only(chosen, grads), strict=True)]
-        grads = jax.tree.unflatten(treedef, _replace(chosen, grads, kept))
-        proposed, inner_state = self.inner.update(grads, state.inner, params, **extra)
-        deltas = flatten_like("pruned.update", "the result of inner.update", proposed, params)
-        candidates: Any = optax.apply_updates(weights, only(chosen, deltas))
+        old = self._view(state, params, updates)
+        if mask is not None:
+            return self._given(old, state, params, mask, compensation)
+        old = old._replace(aux=self.method.observe(old))
+        state = state._replace(aux=old.aux)
+        chosen, treedef = _chosen(state, params), jax.tree.structure(params)
+        grads = _replace(chosen, jax.tree.leaves(updates), self.method.gradients(old))
+        proposed, inner_state = self.inner.update(jax.tree.unflatten(treedef, grads), state.inner, params, **extra)
 
         step = jnp.asarray(optax.safe_increment(state.step))
-        new_state = lax.cond(
-            self.method.refresh(step),
-            lambda: self._refreshed(state, step, inner_state, params, candidates),
-            lambda: state._replace(step=step, inner=inner_state),
-        )
-        # Survivors, not the new mask: a grown weight enters at 0, whatever inner still holds for it.
-        survivors = _survivors(masks, _masks_of(new_state, params)[1])
-        changed = [_constrain(*args) for args in zip(survivors, only(chosen, deltas), weights, strict=True)]
+        fires = self.method.refresh(step) if refresh is None else refresh
+        if self.method.skips_inner:
+            # Selects, not a branch: the optimizer then rounds as it does in a program without one.
+            proposed = jax.tree.map(lambda u: jnp.where(fires, jnp.zeros_like(u), u), proposed)
+            inner_state = jax.tree.map(lambda a, b: jnp.where(fires, a, b), state.inner, inner_state)
+        deltas = pinned(flatten_like("pruned.update", "the result of inner.update", proposed, params), params)
+        candidates: Any = optax.apply_updates(old.weights, only(chosen, deltas))
+        state = state._replace(step=step, inner=inner_state)
+
+        def refreshed() -> PrunedState:
+            seen = old._replace(weights=candidates, step=step)
+            masks, aux = self.method.update(seen)
+            return self._changed(state, params, seen, masks, aux)
+
+        # A Python bool takes one branch while tracing; a traced one is a branch of the program.
+        new_state = _branch(fires, refreshed, lambda: state)
+        changed = self._constrained(old, _masks_of(new_state, params), only(chosen, deltas))
         return jax.tree.unflatten(treedef, _replace(chosen, deltas, changed)), new_state
 
-    def _refreshed(
-        self,
-        state: PrunedState,
-        step: jax.Array,
-        inner_state: Any,
-        params: PyTree,
-        candidates: list[jax.Array],
-    ) -> PrunedState:
-        """Return the state after a step that chooses a new mask."""
-        chosen, old = _masks_of(state, params)
-        treedef = jax.tree.structure(params)
-        names = only(chosen, leaf_names(params))
-        new, aux = self.method.update(View(names, candidates, old, step, state.aux, self.structure))
-        survivors = _survivors(old, new)
-        counts = [_count(mask) for mask in new]
-        stayed = total([_count(mask) for mask in survivors])
+    def _view(self, state: Any, params: PyTree | None, updates: PyTree) -> View:
+        """What the method sees before the step."""
+        masks, chosen = _masks_of(state, params), _chosen(state, params)
+        grads = only(chosen, flatten_like("pruned.update", "updates", updates, params))
+        names, weights = only(chosen, leaf_names(params)), only(chosen, jax.tree.leaves(params))
+        return View(names, weights, masks, state.step, state.aux, self.structure, grads)
+
+    def _given(
+        self, old: View, state: PrunedState, params: PyTree, mask: PyTree, compensation: PyTree | None
+    ) -> tuple[PyTree, PrunedState]:
+        """Put a given mask in force, and nothing else: see ``prune``."""
+        chosen, treedef = _chosen(state, params), jax.tree.structure(params)
+        masks = [unpack(node) for node in only(chosen, flatten_like("prune", "mask", mask, params))]
+        zeros = [jnp.zeros_like(leaf) for leaf in jax.tree.leaves(params)]
+        deltas = zeros if compensation is None else flatten_like("prune", "compensation", compensation, params)
+        new_state = self._changed(state, params, old, masks, state.aux)
+        changed = self._constrained(old, masks, only(chosen, deltas))
+        return jax.tree.unflatten(treedef, _replace(chosen, zeros, changed)), new_state
+
+    def _changed(self, state: PrunedState, params: PyTree, seen: View, masks: list[jax.Array], aux: Any) -> PrunedState:
+        """Return the state with new masks, and moments as they follow."""
+        chosen, treedef = _chosen(state, params), jax.tree.structure(params)
+        counts = [_count(mask) for mask in masks]
+        stayed = total([_count(mask) for mask in _both(seen.masks, masks)])
+        inner = state.inner
+        if self.method.reset == "dropped":
+            trained = _both(self.method.trained(seen), self.method.trained(seen._replace(masks=masks, aux=aux)))
+            inner = zero_moments(self.inner, inner, params, spread(chosen, trained))
+        restarts = self.method.restarts(state.step)
+        if restarts is not None:
+            inner = restart_moments(self.inner, inner, params, restarts)
         return PrunedState(
-            step=step,
-            mask=jax.tree.unflatten(treedef, spread(chosen, new)),
+            step=state.step,
+            mask=self._tree(treedef, chosen, masks),
             nnz=jax.tree.unflatten(treedef, spread(chosen, counts)),
-            inner=_zero_moments(self.inner, inner_state, params, spread(chosen, survivors)),
+            inner=inner,
             aux=aux,
-            change=Change(step, dropped=total(state.nnz) - stayed, grown=total(counts) - stayed),
+            change=Change(state.step, dropped=total(state.nnz) - stayed, grown=total(counts) - stayed),
         )
+
+    def _constrained(self, old: View, masks: list[jax.Array], deltas: list[Any]) -> list[jax.Array]:
+        """Return the updates of the prunable leaves that leave the right weights at zero."""
+        if self.method.outside == "train":
+            return deltas
+        if self.method.outside == "keep":
+            pairs = zip(self.method.trained(old), deltas, strict=True)
+            return [jnp.where(trains, delta, jnp.zeros_like(delta)) for trains, delta in pairs]
+        # Survivors, not the new mask: a grown weight enters at 0, whatever inner still holds for it.
+        stays = masks if self.method.enters == "candidate" else _both(old.masks, masks)
+        return [_constrain(*args) for args in zip(stays, deltas, old.weights, strict=True)]
+
+    def _tree(self, treedef: Any, chosen: Sequence[bool], masks: list[jax.Array]) -> PyTree:
+        stored = [pack(mask) for mask in masks] if self.packed else masks
+        return jax.tree.unflatten(treedef, spread(chosen, stored))
 
 
 def pruned(
     inner: optax.GradientTransformation,
-    method: Method,
+    method: Method | Sequence[Rule],
     *,
     where: Predicate = KERNELS,
     structure: Structure = _UNSTRUCTURED,
+    packed: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Wrap an Optax optimizer so that it prunes.
 
@@ -116,12 +168,18 @@ def pruned(
 
     Args:
       inner: optimizer.
-      method: when and how the mask is chosen: ``magnitude``, ``one_shot``, ``fixed``, ....
+      method: when and how the mask is chosen: ``magnitude``, ``acdc``, ``rigl``, ``fixed``, ...; or a list of rules
+        ``(where, method, structure)``, of which the first that matches a leaf decides. A leaf that ``where`` selects
+        and no rule matches is an error.
       where: which leaves may be pruned: a filter, or any function of (path, leaf).
       structure: which shapes the kept weights may take.
+      packed: store masks as bits, an eighth of the memory; they are unpacked in every step.
 
     Returns:
-      ``optax.GradientTransformationExtraArgs`` with state ``PrunedState``. ``update`` needs ``params``.
+      ``optax.GradientTransformationExtraArgs`` with state ``PrunedState``. ``update`` needs ``params``. It also takes
+      ``refresh``, a Python bool that replaces the method's own decision whether the mask changes in this step: a host
+      loop that passes ``bool(method.refresh(step + 1))`` compiles two programs without a branch (under ``vmap`` a
+      branch would run always), and ends with the same bits.
 
     Raises:
       TypeError: an argument is not what it should be.
@@ -139,58 +197,49 @@ def pruned(
     >>> optax.apply_updates(params, updates)["kernel"].tolist()
     [[0.0, 0.0], [1.5, -2.0]]
     """
+    method, where = as_method(method, where)
     _check_arguments(inner, method, where, structure)
-    wrapper = _Wrapper(optax.with_extra_args_support(inner), method, where, structure)
+    wrapper = _Wrapper(optax.with_extra_args_support(inner), method, where, structure, packed)
     return optax.GradientTransformationExtraArgs(wrapper.init, wrapper.update)
 
 
-def init(tx: optax.GradientTransformation, params: PyTree) -> tuple[PyTree, PyTree]:
-    """Make the optimizer state, and set the weights to zero that its mask leaves out from the start.
-
-    state <- tx.init(params);  params <- params * mask
-
-    Needed only by methods that start sparse (``fixed``, ``one_shot`` at step 0): without it the first
-    gradient would be that of the dense model.
-
-    Args:
-      tx: optimizer that contains ``pruned``.
-      params: parameters.
-
-    Returns:
-      Masked parameters, and the optimizer state.
-
-    Raises:
-      ValueError: ``tx`` contains no ``pruned``.
-
-    Source: the convention of all methods with a mask at initialisation (Evci et al. 2020, "RigL", section 3).
-
-    >>> from sparsejax.pruning import one_shot
-    >>> params, state = init(pruned(optax.sgd(0.1), one_shot(0.5)), {"kernel": jnp.array([[1.0, -2.0]])})
-    >>> params
-    {'kernel': Array([[ 0., -2.]], dtype=float32)}
-    """
-    state = tx.init(params)
-    return apply_mask("init", params, get_mask(state)), state
+def _branch(fires: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+    if isinstance(fires, bool):
+        return yes() if fires else no()
+    return lax.cond(fires, yes, no)
 
 
 def _check_arguments(inner: Any, method: Any, where: Any, structure: Any) -> None:
     for operand, value, needed, rule in (
         ("inner", inner, ("init", "update"), "an optax.GradientTransformation such as optax.adam(1e-3)"),
-        ("method", method, ("init", "refresh", "update"), "a method such as one_shot(0.9)"),
-        ("structure", structure, ("select",), "a structure such as unstructured()"),
+        ("method", method, ("init", "refresh", "update", "observe"), "a method such as one_shot(0.9)"),
+        ("structure", structure, ("grid", "to_units"), "a structure such as unstructured()"),
         ("where", where, ("__call__",), "a filter such as kernels(), or a function of (path, leaf)"),
     ):
         if isinstance(value, type) or not all(hasattr(value, name) for name in needed):
             fail("pruned", operand, f"type {type(value).__name__}", rule, error=TypeError)
 
 
-def _masks_of(state: PrunedState, params: PyTree | None) -> tuple[list[bool], list[jax.Array]]:
-    """Return which leaves of ``params`` are prunable, and their masks."""
+def _check_leaves(structure: Structure, names: Sequence[str], weights: Sequence[jax.Array]) -> None:
+    for name, weight in zip(names, weights, strict=True):
+        structure.grid(name, weight.shape)
+        if not is_traced(weight) and not isinstance(weight, jax.ShapeDtypeStruct) and bool(jnp.isnan(weight).any()):
+            fail("pruned.init", f"leaf {name!r}", "NaN among its weights", "numbers, which can be ranked")
+
+
+def _chosen(state: PrunedState, params: PyTree | None) -> list[bool]:
+    """Return which leaves of ``params`` are prunable."""
     if params is None:
         fail("pruned.update", "params", "value None", "the parameters", "Call tx.update(grads, state, params).")
     nodes = flatten_like("pruned.update", "state.mask", state.mask, params)
-    chosen = [not is_masked_node(node) for node in nodes]
-    masks = only(chosen, nodes)
+    return [not is_masked_node(node) for node in nodes]
+
+
+def _masks_of(state: PrunedState, params: PyTree | None) -> list[jax.Array]:
+    """Return the masks of the prunable leaves."""
+    chosen = _chosen(state, params)
+    nodes = flatten_like("pruned.update", "state.mask", state.mask, params)
+    masks = [unpack(node) for node in only(chosen, nodes)]
     for mask, weight in zip(masks, only(chosen, jax.tree.leaves(params)), strict=True):
         if mask.shape != jnp.shape(weight):
             fail(
@@ -200,7 +249,7 @@ def _masks_of(state: PrunedState, params: PyTree | None) -> tuple[list[bool], li
                 f"the shape of its parameter, {jnp.shape(weight)}",
                 "Does the optimizer state belong to another model?",
             )
-    return chosen, masks
+    return masks
 
 
 def _replace(chosen: Sequence[bool], leaves: Sequence[Any], values: Sequence[Any]) -> list[Any]:
@@ -213,7 +262,7 @@ def _count(mask: jax.Array) -> jax.Array:
     return jnp.sum(mask, dtype=jnp.int32)
 
 
-def _survivors(old: Sequence[jax.Array], new: Sequence[jax.Array]) -> list[jax.Array]:
+def _both(old: Sequence[jax.Array], new: Sequence[jax.Array]) -> list[jax.Array]:
     return [before & after for before, after in zip(old, new, strict=True)]
 
 
@@ -221,21 +270,3 @@ def _constrain(survives: jax.Array, delta: jax.Array, weight: jax.Array) -> jax.
     # The wider dtype of the two holds -weight exactly, whatever inner returned.
     dtype = jnp.promote_types(jnp.result_type(delta), jnp.result_type(weight))
     return jnp.where(survives, delta.astype(dtype), -jnp.asarray(weight, dtype))
-
-
-def _zero_moments(inner: optax.GradientTransformation, state: Any, params: PyTree, survivors: Sequence[Any]) -> Any:
-    """Zero the moments, traces and accumulators of weights that did not survive; all else stays."""
-    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
-    masks = {p: mask for p, mask in zip(paths, survivors, strict=True) if not is_masked_node(mask)}
-
-    def zero_moment(path: tuple[Any, ...], moment: Any) -> Any:
-        # Factored or reshaped statistics (Adafactor, SM3) have no entry for a single weight.
-        if path not in masks or jnp.shape(moment) != masks[path].shape:
-            return moment
-        return jnp.where(masks[path], moment, jnp.zeros_like(moment))
-
-    def zero(moments: PyTree) -> PyTree:
-        return jax.tree_util.tree_map_with_path(zero_moment, moments)
-
-    # Each copy of the parameter tree arrives whole: partition cuts subtrees out, SM3 hangs some on leaves.
-    return optax.tree_utils.tree_map_params(inner, zero, state, is_leaf=lambda _: True)

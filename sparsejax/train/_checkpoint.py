@@ -17,6 +17,7 @@ from sparsejax._checks import fail
 
 _KEPT = 2
 _MASK = "mask/"
+_CAPACITY = "capacity/"
 # Patterns are rebuilt from their masks, which compress to a fraction of a bit per weight.
 _STORED = nnx.Not(nn.Pattern)
 
@@ -25,8 +26,8 @@ class Checkpoints:
     """The last checkpoints of a run, written by orbax.
 
     A checkpoint is a flat dictionary of arrays: every variable of the model (parameters, batch statistics, random
-    state) and of the optimizer (moments, masks, counters) by its path, and for a sparse model the mask of each
-    sparse layer.
+    state) and of the optimizer (moments, masks, counters) by its path, and by layer the masks of the sparse network, or
+    of the last one there was, and its room for stored weights.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,10 +55,18 @@ class Checkpoints:
         """Steps done at the last checkpoint, or None."""
         return self._manager.latest_step()
 
-    def save(self, step: int, model: Any, optimizer: nnx.Optimizer) -> None:
+    def save(
+        self,
+        step: int,
+        model: Any,
+        optimizer: nnx.Optimizer,
+        support: Mapping[str, np.ndarray] | None,
+        capacity: Mapping[str, int],
+    ) -> None:
         """Write a checkpoint and remove the oldest."""
-        masks = {_MASK + path: mask for path, mask in nn.pattern_masks(model).items()}
-        arrays = dict(_arrays("model", model)) | dict(_arrays("optimizer", optimizer)) | masks
+        arrays: dict[str, Any] = dict(_arrays("model", model)) | dict(_arrays("optimizer", optimizer))
+        arrays |= {_MASK + path: mask for path, mask in (support or {}).items()}
+        arrays |= {_CAPACITY + path: np.asarray(entries) for path, entries in capacity.items()}
         self._manager.save(step, args=self._args.StandardSave(arrays))
 
     def load(self, step: int) -> Mapping[str, Any]:
@@ -66,8 +75,17 @@ class Checkpoints:
 
 
 def masks_in(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Masks of the sparse layers by path; empty for a dense model."""
-    return {name.removeprefix(_MASK): np.asarray(array) for name, array in arrays.items() if name.startswith(_MASK)}
+    """Masks of the sparse network by layer; empty before the first one."""
+    return {path: np.asarray(array) for path, array in _below(_MASK, arrays)}
+
+
+def capacity_in(arrays: Mapping[str, Any]) -> dict[str, int]:
+    """Room for stored weights by layer; empty before the first sparse network."""
+    return {path: int(array) for path, array in _below(_CAPACITY, arrays)}
+
+
+def _below(prefix: str, arrays: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [(name.removeprefix(prefix), array) for name, array in arrays.items() if name.startswith(prefix)]
 
 
 def assign(arrays: Mapping[str, Any], model: Any, optimizer: nnx.Optimizer) -> None:

@@ -100,15 +100,19 @@ def compare_steps(
         for step, log in zip(steps, times, strict=True):
             log.append(_milliseconds(step, images, labels))
     costs = [
-        StepCost(
-            statistics.median(log[_WARM_UP:]),
-            _bytes(nnx.state(model, nnx.Param)),
-            _bytes(nnx.state(model, nn.Pattern)),
-            _bytes(nnx.state(optimizer)),
-        )
+        StepCost(statistics.median(log[_WARM_UP:]), **model_bytes(model, optimizer))
         for log, model, optimizer in zip(times, copies, optimizers, strict=True)
     ]
     return StepComparison(costs[0], costs[1], repeats)
+
+
+def model_bytes(model: Any, optimizer: nnx.Optimizer) -> dict[str, int]:
+    """Bytes of trained values, of index arrays, and of the optimizer's state."""
+    return {
+        "parameter_bytes": _bytes(nnx.state(model, nnx.Param)),
+        "pattern_bytes": _bytes(nnx.state(model, nn.Pattern)),
+        "optimizer_bytes": _bytes(nnx.state(optimizer)),
+    }
 
 
 def _milliseconds(step: Callable[[Any, Any], jax.Array], images: Any, labels: Any) -> float:

@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args
 
 from sparsejax._checks import fail
 
-Method = Literal["magnitude", "dense"]
+Method = Literal["magnitude", "acdc", "rigl", "set", "static", "dense"]
+Scope = Literal["layer", "erk", "global"]
 
 
 @dataclass(frozen=True)
@@ -21,24 +22,30 @@ class TrainConfig:
     Attributes:
       data: data set, as ``sparsejax.data.load`` takes it; a label where a ``Dataset`` is given.
       model: one of ``sparsejax.models.MODEL_NAMES``; a label where a module is given.
-      method: "magnitude" (gradual magnitude pruning, then training of the stored weights alone) or "dense" (no
-        pruning: the baseline).
-      sparsity: fraction of zeros in each pruned layer at the end, in (0, 1); ignored by "dense".
+      method: "magnitude" (gradual magnitude pruning, then training of the stored weights alone), "acdc" (dense and
+        sparse phases in alternation), "rigl", "set" or "static" (sparse from the first step), or "dense" (no pruning:
+        the baseline).
+      sparsity: fraction of zeros in the pruned layers at the end, in (0, 1); ignored by "dense".
+      scope: how it is shared among them: "layer" (the same in each), "erk" (more zeros in larger layers), or "global"
+        (one threshold for all weights; "magnitude" and "acdc" only).
       epochs: passes over the training examples; a last short batch of an epoch is left out.
       batch_size: examples per step.
       learning_rate: highest learning rate; reached after a short warm-up, then cosine to 0 over the whole run.
       momentum: of SGD, in [0, 1).
       weight_decay: L2 coefficient, added to the gradient.
       seed: of initial weights and of the order of the data, at least 0.
-      dense_fraction: part of all steps before the first weight is pruned, in [0, 1).
-      prune_fraction: part of all steps over which the sparsity rises, in (0, 1); the rest trains the sparse network.
+      dense_fraction: "magnitude": part of all steps before the first weight is pruned, in [0, 1).
+      prune_fraction: "magnitude": part of all steps over which the sparsity rises, in (0, 1); the rest trains the
+        sparse network.
+      phase_fraction: "acdc": length of a phase as part of all steps, in (0, 0.5]. Published: 0.05 and 0.1.
+      update_every: "rigl" and "set": steps between changes of the mask. Published: 100 and an epoch.
 
     Raises:
       ValueError: a value out of range.
 
-    Source: Zhu & Gupta 2017, "To prune, or not to prune" (gradual schedule). SGD with momentum, L2 decay and a cosine
-    schedule after a short warm-up is the recipe of Peste et al. 2021 (AC/DC) on ImageNet; the defaults here suit small
-    images, and are not theirs.
+    Source: Zhu & Gupta 2017, "To prune, or not to prune"; Peste et al. 2021, "AC/DC"; Evci et al. 2020, "RigL"; Mocanu
+    et al. 2018, "SET". SGD with momentum, L2 decay and a cosine schedule after a short warm-up is the recipe of AC/DC
+    on ImageNet; the defaults here suit small images, and are not theirs.
 
     >>> TrainConfig(epochs=2).to_dict()["epochs"]
     2
@@ -48,6 +55,7 @@ class TrainConfig:
     model: str = "convnet"
     method: Method = "magnitude"
     sparsity: float = 0.9
+    scope: Scope = "layer"
     epochs: int = 10
     batch_size: int = 64
     learning_rate: float = 0.1
@@ -56,11 +64,15 @@ class TrainConfig:
     seed: int = 0
     dense_fraction: float = 0.15
     prune_fraction: float = 0.35
+    phase_fraction: float = 0.1
+    update_every: int = 100
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
             _refuse("method", self.method, f"one of {', '.join(get_args(Method))}")
-        for name in ("epochs", "batch_size"):
+        if self.scope not in get_args(Scope):
+            _refuse("scope", self.scope, f"one of {', '.join(get_args(Scope))}")
+        for name in ("epochs", "batch_size", "update_every"):
             _require(self, name, getattr(self, name) >= 1, "at least 1")
         _require(self, "seed", self.seed >= 0, "at least 0")
         _require(self, "sparsity", 0 < self.sparsity < 1, "a fraction above 0 and below 1")
@@ -69,6 +81,7 @@ class TrainConfig:
         _require(self, "weight_decay", 0 <= self.weight_decay < math.inf, "a number, 0 or more")
         _require(self, "dense_fraction", 0 <= self.dense_fraction < 1, "a fraction, 0 or more and below 1")
         _require(self, "prune_fraction", 0 < self.prune_fraction < 1, "a fraction above 0 and below 1")
+        _require(self, "phase_fraction", 0 < self.phase_fraction <= 0.5, "a fraction above 0 and at most 0.5")
         if self.dense_fraction + self.prune_fraction >= 1:
             got = f"sum {self.dense_fraction + self.prune_fraction:g}"
             rule = "a sum below 1, so that steps remain for the sparse network"

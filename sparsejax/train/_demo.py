@@ -13,11 +13,12 @@ from flax import nnx
 from sparsejax import data, models
 from sparsejax.train._compare import StepComparison
 from sparsejax.train._config import Method, TrainConfig
-from sparsejax.train._loop import Run, TrainResult
+from sparsejax.train._loop import Run
 from sparsejax.train._metrics import read_metrics
 from sparsejax.train._plot import plot_metrics
 from sparsejax.train._progress import Reporter
 from sparsejax.train._report import comparison_table
+from sparsejax.train._result import TrainResult
 
 # Wide enough that convolutions, not overheads, take the time; small enough for two minutes on two cores.
 _WIDTHS = (64, 128, 256)

@@ -1,73 +1,40 @@
-"""The training loop: dense warm-up, gradual pruning of masked weights, then training of the stored weights alone."""
+"""The training loop, the same for every method: the plan says when masks change and in which form a step runs."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import json
 import os
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from flax import nnx
 
-from sparsejax import data, models, nn
+from sparsejax import data, models, nn, pruning
 from sparsejax._checks import fail
-from sparsejax.train._checkpoint import Checkpoints, assign, masks_in
-from sparsejax.train._compare import StepComparison, compare_steps
+from sparsejax.train._checkpoint import Checkpoints, assign, capacity_in, masks_in
+from sparsejax.train._compare import StepComparison, compare_steps, model_bytes
 from sparsejax.train._config import TrainConfig
 from sparsejax.train._extras import require_extras
-from sparsejax.train._metrics import MetricsLog, Row, median_ms, read_metrics
-from sparsejax.train._optimizer import inner_optimizer, layers_kept_dense, optimizer
-from sparsejax.train._plan import Plan
+from sparsejax.train._flops import FlopCounter, total_training_flops
+from sparsejax.train._methods import make_plan
+from sparsejax.train._metrics import MetricsLog, Row, phase_times, read_metrics
+from sparsejax.train._optimizer import inner_optimizer, layers_kept_dense, optimizer, prunable
 from sparsejax.train._plot import plot_metrics
 from sparsejax.train._progress import Quiet, Reporter
+from sparsejax.train._report import plan_text
+from sparsejax.train._result import TrainResult
 from sparsejax.train._run_dir import RunDir, write_atomically
-from sparsejax.train._state import TrainState, sparse_model, to_sparse
-from sparsejax.train._steps import accuracy, bind_step
+from sparsejax.train._state import Storage, TrainState, sparse_masks, sparsity, with_new_mask
+from sparsejax.train._steps import Step, accuracy, bind_step, stored_step, train_step
 
 # Steps after which the time of the run is estimated; the first of them compiles.
 _ESTIMATE_AFTER = 5
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """How a run ended.
-
-    Attributes:
-      model: the trained module: sparse layers after method "magnitude", dense after "dense".
-      accuracy: fraction of test examples classified correctly.
-      sparsity: fraction of zeros among the prunable weights.
-      step: steps done.
-      phase_ms: median wall time of a step in each phase, milliseconds.
-      comparison: the training step dense against sparse; None for method "dense".
-      out: folder of the run.
-    """
-
-    model: Any
-    accuracy: float
-    sparsity: float
-    step: int
-    phase_ms: dict[str, float]
-    comparison: StepComparison | None
-    out: Path
-
-    def to_dict(self) -> dict[str, Any]:
-        """All numbers, for JSON."""
-        return {
-            "accuracy": self.accuracy,
-            "sparsity": self.sparsity,
-            "step": self.step,
-            "phase_ms": self.phase_ms,
-            "comparison": None if self.comparison is None else self.comparison.to_dict(),
-            "out": str(self.out),
-        }
 
 
 class Run:
@@ -104,11 +71,18 @@ class Run:
             fail("train", "checkpoint_every", f"value {checkpoint_every}", "at least 1 step")
         self.config = config
         self.dataset = (data.load(config.data) if dataset is None else dataset).standardized()
-        self.plan = Plan.of(config, len(self.dataset.train_labels))
-        self._model = self._build() if model is None else model
+        self.plan = make_plan(config, len(self.dataset.train_labels))
+        self._model = self._build() if model is None else nnx.clone(model)
         self.kept_dense = layers_kept_dense(self._model, self.dataset.image_shape[-1], self.dataset.num_classes)
         self.inner = inner_optimizer(config, self.plan)
         self._optimizer = nnx.Optimizer(self._model, optimizer(config, self.plan, self.kept_dense), wrt=nnx.Param)
+        self.flops = FlopCounter(self._model, self.dataset.image_shape)
+        self.capacity = None
+        if self.plan.method is not None:
+            params = nnx.as_pure(nnx.state(self._model, nnx.Param))
+            self.capacity = pruning.report(params, self.plan.method, where=prunable(self.kept_dense))
+            # Methods that start sparse: the first forward pass must be that of the sparse network.
+            nnx.update(self._model, pruning.forward_params(params, nnx.as_pure(self._optimizer.opt_state)))
         self.checkpoint_every = checkpoint_every
         self.dir = RunDir(out)
         self.dir.claim(config, resume=resume)
@@ -127,42 +101,62 @@ class Run:
         Args:
           report: where progress goes; nowhere if None.
         """
+        *_, last = self.states(report)
+        return self.finish(last)
+
+    def states(self, report: Reporter | None = None) -> Iterator[TrainState]:
+        """Train step by step: the state now, then that after every step; only the newest may be used."""
         report = report or Quiet()
+        storage = Storage(self.kept_dense, self.capacity)
         with Checkpoints(self.dir.checkpoints) as checkpoints:
-            state = self._restored(checkpoints)
+            state = self._restored(checkpoints, storage)
             report.start(self.config.method, self.plan.total, state.step)
             try:
+                report.note(plan_text(self.plan, self.capacity, self.flops))
+                yield state
                 with contextlib.closing(MetricsLog(self.dir.metrics, state.step)) as log:
-                    state = self._train(state, checkpoints, log, report)
+                    yield from self._train(state, storage, checkpoints, log, report)
             finally:
                 report.finish()
-        return self._finish(state)
 
-    def _train(self, state: TrainState, checkpoints: Checkpoints, log: MetricsLog, report: Reporter) -> TrainState:
+    def restore(self) -> Any:
+        """Return the network of the last checkpoint.
+
+        Raises:
+          FileNotFoundError: there is none.
+        """
+        with Checkpoints(self.dir.checkpoints) as checkpoints:
+            if checkpoints.latest() is None:
+                rule = "at least one"
+                fail("train", f"the run in {str(self.dir.root)!r}", "no checkpoint", rule, error=FileNotFoundError)
+            return self._restored(checkpoints, Storage(self.kept_dense, self.capacity)).model
+
+    def _train(
+        self, state: TrainState, storage: Storage, checkpoints: Checkpoints, log: MetricsLog, report: Reporter
+    ) -> Iterator[TrainState]:
         plan, begun, times = self.plan, state.step, []
-        step, sparsity = bind_step(state.model, state.optimizer), state.sparsity()
+        step, zeros = _bound(state), sparsity(state)
         for images, labels in self._batches(state.step):
+            flops = self.flops.forward(state.model) if plan.tests_after(state.step + 1) else None
             begin = time.perf_counter()
+            if plan.is_stored(state.step) != state.is_stored:
+                state = storage.to_dense(state) if state.is_stored else storage.to_stored(state)
+                step = _bound(state)
             loss = float(step(images, labels))
             times.append(time.perf_counter() - begin)
 
             phase, epoch = plan.phase(state.step), state.step // plan.steps_per_epoch
-            state = dataclasses.replace(state, step=state.step + 1)
-            if phase == "prune":
-                sparsity = state.sparsity()
-            tested = self._accuracy(state) if plan.evaluates_after(state.step) else None
-            row = Row(state.step, epoch, phase, loss, tested, sparsity, 1e3 * times[-1])
+            state, is_new, lost = with_new_mask(replace(state, step=state.step + 1))
+            zeros = sparsity(state) if is_new else zeros
+            tested = self._accuracy(state) if plan.tests_after(state.step) else None
+            row = Row(state.step, epoch, phase.name, loss, tested, zeros, lost, flops, 1e3 * times[-1])
             log.write(row)
             report.step(row)
             if state.step - begun == _ESTIMATE_AFTER:
                 report.note(self._estimate(times, state))
-
-            if plan.prunes and state.step == plan.sparse_from:
-                state = to_sparse(state, self.inner, self.kept_dense)
-                step, sparsity = bind_step(state.model, state.optimizer), state.sparsity()
             if state.step % self.checkpoint_every == 0 or state.step == plan.total:
-                checkpoints.save(state.step, state.model, state.optimizer)
-        return state
+                checkpoints.save(state.step, state.model, state.optimizer, state.support, storage.capacity)
+            yield state
 
     def _batches(self, done: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Batches from step ``done`` on; each epoch's order depends on the seed and the epoch alone."""
@@ -178,36 +172,42 @@ class Run:
             )
             yield from itertools.islice(batches, skipped if epoch == first else 0, None)
 
-    def _restored(self, checkpoints: Checkpoints) -> TrainState:
-        """The state of the last checkpoint, or the initial one; the step says in which form the weights are."""
+    def _restored(self, checkpoints: Checkpoints, storage: Storage) -> TrainState:
+        """The state of the last checkpoint, or the initial one; the last step says in which form the weights are."""
         done = checkpoints.latest()
-        model, tuned = nnx.clone(self._model), nnx.clone(self._optimizer)
+        state = TrainState(nnx.clone(self._model), nnx.clone(self._optimizer), 0, False, None)
         if done is None:
-            return TrainState(model, tuned, 0, False)
+            return replace(state, support=sparse_masks(state.optimizer))
         arrays = checkpoints.load(done)
-        is_sparse = self.plan.prunes and done >= self.plan.sparse_from
-        if is_sparse:
-            model = sparse_model(model, masks_in(arrays), self.kept_dense)
-            tuned = nnx.Optimizer(model, self.inner, wrt=nnx.Param)
-        assign(arrays, model, tuned)
-        return TrainState(model, tuned, done, is_sparse)
+        support, storage.capacity = masks_in(arrays), capacity_in(arrays)
+        if self.plan.is_stored(done - 1):
+            model = storage.sparse_model(state.model, support)
+            tuned = nn.carry_optimizer(state.optimizer, state.model, model)
+            state = replace(state, model=model, optimizer=tuned, is_stored=True)
+        assign(arrays, state.model, state.optimizer)
+        return replace(state, step=done, support=support or None)
 
     def _estimate(self, times: list[float], state: TrainState) -> str:
         left, per_step = self.plan.total - state.step, statistics.median(times)
         seconds = left * per_step
         duration = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-        caveat = ", not counting that sparse steps differ" if self.plan.prunes and not state.is_sparse else ""
+        caveat = ", not counting that sparse steps differ" if self.plan.method and not state.is_stored else ""
         return f"{left} steps left: about {duration} at {per_step:.3f} s/step{caveat}"
 
-    def _finish(self, state: TrainState) -> TrainResult:
+    def finish(self, state: TrainState) -> TrainResult:
+        """Measure the trained network, and write the result and the picture."""
         rows = read_metrics(self.dir.metrics)
+        examples = state.step * self.config.batch_size
         result = TrainResult(
             state.model,
             self._accuracy(state),
-            state.sparsity(),
+            sparsity(state),
             state.step,
-            median_ms(rows),
-            self._comparison(state) if state.is_sparse else None,
+            phase_times(rows),
+            total_training_flops(rows, self.config.batch_size),
+            pruning.training_flops([(self.flops.dense, examples)]),
+            model_bytes(state.model, state.optimizer),
+            self._comparison(state) if state.is_stored else None,
             self.dir.root,
         )
         write_atomically(self.dir.result, json.dumps(result.to_dict(), indent=2) + "\n")
@@ -222,13 +222,19 @@ class Run:
         return compare_steps(nn.densify(state.model), state.model, self.inner, images, labels)
 
 
-def train(config: TrainConfig, out: str | os.PathLike[str], **options: Any) -> TrainResult:
-    """Train a network sparse: dense warm-up, gradual magnitude pruning, then sparse kernels to the end.
+def _bound(state: TrainState) -> Step:
+    return bind_step(state.model, state.optimizer, stored_step if state.is_stored else train_step)
 
-    Phases over the steps of the run: "dense" (no pruning), "prune" (masked dense weights, cubic schedule), "sparse"
-    (parameters and optimizer state hold the stored weights only). The first convolution and the classifier stay
-    dense. Checkpoints make the run resumable to the same bits; metrics go to ``out/metrics.csv``, curves to
-    ``out/curves.png``, the final numbers to ``out/result.json``.
+
+def train(config: TrainConfig, out: str | os.PathLike[str], **options: Any) -> TrainResult:
+    """Train a network sparse: dense weights where a method needs them, sparse kernels everywhere else.
+
+    Phases over the steps of the run, see `Phase`: "magnitude" is dense, prune, sparse; "acdc" dense and sparse in turn,
+    at the end sparse; "rigl", "set" and "static" are sparse from the first step. In phase "sparse" parameters,
+    gradients and optimizer state hold the stored weights only. Two programs are compiled, one for each form, however
+    often the mask changes. The first convolution and the classifier stay dense. Checkpoints make the run resumable to
+    the same bits; metrics go to ``out/metrics.csv``, curves to ``out/curves.png``, the final numbers to
+    ``out/result.json``.
 
     Args:
       config: the run.
@@ -243,7 +249,8 @@ def train(config: TrainConfig, out: str | os.PathLike[str], **options: Any) -> T
       OSError: data or folder cannot be read or made.
       ImportError: orbax, matplotlib or scikit-learn is missing.
 
-    Source: Zhu & Gupta 2017, "To prune, or not to prune"; Nikdan et al. 2023 (SparseProp), section 5.
+    Source: Zhu & Gupta 2017, "To prune, or not to prune"; Peste et al. 2021, "AC/DC"; Evci et al. 2020, "RigL"; Nikdan
+    et al. 2023 (SparseProp), section 5.
 
     >>> import tempfile
     >>> config = TrainConfig(model="mlp", epochs=1, batch_size=256)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -16,12 +18,16 @@ class Row(NamedTuple):
     Attributes:
       step: steps done, from 1.
       epoch: pass over the data that the step belongs to, from 0.
-      phase: "dense", "prune" or "sparse".
+      phase: "dense", "prune", "sparse" or "update", see `Phase`.
       loss: mean cross-entropy of the step's batch, nats, before the update.
       accuracy: fraction of test examples classified correctly after the step; None where it was not tested.
       sparsity: fraction of zeros among the prunable weights after the step.
-      ms: wall time of the step, milliseconds; in the first step of a phase and after a resume it includes
-        compilation.
+      mask_change: share of the previous support that is not in the new one, where the step chose another sparse mask;
+        None elsewhere.
+      forward_flops: operations of a forward pass of one example just before the step, which stand for all steps since
+        the last such row; None elsewhere.
+      ms: wall time of the step, milliseconds. The first step of a phase includes the change of storage, and, where
+        a program runs for the first time in this process, its compilation.
     """
 
     step: int
@@ -30,6 +36,8 @@ class Row(NamedTuple):
     loss: float
     accuracy: float | None
     sparsity: float
+    mask_change: float | None
+    forward_flops: int | None
     ms: float
 
 
@@ -59,9 +67,8 @@ class MetricsLog:
 
 
 def _line(row: Row) -> str:
-    accuracy = "" if row.accuracy is None else repr(row.accuracy)
-    numbers = (repr(row.loss), accuracy, f"{row.sparsity:.6f}", f"{row.ms:.3f}")
-    return ",".join((str(row.step), str(row.epoch), row.phase, *numbers))
+    numbers = row._replace(loss=repr(row.loss), sparsity=f"{row.sparsity:.6f}", ms=f"{row.ms:.3f}")  # type: ignore[arg-type]
+    return ",".join("" if value is None else str(value) for value in numbers)
 
 
 def read_metrics(path: Path) -> list[Row]:
@@ -76,13 +83,32 @@ def read_metrics(path: Path) -> list[Row]:
             float(row["loss"]),
             float(row["accuracy"]) if row["accuracy"] else None,
             float(row["sparsity"]),
+            float(row["mask_change"]) if row["mask_change"] else None,
+            int(row["forward_flops"]) if row["forward_flops"] else None,
             float(row["ms"]),
         )
         for row in csv.DictReader(lines[:-1])
     ]
 
 
-def median_ms(rows: list[Row]) -> dict[str, float]:
-    """Median time of a step for each phase, milliseconds."""
-    phases = dict.fromkeys(row.phase for row in rows)
-    return {phase: statistics.median(row.ms for row in rows if row.phase == phase) for phase in phases}
+@dataclass(frozen=True)
+class PhaseTime:
+    """Wall time of all steps of one kind.
+
+    Attributes:
+      steps: their number.
+      seconds: all of it, with changes of storage and compilation.
+      median_ms: of a step.
+    """
+
+    steps: int
+    seconds: float
+    median_ms: float
+
+
+def phase_times(rows: Sequence[Row]) -> dict[str, PhaseTime]:
+    """Wall time by kind of phase."""
+    times: dict[str, list[float]] = {}
+    for row in rows:
+        times.setdefault(row.phase, []).append(row.ms)
+    return {phase: PhaseTime(len(ms), sum(ms) / 1e3, statistics.median(ms)) for phase, ms in times.items()}

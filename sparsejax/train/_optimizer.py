@@ -1,4 +1,4 @@
-"""The optimizer of a run, with and without its pruning wrapper."""
+"""The optimizer of a run, and which layers it prunes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,18 @@ def inner_optimizer(config: TrainConfig, plan: Plan) -> optax.GradientTransforma
     return optax.chain(optax.add_decayed_weights(config.weight_decay), optax.sgd(schedule, momentum=config.momentum))
 
 
+def prunable(kept_dense: tuple[str, ...]) -> pruning.Filter:
+    """Filter of the leaves that are pruned: all kernels but those of the layers that stay dense."""
+    names = {f"{path}/kernel" for path in kept_dense}
+
+    def not_kept(path: str, leaf: Any) -> bool:
+        return path not in names
+
+    return pruning.kernels() & not_kept
+
+
 def optimizer(config: TrainConfig, plan: Plan, kept_dense: tuple[str, ...]) -> optax.GradientTransformation:
-    """The optimizer of the phases with dense weights: the inner one, wrapped so that it prunes.
+    """The optimizer of a run: the inner one, wrapped so that it prunes.
 
     Args:
       config: the run.
@@ -36,14 +46,7 @@ def optimizer(config: TrainConfig, plan: Plan, kept_dense: tuple[str, ...]) -> o
       kept_dense: paths of the layers that are not pruned.
     """
     inner = inner_optimizer(config, plan)
-    if not plan.prunes:
-        return inner
-    names = {f"{path}/kernel" for path in kept_dense}
-
-    def not_kept(path: str, leaf: Any) -> bool:
-        return path not in names
-
-    return pruning.pruned(inner, plan.method(config.sparsity), where=pruning.kernels() & not_kept)
+    return inner if plan.method is None else pruning.pruned(inner, plan.method, where=prunable(kept_dense))
 
 
 def layers_kept_dense(model: nnx.Module, channels: int, num_classes: int) -> tuple[str, ...]:

@@ -118,9 +118,14 @@ class Bar:
         self._progress.stop()
 
 
-def reporter(*, quiet: bool = False) -> Reporter:
-    """The bar where standard error is a terminal and rich is installed, lines elsewhere, or nothing if ``quiet``."""
+def reporter(*, quiet: bool = False, lines: bool = False) -> Reporter:
+    """The bar where standard error is a terminal and rich is installed, lines elsewhere, or nothing if ``quiet``.
+
+    ``lines`` asks for lines in any case: two runs at once would draw over each other.
+    """
     if quiet:
         return Quiet()
+    if lines:
+        return Lines()
     can_draw: Any = sys.stderr.isatty() and importlib.util.find_spec("rich") is not None
     return Bar() if can_draw else Lines()

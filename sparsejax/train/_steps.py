@@ -1,4 +1,4 @@
-"""One step of training, and testing: the same two functions for dense and for sparse models."""
+"""One step of training, and testing."""
 
 from __future__ import annotations
 
@@ -18,18 +18,32 @@ _TEST_BATCH = 500
 @nnx.jit
 def train_step(model: Any, optimizer: nnx.Optimizer, images: jax.Array, labels: jax.Array) -> jax.Array:
     """Take one optimizer step on the mean cross-entropy, in place, and return the loss before it."""
-
-    def loss_of(model: Any) -> jax.Array:
-        return optax.softmax_cross_entropy_with_integer_labels(model(images), labels).mean()
-
-    loss, grads = nnx.value_and_grad(loss_of)(model)
+    loss, grads = _loss_and_grads(model, images, labels)
     optimizer.update(model, grads)
     return loss
 
 
-def bind_step(model: Any, optimizer: nnx.Optimizer) -> Callable[[Any, Any], jax.Array]:
-    """``train_step`` for one model: walks the module graph once instead of on every call."""
-    return nnx.cached_partial(train_step, model, optimizer)
+@nnx.jit
+def stored_step(model: Any, optimizer: nnx.Optimizer, images: jax.Array, labels: jax.Array) -> jax.Array:
+    """``train_step`` on stored weights with an optimizer that prunes, in a step that does not change the mask."""
+    loss, grads = _loss_and_grads(model, images, labels)
+    optimizer.update(model, grads, refresh=False)
+    return loss
+
+
+def _loss_and_grads(model: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, Any]:
+    def loss_of(model: Any) -> jax.Array:
+        return optax.softmax_cross_entropy_with_integer_labels(model(images), labels).mean()
+
+    return nnx.value_and_grad(loss_of)(model)
+
+
+Step = Callable[[Any, Any], jax.Array]
+
+
+def bind_step(model: Any, optimizer: nnx.Optimizer, step: Any = train_step) -> Step:
+    """``train_step`` (or ``stored_step``) for one model: walks the module graph once instead of on every call."""
+    return nnx.cached_partial(step, model, optimizer)
 
 
 @nnx.jit

@@ -7,12 +7,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
 from sparsejax import pruning
 
 SIZES = (48, 32)
+GRADIENTS = np.random.default_rng(1).normal(size=(100, max(SIZES))).astype(np.float32)
 
 
 def make_params(dtype: Any = jnp.float32) -> dict[str, Any]:
@@ -24,9 +26,12 @@ def make_params(dtype: Any = jnp.float32) -> dict[str, Any]:
 
 
 def random_grads(params: Any, step: Any) -> Any:
-    """Gradients that are dense and of the size of the weights, so that nothing stays zero by itself."""
-    key = jax.random.fold_in(jax.random.key(1), step)
-    return jax.tree.map(lambda x: jax.random.normal(key, x.shape).astype(x.dtype), params)
+    """Gradients that are dense and of the size of the weights, so that nothing stays zero by itself.
+
+    Rows of a table: a generator in every compiled step would cost more than the step.
+    """
+    row = jnp.asarray(GRADIENTS)[step]
+    return jax.tree.map(lambda x: row[: x.size].reshape(x.shape).astype(x.dtype), params)
 
 
 def make_step(tx: optax.GradientTransformation) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
@@ -63,6 +68,7 @@ def tools() -> Any:
         sizes = SIZES
         make_params = staticmethod(make_params)
         make_step = staticmethod(make_step)
+        random_grads = staticmethod(random_grads)
         outside = staticmethod(outside)
         assert_equal_trees = staticmethod(assert_equal_trees)
 

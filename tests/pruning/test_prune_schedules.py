@@ -126,5 +126,5 @@ def test_magnitude_refuses_other_arguments() -> None:
         magnitude(0.9, refresh=every(1, 0, 0))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="magnitude: refresh has type int"):
         magnitude(schedules.constant(0.9), refresh=100)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="magnitude: scope has value 'local'; expected one of"):
+    with pytest.raises(ValueError, match="magnitude: scope has value 'local'; expected 'global'"):
         magnitude(schedules.constant(0.9), refresh=every(1, 0, 0), scope="local")  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsejax.pruning import select, unstructured
+from sparsejax.pruning import select
 
 VALUES = st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 1e-38, 3e38, -3e38, np.inf, -np.inf])
 
@@ -72,5 +72,5 @@ def test_float64_scores_are_not_rounded() -> None:
 
 def test_select_under_vmap() -> None:
     scores = jnp.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
-    masks = jax.vmap(lambda row: unstructured().select([row], 1)[0])(scores)
+    masks = jax.vmap(lambda row: select([row], 1)[0])(scores)
     assert masks.tolist() == [[False, False, True], [True, False, False]]

@@ -238,7 +238,7 @@ def test_metrics_after_a_change(tools) -> None:
     state: Any
     _, state = tools.make_step(tx)(params, tx.init(params), 0)
     got = {name: value.item() for name, value in jax.jit(metrics)(state).items()}
-    assert got == {"sparsity": 0.75, "nnz": 20, "dropped": 60, "grown": 0, "churn": 0.75}
+    assert got == {"sparsity": 0.75, "nnz": 20, "phase": 1, "dropped": 60, "grown": 0, "churn": 0.75}
     assert int(state.change.step) == 1
 
 

@@ -11,8 +11,8 @@ from flax import nnx
 
 from sparsejax.nn import sparsify
 from sparsejax.train import TrainConfig
-from sparsejax.train._checkpoint import Checkpoints, assign, masks_in
-from sparsejax.train._metrics import MetricsLog, Row, median_ms, read_metrics
+from sparsejax.train._checkpoint import Checkpoints, assign, capacity_in, masks_in
+from sparsejax.train._metrics import MetricsLog, PhaseTime, Row, phase_times, read_metrics
 from sparsejax.train._run_dir import RunDir
 
 
@@ -40,7 +40,11 @@ def test_starting_over_discards_the_run_and_nothing_else(tmp_path):
 
 
 def rows(count: int) -> list[Row]:
-    return [Row(i, 0, "dense", 1 / 3 + i, 0.5 if i % 2 else None, 0.25, 2.0 * i) for i in range(1, count + 1)]
+    odd = [(None, None, None), (0.5, 1 / 7, 1234)]
+    return [
+        Row(i, 0, "dense", 1 / 3 + i, accuracy, 0.25, change, flops, 2.0 * i)
+        for i, (accuracy, change, flops) in ((i, odd[i % 2]) for i in range(1, count + 1))
+    ]
 
 
 def write(path, done, new):
@@ -68,8 +72,10 @@ def test_a_new_run_starts_an_empty_file(tmp_path):
     assert read_metrics(path) == rows(1)
 
 
-def test_median_times_per_phase():
-    assert median_ms([*rows(3), Row(4, 0, "sparse", 0.0, None, 0.9, 1.5)]) == {"dense": 4.0, "sparse": 1.5}
+def test_times_per_phase():
+    sparse = Row(4, 0, "sparse", 0.0, None, 0.9, None, None, 1.5)
+    expected = {"dense": PhaseTime(3, 0.012, 4.0), "sparse": PhaseTime(1, 0.0015, 1.5)}
+    assert phase_times([*rows(3), sparse]) == expected
 
 
 class Noisy(nnx.Module):
@@ -90,10 +96,11 @@ def test_random_state_and_masks_are_restored(tmp_path):
     optimizer.update(model, jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param)))
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest() is None
-        checkpoints.save(1, model, optimizer)
+        checkpoints.save(1, model, optimizer, {"fc": mask}, {"fc": 4})
     with Checkpoints(tmp_path) as checkpoints:
         arrays = checkpoints.load(1)
     masks = masks_in(arrays)
+    assert capacity_in(arrays) == {"fc": 4}
     np.testing.assert_array_equal(masks["fc"], mask)
     other, _ = sparsify(Noisy(2), masks, min_sparsity=0.0, policy="always")
     fresh = optimizer_of(other)
@@ -113,7 +120,7 @@ def plain(node):
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     model = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, model, optimizer_of(model))
+        checkpoints.save(1, model, optimizer_of(model), None, {})
         arrays = checkpoints.load(1)
     wider = nnx.Linear(4, 5, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"at 'model/bias/value', has float32\[3\]; expected float32\[5\]"):

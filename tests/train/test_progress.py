@@ -11,7 +11,10 @@ from sparsejax.train import reporter
 from sparsejax.train._metrics import Row
 from sparsejax.train._progress import Bar, Lines, Quiet
 
-ROWS = [Row(1, 0, "dense", 2.5, None, 0.0, 10.0), Row(2, 0, "prune", 1.5, 0.75, 0.5, 20.0)]
+ROWS = [
+    Row(1, 0, "dense", 2.5, None, 0.0, None, None, 10.0),
+    Row(2, 0, "prune", 1.5, 0.75, 0.5, None, 100, 20.0),
+]
 
 
 def play(report):
@@ -52,6 +55,11 @@ def test_a_bar_on_a_terminal(monkeypatch):
     text = terminal.getvalue()
     for part in ("magnitude prune", "2/2", "loss 1.500", "acc 0.7500", "sparsity 0.50", "a note"):
         assert part in text
+
+
+def test_lines_where_two_bars_would_meet(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert isinstance(reporter(lines=True), Lines)
 
 
 def test_lines_without_a_terminal():

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_run import StopAfter, Stopped, assert_same_bits, final_arrays
+from small_run import ACDC, RIGL, StopAfter, Stopped, assert_same_bits, final_arrays, make_model
 
 import sparsejax
-from sparsejax.train import TrainConfig, train
+from sparsejax.train import Run, TrainConfig, train
 from sparsejax.train._checkpoint import Checkpoints
 from sparsejax.train._metrics import read_metrics
 
@@ -45,6 +45,29 @@ def test_stopped_in_any_phase(run, uninterrupted, monkeypatch, stop, every, resu
     run.fit(report)
     assert (report.done, report.finished) == (resumed_at, True)
     assert [row.step for row in report.rows] == list(range(resumed_at + 1, 19))
+    assert_same_bits(final_arrays(run), arrays)
+    assert without_times(run.dir.metrics) == rows
+
+
+@pytest.fixture(scope="module", params=[ACDC, RIGL], ids=["acdc", "rigl"])
+def changing(request, dataset, tmp_path_factory):
+    """A run whose mask changes several times, and how it ends when it is not interrupted."""
+    run = Run(request.param, tmp_path_factory.mktemp("run"), dataset=dataset, model=make_model(), checkpoint_every=1)
+    run.fit()
+    return run, final_arrays(run), without_times(run.dir.metrics)
+
+
+# A stop comes before the checkpoint of its step. AC/DC compresses after step 9 and frees all weights after 12; RigL
+# changes the mask after 12. So the run goes on from inside and from both ends of dense and of sparse phases.
+@pytest.mark.parametrize("stop", [2, 8, 9, 10, 11, 12, 13, 14, 15])
+def test_stopped_around_changes_of_the_mask(changing, stop):
+    run, arrays, rows = changing
+    run.dir.claim(run.config, resume=False)
+    with pytest.raises(Stopped):
+        run.fit(StopAfter(stop))
+    report = StopAfter(0)
+    run.fit(report)
+    assert report.done == stop - 1
     assert_same_bits(final_arrays(run), arrays)
     assert without_times(run.dir.metrics) == rows
 

@@ -136,8 +136,7 @@ struct ConvTiling {
     column_blocks = CeilDiv(all, columns);
   }
 
-  // Passes as large as fit, if a row has entries enough in each: a pass costs a row a mispredicted branch and reading
-  // and writing its tile.
+  // Passes as large as fit, if a row has entries enough in each: a pass costs a row reading and writing its tile.
   void ChoosePasses(int64_t most, int64_t row_entries) {
     constexpr int64_t kEntriesPerPass = 8;
     passes = std::max<int64_t>(1, CeilDiv(Elements(1, columns), most));

@@ -56,7 +56,7 @@ class BoostedTrees(FairClassifier):
         new = _booster()
         scores = self._scores(new, matrix, labels)
         self.cv_scores_ = np.average(scores, axis=2)
-        depth, trees = np.unravel_index(np.argmax(self.cv_scores_), self.cv_scores_.shape)
+        depth, trees = map(int, np.unravel_index(np.argmax(self.cv_scores_), self.cv_scores_.shape))
         self.best_params_ = {"max_depth": self.max_depth[depth], "n_estimators": self.n_estimators[trees]}
         self.estimator_ = new(n_jobs=self.n_jobs, **self.best_params_).fit(matrix, labels)
         return self

@@ -62,7 +62,7 @@ def distances(
     pairs = upper if signed else np.array(list(itertools.permutations(range(count), 2)))
     with jax.enable_x64(True):
         stack = stack_sources(X, y, a, source)
-    fits = [("discrepancy", _fits.discrepancy, upper, ())]
+    fits: list[tuple[Any, ...]] = [("discrepancy", _fits.discrepancy, upper, ())]
     if signed:
         fits.append(("disparity", _fits.signed_disparity, pairs, ()))
     else:

@@ -121,7 +121,7 @@ def minimise(objective: Objective, X: np.ndarray, start: np.ndarray, max_iter: i
     columns = np.column_stack([X, np.ones(len(X))])
     penalty = np.append(np.full(X.shape[1], l2), 0.0)
 
-    def of_weights(theta: np.ndarray) -> tuple[float, np.ndarray]:
+    def of_weights(theta: np.ndarray) -> tuple[Any, np.ndarray]:
         logits = columns @ theta
         value, slope = objective(np.clip(logits, -CLIP, CLIP))
         gradient = (slope * (np.abs(logits) <= CLIP)) @ columns

@@ -1,0 +1,143 @@
+"""Masks of an optimizer state, applied to parameters: at the start, in the forward pass, and by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from sparsejax._checks import fail
+from sparsejax.pruning._masks import apply_mask
+from sparsejax.pruning._state import get_mask
+from sparsejax.pruning._tree import PyTree, flatten_like, is_masked_node, leaf_names
+
+
+def init(tx: optax.GradientTransformation, params: PyTree) -> tuple[PyTree, PyTree]:
+    """Make the optimizer state, and set the weights to zero that its mask leaves out from the start.
+
+    state <- tx.init(params);  params <- params * mask
+
+    Needed only by methods that start sparse (``fixed``, ``one_shot`` at step 0): without it the first
+    gradient would be that of the dense model.
+
+    Args:
+      tx: optimizer that contains ``pruned``.
+      params: parameters.
+
+    Returns:
+      Masked parameters, and the optimizer state.
+
+    Raises:
+      ValueError: ``tx`` contains no ``pruned``.
+
+    Source: the convention of all methods with a mask at initialisation (Evci et al. 2020, "RigL", section 3).
+
+    >>> from sparsejax.pruning import one_shot, pruned
+    >>> params, state = init(pruned(optax.sgd(0.1), one_shot(0.5)), {"kernel": jnp.array([[1.0, -2.0]])})
+    >>> params
+    {'kernel': Array([[ 0., -2.]], dtype=float32)}
+    """
+    state = tx.init(params)
+    return apply_mask("init", params, get_mask(state)), state
+
+
+def forward_params(params: PyTree, opt_state: PyTree) -> PyTree:
+    """Return the parameters that the forward pass is to use.
+
+    w * mask
+
+    The identity for methods that keep pruned weights at zero. Straight-through methods, Top-KAST and movement pruning
+    store other weights than they use: differentiate ``loss(forward_params(params, opt_state))``. The gradient with
+    respect to ``params`` is straight-through: the dense gradient at the masked point. Also the way to mask again what
+    something else wrote (an average of weights, a loaded checkpoint).
+
+    Args:
+      params: parameters.
+      opt_state: optimizer state that contains one of ``pruned``.
+
+    Returns:
+      Parameters, exactly 0 outside the mask.
+
+    Raises:
+      ValueError: there is no such state.
+
+    Source: Jayakumar et al. 2020, "Top-KAST", section 2; Wortsman et al. 2019, "Discovering neural wirings".
+
+    >>> from sparsejax.pruning import pruned, straight_through
+    >>> params = {"kernel": jnp.array([[1.0, -2.0]])}
+    >>> state = pruned(optax.sgd(0.1), straight_through(0.5)).init(params)
+    >>> forward_params(params, state)
+    {'kernel': Array([[ 0., -2.]], dtype=float32)}
+    """
+    masked = apply_mask("forward_params", params, get_mask(opt_state))
+    # w + (w * mask - w) is w or exactly 0, and the derivative with respect to w is 1 everywhere.
+    return jax.tree.map(lambda w, used: w + lax.stop_gradient(used - w), params, masked)
+
+
+def prune(
+    tx: optax.GradientTransformation,
+    params: PyTree,
+    opt_state: PyTree,
+    mask: PyTree,
+    compensation: PyTree | None = None,
+) -> tuple[PyTree, PyTree]:
+    """Put a mask in force that was made elsewhere, in the middle of a run.
+
+    w <- (w + compensation) * mask;  moments of dropped weights <- 0;  grown weights enter at 0
+
+    For masks from scores over data (``mask_from_scores``), with the compensation of second-order methods. The method
+    of ``tx`` goes on from there; with ``fixed`` or ``external`` the mask then stays.
+
+    Args:
+      tx: optimizer that contains ``pruned``.
+      params: parameters.
+      opt_state: its state.
+      mask: tree of bool arrays as ``mask_from_scores`` returns it.
+      compensation: what to add to the weights that stay; None is nothing.
+
+    Returns:
+      Parameters and optimizer state. No optimizer step is made or counted.
+
+    Raises:
+      ValueError: mask and parameters do not match.
+
+    Source: Singh & Alistarh 2020, "WoodFisher", section 4 (scores and compensation at given epochs).
+
+    >>> from sparsejax.pruning import external, mask_from_scores, pruned
+    >>> params = {"kernel": jnp.array([[1.0, -2.0]])}
+    >>> tx = pruned(optax.sgd(0.1), external())
+    >>> mask = mask_from_scores({"kernel": jnp.array([[2.0, 1.0]])}, 0.5)
+    >>> prune(tx, params, tx.init(params), mask)[0]
+    {'kernel': Array([[1., 0.]], dtype=float32)}
+    """
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    extended = optax.with_extra_args_support(tx)
+    updates, opt_state = extended.update(zeros, opt_state, params, mask=mask, compensation=compensation)
+    return optax.apply_updates(params, updates), opt_state
+
+
+def check(params: PyTree, opt_state: PyTree) -> None:
+    """Make sure that no weight outside the mask has come alive; for debugging, outside ``jit``.
+
+    Args:
+      params: parameters, after a step.
+      opt_state: optimizer state that contains one of ``pruned`` with a method that keeps pruned weights at zero.
+
+    Raises:
+      ValueError: some weight outside the mask is not 0: a transform outside ``pruned`` changed its update, or
+        something else wrote the parameters.
+
+    Source: the invariant of this package, see ``pruned``.
+
+    >>> from sparsejax.pruning import init, one_shot, pruned
+    >>> check(*init(pruned(optax.sgd(0.1), one_shot(0.5)), {"kernel": jnp.ones((2, 2))}))
+    """
+    masks = flatten_like("check", "the mask in opt_state", get_mask(opt_state), params)
+    for name, mask, weight in zip(leaf_names(params), masks, jax.tree.leaves(params), strict=True):
+        alive: Any = 0 if is_masked_node(mask) else int(jnp.sum(~mask & (weight != 0)))
+        if alive:
+            hint = "Transforms that change updates go inside: pruned(optax.chain(...), ...); see forward_params."
+            fail("check", f"leaf {name!r}", f"{alive} weights outside the mask that are not 0", "exact zeros", hint)

@@ -1,0 +1,84 @@
+"""The command ``sparsejax train``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+from sparsejax import models, train
+from sparsejax.train._config import Method, Scope
+from sparsejax.train._report import result_table
+
+HELP = "Train a network sparse, on the sparse kernels wherever its weights are. Resumes what was killed."
+
+# What a user can get wrong and put right: bad values, unreadable files, missing packages.
+_USER_ERRORS = (ValueError, OSError, ImportError)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    defaults = train.TrainConfig()
+
+    def option(flag: str, field: str, kind: Any, help: str, **more: Any) -> None:
+        parser.add_argument(flag, dest=field, type=kind, default=getattr(defaults, field), help=help, **more)
+
+    option("--data", "data", str, "'digits', or idx:PATH of a folder in the layout of MNIST", metavar="SPEC")
+    option("--model", "model", str, "network", choices=models.MODEL_NAMES)
+    option("--method", "method", str, "how to prune; dense is the baseline", choices=get_args(Method))
+    option("--sparsity", "sparsity", float, "fraction of zeros in each pruned layer at the end")
+    option("--scope", "scope", str, "how it is shared among layers", choices=get_args(Scope))
+    option("--epochs", "epochs", int, "passes over the data")
+    option("--batch-size", "batch_size", int, "examples per step")
+    option("--lr", "learning_rate", float, "highest learning rate")
+    option("--momentum", "momentum", float, "of SGD")
+    option("--weight-decay", "weight_decay", float, "L2 coefficient")
+    option("--seed", "seed", int, "of initial weights and order of the data")
+    option("--dense-fraction", "dense_fraction", float, "magnitude: part of the steps before the first weight goes")
+    option("--prune-fraction", "prune_fraction", float, "magnitude: part of the steps over which the sparsity rises")
+    option("--phase-fraction", "phase_fraction", float, "acdc: length of a phase as part of the steps")
+    option("--update-every", "update_every", int, "rigl, set: steps between changes of the mask")
+    parser.add_argument(
+        "--against-dense",
+        action="store_true",
+        help="train dense as well, a few steps of each in turn, and compare; its folder is OUT/dense",
+    )
+    parser.add_argument("--out", type=Path, required=True, default=argparse.SUPPRESS, help="folder of the run")
+    parser.add_argument("--checkpoint-every", type=int, default=100, help="steps between checkpoints")
+    parser.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on from the last checkpoint in the folder; --no-resume discards what is there",
+    )
+
+
+def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) -> int:
+    """Train, and print the numbers.
+
+    Args:
+      arguments: the parsed options.
+      refused: reports an error of the user and returns the exit status.
+    """
+    fields = train.TrainConfig.__dataclass_fields__
+    quiet, paired = arguments.json, arguments.against_dense
+    try:
+        config = train.TrainConfig(**{name: getattr(arguments, name) for name in fields})
+        prepare = train.DensePair if paired else train.Run
+        job = prepare(config, arguments.out, checkpoint_every=arguments.checkpoint_every, resume=arguments.resume)
+    except _USER_ERRORS as error:
+        return refused(error)
+    if isinstance(job, train.DensePair):
+        found = job.fit((train.reporter(quiet=quiet, lines=True), train.reporter(quiet=quiet, lines=True)))
+        result, text = found.sparse, str(found)
+    else:
+        found = result = job.fit(train.reporter(quiet=quiet))
+        text = result_table(result)
+    if arguments.json:
+        print(json.dumps(found.to_dict()))
+        return 0
+    print(text)
+    print(f"test accuracy {100 * result.accuracy:.2f} % at sparsity {result.sparsity:.3f}; files in {result.out}")
+    return 0
