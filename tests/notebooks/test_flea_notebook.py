@@ -33,11 +33,19 @@ def test_the_committed_notebook_was_run_without_error(executed):
     assert b"Warning" not in raw and str(NOTEBOOKS).encode() not in raw
 
 
-def test_it_runs_at_reduced_size(tmp_path):
+def test_it_runs_at_reduced_size():
     settings = {"SPARSEJAX_NOTEBOOK_SIZE": "small", "MPLBACKEND": "Agg"}
-    settings["SPARSEJAX_BIAS_REPORT"] = str(tmp_path / "report.html")
     done = subprocess.run(
         [sys.executable, str(NOTEBOOKS / "flea.py")], env=os.environ | settings, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_it_says_what_it_leaves_out_without_data(tmp_path):
+    settings = {"SPARSEJAX_NOTEBOOK_SIZE": "small", "MPLBACKEND": "Agg", "SPARSEJAX_DATA": str(tmp_path)}
+    settings["SPARSEJAX_FLEA_PUBLISHED"] = str(tmp_path / "none.csv")
+    done = subprocess.run(
+        [sys.executable, str(NOTEBOOKS / "flea.py")], env=os.environ | settings, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "No tables" in done.stdout and "No file with published results" in done.stdout
