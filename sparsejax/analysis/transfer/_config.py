@@ -40,7 +40,7 @@ class SGDConfig:
 
     Source: Iofinova et al. 2022, authors' code.
 
-    >>> [SGDConfig().rate(epoch) for epoch in (0, 50, 51, 100, 101)]
+    >>> [float(f"{SGDConfig().rate(epoch):.4g}") for epoch in (0, 50, 51, 100, 101)]
     [0.01, 0.01, 0.001, 0.001, 0.0001]
     """
 
