@@ -1,4 +1,4 @@
-"""The command line: ``sparsejax doctor | demo | train | bench | bias | multisource``."""
+"""The command line: ``sparsejax doctor | demo | train | bench | bias | multisource | transfer``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from sparsejax import train
 from sparsejax._doctor import doctor
 from sparsejax.analysis.bias import _cli as _bias
+from sparsejax.analysis.transfer import _cli as _transfer
 from sparsejax.train import _cli as _train
 from sparsejax.train._demo import Demo
 
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="sparsejax", description="Sparse training on CPUs with JAX.")
     commands = parser.add_subparsers(
-        required=True, metavar="doctor | demo | train | bench | bias | multisource", parser_class=_Parser
+        required=True, metavar="doctor | demo | train | bench | bias | multisource | transfer", parser_class=_Parser
     )
     _add_doctor(commands)
     _add_demo(commands)
@@ -63,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("bench", help="Measure layers and models against other libraries and against the machine.")
     _bias.add_arguments(_add_command(commands, "bias", lambda words: _bias.run(words, _refused), _bias.HELP))
     commands.add_parser("multisource", help="Study which of several data sources to trust before fair learning.")
+    _transfer.add_arguments(
+        _add_command(commands, "transfer", lambda words: _transfer.run(words, _refused), _transfer.HELP)
+    )
     return parser
 
 

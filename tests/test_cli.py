@@ -108,7 +108,7 @@ def test_errors_of_the_parser_are_one_line(capsys, arguments):
     assert stop.value.code == 2 and len(err.splitlines()) == 1 and err.startswith("error: ")
 
 
-@pytest.mark.parametrize("command", [[], ["doctor"], ["demo"], ["train"], ["bias"]])
+@pytest.mark.parametrize("command", [[], ["doctor"], ["demo"], ["train"], ["bias"], ["transfer"]])
 def test_help(capsys, command):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])

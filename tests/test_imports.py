@@ -83,6 +83,7 @@ def test_modules_and_functions_stay_short():
 def test_importing_starts_no_backend_and_loads_no_optional_dependency():
     code = f"""
 import sys, sparsejax, sparsejax.nn, sparsejax.pruning, sparsejax.models, sparsejax.data, sparsejax.analysis.bias
+import sparsejax.analysis.transfer
 from jax._src import xla_bridge
 assert not xla_bridge._backends, "a backend was started"
 loaded = [m for m in {("matplotlib", "sklearn", "torch", "safetensors", "pandas", "PIL")!r} if m in sys.modules]

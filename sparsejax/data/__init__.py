@@ -1,24 +1,39 @@
-"""Small image data sets and minibatches, as NumPy arrays with channels last."""
+"""Image data sets and minibatches, as NumPy arrays with channels last."""
 
 from sparsejax.data._batches import batches
+from sparsejax.data._benchmark import benchmark
+from sparsejax.data._benchmarks import BENCHMARKS, Benchmark
 from sparsejax.data._celeba import CelebA, read_celeba_attributes
 from sparsejax.data._dataset import Dataset
 from sparsejax.data._digits import digits
 from sparsejax.data._idx import idx
 from sparsejax.data._idx_dataset import idx_dataset
-from sparsejax.data._load import load
+from sparsejax.data._image_folder import image_folder
+from sparsejax.data._load import load, load_task
 from sparsejax.data._markers import corner_square, grayscale, marked_samples
+from sparsejax.data._pictures import ArrayImages, Pictures, Reading
+from sparsejax.data._task import Images, ImageTask
 
 __all__ = [
+    "BENCHMARKS",
+    "ArrayImages",
+    "Benchmark",
     "CelebA",
     "Dataset",
+    "ImageTask",
+    "Images",
+    "Pictures",
+    "Reading",
     "batches",
+    "benchmark",
     "corner_square",
     "digits",
     "grayscale",
     "idx",
     "idx_dataset",
+    "image_folder",
     "load",
+    "load_task",
     "marked_samples",
     "read_celeba_attributes",
 ]

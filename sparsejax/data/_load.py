@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from sparsejax._checks import fail
+from sparsejax.data._benchmark import benchmark
+from sparsejax.data._benchmarks import BENCHMARKS
 from sparsejax.data._dataset import Dataset
 from sparsejax.data._digits import digits
 from sparsejax.data._idx_dataset import idx_dataset
+from sparsejax.data._image_folder import image_folder
+from sparsejax.data._pictures import Reading
+from sparsejax.data._task import ImageTask
 
 
 def load(spec: str) -> Dataset:
@@ -30,3 +35,32 @@ def load(spec: str) -> Dataset:
     if kind == "idx" and path:
         return idx_dataset(path)
     fail("load", "spec", f"value {spec!r}", "'digits' or 'idx:PATH'")
+
+
+def load_task(spec: str, reading: Reading | None = None) -> ImageTask:
+    """Load a task named by a text.
+
+    Args:
+      spec: "folder:PATH" (see `image_folder`), "NAME:PATH" of one of the twelve (see `benchmark`), or what `load`
+        takes: those images are standardised with their own mean and deviation.
+      reading: how pictures of a folder or of one of the twelve are read.
+
+    Returns:
+      The `ImageTask`.
+
+    Raises:
+      ValueError: any other text, or what the loader raises.
+      FileNotFoundError: no such folder.
+
+    >>> load_task("digits").num_classes
+    10
+    """
+    kind, _, path = spec.partition(":")
+    if kind == "folder" and path:
+        return image_folder(path, reading)
+    if kind in BENCHMARKS and path:
+        return benchmark(kind, path, reading)
+    if spec != "digits" and not (kind == "idx" and path):
+        names = ", ".join(f"{name}:PATH" for name in BENCHMARKS)
+        fail("load_task", "spec", f"value {spec!r}", f"digits, idx:PATH, folder:PATH, {names}")
+    return ImageTask.from_dataset(load(spec).standardized())

@@ -1,6 +1,7 @@
 """A small zoo of dense NNX models (channels last), and a loader for published PyTorch checkpoints."""
 
 from sparsejax.models._convnet import ConvNet
+from sparsejax.models._head import find_head, new_classifier, with_new_head, without_head
 from sparsejax.models._mlp import MLP
 from sparsejax.models._mobilenet import MobileNetV1, SeparableConv, mobilenet_v1
 from sparsejax.models._registry import MODEL_NAMES, build
@@ -21,9 +22,13 @@ __all__ = [
     "WideBlock",
     "WideResNet",
     "build",
+    "find_head",
     "load_torch_state_dict",
     "mobilenet_v1",
+    "new_classifier",
     "resnet18",
     "resnet50",
     "wide_resnet",
+    "with_new_head",
+    "without_head",
 ]

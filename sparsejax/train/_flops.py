@@ -58,7 +58,7 @@ class FlopCounter:
     def forward(self, model: Any) -> int:
         """Operations of the network as it is, in either form."""
         kernels = {path: module.kernel for path, module in nnx.iter_modules(model) if isinstance(module, _LAYERS)}
-        nonzero = {f"{'/'.join(map(str, path))}/kernel": np.count_nonzero(k[...]) for path, k in kernels.items()}
+        nonzero = {f"{'/'.join(map(str, path))}/kernel": int(np.count_nonzero(k[...])) for path, k in kernels.items()}
         return pruning.forward_flops(self._layers, nonzero, self._other)
 
 

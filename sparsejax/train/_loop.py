@@ -119,6 +119,18 @@ class Run:
             finally:
                 report.finish()
 
+    def restore(self) -> Any:
+        """Return the network of the last checkpoint.
+
+        Raises:
+          FileNotFoundError: there is none.
+        """
+        with Checkpoints(self.dir.checkpoints) as checkpoints:
+            if checkpoints.latest() is None:
+                rule = "at least one"
+                fail("train", f"the run in {str(self.dir.root)!r}", "no checkpoint", rule, error=FileNotFoundError)
+            return self._restored(checkpoints, Storage(self.kept_dense, self.capacity)).model
+
     def _train(
         self, state: TrainState, storage: Storage, checkpoints: Checkpoints, log: MetricsLog, report: Reporter
     ) -> Iterator[TrainState]:

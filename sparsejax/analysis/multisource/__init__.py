@@ -13,8 +13,8 @@ from sparsejax.analysis.multisource._adversaries import (
     manipulate,
 )
 from sparsejax.analysis.multisource._baselines import Ensemble, KonstantinovFilter
+from sparsejax.analysis.multisource._boosted import BoostedTrees
 from sparsejax.analysis.multisource._classifier import FLEAClassifier
-from sparsejax.analysis.multisource._compare import compare
 from sparsejax.analysis.multisource._dataset import Dataset, blocks
 from sparsejax.analysis.multisource._datasets import (
     FILES,
@@ -26,13 +26,26 @@ from sparsejax.analysis.multisource._datasets import (
 )
 from sparsejax.analysis.multisource._filter import FLEA, SourceFilter, SourceWarning
 from sparsejax.analysis.multisource._learners import PlainLearner, PostprocessedLearner, RegularisedLearner
+from sparsejax.analysis.multisource._methods import (
+    CLASSIFIERS,
+    LEARNERS,
+    METHODS,
+    learners_of,
+    make_learner,
+    make_method,
+)
 from sparsejax.analysis.multisource._metrics import METRICS, evaluate
-from sparsejax.analysis.multisource._resample import ResampledLearner, boosted_trees
+from sparsejax.analysis.multisource._plots import plot_bars, plot_scores
+from sparsejax.analysis.multisource._resample import ResampledLearner, reweigh
+from sparsejax.analysis.multisource._robust import RobustLearner
 from sparsejax.analysis.multisource._select import quantiles, select
-from sparsejax.analysis.multisource._study import LEARNERS, METHODS, make_learner, run_study
+from sparsejax.analysis.multisource._study import run_study
+from sparsejax.analysis.multisource._tables import agreement, compare, summarise, table, worst_case
+from sparsejax.analysis.multisource._term import HierarchicalTERM
 
 __all__ = [
     "ADVERSARIES",
+    "CLASSIFIERS",
     "FILES",
     "FLEA",
     "LEARNERS",
@@ -40,19 +53,22 @@ __all__ = [
     "METRICS",
     "PAPER_LABELS",
     "AdversarialLearner",
+    "BoostedTrees",
     "Dataset",
     "Ensemble",
     "FLEAClassifier",
+    "HierarchicalTERM",
     "KonstantinovFilter",
     "PlainLearner",
     "PostprocessedLearner",
     "RegularisedLearner",
     "ResampledLearner",
+    "RobustLearner",
     "SourceFilter",
     "SourceWarning",
     "TrainingSet",
+    "agreement",
     "blocks",
-    "boosted_trees",
     "census",
     "choose_sources",
     "compare",
@@ -60,10 +76,18 @@ __all__ = [
     "encode_table",
     "evaluate",
     "fetch_dataset",
+    "learners_of",
     "load_dataset",
     "make_learner",
+    "make_method",
     "manipulate",
+    "plot_bars",
+    "plot_scores",
     "quantiles",
+    "reweigh",
     "run_study",
     "select",
+    "summarise",
+    "table",
+    "worst_case",
 ]

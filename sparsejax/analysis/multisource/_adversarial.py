@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sparsejax.analysis.multisource._linear import CLIP, LinearClassifier, logistic_start
+from sparsejax.analysis.multisource._linear import CLIP, Fit, LinearClassifier, logistic_start
 
 _ROUND = 256  # Numbers of rows are rounded up to a multiple: programs are compiled per shape.
 
@@ -44,10 +44,10 @@ class AdversarialLearner(LinearClassifier):
         padding = -len(labels) % _ROUND
         columns = np.pad(np.column_stack([matrix, np.ones(len(matrix))]), ((0, padding), (0, 0)))
         y_padded, a_padded = (np.pad(values.astype(float), (0, padding)) for values in (labels, a))
-        start = logistic_start(matrix, labels, 1.0, 500)
+        start = logistic_start(matrix, labels, 1.0, 500).theta
         with jax.enable_x64(True):
             theta = _play(columns, y_padded, a_padded, start, self.eta, self.learning_rate, self.steps)
-            self._set(np.asarray(theta))
+            self._set(Fit(np.asarray(theta), self.steps))
         return self
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from sparsejax.analysis.multisource._distances import pairwise_discrepancy
 from sparsejax.analysis.multisource._filter import SourceFilter
 from sparsejax.analysis.multisource._inputs import sources
 from sparsejax.analysis.multisource._linear import FairClassifier
-from sparsejax.analysis.multisource._sklearn import clone
+from sparsejax.analysis.multisource._sklearn import accepted, clone
 
 
 class KonstantinovFilter(SourceFilter):
@@ -84,14 +83,22 @@ class Ensemble(FairClassifier):
         for index in range(len(data.names)):
             rows = data.source == index
             model = clone(self.estimator)
-            groups = {}
-            if "sensitive_features" in inspect.signature(model.fit).parameters:
-                groups = {"sensitive_features": data.groups[data.a[rows]]}
-            self.estimators_.append(model.fit(matrix[rows], data.y[rows], **groups))
+            more = accepted(model, sensitive_features=data.groups[data.a[rows]])
+            self.estimators_.append(model.fit(matrix[rows], data.y[rows], **more))
         return self
 
     def decision_function(self, X: Any, **options: Any) -> np.ndarray:
         """Median probability less 1/2, float64[n]; options are passed on to the classifiers."""
+        return np.median(self._scores(X, options), axis=0) - 0.5
+
+    def deciding_source(self, X: Any, **options: Any) -> np.ndarray:
+        """Position in ``sources_`` of the source with the median probability, int[n]; the lower one of an even number.
+
+        Options are passed on to the classifiers.
+        """
+        scores = self._scores(X, options)
+        return np.argsort(scores, axis=0, kind="stable")[(len(scores) - 1) // 2]
+
+    def _scores(self, X: Any, options: dict[str, Any]) -> np.ndarray:
         matrix = self._checked(X)
-        scores = [model.predict_proba(matrix, **options)[:, 1] for model in self.estimators_]
-        return np.median(scores, axis=0) - 0.5
+        return np.array([model.predict_proba(matrix, **options)[:, 1] for model in self.estimators_])

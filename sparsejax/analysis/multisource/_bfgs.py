@@ -1,4 +1,4 @@
-"""BFGS as a machine that makes one function call per tick, so that lanes of a batch never wait for each other.
+"""BFGS as a machine that makes one function call per tick.
 
 Under ``vmap`` a line search inside an iteration would run every lane until the slowest search of every iteration is
 done. Here the search is part of the state: each tick evaluates one trial point and accepts, lengthens or shortens.
@@ -32,21 +32,25 @@ class State(NamedTuple):
     done: jax.Array
 
 
-def begin(function: Callable, x: jax.Array, tol: float) -> State:
-    """Return the state at the start ``x``; ``function`` gives value and gradient."""
+def minimise(function: Callable, x: jax.Array, max_iter: int, tol: float) -> State:
+    """Minimise from ``x`` until the largest entry of the gradient is at most ``tol``, or ``max_iter`` iterations.
+
+    Args:
+      function: gives value and gradient.
+      x: float[k].
+      max_iter: most accepted steps.
+      tol: on the gradient.
+    """
     value, grad = function(x)
     one, zero = jnp.ones((), x.dtype), jnp.zeros((), jnp.int32)
     done = jnp.abs(grad).max() <= tol
-    return State(x, value, grad, jnp.eye(len(x), dtype=x.dtype), -grad, one, 0 * one, jnp.inf * one, zero, zero, done)
+    inverse = jnp.eye(len(x), dtype=x.dtype)
+    start = State(x, value, grad, inverse, -grad, one, 0 * one, jnp.inf * one, zero, zero, done)
+    return jax.lax.while_loop(lambda s: ~s.done, lambda s: _tick(function, s, max_iter, tol), start)
 
 
-def converged(state: State, tol: float) -> jax.Array:
-    """Tell whether the largest entry of the gradient is at most ``tol``."""
-    return jnp.abs(state.grad).max(-1) <= tol
-
-
-def tick(function: Callable, state: State, max_iter: int, tol: float) -> State:
-    """Evaluate one trial point and go on from there; a state that is done stays as it is.
+def _tick(function: Callable, state: State, max_iter: int, tol: float) -> State:
+    """Evaluate one trial point and go on from there.
 
     The line search is the bisection of Lewis and Overton (2013, "Nonsmooth optimization via quasi-Newton methods",
     algorithm 2.6) for the weak Wolfe conditions: it needs no derivative of the derivative and stays right at the kink
@@ -63,8 +67,7 @@ def tick(function: Callable, state: State, max_iter: int, tol: float) -> State:
     step = jnp.where(jnp.isfinite(high), (low + high) / 2, 2 * state.step)
     trials = state.trials + 1
     searching = state._replace(step=step, low=low, high=high, trials=trials, done=trials >= _TRIALS)
-    moved = jax.tree.map(lambda new, old: jnp.where(falls & flattens, new, old), accepted, searching)
-    return jax.tree.map(lambda old, new: jnp.where(state.done, old, new), state, moved)
+    return jax.tree.map(lambda new, old: jnp.where(falls & flattens, new, old), accepted, searching)
 
 
 def _accept(state: State, x: jax.Array, value: jax.Array, grad: jax.Array, max_iter: int, tol: float) -> State:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import numpy as np
 
 from sparsejax.analysis.multisource._filter import FLEA, SourceFilter
 from sparsejax.analysis.multisource._inputs import rows
-from sparsejax.analysis.multisource._sklearn import BaseEstimator, ClassifierMixin, clone
+from sparsejax.analysis.multisource._sklearn import BaseEstimator, ClassifierMixin, accepted, clone
 
 
 class FLEAClassifier(ClassifierMixin, BaseEstimator):
@@ -49,7 +48,8 @@ class FLEAClassifier(ClassifierMixin, BaseEstimator):
         self.filter_.fit(X, y, sensitive_features=sensitive_features, source=source)
         kept = self.filter_.support_
         self.estimator_ = clone(self.estimator)
-        more = {"sensitive_features": rows(sensitive_features, kept)} if _wants_groups(self.estimator_) else {}
+        parts = {"sensitive_features": rows(sensitive_features, kept), "source": rows(source, kept)}
+        more = accepted(self.estimator_, **parts)
         self.estimator_.fit(rows(X, kept), rows(y, kept), **more)
         self.classes_ = np.unique(np.asarray(y))
         self.n_features_in_ = self.filter_.n_features_in_
@@ -62,9 +62,3 @@ class FLEAClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: Any, **options: Any) -> Any:
         """Probabilities of the fitted classifier, if it has them."""
         return self.estimator_.predict_proba(X, **options)
-
-
-def _wants_groups(estimator: Any) -> bool:
-    parameters = inspect.signature(estimator.fit).parameters.values()
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters) and not hasattr(estimator, "steps")
-    return takes_any or any(p.name == "sensitive_features" for p in parameters)

@@ -1,11 +1,12 @@
-"""The command line ``sparsejax multisource run``."""
+"""The command line ``sparsejax multisource run | compare``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 
 class _Parser(argparse.ArgumentParser):
@@ -16,17 +17,30 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run a study and print the mean over seeds of each metric.
+    """Run a study, or compare its results with published ones.
 
     Returns:
       Exit status: 0, or 2 after an error of the user.
     """
     top = _Parser(prog="sparsejax multisource", description="Fair learning when some data sources lie.")
-    command = top.add_subparsers(required=True, metavar="run", parser_class=_Parser)
+    commands = top.add_subparsers(required=True, metavar="run | compare", parser_class=_Parser)
+    _add_run(commands)
+    _add_compare(commands)
+    options = top.parse_args(argv)
+    try:
+        return options.command(options)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _add_run(commands: Any) -> None:
     text = "Manipulate sources of a data set, filter, learn, and judge. Resumes what was stopped."
-    add = command.add_parser("run", help=text, description=text).add_argument
-    add("--data", required=True, help="adult, compas, drugs or germancredit")
-    add("--path", required=True, help="its CSV file, or the folder of it")
+    parser = commands.add_parser("run", help=text, description=text)
+    parser.set_defaults(command=_run)
+    add = parser.add_argument
+    add("--data", required=True, help="adult, compas, drugs, germancredit, or folktables")
+    add("--path", help="its CSV file, or the folder of it; without it the data are downloaded where a loader can")
     add("--adversary", nargs="+", help="how sources are manipulated (default: in every way)")
     add("--learner", nargs="+", help="learners (default: all)")
     add("--method", nargs="+", help="methods (default: all)")
@@ -34,38 +48,108 @@ def main(argv: Sequence[str]) -> int:
     add("-n", dest="n_sources", type=int, default=5, help="number of sources (default 5)")
     add("-N", dest="n_malicious", type=int, default=2, help="how many of them are manipulated (default 2)")
     add("--seeds", type=int, default=10, help="number of seeds (default 10)")
+    add("--legacy", action="store_true", help="hterm and dro with the defects of the published numbers")
     add("--jobs", type=int, default=1, help="processes (default 1)")
-    add("--out", required=True, help="folder of the results")
+    add("--out", type=Path, required=True, help="folder of the results, tables and plots")
     add("--json", action="store_true", help="print numbers as JSON and nothing else")
-    options = top.parse_args(argv)
-    try:
-        return _run(options)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+
+
+def _add_compare(commands: Any) -> None:
+    text = "Compare results with published ones: means within two standard errors of the difference?"
+    parser = commands.add_parser("compare", help=text, description=text)
+    parser.set_defaults(command=_compare)
+    add = parser.add_argument
+    add("results", nargs="+", type=Path, help="folders that `run` wrote")
+    add("--published", type=Path, required=True, help="CSV with the columns of summary.csv")
+    add("--metric", nargs="+", default=["accuracy", "dp_violation"], help="default: accuracy dp_violation")
+    add("--method", nargs="+", help="methods (default: all)")
+    add("--out", type=Path, help="file for the whole table, as CSV")
+    add("--json", action="store_true", help="print the table as JSON and nothing else")
 
 
 def _run(options: argparse.Namespace) -> int:
     from sparsejax.analysis import multisource as ms
 
-    every = ms.LEARNERS if options.classifier == "linear" else ("none", "resample")
+    source = None
+    if options.data == "folktables":
+        data, source = ms.census(data_home=options.path or "data")
+    else:
+        data = ms.load_dataset(options.data, options.path) if options.path else ms.fetch_dataset(options.data)
     results = ms.run_study(
-        ms.load_dataset(options.data, options.path),
+        data,
         options.out,
         adversaries=options.adversary or ms.ADVERSARIES,
-        learners=options.learner or every,
+        learners=options.learner or ms.LEARNERS,
         methods=options.method or ms.METHODS,
         classifier=options.classifier,
         n_sources=options.n_sources,
         n_malicious=options.n_malicious,
         seeds=options.seeds,
+        legacy=options.legacy,
         n_jobs=options.jobs,
+        source=source,
     )
-    results.to_csv(f"{options.out}/results.csv", index=False)
-    keys = ["adversary", "learner", "method", "metric"]
-    table = results.groupby(keys, sort=False)["value"].mean()
+    summary = ms.summarise(results)
+    _write(results, summary, options.out)
     if options.json:
-        print(table.reset_index().to_json(orient="records"))
-    else:
-        print(table.unstack("metric")[["accuracy", "dp_violation"]].dropna().round(4).to_string())
+        print(summary.to_json(orient="records"))
+        return 0
+    print("accuracy % / demographic parity violation %")
+    for adversary in dict.fromkeys(summary["adversary"]):
+        print(f"\n{adversary}\n{ms.table(summary, adversary).droplevel([0, 1, 2, 3]).to_string()}")
+    return 0
+
+
+def _write(results: Any, summary: Any, out: Path) -> None:
+    """Write results, summary, tables and plots into the folder."""
+    import matplotlib.pyplot as plt
+
+    from sparsejax.analysis import multisource as ms
+
+    results.to_csv(out / "results.csv", index=False)
+    summary.to_csv(out / "summary.csv", index=False)
+    text = [f"{name}\n\n{ms.table(summary, name).to_string()}\n" for name in dict.fromkeys(summary["adversary"])]
+    head = "accuracy % / demographic parity violation %, mean±standard deviation over seeds\n"
+    (out / "tables.txt").write_text("\n".join([head, *text]))
+    scored = summary[summary["metric"] == "accuracy"]
+    for dataset, learner, classifier in scored[["dataset", "learner", "classifier"]].drop_duplicates().to_numpy():
+        figure = ms.plot_bars(summary, dataset, learner, classifier)
+        figure.savefig(out / f"{dataset}-{classifier}-{learner}.png", dpi=120)
+        plt.close(figure)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    import pandas as pd
+
+    from sparsejax.analysis import multisource as ms
+
+    results = pd.concat([pd.read_csv(folder / "results.csv") for folder in options.results])
+    found = ms.compare(results, pd.read_csv(options.published))
+    found = found[found["metric"].isin(options.metric)]
+    if options.method:
+        found = found[found["method"].isin(options.method)]
+    if found.empty:
+        raise ValueError("compare: results has no row with published numbers; expected the study's settings.")
+    if options.out is not None:
+        found.to_csv(options.out, index=False)
+    if options.json:
+        print(found.to_json(orient="records"))
+        return 0
+    print(ms.agreement(found).to_string())
+    apart = found[~found["agrees"]]
+    print(f"\n{len(found) - len(apart)} of {len(found)} means agree within two standard errors")
+    if len(apart):
+        columns = [
+            "dataset",
+            "classifier",
+            "adversary",
+            "learner",
+            "method",
+            "metric",
+            "count",
+            "mean",
+            "published",
+            "two_se",
+        ]
+        print(apart[columns].round(4).to_string(index=False))
     return 0

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from sparsejax.analysis.multisource import _bfgs, _fits
+from sparsejax.analysis.multisource import _fits
 from sparsejax.analysis.multisource._stack import Stack, stack_sources
 
-_CHUNK_BYTES = 64 * 2**20  # of the features of one chunk of pairs
-_CHUNK_PAIRS = 256
-_TICKS = 24  # function calls between two looks at which pairs are done
+_LANE_BYTES = 256 * 2**10  # of the features of the pairs that are fitted side by side: they should stay in cache
+_CHUNK = 64  # pairs of one call, about
 
+# Name, function of (stack, pair, *options), pairs, options.
+Fit = tuple[str, Callable[..., _fits.Value], np.ndarray, tuple[Any, ...]]
 Progress = Callable[[str, int, int], Any]
 
 
@@ -48,6 +49,7 @@ def distances(
     max_iter: int,
     tol: float,
     batch_size: int | None,
+    n_jobs: int | None,
     progress: Progress | None = None,
 ) -> Distances:
     """Estimate discrepancy, disparity and disbalance of every pair.
@@ -56,17 +58,16 @@ def distances(
     other one: nothing can be said for it.
     """
     count = int(source.max()) + 1
+    upper = np.array(list(itertools.combinations(range(count), 2)))
+    pairs = upper if signed else np.array(list(itertools.permutations(range(count), 2)))
     with jax.enable_x64(True):
         stack = stack_sources(X, y, a, source)
-        size = _chunk(stack, batch_size)
-        upper = np.array(list(itertools.combinations(range(count), 2)))
-        disc = _convex("discrepancy", stack, upper, size, progress)
-        if signed:
-            disp = _convex("signed_disparity", stack, upper, size, progress)
-            pairs = upper
-        else:
-            pairs = np.array(list(itertools.permutations(range(count), 2)))
-            disp = _absolute(stack, pairs, size, max_iter, tol, progress)
+    fits: list[tuple[Any, ...]] = [("discrepancy", _fits.discrepancy, upper, ())]
+    if signed:
+        fits.append(("disparity", _fits.signed_disparity, pairs, ()))
+    else:
+        fits.append(("disparity", _fits.absolute_disparity, pairs, (max_iter, tol)))
+    disc, disp = _every(fits, stack, batch_size, n_jobs, progress)
     matrices = [_symmetric(count, pairs, values) for values in disp]
     first = [_symmetric(count, upper, values) for values in disc]
     share = np.bincount(source, a) / np.bincount(source)
@@ -82,11 +83,10 @@ def distances(
     )
 
 
-def _chunk(stack: Stack, batch_size: int | None) -> int:
-    pairs = len(stack.X) * (len(stack.X) - 1)
+def _lanes(stack: Stack, batch_size: int | None) -> int:
     if batch_size is None:
-        batch_size = min(_CHUNK_PAIRS, _CHUNK_BYTES // (2 * stack.X[0].size * stack.X.itemsize))
-    return max(1, min(batch_size, pairs))
+        batch_size = max(1, _LANE_BYTES // (2 * stack.X[0].size * stack.X.itemsize))
+    return min(batch_size, _CHUNK)
 
 
 def _symmetric(count: int, pairs: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -96,77 +96,43 @@ def _symmetric(count: int, pairs: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.maximum(matrix, matrix.T)
 
 
-@functools.partial(jax.jit, static_argnames="name")
-def _convex_chunk(stack: Stack, pairs: jax.Array, name: str) -> _fits.Value:
-    return jax.vmap(functools.partial(getattr(_fits, name), stack))(pairs)
+@functools.partial(jax.jit, static_argnames=("fit", "lanes"))
+def _fit_chunk(
+    fit: Callable[..., _fits.Value], stack: Stack, pairs: jax.Array, options: tuple[Any, ...], lanes: int
+) -> _fits.Value:
+    return jax.lax.map(lambda pair: fit(stack, pair, *options), pairs, batch_size=lanes)
 
 
-@functools.partial(jax.jit, static_argnames="tol")
-def _begin_chunk(stack: Stack, pairs: jax.Array, tol: float) -> _bfgs.State:
-    return jax.vmap(lambda pair: _fits.begin_disparity(stack, pair, tol))(pairs)
+def _every(
+    fits: Sequence[Fit], stack: Stack, batch_size: int | None, n_jobs: int | None, progress: Progress | None
+) -> list[list[np.ndarray]]:
+    """Values, failures and iterations of every pair, for each fit."""
+    import joblib
 
+    lanes = _lanes(stack, batch_size)
 
-@functools.partial(jax.jit, static_argnames=("max_iter", "tol"))
-def _advance_chunk(stack: Stack, pairs: jax.Array, state: _bfgs.State, max_iter: int, tol: float) -> _bfgs.State:
-    return jax.vmap(lambda pair, s: _fits.advance_disparity(stack, pair, s, _TICKS, max_iter, tol))(pairs, state)
+    def run(fit: Fit, chunk: np.ndarray) -> _fits.Value:
+        _, function, pairs, options = fit
+        size = -(-min(_CHUNK, len(pairs)) // lanes) * lanes
+        full = np.concatenate([chunk, np.repeat(chunk[:1], size - len(chunk), axis=0)])  # the shape that was compiled
+        with jax.enable_x64(True):  # which holds for a thread
+            found = jax.device_get(_fit_chunk(function, stack, full, options, lanes))
+        return jax.tree.map(lambda leaf: leaf[: len(chunk)], found)
 
-
-@jax.jit
-def _value_chunk(stack: Stack, pairs: jax.Array, theta: jax.Array) -> jax.Array:
-    return jax.vmap(functools.partial(_fits.absolute_disparity, stack))(pairs, theta)
-
-
-def _convex(name: str, stack: Stack, pairs: np.ndarray, size: int, progress: Progress | None) -> list[np.ndarray]:
-    """Values, failures and iterations of one of the convex fits, for every pair."""
-    size = min(size, len(pairs))
-    parts = []
-    for start in range(0, len(pairs), size):
-        lanes = _lanes(np.arange(start, min(start + size, len(pairs))), size)
-        part = jax.device_get(_convex_chunk(stack, pairs[lanes], name))
-        parts.append([leaf[: len(pairs) - start] for leaf in part])
-        _report(progress, name, min(start + size, len(pairs)), len(pairs))
-    value, good, steps = (np.concatenate(leaves) for leaves in zip(*parts, strict=True))
-    return [value, ~good, steps]
-
-
-def _absolute(
-    stack: Stack, pairs: np.ndarray, size: int, max_iter: int, tol: float, progress: Progress | None
-) -> list[np.ndarray]:
-    """Values, failures and iterations of the absolute disparity of every ordered pair.
-
-    Fits take from ten to hundreds of iterations. After each round the pairs that are done leave, and the rest are
-    packed into full chunks again, so that no lane waits for the slowest pair.
-    """
-    lanes = [_lanes(part, size) for part in _split(np.arange(len(pairs)), size)]
-    states = [jax.device_get(_begin_chunk(stack, pairs[lane], tol)) for lane in lanes]
-    state = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(pairs)].copy(), *states)
-    while not state.done.all():
-        for part in _split(np.flatnonzero(~state.done), size):
-            lane = _lanes(part, size)
-            old = jax.tree.map(lambda leaf, lane=lane: leaf[lane], state)
-            new = jax.device_get(_advance_chunk(stack, pairs[lane], old, max_iter, tol))
-            for leaf, moved in zip(state, new, strict=True):
-                leaf[part] = moved[: len(part)]
-        _report(progress, "disparity", int(state.done.sum()), len(pairs))
-    value = np.concatenate([np.asarray(_value_chunk(stack, pairs[lane], state.x[lane])) for lane in lanes])[
-        : len(pairs)
-    ]
-    good = np.asarray(np.abs(state.grad).max(1) <= tol)
-    return [value, ~good, state.n_iter]
-
-
-def _split(indices: np.ndarray, size: int) -> list[np.ndarray]:
-    return [indices[start : start + size] for start in range(0, len(indices), size)]
-
-
-def _lanes(indices: np.ndarray, size: int) -> np.ndarray:
-    """Repeat the first index until the chunk is full: every chunk has the shape that was compiled."""
-    return np.concatenate([indices, np.full(size - len(indices), indices[0])])
-
-
-def _report(progress: Progress | None, name: str, done: int, total: int) -> None:
-    if progress is not None:
-        progress(name, done, total)
+    size = -(-_CHUNK // lanes) * lanes
+    chunks = [(fit, start) for fit in fits for start in range(0, len(fit[2]), size)]
+    # The first chunk of each fit compiles its program, which the others then find.
+    chunks.sort(key=lambda chunk: chunk[1] > 0)
+    found: dict[str, list[Any]] = {fit[0]: [] for fit in fits}
+    for part in (chunks[: len(fits)], chunks[len(fits) :]):
+        jobs = [joblib.delayed(run)(fit, fit[2][start : start + size]) for fit, start in part]
+        results = joblib.Parallel(n_jobs, require="sharedmem", return_as="generator")(jobs)
+        for ((name, _, pairs, _), start), result in zip(part, results, strict=True):
+            found[name].append(result)
+            if progress is not None:
+                progress(name, min(start + size, len(pairs)), len(pairs))
+    joined = [[np.concatenate(leaves) for leaves in zip(*found[fit[0]], strict=True)] for fit in fits]
+    return [[value, ~good, steps] for value, good, steps in joined]
 
 
 def pairwise_discrepancy(X: np.ndarray, y: np.ndarray, a: np.ndarray, source: np.ndarray) -> np.ndarray:
@@ -174,5 +140,6 @@ def pairwise_discrepancy(X: np.ndarray, y: np.ndarray, a: np.ndarray, source: np
     count = int(source.max()) + 1
     with jax.enable_x64(True):
         stack = stack_sources(X, y, a, source)
-        pairs = np.array(list(itertools.combinations(range(count), 2)))
-        return _symmetric(count, pairs, _convex("discrepancy", stack, pairs, _chunk(stack, None), None)[0])
+    pairs = np.array(list(itertools.combinations(range(count), 2)))
+    ((value, _, _),) = _every([("discrepancy", _fits.discrepancy, pairs, ())], stack, None, -1, None)
+    return _symmetric(count, pairs, value)

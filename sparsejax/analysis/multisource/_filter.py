@@ -109,7 +109,8 @@ class FLEA(SourceFilter):
       ties: "first" keeps exactly K; "all" keeps every source as good as the K-th.
       max_iter: most iterations of one absolute disparity.
       tol: on the largest entry of its gradient.
-      batch_size: pairs fitted at a time; None fits a chunk into 64 MiB.
+      batch_size: pairs fitted side by side; None takes as many as stay in cache.
+      n_jobs: threads, as in scikit-learn; -1 is all processors. Results do not depend on it.
       verbose: 1 shows progress on stderr.
 
     Attributes:
@@ -150,6 +151,7 @@ class FLEA(SourceFilter):
         max_iter: int = 500,
         tol: float = 1e-4,
         batch_size: int | None = None,
+        n_jobs: int | None = -1,
         verbose: int = 0,
     ):
         self.n_keep = n_keep
@@ -159,6 +161,7 @@ class FLEA(SourceFilter):
         self.max_iter = max_iter
         self.tol = tol
         self.batch_size = batch_size
+        self.n_jobs = n_jobs
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any, *, sensitive_features: Any = None, source: Any = None) -> FLEA:
@@ -187,6 +190,7 @@ class FLEA(SourceFilter):
             max_iter=self.max_iter,
             tol=self.tol,
             batch_size=self.batch_size,
+            n_jobs=self.n_jobs,
             progress=_show if self.verbose else None,
         )
         self.discrepancy_, self.disparity_, self.disbalance_, self.converged_, self.n_iter_ = result

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -36,9 +37,8 @@ def discrepancy(stack: Stack, pair: jax.Array) -> Value:
     both = take_pair(stack, pair)
     target = both.y.at[1].set(1 - both.y[1])
     weight = both.weight / both.weight.sum(1, keepdims=True)
-    X = both.X.reshape(-1, both.X.shape[-1])
-    fit = _newton.logistic(X, target.ravel(), weight.ravel(), jnp.full(X.shape[1], _RIDGE))
-    wrong = weight * ((both.X @ fit.theta >= 0) != (both.y > 0.5))
+    fit = _newton.logistic(both.X, target.ravel(), weight.ravel(), jnp.full(len(both.X), _RIDGE))
+    wrong = weight * (_decisions(both, fit.theta) != (both.y > 0.5))
     return Value(jnp.abs(wrong[0].sum() - wrong[1].sum()), fit.converged, fit.n_iter)
 
 
@@ -51,67 +51,61 @@ def signed_disparity(stack: Stack, pair: jax.Array) -> Value:
     both = take_pair(stack, pair)
     in_one = (both.group[1] > 0).astype(both.X.dtype)
     target = in_one.at[1].set(1 - in_one[1])
-    X = both.X.reshape(-1, both.X.shape[-1])
     weight = 0.25 * both.group.sum(0)
-    fit = _newton.logistic(X, target.ravel(), weight.ravel(), jnp.full(X.shape[1], _RIDGE))
-    rates = _rates(both, both.X @ fit.theta >= 0)
+    fit = _newton.logistic(both.X, target.ravel(), weight.ravel(), jnp.full(len(both.X), _RIDGE))
+    rates = _rates(both, fit.theta)
     return Value(jnp.abs((rates[1, 0] - rates[0, 0]) - (rates[1, 1] - rates[0, 1])), fit.converged, fit.n_iter)
 
 
-def softabs(r: jax.Array) -> jax.Array:
-    """A smooth absolute value: r^2 / sqrt(r^2 + 1e-8)."""
-    return r**2 / jnp.sqrt(r**2 + _SOFT)
+def absolute_disparity(stack: Stack, pair: jax.Array, max_iter: int, tol: float) -> Value:
+    """|Gamma_S(f) - Gamma_T(f)| with Gamma(f) = |E[f | a=1] - E[f | a=0]| where f minimises `disparity_objective`.
+
+    BFGS from logistic regression for "a equals 0" on S, L2 penalty with C = 1, intercept free. In [0, 1].
+    """
+    both = take_pair(stack, pair)
+    l2 = jnp.ones(len(both.X)).at[-1].set(_RIDGE)
+    target = (both.group[0, 0] > 0).astype(both.X.dtype)
+    start = _newton.logistic(both.X[:, : len(target)], target, both.weight[0], l2, tol=tol)
+    fit = _bfgs.minimise(disparity_objective(both), start.theta, max_iter, tol)
+    rates = _rates(both, fit.x)
+    gaps = jnp.abs(rates[0] - rates[1])
+    return Value(jnp.abs(gaps[0] - gaps[1]), jnp.abs(fit.grad).max() <= tol, fit.n_iter)
 
 
-def disparity_objective(both: Pair):
-    """Value and gradient of what `absolute disparity` minimises for the ordered pair (S, T).
+def disparity_objective(both: Pair) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
+    """Return the function from weights to the value and the gradient of, for the ordered pair (S, T),
 
     1/2 [mean over S, a=0, of BCE(logit, 1) + mean over S, a=1, of BCE(logit, 0)]
     + softabs(mean over T, a=0, of sigma(logit) - mean over T, a=1, of sigma(logit))
 
-    So f predicts the attribute on S, both groups alike, while its positive rates on T agree.
+    with softabs(r) = r^2 / sqrt(r^2 + 1e-8). So f predicts the attribute on S, both groups alike, while its positive
+    rates on T agree. The gradient is written out because value and gradient share all exponentials.
     """
-    (S, T), group = both.X, both.group
+    rows = both.group.shape[-1]
+    positive = 0.5 * both.group[0, 0]
+    weight = positive + 0.5 * both.group[1, 0]
+    contrast = both.group[0, 1] - both.group[1, 1]
 
     def objective(theta):
-        logits = jnp.clip(S @ theta, -CLIP, CLIP)
-        loss = group[0, 0] @ jax.nn.softplus(-logits) + group[1, 0] @ jax.nn.softplus(logits)
-        gap = (group[0, 1] - group[1, 1]) @ jax.nn.sigmoid(jnp.clip(T @ theta, -CLIP, CLIP))
-        return 0.5 * loss + softabs(gap)
+        raw = theta @ both.X
+        logits = jnp.clip(raw, -CLIP, CLIP)
+        small = jnp.exp(-jnp.abs(logits))
+        p = jnp.where(logits >= 0, 1, small) / (1 + small)
+        loss = weight @ (jnp.maximum(logits[:rows], 0) + jnp.log1p(small[:rows])) - positive @ logits[:rows]
+        gap = contrast @ p[rows:]
+        root = jnp.sqrt(gap**2 + _SOFT)
+        slope = gap * (gap**2 + 2 * _SOFT) / root**3 * contrast * p[rows:] * (1 - p[rows:])
+        by_logit = jnp.concatenate([weight * p[:rows] - positive, slope]) * (jnp.abs(raw) <= CLIP)
+        return loss + gap**2 / root, both.X @ by_logit
 
-    return jax.value_and_grad(objective)
-
-
-def begin_disparity(stack: Stack, pair: jax.Array, tol: float) -> _bfgs.State:
-    """Return the start: logistic regression for "a equals 0" on S, L2 penalty with C = 1, intercept free."""
-    both = take_pair(stack, pair)
-    l2 = jnp.ones(both.X.shape[-1]).at[-1].set(_RIDGE)
-    target = (both.group[0, 0] > 0).astype(both.X.dtype)
-    fit = _newton.logistic(both.X[0], target, both.weight[0], l2)
-    return _bfgs.begin(disparity_objective(both), fit.theta, tol)
+    return objective
 
 
-def advance_disparity(
-    stack: Stack, pair: jax.Array, state: _bfgs.State, ticks: int, max_iter: int, tol: float
-) -> _bfgs.State:
-    """Make up to ``ticks`` function calls of BFGS on `disparity_objective`."""
-    function = disparity_objective(take_pair(stack, pair))
-
-    def body(carry):
-        state, count = carry
-        return _bfgs.tick(function, state, max_iter, tol), count + 1
-
-    return jax.lax.while_loop(lambda c: ~c[0].done & (c[1] < ticks), body, (state, 0))[0]
+def _decisions(both: Pair, theta: jax.Array) -> jax.Array:
+    """Whether the logit is at least 0, bool[set, rows]."""
+    return (theta @ both.X >= 0).reshape(both.y.shape)
 
 
-def absolute_disparity(stack: Stack, pair: jax.Array, theta: jax.Array) -> jax.Array:
-    """|Gamma_S(f) - Gamma_T(f)| of hard decisions, with Gamma(f) = |E[f | a=1] - E[f | a=0]|. In [0, 1]."""
-    both = take_pair(stack, pair)
-    rates = _rates(both, both.X @ theta >= 0)
-    gaps = jnp.abs(rates[0] - rates[1])
-    return jnp.abs(gaps[0] - gaps[1])
-
-
-def _rates(both: Pair, decisions: jax.Array) -> jax.Array:
+def _rates(both: Pair, theta: jax.Array) -> jax.Array:
     """Positive rates, [group, set]."""
-    return (both.group * decisions).sum(-1)
+    return (both.group * _decisions(both, theta)).sum(-1)

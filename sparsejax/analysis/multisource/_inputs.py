@@ -45,23 +45,44 @@ def features(function: str, X: Any) -> np.ndarray:
         fail(function, "X", f"shape {array.shape}", "(rows, features), both at least 1")
     if not np.isfinite(array).all():
         row, column = np.argwhere(~np.isfinite(array))[0]
-        fail(function, "X", f"value {array[row, column]} in row {row}, column {column}", "finite numbers")
+        shown = str(array[row, column]).replace("nan", "NaN")
+        fail(function, "X", f"value {shown} in row {row}, column {column}", "finite numbers")
     return array
 
 
 def binary(function: str, operand: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Return positions 0 or 1 of the values among the two distinct ones, and these, sorted.
 
-    A column of shape (rows, 1), such as a data frame with one column, is taken as a vector.
-
     Raises:
       ValueError: missing altogether, of another length, or not exactly two distinct values.
     """
-    array, distinct, positions = _labels(function, operand, values, rows)
+    distinct, positions = labels_of(function, operand, values, rows)
     if len(distinct) != 2:
         shown = f"{len(distinct)} distinct value{'s' * (len(distinct) != 1)} {distinct[:4].tolist()}"
         fail(function, operand, shown, "exactly two distinct values")
-    return positions.reshape(array.shape), distinct
+    return positions, distinct
+
+
+def classes(function: str, y: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions 0 or 1 of the labels, and the two labels, sorted; in scikit-learn's words where they are wrong.
+
+    Raises:
+      ValueError: see `binary`.
+    """
+    from sklearn.utils.multiclass import check_classification_targets, type_of_target
+    from sklearn.utils.validation import assert_all_finite, column_or_1d
+
+    vector = column_or_1d(y, warn=True)
+    assert_all_finite(vector, input_name="y")
+    distinct, positions = labels_of(function, "y", vector, rows)
+    check_classification_targets(vector)
+    if len(distinct) != 2:
+        shown = f"{len(distinct)} distinct value{'s' * (len(distinct) != 1)} {distinct[:4].tolist()}"
+        hint = "Training needs more than one class."
+        if len(distinct) > 2:
+            hint = f"Only binary classification is supported. The type of the target is {type_of_target(vector)}."
+        fail(function, "y", shown, "exactly two distinct values", hint)
+    return positions, distinct
 
 
 def sources(function: str, X: Any, y: Any, sensitive_features: Any, source: Any) -> Sources:
@@ -74,7 +95,7 @@ def sources(function: str, X: Any, y: Any, sensitive_features: Any, source: Any)
     rows = len(matrix)
     labels, classes = binary(function, "y", y, rows)
     a, groups = binary(function, "sensitive_features", sensitive_features, rows)
-    _, names, positions = _labels(function, "source", source, rows)
+    names, positions = labels_of(function, "source", source, rows)
     if len(names) < 2:
         fail(
             function,
@@ -91,7 +112,14 @@ def rows(array: Any, mask: np.ndarray) -> Any:
     return array[mask] if hasattr(array, "shape") else np.asarray(array)[mask]
 
 
-def _labels(function: str, operand: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def labels_of(function: str, operand: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct values, sorted, and the position of each row's value among them.
+
+    A column of shape (rows, 1), such as a data frame with one column, is taken as a vector.
+
+    Raises:
+      ValueError: missing altogether or in a row, or of another length.
+    """
     if values is None:
         fail(function, operand, "value None", f"one value per row, {rows} in all")
     array = np.asarray(values)
@@ -103,4 +131,4 @@ def _labels(function: str, operand: str, values: Any, rows: int) -> tuple[np.nda
     if missing.any():
         fail(function, operand, f"a missing value in row {missing.argmax()}", "a value in every row")
     distinct, positions = np.unique(array, return_inverse=True)
-    return array, distinct, positions
+    return distinct, positions.reshape(array.shape)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.multisource._inputs import binary, features
+from sparsejax.analysis.multisource._inputs import binary, classes, features
 from sparsejax.analysis.multisource._sklearn import BaseEstimator, ClassifierMixin, fixed_budget, register
 
 CLIP = 20.0  # logits are clipped to [-CLIP, CLIP], with zero gradient outside
@@ -38,7 +38,7 @@ class FairClassifier(ClassifierMixin, BaseEstimator):
         if y is None:
             fail(name, "y", "value None", "one label per row", "requires y to be passed, but the target y is None.")
         matrix = features(name, register(self, X, reset=True))
-        labels, self.classes_ = binary(name, "y", y, len(matrix))
+        labels, self.classes_ = classes(name, y, len(matrix))
         a = np.zeros(len(labels), int)
         if self._needs_groups or sensitive_features is not None:
             a, self.groups_ = binary(name, "sensitive_features", sensitive_features, len(matrix))
@@ -56,12 +56,20 @@ class FairClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any, **options: Any) -> np.ndarray:
         """Decide; options are those of ``decision_function``."""
-        return self.classes_[(self.decision_function(X, **options) >= 0).astype(int)]
+        positive = self.decision_function(X, **options) >= 0
+        return self.classes_[positive.astype(int)]
 
     def predict_proba(self, X: Any, **options: Any) -> np.ndarray:
         """Probabilities of both classes, float64[n, 2]; for fair learners only their order means something."""
         one = sigmoid(self.decision_function(X, **options))
         return np.stack([1 - one, one], axis=1)
+
+
+class Fit(NamedTuple):
+    """Weights with the intercept last, float64[d + 1], and the iterations that they took."""
+
+    theta: np.ndarray
+    n_iter: int
 
 
 class LinearClassifier(FairClassifier):
@@ -70,32 +78,34 @@ class LinearClassifier(FairClassifier):
     Attributes:
       coef_: float64[1, d].
       intercept_: float64[1].
+      n_iter_: iterations of the solver.
     """
 
     coef_: np.ndarray
     intercept_: np.ndarray
+    n_iter_: int
 
-    def _set(self, theta: np.ndarray) -> None:
-        self.coef_, self.intercept_ = theta[None, :-1], theta[-1:]
+    def _set(self, fit: Fit) -> None:
+        self.coef_, self.intercept_, self.n_iter_ = fit.theta[None, :-1], fit.theta[-1:], fit.n_iter
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Logits, float64[n]; the second class is chosen where they are at least 0."""
         return self._checked(X) @ self.coef_[0] + self.intercept_[0]
 
 
-def logistic_start(X: np.ndarray, y: np.ndarray, C: float, max_iter: int) -> np.ndarray:
-    """Weights of scikit-learn's logistic regression, the intercept last."""
+def logistic_start(X: np.ndarray, y: np.ndarray, C: float, max_iter: int) -> Fit:
+    """Fit scikit-learn's logistic regression."""
     from sklearn.linear_model import LogisticRegression
 
     with fixed_budget():
         model = LogisticRegression(C=C, max_iter=max_iter).fit(X, y)
-    return np.append(model.coef_[0], model.intercept_)
+    return Fit(np.append(model.coef_[0], model.intercept_), int(model.n_iter_[0]))
 
 
 Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
 
-def minimise(objective: Objective, X: np.ndarray, start: np.ndarray, max_iter: int, tol: float) -> np.ndarray:
+def minimise(objective: Objective, X: np.ndarray, start: np.ndarray, max_iter: int, tol: float, l2: float = 0.0) -> Fit:
     """Minimise a function of the logits of all rows over linear classifiers, by BFGS.
 
     Args:
@@ -104,18 +114,22 @@ def minimise(objective: Objective, X: np.ndarray, start: np.ndarray, max_iter: i
       start: float64[d + 1], the intercept last.
       max_iter: most iterations.
       tol: on the largest entry of the gradient in the weights.
+      l2: half of it times the sum of squared weights, the intercept left out, is added.
     """
     from scipy.optimize import minimize
 
     columns = np.column_stack([X, np.ones(len(X))])
+    penalty = np.append(np.full(X.shape[1], l2), 0.0)
 
-    def of_weights(theta: np.ndarray) -> tuple[float, np.ndarray]:
+    def of_weights(theta: np.ndarray) -> tuple[Any, np.ndarray]:
         logits = columns @ theta
         value, slope = objective(np.clip(logits, -CLIP, CLIP))
-        return value, (slope * (np.abs(logits) <= CLIP)) @ columns
+        gradient = (slope * (np.abs(logits) <= CLIP)) @ columns
+        return value + 0.5 * penalty @ theta**2, gradient + penalty * theta
 
     options = {"gtol": tol, "maxiter": max_iter}
-    return minimize(of_weights, start, jac=True, method="BFGS", options=options).x
+    found = minimize(of_weights, start, jac=True, method="BFGS", options=options)
+    return Fit(found.x, max(int(found.nit), 1))
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-# Step lengths tried at once. Logits are linear in the step, so a trial costs no product with the features.
-_LENGTHS = 0.5 ** np.arange(10)
+_SHORTEST = 2.0**-9  # step length below which rounding decides
+_ROUNDING = 1e-12  # relative to the loss
 
 
 class Fit(NamedTuple):
@@ -21,46 +20,51 @@ class Fit(NamedTuple):
 
 
 def logistic(
-    X: jax.Array, target: jax.Array, weight: jax.Array, l2: jax.Array, *, max_iter: int = 100, tol: float = 1e-8
+    X: jax.Array, target: jax.Array, weight: jax.Array, l2: jax.Array, *, max_iter: int = 100, tol: float = 1e-7
 ) -> Fit:
-    """Minimise sum_i weight_i * BCE(X_i . theta, target_i) + 1/2 sum_k l2_k theta_k^2.
+    """Minimise sum_i weight_i * BCE(theta . X_i, target_i) + 1/2 sum_k l2_k theta_k^2.
 
     Args:
-      X: float[n, k], the intercept as a column of ones (zeros in padding rows).
+      X: float[k, n], a row of the data per column, the intercept as a row of ones (zeros in padding).
       target: float[n] in [0, 1].
       weight: float[n]; 0 leaves a row out.
       l2: float[k], positive where the data alone does not determine the minimum.
       max_iter: most Newton steps.
       tol: on the largest entry of the gradient.
 
-    Each step takes the best of the step lengths 1, 1/2, .. 1/512, so the loss never rises.
+    A step is halved until the loss does not rise. Logits are linear in the step, so a trial costs no product with the
+    features.
     """
 
     def loss(logits, theta):
-        bce = jnp.logaddexp(0.0, logits) - target * logits
-        return (weight * bce).sum(-1) + 0.5 * (l2 * theta**2).sum(-1)
+        bce = jnp.maximum(logits, 0) + jnp.log1p(jnp.exp(-jnp.abs(logits))) - target * logits
+        return weight @ bce + 0.5 * l2 @ theta**2
 
-    def gradient(logits, theta):
-        return X.T @ (weight * (jax.nn.sigmoid(logits) - target)) + l2 * theta
+    def gradient(p, theta):
+        return X @ (weight * (p - target)) + l2 * theta
 
     def body(state):
-        theta, logits, grad, step = state
-        curvature = weight * jax.nn.sigmoid(logits) * jax.nn.sigmoid(-logits)
-        hessian = (X * curvature[:, None]).T @ X + jnp.diag(l2)
-        move = -jnp.linalg.solve(hessian, grad)
-        along = X @ move
-        trials = loss(logits + _LENGTHS[:, None] * along, theta + _LENGTHS[:, None] * move)
-        length = jnp.asarray(_LENGTHS)[jnp.argmin(trials)]
-        theta = theta + length * move
-        logits = X @ theta
-        return theta, logits, gradient(logits, theta), step + 1
+        theta, logits, p, grad, value, count = state
+        hessian = (X * (weight * p * (1 - p))) @ X.T + jnp.diag(l2)
+        move = -jax.scipy.linalg.solve(hessian, grad, assume_a="pos")
+        along = move @ X
+        accept = value + _ROUNDING * jnp.abs(value)
+
+        def too_long(trial):
+            return (trial[1] > accept) & (trial[0] > _SHORTEST)
+
+        def halve(trial):
+            return trial[0] / 2, loss(logits + trial[0] / 2 * along, theta + trial[0] / 2 * move)
+
+        length, value = jax.lax.while_loop(too_long, halve, (jnp.ones_like(value), loss(logits + along, theta + move)))
+        theta, logits = theta + length * move, logits + length * along
+        p = jax.nn.sigmoid(logits)
+        return theta, logits, p, gradient(p, theta), value, count + 1
 
     def unfinished(state):
-        return (jnp.abs(state[2]).max() > tol) & (state[3] < max_iter)
+        return (jnp.abs(state[3]).max() > tol) & (state[5] < max_iter)
 
-    start = jnp.zeros(X.shape[1], X.dtype)
-    logits = X @ start
-    theta, _, grad, steps = jax.lax.while_loop(
-        unfinished, body, (start, logits, gradient(logits, start), jnp.zeros((), int))
-    )
-    return Fit(theta, jnp.abs(grad).max() <= tol, steps)
+    theta, logits, p = jnp.zeros(len(X), X.dtype), jnp.zeros(X.shape[1], X.dtype), jnp.full(X.shape[1], 0.5, X.dtype)
+    start = theta, logits, p, gradient(p, theta), loss(logits, theta), jnp.zeros((), int)
+    theta, _, _, grad, _, count = jax.lax.while_loop(unfinished, body, start)
+    return Fit(theta, jnp.abs(grad).max() <= tol, count)

@@ -1,4 +1,4 @@
-"""Resampled learning, and boosted trees as in the study."""
+"""Making label and protected attribute independent in the training set: by resampling, or by weights."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from sparsejax._checks import fail, message
+from sparsejax._checks import fail
+from sparsejax.analysis.multisource._inputs import binary, labels_of
 from sparsejax.analysis.multisource._learners import PlainLearner
 from sparsejax.analysis.multisource._linear import FairClassifier
-from sparsejax.analysis.multisource._sklearn import clone
+from sparsejax.analysis.multisource._sklearn import accepted, clone
 
 
 class ResampledLearner(FairClassifier):
@@ -28,26 +29,31 @@ class ResampledLearner(FairClassifier):
         self.estimator = estimator
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None) -> ResampledLearner:
+    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None, source: Any = None) -> ResampledLearner:
         """Resample and fit.
+
+        Args:
+          X: features.
+          y: labels.
+          sensitive_features: the protected attribute; passed on where the classifier takes it.
+          source: label of the source of each row, or None; given, each source is resampled on its own, and it is
+            passed on where the classifier takes it.
 
         Raises:
           ValueError: labels or attribute not binary, missing values, or nothing of one class left to learn from.
         """
         matrix, labels, a = self._inputs(X, y, sensitive_features)
+        origin = np.zeros(len(labels), int)
+        if source is not None:
+            origin = labels_of("ResampledLearner.fit", "source", source, len(labels))[1]
         rng = np.random.default_rng(self.random_state)
-        chosen = []
-        for group in (0, 1):
-            for label in (0, 1):
-                cell = np.flatnonzero((a == group) & (labels == label))
-                count = int((a == group).sum() * (labels == label).sum() // len(labels))
-                if len(cell):
-                    chosen.append(rng.choice(cell, count))
-        rows = np.concatenate(chosen)
+        parts = [np.flatnonzero(origin == index) for index in np.unique(origin)]
+        rows = np.concatenate([part[_draw(labels[part], a[part], rng)] for part in parts])
         if len(np.unique(labels[rows])) < 2:
             fail("ResampledLearner.fit", "y", "one class after resampling", "both classes")
         self.estimator_ = clone(PlainLearner() if self.estimator is None else self.estimator)
-        self.estimator_.fit(matrix[rows], labels[rows])
+        more = accepted(self.estimator_, sensitive_features=a[rows], source=origin[rows])
+        self.estimator_.fit(matrix[rows], labels[rows], **more)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -60,18 +66,37 @@ class ResampledLearner(FairClassifier):
             return np.log(p) - np.log1p(-p)
 
 
-def boosted_trees(n_jobs: int = 1) -> Any:
-    """XGBoost under the study's grid search: accuracy in 5 folds over 5 numbers of trees and 4 depths.
+def reweigh(y: Any, *, sensitive_features: Any) -> np.ndarray:
+    """Weights that make label and attribute independent: what `ResampledLearner` does on average, without chance.
+
+    Args:
+      y: labels, two distinct values.
+      sensitive_features: the protected attribute, two distinct values.
+
+    Returns:
+      n_a n_y / (n n_ay) for each row, float64[n]; to be passed as ``sample_weight``.
 
     Raises:
-      ImportError: xgboost is not installed.
-    """
-    try:
-        from xgboost import XGBClassifier
-    except ImportError as error:
-        hint = "Install it: pip install 'sparsejax[xgboost]'."
-        raise ImportError(message("boosted_trees", "the environment", "no xgboost", "xgboost", hint)) from error
-    from sklearn.model_selection import GridSearchCV
+      ValueError: labels or attribute not binary, or missing values.
 
-    grid = {"n_estimators": [100, 200, 300, 400, 500], "max_depth": [3, 5, 7, 9]}
-    return GridSearchCV(XGBClassifier(n_jobs=n_jobs), grid, scoring="accuracy", cv=5)
+    Source: Kamiran and Calders 2012, "Data preprocessing techniques for classification without discrimination".
+
+    >>> reweigh([1, 1, 0, 1], sensitive_features=[0, 0, 0, 1]).round(3).tolist()
+    [1.125, 1.125, 0.75, 0.75]
+    """
+    labels, _ = binary("reweigh", "y", y, len(y))
+    a, _ = binary("reweigh", "sensitive_features", sensitive_features, len(labels))
+    cell = 2 * a + labels
+    expected = np.outer(np.bincount(a), np.bincount(labels)).ravel() / len(labels)
+    return expected[cell] / np.bincount(cell, minlength=4)[cell]
+
+
+def _draw(labels: np.ndarray, a: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    chosen = []
+    for group in (0, 1):
+        for label in (0, 1):
+            cell = np.flatnonzero((a == group) & (labels == label))
+            count = int((a == group).sum() * (labels == label).sum() // len(labels))
+            if len(cell):
+                chosen.append(rng.choice(cell, count))
+    return np.concatenate(chosen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from sparsejax._checks import message
 
 try:
+    from sklearn import get_config
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.base import clone as _clone
     from sklearn.exceptions import ConvergenceWarning
@@ -22,12 +24,28 @@ except ImportError as error:
         message("sparsejax.analysis.multisource", "the environment", "no scikit-learn", "scikit-learn", _HINT)
     ) from error
 
-__all__ = ["BaseEstimator", "ClassifierMixin", "clone", "fixed_budget", "register"]
+__all__ = ["BaseEstimator", "ClassifierMixin", "accepted", "clone", "fixed_budget", "register"]
 
 
 def clone(estimator: Any) -> Any:
     """Return an unfitted copy; scikit-learn's own function is typed as if it might return a list."""
     return _clone(estimator)
+
+
+def accepted(estimator: Any, **values: Any) -> dict[str, Any]:
+    """Return those of ``sensitive_features`` and ``source`` that the estimator's ``fit`` takes.
+
+    It takes what it names. The reductions of fairlearn take ``sensitive_features`` as any keyword; scikit-learn's own
+    composites take any keyword to route it on, and get what their parts have requested (``set_fit_request``).
+    """
+    parameters = inspect.signature(estimator.fit).parameters.values()
+    named = {p.name for p in parameters}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        if not type(estimator).__module__.startswith("sklearn."):
+            named.add("sensitive_features")
+        elif get_config().get("enable_metadata_routing"):
+            named |= estimator.get_metadata_routing().consumes("fit", list(values))
+    return {name: value for name, value in values.items() if name in named}
 
 
 def register(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:

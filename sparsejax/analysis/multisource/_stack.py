@@ -15,7 +15,7 @@ class Stack(NamedTuple):
     """All sources, padded to a common length. Padding rows have weight 0 and features 0.
 
     Attributes:
-      X: features, float64[N, m, d].
+      X: features, float64[N, d, m]: rows along the last axis, which sums and products run over.
       y: labels, float64[N, m].
       weight: 1 for a row of the source, 0 for padding, float64[N, m].
       group: float64[2, N, m]; ``group[v]`` is the indicator of a = v divided by the number of such rows: sums
@@ -44,13 +44,14 @@ def stack_sources(X: np.ndarray, y: np.ndarray, a: np.ndarray, source: np.ndarra
     weight = spread(np.ones(len(y)))
     counts = [np.maximum(spread(a == v).sum(1, keepdims=True), 1) for v in (0, 1)]
     group = np.stack([spread(a == v) / counts[v] for v in (0, 1)])
-    return Stack(*map(jnp.asarray, (spread(X), spread(y), weight, group)))
+    return Stack(*map(jnp.asarray, (spread(X).transpose(0, 2, 1), spread(y), weight, group)))
 
 
 class Pair(NamedTuple):
     """Two sources with features standardised over both together, and a constant column for the intercept.
 
-    ``X`` is float64[2, m, d + 1]; the other fields are those of `Stack` for the two sources.
+    ``X`` is float64[d + 1, 2 * m], the rows of the first source before those of the second; the other fields are those
+    of `Stack` for the two sources.
     """
 
     X: jax.Array
@@ -65,11 +66,12 @@ def take_pair(stack: Stack, pair: jax.Array) -> Pair:
     Features are standardised with the mean and the population standard deviation of the two sets stacked; a
     constant column is only centred.
     """
-    X, weight = stack.X[pair], stack.weight[pair][..., None]
+    X, weight = jnp.moveaxis(stack.X[pair], 1, 0), stack.weight[pair]
     total = weight.sum()
-    mean = (weight * X).sum((0, 1)) / total
+    mean = (weight * X).sum((1, 2), keepdims=True) / total
     centred = weight * (X - mean)
-    deviation = jnp.sqrt((centred**2).sum((0, 1)) / total)
+    deviation = jnp.sqrt((centred**2).sum((1, 2), keepdims=True) / total)
     constant = deviation <= 1e-10 * jnp.maximum(jnp.abs(mean), 1e-290)
     standard = jnp.where(constant, 0.0, centred / jnp.where(constant, 1.0, deviation))
-    return Pair(jnp.concatenate([standard, weight], -1), stack.y[pair], weight[..., 0], stack.group[:, pair])
+    columns = jnp.concatenate([standard, weight[None]]).reshape(len(standard) + 1, -1)
+    return Pair(columns, stack.y[pair], weight, stack.group[:, pair])

@@ -13,31 +13,13 @@ import jax
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.multisource._adversarial import AdversarialLearner
 from sparsejax.analysis.multisource._adversaries import ADVERSARIES, TrainingSet, choose_sources, manipulate
-from sparsejax.analysis.multisource._baselines import Ensemble, KonstantinovFilter
+from sparsejax.analysis.multisource._baselines import KonstantinovFilter
 from sparsejax.analysis.multisource._dataset import Dataset, blocks
 from sparsejax.analysis.multisource._filter import FLEA
-from sparsejax.analysis.multisource._learners import PlainLearner, PostprocessedLearner, RegularisedLearner
+from sparsejax.analysis.multisource._methods import CLASSIFIERS, LEARNERS, METHODS, learners_of, make_method
 from sparsejax.analysis.multisource._metrics import evaluate
-from sparsejax.analysis.multisource._resample import ResampledLearner, boosted_trees
-
-LEARNERS = ("none", "reg", "pp", "adv", "resample")
-TREE_LEARNERS = ("none", "resample")
-METHODS = ("original", "oracle", "naive", "flea", "konstantinov", "ensemble")
-
-
-def make_learner(learner: str, classifier: str, seed: int) -> Any:
-    """Return the learner of the study with this name, on "linear" or "xgboost"."""
-    if classifier == "xgboost":
-        return boosted_trees() if learner == "none" else ResampledLearner(boosted_trees(), random_state=seed)
-    return {
-        "none": PlainLearner(),
-        "reg": RegularisedLearner(),
-        "pp": PostprocessedLearner(),
-        "adv": AdversarialLearner(),
-        "resample": ResampledLearner(random_state=seed),
-    }[learner]
+from sparsejax.analysis.multisource._sklearn import accepted
 
 
 def run_study(
@@ -51,53 +33,65 @@ def run_study(
     n_sources: int = 5,
     n_malicious: int = 2,
     seeds: int = 10,
+    legacy: bool = False,
     n_jobs: int = 1,
+    source: Any = None,
 ) -> Any:
     """Run what is not in the folder yet, and return all of it.
 
     Args:
       data: the whole table; each seed splits it, deals the training part to sources, and chooses the malicious ones.
       out: folder; one JSON file per adversary and seed, written when that cell is complete.
-      adversaries, learners, methods: names to run.
-      classifier: "linear" or "xgboost" (learners none and resample).
+      adversaries, learners, methods: names to run. Learners that a method does not go with are left out; see
+        `learners_of`.
+      classifier: "linear" or "xgboost".
       n_sources, n_malicious: of each run; FLEA keeps n_sources - n_malicious.
       seeds: number of seeds, from 0.
+      legacy: give "hterm" and "dro" the defects of the published numbers; see `HierarchicalTERM`, `RobustLearner`.
       n_jobs: processes, as in joblib.
+      source: source of each row of ``data``, such as the state of `census`; None deals the training part into
+        ``n_sources`` equal blocks.
 
     Returns:
-      Data frame with columns dataset, n_sources, n_malicious, adversary, seed, learner, classifier, method, metric,
+      Data frame with columns dataset, n_sources, n_malicious, classifier, adversary, seed, learner, method, metric,
       value.
 
     Raises:
-      ValueError: an unknown name.
+      ValueError: an unknown name; or ``n_malicious`` is not below half of the sources.
     """
     import joblib
     import pandas as pd
 
-    wanted = {"adversaries": (adversaries, ADVERSARIES), "methods": (methods, METHODS)}
-    wanted["learners"] = (learners, LEARNERS if classifier == "linear" else TREE_LEARNERS)
-    wanted["classifier"] = ([classifier], ("linear", "xgboost"))
-    for operand, (names, known) in wanted.items():
+    named = {"adversaries": (adversaries, ADVERSARIES), "methods": (methods, METHODS)}
+    named |= {"learners": (learners, LEARNERS), "classifier": ([classifier], CLASSIFIERS)}
+    for operand, (names, known) in named.items():
         for name in names:
             if name not in known:
                 fail("run_study", operand, f"value {name!r}", f"one of {', '.join(known)}")
+    if source is not None:
+        source = np.unique(np.asarray(source), return_inverse=True)[1]
+        n_sources = int(source.max()) + 1
+    if not 0 <= n_malicious < n_sources / 2:
+        fail("run_study", "n_malicious", f"value {n_malicious}", f"less than half of {n_sources}, the sources")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    setting = {"learners": list(learners), "methods": list(methods), "classifier": classifier}
+    setting = {"learners": list(learners), "methods": list(methods), "classifier": classifier, "legacy": legacy}
     setting |= {"dataset": data.name, "n_sources": n_sources, "n_malicious": n_malicious}
-    jobs = [joblib.delayed(_seed)(data, folder, setting, list(adversaries), seed) for seed in range(seeds)]
+    jobs = [joblib.delayed(_seed)(data, source, folder, setting, list(adversaries), seed) for seed in range(seeds)]
     rows = [row for part in joblib.Parallel(n_jobs=n_jobs)(jobs) for row in part]  # pyright: ignore[reportOptionalIterable]
     return pd.DataFrame(rows)
 
 
-def _seed(data: Dataset, folder: Path, setting: dict[str, Any], adversaries: list[str], seed: int) -> list[dict]:
+def _seed(
+    data: Dataset, source: Any, folder: Path, setting: dict[str, Any], adversaries: list[str], seed: int
+) -> list[dict]:
     """Every adversary of one seed. Training sets that occur twice, such as a perfectly filtered one, train once."""
     rows, memory = [], {}
     for adversary in adversaries:
         key = hashlib.sha256(json.dumps([setting, adversary, seed], sort_keys=True).encode()).hexdigest()[:16]
         file = folder / f"{data.name}-{adversary.replace('#', '_')}-{seed}-{key}.json"
         if not file.exists():
-            cell = _cell(data, setting, adversary, seed, memory)
+            cell = _cell(data, source, setting, adversary, seed, memory)
             partial = file.with_suffix(f".{os.getpid()}.partial")
             partial.write_text(json.dumps(cell))
             partial.replace(file)
@@ -105,61 +99,73 @@ def _seed(data: Dataset, folder: Path, setting: dict[str, Any], adversaries: lis
     return rows
 
 
-def _cell(data: Dataset, setting: dict[str, Any], adversary: str, seed: int, memory: dict) -> list[dict]:
+def _cell(
+    data: Dataset, source: Any, setting: dict[str, Any], adversary: str, seed: int, memory: dict
+) -> list[dict[str, Any]]:
     train, test = data.split(seed)
-    source = blocks(len(train.y), setting["n_sources"])
-    clean = TrainingSet(train.X, train.y, train.a, source, train.protected)
+    # Labels of sources are split with the rows, in the place of the labels.
+    split = None if source is None else data._replace(y=source).split(seed)[0].y
+    origin = blocks(len(train.y), setting["n_sources"]) if split is None else split
+    clean = TrainingSet(train.X, train.y, train.a, origin, train.protected)
     chosen = choose_sources(setting["n_sources"], setting["n_malicious"], seed)
     bad = manipulate(adversary, clean, chosen, jax.random.key(seed))
     head = {k: setting[k] for k in ("dataset", "n_sources", "n_malicious", "classifier")}
     head |= {"adversary": adversary, "seed": seed}
+    pools, rows = _pools(setting, clean, bad, chosen)
+    for method, pool in pools.items():
+        for learner in (x for x in setting["learners"] if x in learners_of(method, setting["classifier"])):
+            scores = _train(pool, test, setting, method, learner, seed, chosen, memory)
+            rows += [{"learner": learner, "method": method, "metric": m, "value": v} for m, v in scores.items()]
+    return [{**head, **row} for row in rows]
+
+
+def _pools(
+    setting: dict[str, Any], clean: TrainingSet, bad: TrainingSet, chosen: np.ndarray
+) -> tuple[dict[str, TrainingSet], list[dict[str, Any]]]:
+    """Training set of each method; and the share of malicious sources among those that the filters kept."""
     pools, rows = {}, []
     for method in setting["methods"]:
-        if method == "flea":
+        pools[method] = bad
+        kept = {}
+        if method in ("original", "oracle"):
+            pools[method] = clean if method == "original" else clean.rows(~np.isin(clean.source, chosen))
+        elif method in ("flea", "konstantinov"):
             keep = setting["n_sources"] - setting["n_malicious"]
-            found = FLEA(n_keep=keep).fit(bad.X, bad.y, sensitive_features=bad.a, source=bad.source)
-            pools[method] = bad.rows(found.support_)
-            rows += [{**head, "learner": "-", "method": method, **share} for share in _shares(found, chosen)]
-        elif method == "konstantinov":
-            found = KonstantinovFilter(setting["n_malicious"])
+            found = FLEA(n_keep=keep) if method == "flea" else KonstantinovFilter(setting["n_malicious"])
             found.fit(bad.X, bad.y, sensitive_features=bad.a, source=bad.source)
             pools[method] = bad.rows(found.support_)
-        elif method in ("original", "oracle"):
-            pools[method] = clean if method == "original" else clean.rows(~np.isin(source, chosen))
-        else:
-            pools[method] = bad
-    for method, pool in pools.items():
-        for learner in setting["learners"]:
-            scores = _train(pool, test, learner, setting["classifier"], method == "ensemble", seed, memory)
-            rows += [{**head, "learner": learner, "method": method, "metric": m, "value": v} for m, v in scores.items()]
-    return rows
-
-
-def _shares(found: FLEA, chosen: np.ndarray) -> list[dict[str, Any]]:
-    """Share of malicious sources among the kept ones, of all distances together and of each alone."""
-    short = {"discrepancy": "disc", "disparity": "disp", "disbalance": "disb"}
-    kept = {"flea": found.kept_sources_} | {short[name]: labels for name, labels in found.kept_by_.items()}
-    return [
-        {"metric": f"fraction_malicious_{name}", "value": float(np.isin(labels, chosen).mean())}
-        for name, labels in kept.items()
-    ]
+            kept = {"flea" if method == "flea" else "selected": found.kept_sources_}
+            if isinstance(found, FLEA):
+                kept |= {name[:4]: labels for name, labels in found.kept_by_.items()}  # disc, disp, disb
+        for name, labels in kept.items():
+            share = float(np.isin(labels, chosen).mean())
+            rows.append({"learner": "-", "method": method, "metric": f"fraction_malicious_{name}", "value": share})
+    return pools, rows
 
 
 def _train(
-    pool: TrainingSet, test: Dataset, learner: str, classifier: str, ensemble: bool, seed: int, memory: dict
+    pool: TrainingSet,
+    test: Dataset,
+    setting: dict[str, Any],
+    method: str,
+    learner: str,
+    seed: int,
+    chosen: np.ndarray,
+    memory: dict,
 ) -> dict[str, float]:
-    content = b"".join(np.ascontiguousarray(part).tobytes() for part in (pool.X, pool.y, pool.a))
-    key = hashlib.sha256(content).digest(), learner, ensemble
+    content = b"".join(np.ascontiguousarray(part).tobytes() for part in pool[:4])
+    own = method if method in ("ensemble", "hterm", "dro") else "one model"
+    key = hashlib.sha256(content).digest(), own, learner
     if key not in memory:
-        model = make_learner(learner, classifier, seed)
-        if ensemble:
-            model = Ensemble(model).fit(pool.X, pool.y, sensitive_features=pool.a, source=pool.source)
-        elif learner == "none" and classifier == "xgboost":
-            model.fit(pool.X, pool.y)
-        else:
-            model.fit(pool.X, pool.y, sensitive_features=pool.a)
+        malicious = setting["n_malicious"] / setting["n_sources"]
+        model = make_method(method, learner, setting["classifier"], seed, malicious, setting["legacy"])
+        by_source = {"source": pool.source} if own in ("ensemble", "hterm") else {}
+        model.fit(pool.X, pool.y, **accepted(model, sensitive_features=pool.a, **by_source))
         options = {"sensitive_features": test.a} if learner == "pp" else {}
         predicted = model.predict(test.X, **options)
         score = model.predict_proba(test.X, **options)[:, 1]
         memory[key] = evaluate(test.y, predicted, sensitive_features=test.a, y_score=score)
+        if own == "ensemble":
+            deciding = model.sources_[model.deciding_source(test.X, **options)]
+            memory[key]["fraction_decisions_malicious"] = float(np.isin(deciding, chosen).mean())
     return memory[key]

@@ -110,7 +110,7 @@ def test_mask_and_pool(problem, fitted):
         ({"sensitive_features": np.arange(400) % 3}, "sensitive_features has 3 distinct values"),
         ({"sensitive_features": np.zeros(400)}, "sensitive_features has 1 distinct value"),
         ({"y": np.arange(400) % 3}, "y has 3 distinct values"),
-        ({"X": np.full((400, 2), np.nan)}, "X has value nan in row 0, column 0"),
+        ({"X": np.full((400, 2), np.nan)}, "X has value NaN in row 0, column 0"),
     ],
 )
 def test_bad_input(problem, change, text):

@@ -1,0 +1,179 @@
+"""``sparsejax transfer``: adapt trained backbones to data sets, from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sparsejax._checks import fail
+
+HELP = "Adapt trained networks, dense and sparse, to other data sets, and compare them. Resumes what was stopped."
+_FUNCTION = "transfer"
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    from sparsejax import models
+    from sparsejax.data import BENCHMARKS
+
+    text = (
+        "a network: the folder of a `sparsejax train` run, or a PyTorch file (then --model); repeat for several. METHOD"
+    )
+    text += ":SPARSITY names it in tables, such as 'AC/DC:0.9'; one without zeros is 'Dense', the baseline"
+    again: Any = {"action": "append", "required": True, "default": argparse.SUPPRESS}
+    parser.add_argument("--backbone", metavar="[METHOD:SPARSITY=]CKPT", help=text, **again)
+    names = ", ".join(BENCHMARKS)
+    text = f"a data set, repeat for several: digits, idx:PATH, folder:PATH, or NAME:PATH with NAME one of {names}"
+    parser.add_argument("--data", metavar="SPEC", help=text, **again)
+    parser.add_argument("--regime", choices=("linear", "full", "both"), default="linear", help="what is trained")
+    parser.add_argument("--out", type=Path, required=True, default=argparse.SUPPRESS, help="folder of the results")
+    parser.add_argument("--seeds", type=int, default=3, help="downstream runs of each cell, seeds 0, 1, ...")
+    parser.add_argument("--epochs", type=int, default=150, help="passes over the data; the rate falls in proportion")
+    parser.add_argument("--lr", type=float, default=None, help="learning rate; the study's if not given")
+    parser.add_argument("--batch-size", type=int, default=64, help="examples per step")
+    parser.add_argument("--solver", choices=("sgd", "lbfgs"), default="sgd", help="of the linear classifier")
+    parser.add_argument("--standardize", action="store_true", help="features, before the linear classifier")
+    parser.add_argument("--recalibrate", action="store_true", help="batch statistics on the new data, then frozen")
+    parser.add_argument("--kernels", choices=("sparse", "dense"), default="sparse", help="of full fine-tuning")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--model", choices=models.MODEL_NAMES, default=None, help="network of a PyTorch file")
+    parser.add_argument("--upstream-classes", type=int, default=1000, help="classes of a PyTorch file")
+    parser.add_argument("--resize", type=int, default=256, help="pixels of the shorter side, for image files")
+    parser.add_argument("--size", type=int, default=224, help="pixels of the crop, for image files")
+    parser.add_argument("--interpolation", choices=("bilinear", "bicubic"), default="bilinear", help="when resizing")
+
+
+def run(arguments: argparse.Namespace, refuse: Callable[[BaseException], int]) -> int:
+    """Run the command; ``refuse`` reports an error of the user."""
+    try:
+        results, text = _run(arguments)
+    except (ValueError, OSError, ImportError) as error:
+        return refuse(error)
+    if arguments.json:
+        print(results.to_json(orient="records"))
+    else:
+        print(text)
+        print(f"runs in {arguments.out / 'results.csv'}")
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> tuple[Any, str]:
+    from sparsejax.analysis.transfer._extras import require
+    from sparsejax.analysis.transfer._report import report
+    from sparsejax.analysis.transfer._study import run_transfer
+
+    pd = require("pandas", _FUNCTION)
+    if arguments.seeds < 1:
+        fail(_FUNCTION, "--seeds", f"value {arguments.seeds}", "at least 1")
+    backbones = [_backbone(word, arguments) for word in arguments.backbone]
+    regimes = ("linear", "full") if arguments.regime == "both" else (arguments.regime,)
+    settings, parts = _settings(arguments), []
+    for regime in regimes:
+        tasks = [_task(spec, regime, arguments) for spec in arguments.data]
+        _say(arguments, f"{regime}: {len(backbones)} networks x {len(tasks)} data sets x {arguments.seeds} seeds")
+        parts.append(
+            run_transfer(
+                backbones,
+                tasks,
+                arguments.out,
+                regimes=(regime,),
+                seeds=range(arguments.seeds),
+                settings=settings,
+                n_jobs=arguments.jobs,
+                progress=None if arguments.json else _Lines(),
+            )
+        )
+    results = pd.concat(parts, ignore_index=True)
+    results.to_csv(arguments.out / "results.csv", index=False)
+    if len(backbones) > 1 and any(backbone.method == "Dense" for backbone in backbones):
+        found = report(results, min_error=1e-3)
+        found.save(arguments.out / "report")
+        return results, str(found)
+    keys = ["regime", "method", "sparsity", "dataset"]
+    table = results.groupby(keys, sort=False)["value"].agg(["count", "mean", "std"]).round(4)
+    return results, table.to_string()
+
+
+def _settings(arguments: argparse.Namespace) -> Any:
+    from sparsejax.analysis.transfer._config import SGDConfig
+    from sparsejax.analysis.transfer._study import StudySettings
+
+    changes = {"epochs": arguments.epochs, "batch_size": arguments.batch_size}
+    if arguments.lr is not None:
+        changes["learning_rate"] = arguments.lr
+    mode = {"batch_norm": "recalibrated"} if arguments.recalibrate else {}
+    return StudySettings(
+        linear=SGDConfig.linear(**changes, **mode),
+        full=tuple(sorted({**changes, **mode}.items())),
+        solver=arguments.solver,
+        standardize=arguments.standardize,
+        kernels=arguments.kernels,
+    )
+
+
+def _task(spec: str, regime: str, arguments: argparse.Namespace) -> Any:
+    """A data set as the study reads it: ImageNet's statistics for a frozen network, its own when all is trained."""
+    from sparsejax.data import BENCHMARKS, Reading, load_task
+
+    shape = {"resize": arguments.resize, "size": arguments.size, "interpolation": arguments.interpolation}
+    own = BENCHMARKS.get(spec.partition(":")[0])
+    if regime == "full" and own is not None:
+        shape |= {"mean": own.mean, "std": own.std}
+    return load_task(spec, Reading(**shape))
+
+
+def _backbone(word: str, arguments: argparse.Namespace) -> Any:
+    from flax import nnx
+
+    from sparsejax import models, train
+    from sparsejax.analysis.transfer._study import Backbone
+
+    name, separator, path = word.rpartition("=")
+    path = Path(path)
+    if path.is_dir():
+        model, masks = train.load_model(path), None
+        arch = json.loads((path / "run.json").read_text())["model"]
+    else:
+        if arguments.model is None:
+            fail(_FUNCTION, f"backbone {str(path)!r}", "no run folder", "one, or --model with a PyTorch file")
+        arch, shape = arguments.model, (arguments.size, arguments.size)
+        model = models.build(arch, arguments.upstream_classes, 3, shape, nnx.Rngs(0))
+        masks = models.load_torch_state_dict(model, path).masks
+    measured = train.fix_masks(model, masks, kernels="dense", keep_dense=(models.find_head(model),)).sparsity()
+    if not separator:
+        return Backbone(model, "Dense" if measured == 0 else "Sparse", round(measured, 4), arch, masks)
+    method, colon, level = name.rpartition(":")
+    if not colon or not _is_fraction(level):
+        fail(_FUNCTION, "--backbone", f"name {name!r}", "METHOD:SPARSITY with a fraction in [0, 1), such as AC/DC:0.9")
+    return Backbone(model, method, float(level), arch, masks)
+
+
+def _is_fraction(text: str) -> bool:
+    try:
+        return 0 <= float(text) < 1
+    except ValueError:
+        return False
+
+
+def _say(arguments: argparse.Namespace, text: str) -> None:
+    if not arguments.json:
+        print(text, file=sys.stderr, flush=True)
+
+
+class _Lines:
+    """Progress as lines on standard error, at most one in ten seconds."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= _SECONDS_BETWEEN_LINES:
+            self._last = now
+            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)

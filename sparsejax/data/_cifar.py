@@ -1,0 +1,89 @@
+"""CIFAR-10 and CIFAR-100 as their authors ship them, without running what a pickle asks to run."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparsejax._checks import fail, message
+
+_SHAPE = (3, 32, 32)
+_FILES = {
+    10: ("cifar-10-batches", [f"data_batch_{i}" for i in range(1, 6)], ["test_batch"]),
+    100: ("cifar-100", ["train"], ["test"]),
+}
+_BINARY = {10: "cifar-10-batches-bin", 100: "cifar-100-binary"}
+_PYTHON = {10: "cifar-10-batches-py", 100: "cifar-100-python"}
+# Bytes before the pixels in the binary form: the class, after the coarse class in CIFAR-100.
+_HEAD = {10: 1, 100: 2}
+# What the pickled arrays need: nothing here runs code of the file.
+_ALLOWED = {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")} | {
+    (f"{module}.multiarray", "_reconstruct") for module in ("numpy.core", "numpy._core")
+}
+
+
+class _Arrays(pickle.Unpickler):
+    """Reads containers and NumPy arrays, and refuses everything else."""
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        if (module_name, global_name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
+        return super().find_class(module_name, global_name)
+
+
+def read_cifar(root: Path, num_classes: int) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """Read the Python or the binary version.
+
+    Args:
+      root: the folder that the archive makes, or the one that holds it.
+      num_classes: 10 or 100 (fine labels).
+
+    Returns:
+      (training, test), each uint8[N, 32, 32, 3] and a list of classes, in file order.
+
+    Raises:
+      FileNotFoundError: no file of either version.
+      ValueError: a file of another form.
+    """
+    _, train, test = _FILES[num_classes]
+    for folder in (root / _BINARY[num_classes], root / _PYTHON[num_classes], root):
+        for suffix, read in ((".bin", _read_binary), ("", _read_python)):
+            names = [[folder / f"{name}{suffix}" for name in split] for split in (train, test)]
+            if all(path.is_file() for split in names for path in split):
+                first, second = ([read(path, num_classes) for path in split] for split in names)
+                return _joined(first), _joined(second)
+    rule = f"the files of {_PYTHON[num_classes]} or {_BINARY[num_classes]}"
+    fail("benchmark", f"folder {str(root)!r}", "no complete version", rule, error=FileNotFoundError)
+
+
+def _joined(parts: list[tuple[np.ndarray, list[int]]]) -> tuple[np.ndarray, list[int]]:
+    return np.concatenate([pixels for pixels, _ in parts]), [label for _, labels in parts for label in labels]
+
+
+def _read_binary(path: Path, num_classes: int) -> tuple[np.ndarray, list[int]]:
+    head, content = _HEAD[num_classes], np.fromfile(path, np.uint8)
+    if not len(content) or len(content) % (head + 3072):
+        fail("benchmark", f"file {str(path)!r}", f"{len(content)} bytes", f"a multiple of {head + 3072}")
+    rows = content.reshape(-1, head + 3072)
+    return _pixels(rows[:, head:]), rows[:, head - 1].astype(int).tolist()
+
+
+def _read_python(path: Path, num_classes: int) -> tuple[np.ndarray, list[int]]:
+    try:
+        content = _Arrays(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        labels = list(map(int, content[b"labels" if num_classes == 10 else b"fine_labels"]))
+        pixels = np.asarray(content[b"data"], np.uint8)
+    except (pickle.UnpicklingError, KeyError, TypeError, EOFError, AttributeError) as error:
+        text = message("benchmark", f"file {str(path)!r}", f"another form ({error})", "a batch of CIFAR")
+        raise ValueError(text) from error
+    if pixels.shape != (len(labels), 3072):
+        fail("benchmark", f"file {str(path)!r}", f"pixels of shape {pixels.shape}", f"({len(labels)}, 3072)")
+    return _pixels(pixels), labels
+
+
+def _pixels(rows: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(rows.reshape(-1, *_SHAPE).transpose(0, 2, 3, 1))

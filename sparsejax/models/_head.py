@@ -1,0 +1,131 @@
+"""The classifier of a network: finding it, taking it off, and putting a new one on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeVar
+
+import jax
+from flax import nnx
+
+from sparsejax._checks import fail, message
+
+M = TypeVar("M")
+
+_USUAL = ("fc", "head", "classifier")
+
+
+class Identity(nnx.Module):
+    """A module that returns its input."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return ``x``."""
+        return x
+
+
+def find_head(model: Any) -> str:
+    """Return the path of the classifier: the linear layer called ``fc``, ``head`` or ``classifier``.
+
+    Args:
+      model: NNX module, dense or sparse.
+
+    Raises:
+      ValueError: there is none of these names; the message lists the linear layers.
+
+    >>> from sparsejax.models import MLP
+    >>> find_head(MLP(4, 2, rngs=nnx.Rngs(0)))
+    'fc'
+    """
+    for name in _USUAL:
+        if _is_linear(getattr(model, name, None)):
+            return name
+    known = ["/".join(map(str, path)) for path, node in nnx.iter_modules(model) if _is_linear(node)]
+    rule = "a linear layer called " + ", ".join(_USUAL)
+    fail(
+        "find_head", "model", f"no classifier that shows by its name (linear layers: {known})", rule, "Pass head=PATH."
+    )
+
+
+def without_head(model: M, head: str | None = None) -> M:
+    """Return a copy whose classifier passes its input on: the network then maps images to features.
+
+    Args:
+      model: NNX module. It is not changed.
+      head: path of the classifier, such as "fc"; found by its name if None; "" for a network that has none.
+
+    Raises:
+      ValueError: no such module.
+
+    >>> from sparsejax.models import MLP
+    >>> without_head(MLP(4, 2, hidden=(3,), rngs=nnx.Rngs(0)))(jax.numpy.ones((1, 4))).shape
+    (1, 3)
+    """
+    return _replaced("without_head", model, head, lambda old: Identity())
+
+
+def with_new_head(model: M, num_classes: int, *, head: str | None = None, rngs: nnx.Rngs) -> M:
+    """Return a copy with a new, dense classifier: weights and biases uniform in +-1 / sqrt(inputs).
+
+    Args:
+      model: NNX module. It is not changed.
+      num_classes: outputs of the new classifier.
+      head: path of the classifier; found by its name if None.
+      rngs: random streams for initialisation.
+
+    Raises:
+      ValueError: no such module, or one that is not linear.
+
+    Source: PyTorch's default for linear layers, which Iofinova et al. 2022 use for the new classifier.
+
+    >>> from sparsejax.models import MLP
+    >>> with_new_head(MLP(4, 2, rngs=nnx.Rngs(0)), 7, rngs=nnx.Rngs(1))(jax.numpy.ones((1, 4))).shape
+    (1, 7)
+    """
+
+    def new(old: Any) -> nnx.Linear:
+        if not _is_linear(old):
+            fail("with_new_head", f"head {head!r}", f"type {type(old).__name__}", "a linear layer")
+        return new_classifier(old.in_features, num_classes, rngs)
+
+    return _replaced("with_new_head", model, head, new)
+
+
+def new_classifier(in_features: int, num_classes: int, rngs: nnx.Rngs) -> nnx.Linear:
+    """Return a linear layer with weights and biases uniform in +-1 / sqrt(in_features)."""
+    bound = 1 / math.sqrt(in_features)
+
+    def uniform(key: jax.Array, shape: Any, dtype: Any = jax.numpy.float32, *_: Any) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return nnx.Linear(in_features, num_classes, kernel_init=uniform, bias_init=uniform, rngs=rngs)
+
+
+def _replaced(function: str, model: M, head: str | None, new: Any) -> M:
+    if head == "":
+        return nnx.clone(model, graph=True)
+    copy: Any = nnx.clone(model, graph=True)
+    *parents, last = (find_head(model) if head is None else head).split("/")
+    node: Any = copy
+    try:
+        for name in parents:
+            node = _child(node, name)
+        old = _child(node, last)
+    except (AttributeError, IndexError, KeyError, ValueError) as error:
+        known = ["/".join(map(str, path)) for path, found in nnx.iter_modules(copy) if _is_linear(found)]
+        raise ValueError(
+            message(function, "head", f"value {head!r}", f"the path of a module, such as {known}")
+        ) from error
+    if isinstance(node, nnx.List):
+        node[int(last)] = new(old)
+    else:
+        setattr(node, last, new(old))
+    return copy
+
+
+def _child(node: Any, name: str) -> Any:
+    return node[int(name)] if isinstance(node, nnx.List) else getattr(node, name)
+
+
+def _is_linear(node: Any) -> bool:
+    """Whether a module is a linear layer, dense or sparse: convolutions have sizes too, and a window."""
+    return isinstance(node, nnx.Module) and hasattr(node, "out_features") and not hasattr(node, "kernel_size")
