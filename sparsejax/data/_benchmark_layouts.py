@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from sparsejax._checks import fail, message
+from sparsejax._checks import fail
+from sparsejax._extras import require
 from sparsejax.data._cifar import read_cifar
 from sparsejax.data._image_folder import files_by_class
 
@@ -177,11 +178,7 @@ def _column(path: Path, header: Sequence[str], name: str) -> int:
 
 
 def _mat(path: Path, **options: bool) -> dict[str, Any]:
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        hint = "Install it: pip install 'sparsejax[all]'."
-        raise ImportError(message(_FUNCTION, "the environment", "no scipy", "scipy", hint)) from error
+    loadmat = require("scipy.io", _FUNCTION, "all").loadmat
     if not path.is_file():
         hint = "Nothing is downloaded; see the docstring for the layout."
         fail(_FUNCTION, f"file {str(path)!r}", "no content", "an existing file", hint, FileNotFoundError)

@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from sparsejax._checks import fail, message
+from sparsejax._checks import fail
+from sparsejax._extras import require
 
 SPLITS = ("train", "val", "test")
 Marker = Callable[[np.ndarray], np.ndarray]
@@ -157,17 +158,13 @@ def _refuse(path: Path, got: str, expected: str) -> None:
 
 
 def _read(path: Path, resize: int, size: int, rng: np.random.Generator | None, marker: Marker | None) -> np.ndarray:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        hint = "Install it: pip install 'sparsejax[analysis]'."
-        raise ImportError(message("CelebA.images", "the environment", "no Pillow", "Pillow", hint)) from error
-    with Image.open(path) as opened:
+    image = require("PIL.Image", "CelebA.images")
+    with image.open(path) as opened:
         picture = opened.convert("RGB")
     if marker is not None:
-        picture = Image.fromarray(marker(np.asarray(picture)))
+        picture = image.fromarray(marker(np.asarray(picture)))
     scale = resize / min(picture.size)
-    picture = picture.resize([max(resize, round(scale * side)) for side in picture.size], Image.Resampling.BILINEAR)
+    picture = picture.resize([max(resize, round(scale * side)) for side in picture.size], image.Resampling.BILINEAR)
     spare = [side - size for side in picture.size]
     left, top = [s // 2 if rng is None else int(rng.integers(0, s + 1)) for s in spare]
     pixels = np.asarray(picture.crop((left, top, left + size, top + size)), np.float32)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from sparsejax._checks import fail, message
+from sparsejax._checks import fail
+from sparsejax._extras import require
 from sparsejax.data._dataset import Dataset
 
 _LARGEST_PIXEL = 16.0
@@ -36,14 +35,10 @@ def digits(*, seed: int = 0, test_fraction: float = 0.2) -> Dataset:
     >>> data.train_images.shape, data.test_images.shape
     ((1438, 8, 8, 1), (359, 8, 8, 1))
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        hint = "Install it: pip install 'sparsejax[all]'."
-        raise ImportError(message("digits", "the environment", "no scikit-learn", "scikit-learn", hint)) from error
+    datasets = require("sklearn.datasets", "digits", "all")
     if seed < 0:
         fail("digits", "seed", f"value {seed}", "at least 0")
-    bundle: Any = load_digits()
+    bundle = datasets.load_digits()
     images, labels = bundle.images[..., None], bundle.target
     count = len(labels)
     held_out = round(test_fraction * count) if 0 < test_fraction < 1 else 0

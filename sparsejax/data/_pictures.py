@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sparsejax._checks import fail, message
+from sparsejax._checks import fail
+from sparsejax._extras import require
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -220,9 +221,4 @@ def _open(image: Any, picture: Any, mode: str) -> Any:
 
 
 def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        hint = "Install it: pip install 'sparsejax[analysis]'."
-        raise ImportError(message("Pictures.images", "the environment", "no Pillow", "Pillow", hint)) from error
-    return Image
+    return require("PIL.Image", "Pictures.images")

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-
-from sparsejax._checks import message
-
-# Import name and name in the package index.
-_EXTRAS = {"orbax.checkpoint": "orbax-checkpoint", "matplotlib": "matplotlib"}
+from sparsejax._extras import require
 
 
 def require_extras() -> None:
@@ -16,9 +11,5 @@ def require_extras() -> None:
     Raises:
       ImportError: a package is missing; the message says how to install it.
     """
-    for module, package in _EXTRAS.items():
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            hint = "Install it: pip install 'sparsejax[all]'."
-            raise ImportError(message("train", "the environment", f"no {package}", f"{package}", hint)) from error
+    for module in ("orbax.checkpoint", "matplotlib"):
+        require(module, "train", "all")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsejax._checks import fail, message
+from sparsejax._checks import fail
+from sparsejax._extras import require
 from sparsejax.analysis.bias import _views
 from sparsejax.analysis.bias._inputs import Model
 from sparsejax.analysis.bias._measured import nanmean
@@ -128,9 +129,4 @@ def _rectangle(column: int, row: int) -> Any:
 
 
 def _pyplot() -> Any:
-    try:
-        import matplotlib.pyplot as pyplot
-    except ImportError as error:
-        hint = "Install it: pip install 'sparsejax[analysis]'."
-        raise ImportError(message("Report.plot", "the environment", "no matplotlib", "matplotlib", hint)) from error
-    return pyplot
+    return require("matplotlib.pyplot", "Report.plot")

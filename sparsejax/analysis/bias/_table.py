@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsejax._checks import fail, message
+from sparsejax._checks import fail
+from sparsejax._extras import require
 from sparsejax._table import table as text_table
 
 JSON_VERSION = 1
@@ -69,12 +70,7 @@ class Table:
         Raises:
           ImportError: pandas is missing.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            hint = "Install it: pip install 'sparsejax[analysis]'."
-            raise ImportError(message("Table.to_pandas", "the environment", "no pandas", "pandas", hint)) from error
-        return pandas.DataFrame(self.columns)
+        return require("pandas", "Table.to_pandas").DataFrame(self.columns)
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
         """Return the table as CSV, and write it to ``path`` if given; NaN is an empty field."""

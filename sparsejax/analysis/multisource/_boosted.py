@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from sparsejax._checks import fail, message
+from sparsejax._checks import fail
+from sparsejax._extras import require
 from sparsejax.analysis.multisource._linear import FairClassifier
 
 
@@ -53,7 +54,7 @@ class BoostedTrees(FairClassifier):
           ValueError: labels not binary, missing values, or a class with fewer rows than folds.
         """
         matrix, labels, _ = self._inputs(X, y, sensitive_features)
-        new = _booster()
+        new = require("xgboost", "BoostedTrees.fit", "xgboost").XGBClassifier
         scores = self._scores(new, matrix, labels)
         self.cv_scores_ = np.average(scores, axis=2)
         depth, trees = map(int, np.unravel_index(np.argmax(self.cv_scores_), self.cv_scores_.shape))
@@ -82,12 +83,3 @@ class BoostedTrees(FairClassifier):
         """Log-odds of the second class, float64[n]."""
         matrix = self._checked(X)
         return self.estimator_.predict(matrix, output_margin=True).astype(np.float64)
-
-
-def _booster() -> Any:
-    try:
-        from xgboost import XGBClassifier
-    except ImportError as error:
-        hint = "Install it: pip install 'sparsejax[xgboost]'."
-        raise ImportError(message("BoostedTrees.fit", "the environment", "no xgboost", "xgboost", hint)) from error
-    return XGBClassifier

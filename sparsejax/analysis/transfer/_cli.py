@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace, refuse: Callable[[BaseException], int]) -
 
 
 def _run(arguments: argparse.Namespace) -> tuple[Any, str]:
-    from sparsejax.analysis.transfer._extras import require
+    from sparsejax._extras import require
     from sparsejax.analysis.transfer._report import report
     from sparsejax.analysis.transfer._study import run_transfer
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax._extras import require
 from sparsejax.analysis.transfer._aggregate import aggregate
 from sparsejax.analysis.transfer._cells import ANY_ERROR, cells
-from sparsejax.analysis.transfer._extras import require
 from sparsejax.analysis.transfer._ranks import rank_methods
 from sparsejax.analysis.transfer._relations import task_difficulty
 

@@ -13,8 +13,8 @@ import numpy as np
 import optax
 
 from sparsejax._checks import fail
+from sparsejax._extras import require
 from sparsejax.analysis.transfer._config import SGDConfig
-from sparsejax.analysis.transfer._extras import require
 from sparsejax.analysis.transfer._features import Features
 from sparsejax.analysis.transfer._metrics import accuracy, per_class_accuracy
 

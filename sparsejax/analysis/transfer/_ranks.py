@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax._extras import require
 from sparsejax.analysis.transfer._cells import ANY_ERROR, cells
 from sparsejax.analysis.transfer._compare import sparsity_levels
-from sparsejax.analysis.transfer._extras import require
 
 
 def rank_methods(results: Any, *, baseline: str = "Dense", tolerance: float = 0.0) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax._extras import require
 from sparsejax.analysis.transfer._cells import ANY_ERROR, cells
-from sparsejax.analysis.transfer._extras import require
 from sparsejax.analysis.transfer._results import MODEL
 
 

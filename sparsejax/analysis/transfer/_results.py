@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.transfer._extras import require
+from sparsejax._extras import require
 
 MODEL = ["arch", "regime", "method", "sparsity"]
 CELL = [*MODEL, "dataset"]

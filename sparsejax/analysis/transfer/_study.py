@@ -14,9 +14,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax._extras import require
 from sparsejax.analysis.transfer._batch_norm import recalibrate_batch_norm
 from sparsejax.analysis.transfer._config import SGDConfig
-from sparsejax.analysis.transfer._extras import require
 from sparsejax.analysis.transfer._features import extract_features, model_hash
 from sparsejax.analysis.transfer._finetune import finetune
 from sparsejax.analysis.transfer._probe import Solver, linear_probe

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sparsejax._checks import message
+from sparsejax._extras import require
 from sparsejax.analysis.bias._arrays import sigmoid
 from sparsejax.analysis.bias._pie import pie
 from sparsejax.analysis.bias.html._markup import paragraph, section
@@ -182,12 +182,7 @@ def _data_uri(image: np.ndarray) -> str:
 
 def _png(image: np.ndarray, most: int | None = None) -> bytes:
     """The picture as a PNG file, no side longer than ``most`` pixels."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        hint = "Install it: pip install 'sparsejax[analysis]'."
-        raise ImportError(message("Report", "the environment", "no Pillow", "Pillow", hint)) from error
-    picture = Image.fromarray(image)
+    picture = require("PIL.Image", "Report").fromarray(image)
     if most is not None:
         picture.thumbnail((most, most))
     out = io.BytesIO()
