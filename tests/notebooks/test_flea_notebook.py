@@ -1,4 +1,4 @@
-"""The FLEA notebook: runs at reduced size, its two forms agree, and the committed one has outputs and no error."""
+"""The FLEA notebook runs at reduced size."""
 
 from __future__ import annotations
 
@@ -7,30 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jupytext
-import pytest
-
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
-
-
-@pytest.fixture(scope="module")
-def executed():
-    return jupytext.read(NOTEBOOKS / "flea.ipynb")
-
-
-def test_the_two_forms_agree_cell_by_cell(executed):
-    text = jupytext.read(NOTEBOOKS / "flea.py")
-    assert [(c.cell_type, c.source) for c in text.cells] == [(c.cell_type, c.source) for c in executed.cells]
-
-
-def test_the_committed_notebook_was_run_without_error(executed):
-    code = [cell for cell in executed.cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    kinds = [output.output_type for cell in code for output in cell.outputs]
-    assert "error" not in kinds and kinds.count("display_data") > 10
-    raw = (NOTEBOOKS / "flea.ipynb").read_bytes()
-    assert len(raw) < 1_000_000
-    assert b"Warning" not in raw and str(NOTEBOOKS).encode() not in raw
 
 
 def test_it_runs_at_reduced_size():

@@ -75,7 +75,7 @@ def test_difficulty(runs, folder):
 
 
 def test_categories(runs):
-    """Table 6.5 of the specification of the data: mean over all pairs of method and data set."""
+    """The mean over all pairs of method and data set, by category."""
     table = transfer.aggregate_categories(runs).query("arch == 'resnet50' and sparsity < 0.97")
     found = (100 * table.pivot(index="category", columns=["regime", "sparsity"], values="rel_err_mean")).round(2)
     expected = {
