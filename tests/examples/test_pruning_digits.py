@@ -11,6 +11,7 @@ import pytest
 from sparsejax import pruning
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
+import noisy_digits as task
 import pruning_digits as study
 
 SPARSE = [name for name in study.METHODS if name != "dense"]
@@ -38,9 +39,9 @@ def test_masks_change_at_the_ends_of_epochs_only(name):
 
 def test_every_seed_and_epoch_draws_its_own_training_images():
     design = study.Design(seeds=2)
-    data = study.make_data(design)
+    data = task.make_data(design)
     assert data.train.shape == (9, 1280, 8, 8, 1) and data.test.shape == (2068, 8, 8, 1)
-    (first, labels), (again, _), (other, _) = (study._batches(design, epoch, data) for epoch in (0, 0, 1))
+    (first, labels), (again, _), (other, _) = (task.epoch_batches(design, epoch, data) for epoch in (0, 0, 1))
     assert first.shape == (2, 20, 64, 8, 8, 1) and (np.sort(labels.reshape(2, -1)) == np.sort(data.labels)).all()
     assert (first == again).all() and not (first == other).all() and not (first[0] == first[1]).all()
 
@@ -51,11 +52,11 @@ def test_a_folder_of_idx_files_takes_the_place_of_the_digits(tmp_path):
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(header + images.tobytes())
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 10, *range(10)]))
     design = study.Design(source=str(tmp_path), train_images=8, side=16)
-    data = study.make_data(design)
+    data = task.make_data(design)
     assert data.train.shape == (9, 8, 16, 16, 1) and data.labels.tolist() == list(range(8))
-    unshifted = data.train[study.SHIFTS.index((0, 0)), :, 1:15, 1:15, 0]  # inside the margin: 2 x 2 means
+    unshifted = data.train[task.SHIFTS.index((0, 0)), :, 1:15, 1:15, 0]  # inside the margin: 2 x 2 means
     assert np.allclose(unshifted, images[:8].reshape(8, 14, 2, 14, 2).mean((2, 4)) / 255, atol=1e-6)
-    assert data.test_labels.tolist() == [8, 9] * study.TEST_DRAWS
+    assert data.test_labels.tolist() == [8, 9] * task.TEST_DRAWS
 
 
 def made_up(accuracy, lost=()):
