@@ -11,6 +11,9 @@ import jax.numpy as jnp
 from sparsejax._checks import fail
 from sparsejax.pruning._tree import PyTree
 
+# Larger than statistics are, and half precision can hold it.
+_FAR = 1024.0
+
 
 def recalibrate(update: Callable[[Any, Any], Any], statistics: PyTree, batches: Iterable[Any]) -> PyTree:
     """Replace the running statistics of batch norms by the mean of those of some batches.
@@ -37,7 +40,7 @@ def recalibrate(update: Callable[[Any, Any], Any], statistics: PyTree, batches: 
       pruning).
 
     >>> def update(s, x):
-    ...     return {"mean": 0.9 * s["mean"] + 0.1 * x.mean()}
+    ...     return {"mean": 0.75 * s["mean"] + 0.25 * x.mean()}
     >>> float(recalibrate(update, {"mean": jnp.float32(7.0)}, [jnp.array([1.0, 3.0]), jnp.array([6.0])])["mean"])
     4.0
     """
@@ -52,8 +55,9 @@ def recalibrate(update: Callable[[Any, Any], Any], statistics: PyTree, batches: 
     for batch in batches:
         fresh = step(filled(0.0), batch)
         if share is None:
-            # Each leaf is r * s + (1 - r) * s_b: from s = 1 and s = 0 follows r.
-            share = jax.tree.map(lambda one, zero: 1 - (one - zero), step(filled(1.0), batch), fresh)
+            # Each leaf is r * s + (1 - r) * s_b: from two s follows r, to the precision of s beside s_b.
+            far = step(filled(_FAR), batch)
+            share = jax.tree.map(lambda other, zero: 1 - (other - zero) / _FAR, far, fresh)
             _check_shares(share, floating)
         total = fresh if total is None else jax.tree.map(jnp.add, total, fresh)
         count += 1
