@@ -40,13 +40,17 @@ def select(scores: Sequence[jax.Array], k: jax.Array | int) -> list[jax.Array]:
     sizes = [score.size for score in scores]
     if sum(sizes) >= 2**31:
         fail("select", "scores", f"{sum(sizes)} elements", "fewer than 2**31 together")
+    return _select(list(scores), jnp.asarray(k, jnp.int32))
+
+
+@jax.jit  # so that calls outside jit, round after round (SynFlow, lottery tickets), compile once
+def _select(scores: list[jax.Array], k: jax.Array) -> list[jax.Array]:
     keys = _keys(scores)
-    k = jnp.asarray(k, jnp.int32)
     threshold = _threshold(keys, k)
     above = [key > threshold for key in keys]
     equal = [key == threshold for key in keys]
     places = k - _total(above)
-    offsets = np.cumsum([0, *sizes[:-1]])
+    offsets = np.cumsum([0, *[score.size for score in scores[:-1]]])
     limit = lax.cond(
         _total(equal) <= places,
         lambda: jnp.int32(2**31 - 1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -52,6 +52,20 @@ def assert_equal_trees(left: Any, right: Any) -> None:
     for x, y in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
         assert x.dtype == y.dtype
         assert jnp.array_equal(x, y)
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation() -> Iterator[None]:
+    """Leave out most optimizations: nearly all the time of these tests is compiling, and this halves it."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def optimized(quick_compilation) -> None:
+    """Compile as users do: for what compares the bits of different programs, or runs every combination."""
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from functools import partial
 from typing import Any
 
 import jax
@@ -76,12 +75,7 @@ def promised(name: str, step: int) -> int:
     return sum(sp.uniform(level, (48, 32))) if name in ("random", "fisher") else sp.global_count(level, (48, 32))
 
 
-FAST: dict[str, Any] = {"xla_backend_optimization_level": "0"}  # half the time; nearly all of it goes into compiling
-
-
-def run_checked(
-    tools: Any, name: str, inner: str, dtype: Any, *, packed: bool = False, options: dict[str, Any] | None = None
-) -> tuple[Any, Any, int]:
+def run_checked(tools: Any, name: str, inner: str, dtype: Any, *, packed: bool = False) -> tuple[Any, Any, int]:
     """Take STEPS steps; check zeros and counts after each; return parameters, state, and compilations."""
     tx: Any = sp.pruned(INNERS[inner](), METHODS[name](), packed=packed)
     repeat = 2 if inner == "MultiSteps" else 1
@@ -90,7 +84,7 @@ def run_checked(
     params, state = (params, tx.init(params)) if name in SOFT else sp.init(tx, params)
     traces = []
 
-    @partial(jax.jit, compiler_options=options)
+    @jax.jit
     def step(params: Any, state: Any, i: Any) -> Any:
         traces.append(i)
         return tools.make_step(tx)(params, state, i)
@@ -116,17 +110,17 @@ def sample() -> list[tuple[str, str, Any]]:
 
 @pytest.mark.parametrize(("name", "inner", "dtype"), sample())
 def test_01_zeros_and_counts_are_exact_and_02_one_compilation_serves_the_run(tools, name, inner, dtype) -> None:
-    assert run_checked(tools, name, inner, dtype, options=FAST)[2] == 1
+    assert run_checked(tools, name, inner, dtype)[2] == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "inner", "dtype"), [*itertools.product(METHODS, INNERS, (jnp.float32, jnp.bfloat16))])
-def test_01_every_method_with_every_optimizer_in_both_dtypes(tools, name, inner, dtype) -> None:
+def test_01_every_method_with_every_optimizer_in_both_dtypes(tools, optimized, name, inner, dtype) -> None:
     assert run_checked(tools, name, inner, dtype)[2] == 1
 
 
 @pytest.mark.parametrize("name", ["acdc", "rigl", "magnitude", "top_kast"])
-def test_04_packed_masks_give_the_same_bits(tools, name) -> None:
+def test_04_packed_masks_give_the_same_bits(tools, optimized, name) -> None:
     plain, packed = (run_checked(tools, name, "sgd", jnp.float32, packed=flag) for flag in (False, True))
     tools.assert_equal_trees(plain[0], packed[0])
     tools.assert_equal_trees(sp.get_mask(plain[1]), sp.get_mask(packed[1]))
@@ -134,7 +128,7 @@ def test_04_packed_masks_give_the_same_bits(tools, name) -> None:
 
 
 @pytest.mark.parametrize("name", ["acdc", "rigl", "set"])
-def test_03_loop_scan_and_external_refresh_agree_to_the_bit(tools, name) -> None:
+def test_03_loop_scan_and_external_refresh_agree_to_the_bit(tools, optimized, name) -> None:
     method = METHODS[name]()
     tx = sp.pruned(optax.sgd(0.1, momentum=0.9), method)
     start = sp.init(tx, tools.make_params())

@@ -139,7 +139,7 @@ def test_10_shapes_that_do_not_fit_are_named() -> None:
 
 
 @pytest.mark.parametrize("name", ["global", "rigl"])
-def test_12_a_sharded_run_equals_that_on_one_device(tools, name) -> None:
+def test_12_a_sharded_run_equals_that_on_one_device(tools, optimized, name) -> None:
     assert jax.device_count() >= 2
     mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     gate = sp.every(2, 2, 6)

@@ -81,7 +81,7 @@ def values_only_run(inner: Any, method: Any, params: Any) -> tuple[Any, Any, lis
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("inner", INNERS)
-def test_04_values_only_storage_gives_the_bits_of_masks_and_02_two_programs(tools, name, inner) -> None:
+def test_04_values_only_storage_gives_the_bits_of_masks_and_02_two_programs(tools, optimized, name, inner) -> None:
     params = tools.make_params()
     expected, masked = masked_run(INNERS[inner](), METHODS[name](), params)
     got, state, compiled = values_only_run(INNERS[inner](), METHODS[name](), params)
@@ -115,9 +115,9 @@ def test_04_state_is_as_small_as_the_values(tools) -> None:
 )
 def test_04_any_optimizer_state_there_and_back(tools, inner) -> None:
     tx = sp.pruned(inner, sp.static(0.75), packed=True)
-    params, state = sp.init(tx, tools.make_params())
+    (params, state), step = sp.init(tx, tools.make_params()), jax.jit(tools.make_step(tx))
     for i in range(2):
-        params, state = tools.make_step(tx)(params, state, i)
+        params, state = step(params, state, i)
     capacity = {"a/kernel": 40}
     values, stored = sp.compress(params, state, capacity=capacity)
     assert values["a"]["kernel"].shape == (40,)

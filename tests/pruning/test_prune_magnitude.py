@@ -101,7 +101,7 @@ def test_scope_global_shares_by_size_and_layer_does_not() -> None:
 def test_one_shot_waits_for_its_step_and_fires_once(tools) -> None:
     tx = pruned(optax.sgd(0.1), one_shot(0.5, at=2))
     params = tools.make_params()
-    state, step = tx.init(params), tools.make_step(tx)
+    state, step = tx.init(params), jax.jit(tools.make_step(tx))
     history = []
     for i in range(4):
         params, state = step(params, state, i)
