@@ -48,6 +48,14 @@ def strict_dtypes() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """Leave out most optimizations in a file whose tests do little else than compile: that halves their time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_compiled_programs() -> Iterator[None]:
     """Drop compiled programs after each file: kept to the end, they take gigabytes."""

@@ -54,18 +54,17 @@ def assert_equal_trees(left: Any, right: Any) -> None:
         assert jnp.array_equal(x, y)
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation() -> Iterator[None]:
-    """Leave out most optimizations: nearly all the time of these tests is compiling, and this halves it."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+@pytest.fixture(scope="module", autouse=True)
+def compiled_quickly(quick_compilation) -> None:
+    """Compile the programs of these tests quickly, but for those that ask for ``optimized``."""
 
 
 @pytest.fixture
-def optimized(quick_compilation) -> None:
+def optimized() -> Iterator[None]:
     """Compile as users do: for what compares the bits of different programs, or runs every combination."""
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

@@ -11,6 +11,11 @@ from sparsejax.data import Dataset, digits
 from sparsejax.train import Run
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_quickly(quick_compilation) -> None:
+    """Compile the programs of these tests quickly; those in processes of their own compile as users do."""
+
+
 @pytest.fixture(scope="session")
 def dataset() -> Dataset:
     full = digits()
