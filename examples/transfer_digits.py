@@ -18,6 +18,7 @@ import functools
 import itertools
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ CATEGORY = {"LTH-T recalibrated": "lottery_ticket"}
 BATCH, FULL_STEPS, FULL_RATE = 64, 500, 0.02
 PRUNABLE = pruning.kernels() & ~pruning.path("fc/*")
 LBFGS = "linear, L-BFGS, standardised"
+
+# A process keeps its compiled programs. joblib takes the growth for a leak and starts a fresh process, which is fine.
+warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
 
 
 class Network(nnx.Module):
@@ -276,19 +280,31 @@ def run_study(
         lbfgs = transfer.StudySettings(solver="lbfgs", standardize=True)
         parts.append(run(backbones, chosen, out / f"seed-{seed}", regimes=("linear",), settings=lbfgs))
         parts[-1]["regime"] = LBFGS
-        # Batch statistics are estimated anew in training, so stale and recalibrated tickets are one starting point.
-        trained = [backbone for backbone in backbones if backbone.method != "LTH-T recalibrated"]
-        for task in chosen:
-            epochs = max(1, round(full_steps / -(-len(task.train) // BATCH)))
-            changes = (("epochs", epochs), ("learning_rate", FULL_RATE))
-            full = transfer.StudySettings(full=changes, kernels="dense")  # too small for sparse kernels to pay
-            parts.append(run(trained, [task], out / f"seed-{seed}", regimes=("full",), settings=full))
+    # Step functions are compiled for each task, so one process takes a task with all its networks.
+    jobs = [joblib.delayed(_trained)(downstream[name], networks, out, full_steps) for name in tasks]
+    parts += joblib.Parallel(n_jobs=workers)(jobs)
     above = [
         {"arch": "mlp", "method": b.method, "sparsity": b.sparsity, "seed": seed, "accuracy": accuracy}
         for seed in seeds
         for b, accuracy in networks[seed]
     ]
     return pd.concat(parts, ignore_index=True), pd.DataFrame(above)
+
+
+def _trained(task: data.ImageTask, networks: dict[int, list[Any]], out: Path, full_steps: int) -> Any:
+    """Full fine-tuning of all networks of all seeds on one task."""
+    import pandas as pd
+
+    epochs = max(1, round(full_steps / -(-len(task.train) // BATCH)))
+    changes = (("epochs", epochs), ("learning_rate", FULL_RATE))
+    settings = transfer.StudySettings(full=changes, kernels="dense")  # too small for sparse kernels to pay
+    parts = []
+    for seed, found in networks.items():
+        # Batch statistics are estimated anew in training, so stale and recalibrated tickets are one starting point.
+        start = [backbone for backbone, _ in found if backbone.method != "LTH-T recalibrated"]
+        folder = out / f"seed-{seed}"
+        parts.append(transfer.run_transfer(start, [task], folder, regimes=("full",), seeds=(seed,), settings=settings))
+    return pd.concat(parts, ignore_index=True)
 
 
 def summary(results: Any, upstream: Any) -> Any:

@@ -15,11 +15,11 @@ from sparsejax._checks import fail
 from sparsejax.analysis.transfer._batch_norm import freeze_batch_norm, recalibrate_batch_norm
 from sparsejax.analysis.transfer._config import SGDConfig
 from sparsejax.analysis.transfer._metrics import accuracy, per_class_accuracy
+from sparsejax.analysis.transfer._steps import ArraySteps
 from sparsejax.data import Images, ImageTask
 from sparsejax.models import find_head, with_new_head
 from sparsejax.train import FixedMask, fix_masks
 from sparsejax.train._fixed_mask import Kernels
-from sparsejax.train._steps import bind_step
 
 # Images per call in testing: bounds the memory of the activations.
 _TEST_BATCH = 256
@@ -112,7 +112,7 @@ def finetune(
     prepared, tuned = _prepare(model, task, config, masks, head, kernels, min_sparsity, seed)
     before = prepared.sparsity()
     optimizer = prepared.optimizer(config.optimizer(len(task.train)))
-    step = bind_step(tuned, optimizer)
+    step = ArraySteps(tuned, optimizer)
     steps = config.steps_per_epoch(len(task.train))
     history: list[Epoch] = []
     best: tuple[float, int, Any] | None = None
@@ -123,6 +123,7 @@ def finetune(
         if not due:
             history.append(Epoch(epoch + 1, loss, None, None, None))
             continue
+        step.store()
         found = _test(tuned, task.test, task.num_classes)
         val = None if task.val is None else _test(tuned, task.val, task.num_classes)[0]
         history.append(Epoch(epoch + 1, loss, found[0], found[1], val))
@@ -172,13 +173,14 @@ def _epoch(
 ) -> float:
     """Train for one epoch, and return the mean loss."""
     order = np.random.default_rng((seed, 1, epoch)).permutation(len(images))
-    total = 0.0
+    losses = []
     for number in range(steps):
         rows = order[number * config.batch_size : (number + 1) * config.batch_size]
         batch = jnp.asarray(images.images(rows, seed=(seed, 3, epoch))), jnp.asarray(images.labels[rows])
-        total += float(step(*batch)) * len(rows)
+        losses.append((step(*batch), len(rows)))
         if progress is not None:
             progress(epoch * steps + number + 1, config.epochs * steps)
+    total = sum(float(loss) * count for loss, count in losses)  # read once an epoch: a step need not wait for the last
     if not np.isfinite(total):
         hint = "Lower the learning rate."
         fail("finetune", f"the loss of epoch {epoch + 1}", f"value {total / len(images)}", "a finite number", hint)
