@@ -14,6 +14,9 @@ from sparsejax.analysis.transfer._cells import ANY_ERROR, cells
 from sparsejax.analysis.transfer._ranks import rank_methods
 from sparsejax.analysis.transfer._relations import task_difficulty
 
+# Up to here an axis of relative error increase is linear, and logarithmic beyond.
+_LINEAR_PERCENT = 50
+
 # A fixed order, so that a method has the same colour in every figure of one table.
 _COLORS = 10
 
@@ -154,7 +157,7 @@ def plot_difficulty(
             ends = np.array([x.min(), x.max()])
             ax.plot(ends, np.polyval(np.polyfit(x, y, 1), ends), color=color, alpha=0.5)
     ax.axhline(0, color="0.4", linestyle="--")
-    ax.set_yscale("symlog", linthresh=50)
+    _percent_axis(ax)
     ax.set(xlabel="difficulty: dense full minus linear, points", ylabel="relative error increase, %")
     ax.set_title(f"{regime}, sparsity {sparsity:g}")
     ax.legend(fontsize="x-small")
@@ -220,11 +223,22 @@ def _lines(table: Any, column: str, error: str | None, label: str, axes: Any) ->
             )
         if percent == 100:
             ax.axhline(0, color="0.4", linestyle="--")
-            ax.set_yscale("symlog", linthresh=50)
+            _percent_axis(ax)
         ax.set(title=regime, xlabel="sparsity", ylabel=label)
         ax.grid(alpha=0.3)
     np.ravel(axes)[0].legend(fontsize="x-small")
     return axes
+
+
+def _percent_axis(ax: Any) -> None:
+    """Scale and ticks of the vertical axis once the data is drawn: Matplotlib's own ticks leave out 20 and 50."""
+    if max(map(abs, ax.get_ylim())) <= _LINEAR_PERCENT:
+        return
+    ax.set_yscale("symlog", linthresh=_LINEAR_PERCENT)
+    sizes = [digit * 10**power for power in range(1, 5) for digit in (1, 2, 5)]
+    ax.set_yticks([t for t in (*(-s for s in sizes), 0, *sizes) if ax.get_ylim()[0] <= t <= ax.get_ylim()[1]])
+    ax.set_yticks([], minor=True)
+    ax.yaxis.set_major_formatter("{x:g}")
 
 
 def _of_arch(function: str, table: Any, arch: str | None) -> Any:
