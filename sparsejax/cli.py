@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from sparsejax import train
 from sparsejax._doctor import doctor
+from sparsejax._xla_flags import add_flag
 from sparsejax.analysis.bias import _cli as _bias
 from sparsejax.analysis.transfer import _cli as _transfer
 from sparsejax.train import _cli as _train
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     2
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    add_flag()
     try:
         if words[:1] == ["bench"]:  # its options are the harness's business, which is not imported for anything else
             return _bench(words[1:])

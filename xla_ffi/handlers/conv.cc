@@ -15,10 +15,10 @@ namespace sparsejax {
 namespace {
 
 // Everything about a product that depends on sizes and pattern alone. `source` is the number of source channels, `rows`
-// that of destination features, `entries` that of stored entries.
+// that of destination features, `entries` that of stored entries; `wanted_tasks` says how finely strips are cut.
 template <typename S>
 std::shared_ptr<ConvWork> Plan(const ConvAxis& y, const ConvAxis& x, const ConvPattern& p, int64_t source, int64_t rows,
-                               int64_t entries, int64_t batch) {
+                               int64_t entries, int64_t batch, int64_t wanted_tasks) {
   const auto& k = Element<S>::Kernels();
   // Groups divide the channels among the rows already: no passes.
   const int64_t row_entries = p.groups > 1 ? 0 : entries / (rows * y.phases() * x.phases());
@@ -27,19 +27,20 @@ std::shared_ptr<ConvWork> Plan(const ConvAxis& y, const ConvAxis& x, const ConvP
   if (!work->tiling.fits()) return nullptr;
   const ConvTiling& t = work->tiling;
   work->programs = Programs(t, p, rows);
-  work->segments = std::clamp<int64_t>(CeilDiv(kWantedTasks, std::max<int64_t>(1, t.strips())), 1, t.row_blocks);
+  work->segments = std::clamp<int64_t>(CeilDiv(wanted_tasks, std::max<int64_t>(1, t.strips())), 1, t.row_blocks);
   return work;
 }
 
 // Tasks per unit: more than one only where there are few units, and only as many as repay packing the tiles again: an
 // eighth of the work at most.
-int64_t RowParts(const ConvWork& work, int64_t units, int64_t entries, int64_t pixels) {
+int64_t RowParts(const ConvWork& work, int64_t units, int64_t entries, int64_t pixels, int64_t threads) {
   constexpr int64_t kPackedVector = 3;  // multiply-adds that packing a vector costs as much as
   const ConvTiling& t = work.tiling;
   const int64_t products = SaturatingMul(entries, pixels * t.batch_blocks);
   const int64_t packing = SaturatingMul(kPackedVector * t.packed_elements() / t.lanes, t.strips() * t.row_blocks);
   const int64_t repaid = products / std::max<int64_t>(1, 8 * packing);
-  return std::clamp<int64_t>(std::min(CeilDiv(kWantedTasks, std::max<int64_t>(1, units)), repaid), 1, work.programs.rows);
+  const int64_t wanted = CeilDiv(WantedTasks(threads), std::max<int64_t>(1, units));
+  return std::clamp<int64_t>(std::min(wanted, repaid), 1, work.programs.rows);
 }
 
 // The values in the order of the programs.
@@ -86,9 +87,10 @@ ffi::Future ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x
     }
     const int64_t nnz = indptr.typed_data()[g.out_features];
     const ConvPattern p{indptr.typed_data(), indices.typed_data(), nullptr, g.in_features, g.out_features, g.groups};
-    auto work = Plan<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), p, g.in_features, g.out_features, nnz, batch);
+    auto work = Plan<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), p, g.in_features, g.out_features, nnz, batch,
+                        WantedTasks(pool.num_threads()));
     if (work == nullptr) return TooLarge(kName);
-    work->row_parts = RowParts(*work, work->units(), nnz, g.out_pixels());
+    work->row_parts = RowParts(*work, work->units(), nnz, g.out_pixels(), pool.num_threads());
     const int64_t chunks = work->units() * work->row_parts;
     ConvJob<S> job{work, InOrder(values, *work), Read<S>(x), Write<S>(*y)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));
@@ -130,10 +132,10 @@ ffi::Future ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::An
     const int64_t nnz = indptr_t.typed_data()[g.columns()];
     const ConvPattern p{indptr_t.typed_data(), indices_t.typed_data(), perm_t.typed_data(), g.in_features,
                         g.out_features, g.groups};
-    auto work =
-        Plan<S>(ConvAxis::Transposed(g.y), ConvAxis::Transposed(g.x), p, g.out_features, g.in_features, nnz, batch);
+    auto work = Plan<S>(ConvAxis::Transposed(g.y), ConvAxis::Transposed(g.x), p, g.out_features, g.in_features, nnz,
+                        batch, WantedTasks(pool.num_threads()));
     if (work == nullptr) return TooLarge(kName);
-    work->row_parts = RowParts(*work, work->units(), nnz, g.out_pixels());
+    work->row_parts = RowParts(*work, work->units(), nnz, g.out_pixels(), pool.num_threads());
     const int64_t chunks = work->units() * work->row_parts;
     ConvJob<S> job{work, InOrder(values, *work), Read<S>(y), Write<S>(*x)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch) + g.in_pixels() * batch);
@@ -172,10 +174,12 @@ ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyB
       return RunSddmm(pool, rows, batch * g.out_pixels(), Read<S>(x), Read<S>(y), dw, nse);
     }
     const ConvPattern p{indptr.typed_data(), indices.typed_data(), nullptr, g.in_features, g.out_features, g.groups};
-    auto work = Plan<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), p, g.in_features, g.out_features, nnz, batch);
+    auto work = Plan<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), p, g.in_features, g.out_features, nnz, batch,
+                        kWantedTasks);
     if (work == nullptr) return TooLarge(kName);
-    const int64_t slots = GradientSlots(work->units(), g.out_pixels() * batch / Element<S>::Kernels().lanes, nse, sizeof(Sum<S>));
-    work->row_parts = RowParts(*work, slots, nnz, g.out_pixels());
+    const int64_t vectors = g.out_pixels() * batch / Element<S>::Kernels().lanes;
+    const int64_t slots = GradientSlots(work->units(), vectors, nse, sizeof(Sum<S>));
+    work->row_parts = RowParts(*work, slots, nnz, g.out_pixels(), pool.num_threads());
     const int64_t chunks = slots * work->row_parts;
     const ConvPrograms& programs = work->programs;
     Slots<S> sums(dw, nse, nnz, slots, programs.id.empty() ? nullptr : programs.id.data(), programs.entries());

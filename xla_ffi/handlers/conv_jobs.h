@@ -24,6 +24,7 @@ struct ConvWork {
   ConvPrograms programs;
   int64_t segments;  // of a strip
   int64_t row_parts;
+  int64_t call = Scratch::NewCall();
 
   int64_t units() const { return tiling.strips() * segments; }
 };
@@ -62,11 +63,11 @@ void ForEachRun(const ConvWork& work, const ConvTiling::Tile& tile, const Body& 
 template <typename S, typename Body>
 void ForEachTile(const ConvWork& work, int64_t unit, const S* x, const Body& body) {
   const ConvTiling& t = work.tiling;
-  PackedTiles<S> tiles(t, x);
+  PackedTiles<S> tiles(t, x, work.call);
   const Span blocks = Part(t.row_blocks, work.segments, unit % work.segments);
   for (int64_t block = blocks.begin; block < blocks.end; ++block) {
     const ConvTiling::Tile tile = t.At(unit / work.segments, block);
-    body(tile, tiles.Pack(tile, block > blocks.begin));
+    body(tile, tiles.Pack(tile, unit / work.segments, block));
   }
 }
 
@@ -122,12 +123,13 @@ struct ConvJob {
                const Sum<S>* packed) const {
     const ConvTiling& t = work->tiling;
     S* to = y + rows.begin * plane() + tile.batch_begin;
-    SpmmArgs<Sum<S>> args{{}, rows.begin, rows.end, data.get(), packed, nullptr, 0, 0, 0, nullptr};
+    SpmmArgs<Sum<S>> args{{}, rows.begin, rows.end, data.get(), packed, nullptr, 0, 0, 0, nullptr, false};
     if constexpr (kNative<S>) {
       if (const int64_t vec_stride = DirectStride(t, tile)) {
         args.y = to + run.first_pixel * t.batch;
         args.y_row_stride = plane();
         args.y_vec_stride = vec_stride;
+        args.stream = work->programs.rows * plane() * static_cast<int64_t>(sizeof(S)) >= kStreamBytes;
         return Pieces(args, program, run.pixels * t.lanes / t.vector);
       }
     }

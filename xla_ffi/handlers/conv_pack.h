@@ -12,17 +12,25 @@
 
 namespace sparsejax {
 
-// The packed source of the tiles of one strip, in the calling thread's scratch.
+// The packed source of tiles, one at a time, in the calling thread's scratch. A tile right below the one packed last on
+// this thread, in whichever task of the call, keeps the lines that both need; the same tile is packed already.
 template <typename S>
 class PackedTiles {
  public:
-  PackedTiles(const ConvTiling& t, const S* x)
-      : t_(t), x_(x), packed_(Scratch::Local(Scratch::kPackedX).Get<Sum<S>>(t.packed_elements())) {
+  PackedTiles(const ConvTiling& t, const S* x, int64_t call)
+      : t_(t),
+        x_(x),
+        call_(call),
+        scratch_(Scratch::Local(Scratch::kPackedX)),
+        packed_(scratch_.GetFor<Sum<S>>(call, t.packed_elements())) {
     for (int64_t i = 0; i < t.y_lines.count(); ++i) carried_.push_back(t.y_lines.CarriedFrom(i, t.rows));
   }
 
-  // `below` says that the tile packed last lies right above in the same strip.
-  const Sum<S>* Pack(const ConvTiling::Tile& tile, bool below) {
+  // Packs tile `block` of strip `strip`.
+  const Sum<S>* Pack(const ConvTiling::Tile& tile, int64_t strip, int64_t block) {
+    const int64_t part = strip * t_.row_blocks + block;
+    if (scratch_.Holds(call_, part)) return packed_;
+    const bool below = block > 0 && scratch_.Holds(call_, part - 1);
     FindColumns(tile);
     for (int64_t channel = 0; channel < t_.channels; ++channel) {
       Sum<S>* to = packed_ + channel * t_.channel_stride;
@@ -36,6 +44,7 @@ class PackedTiles {
           });
         }
     }
+    scratch_.Hold(call_, part);
     return packed_;
   }
 
@@ -89,6 +98,8 @@ class PackedTiles {
 
   const ConvTiling& t_;
   const S* x_;
+  const int64_t call_;
+  Scratch& scratch_;
   Sum<S>* packed_;
   std::vector<int64_t> carried_;
   std::vector<int32_t> pixel_;

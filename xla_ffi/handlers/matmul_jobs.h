@@ -30,6 +30,7 @@ struct MatmulWork {
   Rows pattern;
   BatchBlocks blocks;
   int64_t row_parts;  // tasks per block of the batch
+  int64_t call = Scratch::NewCall();
 
   Span RowsOf(int64_t part) const { return RowsOfPart(pattern.row_ptr, pattern.rows, row_parts, part); }
 };
@@ -67,10 +68,13 @@ class PassPrograms {
   int32_t* begin_ = nullptr;
 };
 
-// Calls body(some rows) for groups of the span's rows.
-template <typename Body>
-void ForEachRowGroup(Span span, const Body& body) {
-  for (int64_t r = span.begin; r < span.end; r += kRowGroup) body(Span{r, std::min(r + kRowGroup, span.end)});
+// Calls body(some rows) for groups of the span's rows: where there are passes, as many as have room for their sums,
+// because every group goes through the whole packed block.
+template <typename T, typename Body>
+void ForEachRowGroup(Span span, const BatchBlocks& blocks, const Body& body) {
+  const int64_t room = kPartialBytes / (blocks.width * static_cast<int64_t>(sizeof(T)));
+  const int64_t group = blocks.passes > 1 ? std::max(kRowGroup, room) : kRowGroup;
+  for (int64_t r = span.begin; r < span.end; r += group) body(Span{r, std::min(r + group, span.end)});
 }
 
 // A block of the batch for the kernels: rows of features, `stride` elements apart.
@@ -80,21 +84,29 @@ struct Block {
   int64_t stride;
 };
 
+// Rows of a block, in full vectors.
 template <typename S>
-Block<Sum<S>> PackBlock(const S* x, int64_t row, int64_t rows, const BatchBlocks& b, int64_t block,
-                        Scratch::Slot slot) {
+void PackRows(const S* x, int64_t row, int64_t rows, const BatchBlocks& b, int64_t block, Sum<S>* packed) {
   const int64_t stride = static_cast<int64_t>(b.vecs(block)) * b.lanes;
-  Sum<S>* packed = Scratch::Local(slot).Get<Sum<S>>(rows * stride);
   Element<S>::Storage().load_rows(x + row * b.n + b.begin(block), rows, b.n, b.valid(block), packed, stride);
-  return {packed, stride};
 }
 
+// The source's block of the batch, where it lies or packed; what an earlier task of the call has packed on this thread
+// is still there.
 template <typename S>
 Block<Sum<S>> SourceBlock(const MatmulWork& work, const S* x, int64_t block) {
+  const BatchBlocks& b = work.blocks;
   if constexpr (kNative<S>) {
-    if (work.blocks.in_place()) return {x, work.blocks.n};
+    if (b.in_place()) return {x, b.n};
   }
-  return PackBlock(x, 0, work.pattern.features, work.blocks, block, Scratch::kPackedX);
+  Scratch& scratch = Scratch::Local(Scratch::kPackedX);
+  const int64_t features = work.pattern.features, stride = static_cast<int64_t>(b.vecs(block)) * b.lanes;
+  Sum<S>* packed = scratch.GetFor<Sum<S>>(work.call, features * stride);
+  if (!scratch.Holds(work.call, block)) {
+    PackRows(x, 0, features, b, block, packed);
+    scratch.Hold(work.call, block);
+  }
+  return {packed, stride};
 }
 
 // Whether the kernels may use the destination's side of a block where it lies.
@@ -115,7 +127,7 @@ struct SpmmJob {
     const Span span = work.RowsOf(chunk % work.row_parts);
     if (span.begin == span.end) return;
     const Block<Sum<S>> source = SourceBlock(work, x, block);
-    ForEachRowGroup(span, [&](Span rows) { RunRows(rows, block, source); });
+    ForEachRowGroup<Sum<S>>(span, work.blocks, [&](Span rows) { RunRows(rows, block, source); });
   }
 
   void Finish() const {}
@@ -127,11 +139,12 @@ struct SpmmJob {
     const auto kernel = blocks.narrow >= 0 ? k.spmm_narrow[blocks.narrow] : k.spmm;
     const PassPrograms programs(work, rows, source.stride);
     S* to = y + rows.begin * blocks.n + blocks.begin(block);
-    SpmmArgs<Sum<S>> args{{},      0,       programs.count(), data.get(),         source.data,
-                          nullptr, blocks.n, blocks.lanes,     blocks.vecs(block), nullptr};
+    SpmmArgs<Sum<S>> args{{},       0,            programs.count(),   data.get(), source.data, nullptr,
+                          blocks.n, blocks.lanes, blocks.vecs(block), nullptr,    false};
     if constexpr (kNative<S>) {
       if (IsDirect<S>(blocks, block)) {
         args.y = to;
+        args.stream = work.pattern.rows * blocks.n * static_cast<int64_t>(sizeof(S)) >= kStreamBytes;
         return RunPasses(kernel, args, blocks.lanes, blocks.passes, programs);
       }
     }
@@ -157,7 +170,7 @@ struct SddmmJob {
     const Span mine = Part(work.blocks.count, slots, slot);
     for (int64_t block = mine.begin; block < mine.end; ++block) {
       const Block<Sum<S>> source = SourceBlock(work, x, block);
-      ForEachRowGroup(span, [&](Span rows) { RunRows(rows, block, source, out.slot(slot)); });
+      ForEachRowGroup<Sum<S>>(span, work.blocks, [&](Span rows) { RunRows(rows, block, source, out.slot(slot)); });
     }
   }
 
@@ -183,14 +196,18 @@ struct SddmmJob {
       if (IsDirect<S>(work.blocks, block))
         return {y + rows.begin * work.blocks.n + work.blocks.begin(block), work.blocks.n};
     }
-    return PackBlock(y, rows.begin, rows.end - rows.begin, work.blocks, block, Scratch::kPackedY);
+    const int64_t count = rows.end - rows.begin;
+    const int64_t stride = static_cast<int64_t>(work.blocks.vecs(block)) * work.blocks.lanes;
+    Sum<S>* packed = Scratch::Local(Scratch::kPackedY).Get<Sum<S>>(count * stride);
+    PackRows(y, rows.begin, count, work.blocks, block, packed);
+    return {packed, stride};
   }
 };
 
 // Tasks per block: more than one only where there are few blocks, and where each must pack, only as many as repay it.
-inline int64_t RowParts(const Rows& p, int64_t blocks, bool in_place) {
+inline int64_t RowParts(const Rows& p, int64_t blocks, bool in_place, int64_t threads) {
   const int64_t repaid = in_place ? p.rows : p.entries() / std::max<int64_t>(1, 16 * p.features);
-  return std::clamp<int64_t>(std::min(CeilDiv(kWantedTasks, blocks), repaid), 1, std::max<int64_t>(1, p.rows));
+  return std::clamp<int64_t>(std::min(CeilDiv(WantedTasks(threads), blocks), repaid), 1, std::max<int64_t>(1, p.rows));
 }
 
 template <typename S>
@@ -202,7 +219,7 @@ BatchBlocks BlocksFor(const Rows& p, int64_t n) {
 template <typename S>
 ffi::Future RunSpmm(ffi::ThreadPool& pool, const Rows& p, int64_t n, Values<S> data, const S* x, S* y) {
   const BatchBlocks blocks = BlocksFor<S>(p, n);
-  const int64_t parts = RowParts(p, blocks.count, kNative<S> && blocks.in_place());
+  const int64_t parts = RowParts(p, blocks.count, kNative<S> && blocks.in_place(), pool.num_threads());
   if (p.id != nullptr) data = data.At(p.id, p.entries());
   SpmmJob<S> job{{p, blocks, parts}, std::move(data), x, y};
   return RunJob(pool, std::move(job), n == 0 ? 0 : blocks.count * parts, (p.entries() + p.rows) * n);
@@ -213,7 +230,7 @@ template <typename S>
 ffi::Future RunSddmm(ffi::ThreadPool& pool, const Rows& p, int64_t n, const S* x, const S* y, S* out, int64_t nse) {
   const BatchBlocks blocks = BlocksFor<S>(p, n);
   const int64_t slots = GradientSlots(blocks.count, CeilDiv(n, blocks.lanes), nse, sizeof(Sum<S>));
-  const int64_t parts = RowParts(p, slots, kNative<S> && blocks.in_place());
+  const int64_t parts = RowParts(p, slots, kNative<S> && blocks.in_place(), pool.num_threads());
   SddmmJob<S> job{{p, blocks, parts}, slots, x, y, Slots<S>(out, nse, p.entries(), slots, nullptr, p.entries())};
   return RunJob(pool, std::move(job), n == 0 ? 0 : slots * parts, p.entries() * n);
 }

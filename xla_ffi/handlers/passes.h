@@ -13,11 +13,15 @@ namespace sparsejax {
 // read of the source stay in cache.
 constexpr int64_t kRowGroup = 128;
 
+// Bytes of sums in between that share the second-level cache with what a pass reads.
+constexpr int64_t kPartialBytes = 512 * 1024;
+
 // Runs the kernel for every pass with the program that program(pass) returns; the last writes where `args` say.
 template <typename T, typename Program>
 void RunPasses(void (*kernel)(const SpmmArgs<T>&), SpmmArgs<T> args, int64_t lanes, int64_t passes,
                const Program& program) {
   SpmmArgs<T> inner = args;
+  inner.stream = false;
   if (passes > 1) {
     inner.y_vec_stride = lanes;
     inner.y_row_stride = args.vecs * lanes;

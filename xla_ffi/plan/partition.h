@@ -1,4 +1,5 @@
-// How work is cut: by sizes and nonzeros only, never by the number of threads.
+// How work is cut. Sums are cut by sizes and nonzeros only, never by the number of threads; what is not added up (rows,
+// places) may be cut by threads too, as it changes no result.
 #ifndef SPARSEJAX_PLAN_PARTITION_H_
 #define SPARSEJAX_PLAN_PARTITION_H_
 
@@ -23,8 +24,14 @@ constexpr int64_t kTileBytes = 512 * 1024;
 // Bytes of packed input that a pass works on where passes pay: what a 32 KiB first-level cache holds beside a few rows.
 constexpr int64_t kPassBytes = 30 * 1024;
 
-// Tasks per call, where there is enough work: a few per core of an ordinary machine, for balance.
+// Results of so many bytes leave the caches before anything reads them: they are written around them.
+constexpr int64_t kStreamBytes = 4 << 20;
+
+// Tasks per call, where there is enough work and cutting changes results: a few per core of an ordinary machine.
 constexpr int64_t kWantedTasks = 16;
+
+// The same where it does not: every cut costs packing again what both parts read.
+constexpr int64_t WantedTasks(int64_t threads) { return threads <= 1 ? 1 : 4 * threads; }
 
 // The range [begin, end) that part `i` of `parts` takes of n items, as equal as possible.
 struct Span {

@@ -2,7 +2,7 @@
 //
 // A handler may itself run on a pool thread, so waiting for queued work can deadlock. Tasks hold a shared job with
 // copied pointers and numbers only; nothing of the call frame outlives the handler. The partition into `chunks` is
-// the caller's and depends on sizes only, never on the number of threads, so results do not either.
+// the caller's; what is added up, and in which order, must not depend on it, so that results do not either.
 #ifndef SPARSEJAX_RUNTIME_PARALLEL_H_
 #define SPARSEJAX_RUNTIME_PARALLEL_H_
 
@@ -28,14 +28,28 @@ inline ffi::Error OutOfMemory() {
 template <typename Job>
 class SharedJob {
  public:
-  SharedJob(Job job, int64_t chunks, ffi::Promise promise)
-      : job_(std::move(job)), chunks_(chunks), unfinished_(chunks), promise_(std::move(promise)) {}
+  SharedJob(Job job, int64_t chunks, int64_t threads, ffi::Promise promise)
+      : job_(std::move(job)),
+        threads_(threads),
+        shares_(new Share[threads]),
+        unfinished_(chunks),
+        promise_(std::move(promise)) {
+    for (int64_t i = 0; i < threads; ++i) {
+      shares_[i].next = chunks * i / threads;
+      shares_[i].end = chunks * (i + 1) / threads;
+    }
+  }
 
-  // Draws chunks until none is left. Whoever finishes the last one completes the promise.
+  // Draws chunks until none is left: first a thread's own share, in order, because neighbouring chunks may use what the
+  // last has packed; then what is left of the others'. Whoever finishes the last one completes the promise.
   void Work() noexcept {
-    for (int64_t chunk; (chunk = next_.fetch_add(1)) < chunks_;) {
-      Guard([&] { job_.Run(chunk); });
-      if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) Complete();
+    const int64_t first = workers_.fetch_add(1);
+    for (int64_t i = 0; i < threads_; ++i) {
+      Share& share = shares_[(first + i) % threads_];
+      for (int64_t chunk; (chunk = share.next.fetch_add(1)) < share.end;) {
+        Guard([&] { job_.Run(chunk); });
+        if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) Complete();
+      }
     }
   }
 
@@ -58,9 +72,15 @@ class SharedJob {
     }
   }
 
+  struct alignas(64) Share {
+    std::atomic<int64_t> next;
+    int64_t end;
+  };
+
   Job job_;
-  const int64_t chunks_;
-  std::atomic<int64_t> next_{0};
+  const int64_t threads_;
+  std::unique_ptr<Share[]> shares_;
+  std::atomic<int64_t> workers_{0};
   std::atomic<int64_t> unfinished_;
   std::atomic<bool> failed_{false};
   ffi::Promise promise_;
@@ -73,13 +93,14 @@ template <typename Job>
 ffi::Future RunJob(ffi::ThreadPool& pool, Job job, int64_t chunks, int64_t work) {
   ffi::Promise promise;
   ffi::Future future(promise);
-  auto shared = std::make_shared<SharedJob<Job>>(std::move(job), chunks, std::move(promise));
+  const bool is_inline = work < kInlineWork || pool.num_threads() <= 1;
+  const int64_t threads = is_inline ? 1 : std::clamp<int64_t>(pool.num_threads(), 1, std::max<int64_t>(chunks, 1));
+  auto shared = std::make_shared<SharedJob<Job>>(std::move(job), chunks, threads, std::move(promise));
   if (chunks == 0) {
     shared->Complete();
     return future;
   }
-  const int64_t threads = std::min<int64_t>(pool.num_threads(), chunks);
-  if (threads <= 1 || work < kInlineWork) {
+  if (threads == 1) {
     shared->Work();
     return future;
   }

@@ -2,6 +2,7 @@
 #ifndef SPARSEJAX_RUNTIME_SCRATCH_H_
 #define SPARSEJAX_RUNTIME_SCRATCH_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -16,6 +17,7 @@ class Scratch {
   // Room for n elements of T, uninitialised; invalidates what this slot held before. Throws std::bad_alloc.
   template <typename T>
   T* Get(int64_t n) {
+    contents_ = {};
     const size_t bytes = static_cast<size_t>(n) * sizeof(T);
     if (bytes > capacity_) {
       memory_.reset();
@@ -29,6 +31,25 @@ class Scratch {
     return reinterpret_cast<T*>(memory_.get());
   }
 
+  // As Get, but keeps what a task of the same call has left here, for a later one on this thread.
+  template <typename T>
+  T* GetFor(int64_t call, int64_t n) {
+    const Contents held = contents_;
+    const bool fits = static_cast<size_t>(n) * sizeof(T) <= capacity_;
+    T* memory = Get<T>(n);
+    if (fits && held.call == call) contents_ = held;
+    return memory;
+  }
+  // What it is: a part, by the call's own numbers.
+  bool Holds(int64_t call, int64_t part) const { return contents_.call == call && contents_.part == part; }
+  void Hold(int64_t call, int64_t part) { contents_ = {call, part}; }
+
+  // A number for each call of a handler that has contents to hold, never 0.
+  static int64_t NewCall() {
+    static std::atomic<int64_t> calls{0};
+    return ++calls;
+  }
+
   enum Slot { kPackedX, kPackedY, kOutput, kPartial, kCuts, kSlots };
 
   // The calling thread's scratch for one purpose. A thread runs one task at a time, so slots never overlap in use.
@@ -39,11 +60,15 @@ class Scratch {
 
  private:
   static constexpr std::align_val_t kAlignment{kHugePage};
+  struct Contents {
+    int64_t call = 0, part = 0;
+  };
   struct Free {
     void operator()(char* p) const { ::operator delete(p, kAlignment); }
   };
   std::unique_ptr<char, Free> memory_;
   size_t capacity_ = 0;
+  Contents contents_;
 };
 
 }  // namespace sparsejax

@@ -3,6 +3,10 @@
 // that the linker keeps for the whole library.
 #include "table.h"
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 namespace sparsejax {
 namespace {
 

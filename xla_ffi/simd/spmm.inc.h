@@ -34,6 +34,7 @@ void SpmmTile(const SpmmArgs<T>& args) {
   const T* init = a.init != nullptr ? a.init : Zeros<T, Q * W>::values;
   const int64_t init_stride = a.init != nullptr ? Q * W : 0;
   T* y = a.y;
+  const bool stream = a.stream && AreLines<T, W>(y, a.y_row_stride, a.y_vec_stride);
   for (int64_t r = a.row_begin; r < a.row_end; ++r, y += a.y_row_stride, init += init_stride) {
     int64_t e = a.program.begin[r];
     const int64_t end = a.program.end[r];
@@ -45,9 +46,10 @@ void SpmmTile(const SpmmArgs<T>& args) {
     for (int u = 1; u < U; ++u)
 #pragma GCC unroll 16
       for (int q = 0; q < Q; ++q) acc[u][q] = V{};
-    // The lines are written in a moment: claim them while the row is computed.
+    if (!stream) {  // the lines are written in a moment: claim them while the row is computed
 #pragma GCC unroll 16
-    for (int q = 0; q < Q; ++q) __builtin_prefetch(y + q * a.y_vec_stride, 1);
+      for (int q = 0; q < Q; ++q) __builtin_prefetch(y + q * a.y_vec_stride, 1);
+    }
     for (; e + U <= end; e += U) {
 #pragma GCC unroll 16
       for (int u = 0; u < U; ++u) {
@@ -71,9 +73,15 @@ void SpmmTile(const SpmmArgs<T>& args) {
 #pragma GCC unroll 16
           for (int q = 0; q < Q; ++q) acc[u][q] += acc[u + half][q];
     }
+    if (stream) {
 #pragma GCC unroll 16
-    for (int q = 0; q < Q; ++q) Store<T, W>(y + q * a.y_vec_stride, acc[0][q]);
+      for (int q = 0; q < Q; ++q) StoreLine<T, W>(y + q * a.y_vec_stride, acc[0][q]);
+    } else {
+#pragma GCC unroll 16
+      for (int q = 0; q < Q; ++q) Store<T, W>(y + q * a.y_vec_stride, acc[0][q]);
+    }
   }
+  if (stream) FenceLines();
 }
 
 // Entries in flight per step so that at least kMinChains multiply-adds are independent.

@@ -31,6 +31,7 @@ struct SpmmArgs {
   int64_t y_vec_stride;
   int vecs;
   const T* init;  // vecs * lanes elements per row, or null; may be y itself
+  bool stream;    // y need not stay in a cache: it is larger
 };
 
 // dw[id ? id[e] : e] += sum over v and lanes of y[r][v] * x[offset + v * lanes]. Of the last vector only the first

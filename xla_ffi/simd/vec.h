@@ -41,6 +41,32 @@ SPARSEJAX_INLINE void Store(T* p, Vec<T, W> v) {
   __builtin_memcpy(p, &v, sizeof(v));
 }
 
+// Whether the vectors at p and at multiples of `stride` and `other` elements from it are whole lines of cache, which
+// StoreLine can write to memory without reading it first, around the caches. Parts of lines would each go to memory.
+template <typename T, int W>
+SPARSEJAX_INLINE bool AreLines(const T* p, int64_t stride, int64_t other) {
+#if defined(__AVX512F__)
+  const uint64_t all = reinterpret_cast<uintptr_t>(p) | static_cast<uint64_t>(stride | other) * sizeof(T);
+  return sizeof(T) * W == 64 && all % 64 == 0;
+#else
+  return false;
+#endif
+}
+
+template <typename T, int W>
+SPARSEJAX_INLINE void StoreLine(T* p, Vec<T, W> v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) * W == 64) _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
+#endif
+}
+
+// After the last StoreLine, before another thread may read what it wrote.
+SPARSEJAX_INLINE void FenceLines() {
+#if defined(__AVX512F__)
+  _mm_sfence();
+#endif
+}
+
 template <int kBytes>
 struct IntOf {
   using type = int32_t;
