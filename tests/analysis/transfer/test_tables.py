@@ -163,6 +163,9 @@ def test_figures_show_what_the_tables_say(runs):
     table = transfer.aggregate(runs)
     axes = transfer.plot_relative_error(runs).ravel()
     assert [ax.get_title() for ax in axes] == ["full", "linear"]
+    for ax in axes:
+        assert ax.get_yscale() == ("symlog" if max(map(abs, ax.get_ylim())) > 50 else "linear")
+        assert not any("times" in label.get_text() for label in ax.get_yticklabels())
     container = {c.get_label(): c for c in axes[1].containers}["GMP"]
     expected = 100 * table.query("regime == 'linear' and method == 'GMP'")["rel_err_mean"]
     np.testing.assert_allclose(container.lines[0].get_ydata().astype(float), expected)
