@@ -25,7 +25,7 @@ def executed(name):
 
 
 def test_the_expected_notebooks_are_there():
-    assert set(NAMES) >= {"acdc", "bias", "flea"}
+    assert set(NAMES) >= {"acdc", "bias", "flea", "transfer"}
 
 
 def test_the_two_forms_agree_cell_by_cell(name, executed):
