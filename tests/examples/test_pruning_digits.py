@@ -84,7 +84,7 @@ def test_statements_are_decided_by_the_numbers():
 
 
 # Not shown by this study: RigL 63.9 +- 2.4, SET 65.5 +- 3.4 (mean and deviation of three seeds), so the seeds spread by
-# more than the two differ. On one thread (NPROC=1), which rounds otherwise, it was 65.4 against 66.2, within the margin;
+# more than the two differ. On one thread (NPROC=1), which rounds otherwise, 65.4 against 66.2, within the margin;
 # with LeCun's initial variance in place of He's 62.7 against 66.3. At 98 % RigL is above SET by over 20 points.
 NOT_SEEN = {"95%: RigL is not below SET (1 point)"}
 
