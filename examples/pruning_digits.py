@@ -293,10 +293,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--gain", type=float, default=2.0, help="variance of initial kernels times fan-in")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     arguments = parser.parse_args()
-    runs = run_many(arguments.methods, Design(seeds=arguments.seeds, gain=arguments.gain), arguments.workers)
+    runs = run_many(arguments.methods, Design(seeds=arguments.seeds), arguments.workers)
     print(table(runs))
     if set(arguments.methods) == set(METHODS):
         for statement, holds, numbers in statements(runs):
