@@ -85,7 +85,7 @@ def test_statements_are_decided_by_the_numbers():
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-# joblib takes the memory of compiled programs for a leak and starts a new worker, which it tells in a thread of its own:
+# joblib takes the memory of compiled programs for a leak, starts a new worker and says so in a thread of its own:
 # as an error there it would end that thread, and the study would wait for ever.
 @pytest.mark.filterwarnings("ignore:A worker stopped")
 def test_the_orderings_of_the_literature():
