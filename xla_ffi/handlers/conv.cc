@@ -14,7 +14,7 @@
 namespace sparsejax {
 namespace {
 
-// Everything about a product that depends on sizes and pattern alone. `source` is the number of source channels, `rows`
+// What the tasks of a product share before any value is read. `source` is the number of source channels, `rows`
 // that of destination features, `entries` that of stored entries; `wanted_tasks` says how finely strips are cut.
 template <typename S>
 std::shared_ptr<ConvWork> Plan(const ConvAxis& y, const ConvAxis& x, const ConvPattern& p, int64_t source, int64_t rows,
