@@ -47,7 +47,7 @@ int64_t RowParts(const ConvWork& work, int64_t units, int64_t entries, int64_t p
 template <typename S>
 Values<S> InOrder(const Values<S>& values, const ConvWork& work) {
   const ConvPrograms& programs = work.programs;
-  return programs.id.empty() ? values : values.At(programs.id.data(), programs.entries());
+  return programs.id == nullptr ? values : values.At(programs.id.get(), programs.entries);
 }
 
 ffi::Future TooLarge(const char* name) {
@@ -182,7 +182,7 @@ ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyB
     work->row_parts = RowParts(*work, slots, nnz, g.out_pixels(), pool.num_threads());
     const int64_t chunks = slots * work->row_parts;
     const ConvPrograms& programs = work->programs;
-    Slots<S> sums(dw, nse, nnz, slots, programs.id.empty() ? nullptr : programs.id.data(), programs.entries());
+    Slots<S> sums(dw, nse, nnz, slots, programs.id.get(), programs.entries);
     ConvWeightGradJob<S> job{work, Read<S>(x), Read<S>(y), slots, std::move(sums)};
     return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));
   });

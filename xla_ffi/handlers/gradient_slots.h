@@ -25,18 +25,22 @@ class Slots {
   // Adds the slots, converts, and zeroes the padding.
   void Finish() const {
     Element<S>::Kernels().add_slots(partial_.get(), entries_, slots_, entries_);
-    const Sum<S>* sums = partial_.get();
-    std::unique_ptr<Sum<S>[]> ordered;
-    if (position_ != nullptr) {
-      ordered.reset(new Sum<S>[std::max<int64_t>(nnz_, 1)]());
-      for (int64_t i = 0; i < entries_; ++i) ordered[position_[i]] = sums[i];
-      sums = ordered.get();
+    std::fill(out_ + (entries_ < nnz_ ? 0 : nnz_), out_ + nse_, S{});
+    if (position_ == nullptr) return Element<S>::Storage().store_rows(partial_.get(), 1, nnz_, nnz_, out_, nnz_);
+    if constexpr (kNative<S>) {
+      Scatter(out_);
+    } else {
+      std::unique_ptr<Sum<S>[]> ordered(new Sum<S>[std::max<int64_t>(nnz_, 1)]());
+      Scatter(ordered.get());
+      Element<S>::Storage().store_rows(ordered.get(), 1, nnz_, nnz_, out_, nnz_);
     }
-    Element<S>::Storage().store_rows(sums, 1, nnz_, nnz_, out_, nnz_);
-    std::fill(out_ + nnz_, out_ + nse_, S{});
   }
 
  private:
+  void Scatter(Sum<S>* to) const {
+    for (int64_t i = 0; i < entries_; ++i) to[position_[i]] = partial_[i];
+  }
+
   S* out_;
   int64_t nse_, nnz_, slots_;
   const int32_t* position_;

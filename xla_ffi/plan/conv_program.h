@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -26,21 +27,20 @@ struct ConvPattern {
 // The programs of a call, by phase, passes innermost. The entries of a program follow one another row by row, so that a
 // kernel goes through offsets and values in order; every entry is in one program, or in none if it meets only padding.
 struct ConvPrograms {
-  int64_t rows;
+  int64_t rows, entries;
   std::vector<int32_t> row_ptr;  // rows + 1 of each program, into the arrays below
-  std::vector<int32_t> offset;
-  std::vector<int32_t> id;       // position of each entry in data; empty where that is the pattern's own order
+  std::unique_ptr<int32_t[]> offset;
+  std::unique_ptr<int32_t[]> id;  // position of each entry in data; null where that is the pattern's own order
 
-  int64_t entries() const { return static_cast<int64_t>(offset.size()); }
   RowProgram View(int64_t program) const {
     const int32_t* ptr = row_ptr.data() + program * (rows + 1);
-    return {ptr, ptr + 1, offset.data(), 1};
+    return {ptr, ptr + 1, offset.get(), 1};
   }
 };
 
 // Where the entries of a tap go: the program of its phase's first pass, or -1, and the tap's packed offset.
 struct TapPlace {
-  int64_t program, offset;
+  int32_t program, offset;
 };
 
 inline std::vector<TapPlace> TapPlaces(const ConvTiling& t) {
@@ -51,84 +51,161 @@ inline std::vector<TapPlace> TapPlaces(const ConvTiling& t) {
       for (int64_t py = 0; py < t.y.phases(); ++py)
         for (int64_t px = 0; px < t.x.phases(); ++px) {
           const Tap &ty = t.y.tap(py, i), &tx = t.x.tap(px, j);
-          if (ty.valid && tx.valid) place = {(py * t.x.phases() + px) * t.passes, t.TapOffset(ty, tx)};
+          if (ty.valid && tx.valid)
+            place = {static_cast<int32_t>((py * t.x.phases() + px) * t.passes),
+                     static_cast<int32_t>(t.TapOffset(ty, tx))};
         }
       places.push_back(place);
     }
   return places;
 }
 
-// Calls body(row, program, offset, position in data) for every entry, rows in order. Rows are output features; entry
-// (tap, channel) of row r reads that tap of the channel in r's group.
-template <typename Body>
-void ForEachEntry(const ConvTiling& t, const ConvPattern& p, const Body& body) {
-  const int64_t per_group = p.in_per_group();
-  std::vector<int32_t> program, offset;  // by column of the kernel
-  for (const TapPlace& tap : TapPlaces(t))
-    for (int64_t channel = 0; channel < per_group; ++channel) {
-      program.push_back(static_cast<int32_t>(tap.program < 0 ? -1 : tap.program + channel / t.pass_channels));
-      offset.push_back(static_cast<int32_t>(tap.offset + channel * t.channel_stride));
-    }
-  for (int64_t r = 0; r < p.out_features; ++r) {
-    const int64_t group_offset = r / p.out_per_group() * per_group * t.channel_stride;
-    for (int32_t e = p.indptr[r]; e < p.indptr[r + 1]; ++e) {
-      const int32_t column = p.indices[e];
-      if (program[column] >= 0) body(r, program[column], static_cast<int32_t>(group_offset + offset[column]), e);
+// Programs are built in every call, before any other thread can help, so the loops over entries have no branches. Rows
+// count their entries by program, all before any is placed; `next` is where a program's next entry goes.
+
+// Rows are output features; entry (tap, channel) of row r reads that tap of the channel in r's group. Entries that meet
+// only padding go to one more program, the last.
+class ForwardEntries {
+ public:
+  ForwardEntries(const ConvTiling& t, const ConvPattern& p, int64_t count) : t_(t), p_(p) {
+    for (const TapPlace& tap : TapPlaces(t)) {
+      any_padding_ |= tap.program < 0;
+      for (int64_t channel = 0; channel < p.in_per_group(); ++channel)
+        places_.push_back({static_cast<int32_t>(tap.program < 0 ? count : tap.program + channel / t.pass_channels),
+                           static_cast<int32_t>(tap.offset + channel * t.channel_stride)});
     }
   }
-}
 
-// The same for the transposed pattern: rows are input features; entry (tap, output feature) of a row reads the cotangent
-// of that feature.
-template <typename Body>
-void ForEachTransposedEntry(const ConvTiling& t, const ConvPattern& p, const Body& body) {
-  const int64_t per_group = p.in_per_group(), outs = p.out_per_group();
-  const std::vector<TapPlace> taps = TapPlaces(t);
-  std::vector<int32_t> pass;
-  for (int64_t f = 0; f < p.out_features; ++f) pass.push_back(static_cast<int32_t>(f / t.pass_channels));
-  for (int64_t row = 0; row < p.in_features; ++row) {
+  bool any_padding() const { return any_padding_; }
+
+  void Count(int64_t row, int32_t* counts) const {
+    for (int32_t e = p_.indptr[row]; e < p_.indptr[row + 1]; ++e) ++counts[places_[p_.indices[e]].program];
+  }
+
+  void Place(int64_t row, int32_t* next, int32_t* offset, int32_t* id) const {
+    const int32_t group = GroupOffset(row);
+    for (int32_t e = p_.indptr[row]; e < p_.indptr[row + 1]; ++e) {
+      const TapPlace place = places_[p_.indices[e]];
+      const int32_t at = next[place.program]++;
+      offset[at] = group + place.offset;
+      id[at] = e;
+    }
+  }
+
+  void PlaceInOrder(int64_t row, int32_t* offset) const {
+    const int32_t group = GroupOffset(row);
+    for (int32_t e = p_.indptr[row]; e < p_.indptr[row + 1]; ++e) offset[e] = group + places_[p_.indices[e]].offset;
+  }
+
+ private:
+  int32_t GroupOffset(int64_t row) const {
+    return static_cast<int32_t>(row / p_.out_per_group() * p_.in_per_group() * t_.channel_stride);
+  }
+
+  const ConvTiling& t_;
+  const ConvPattern& p_;
+  std::vector<TapPlace> places_;  // by column of the kernel
+  bool any_padding_ = false;
+};
+
+// Rows are input features; entry (tap, output feature) of a row reads the cotangent of that feature.
+class TransposedEntries {
+ public:
+  TransposedEntries(const ConvTiling& t, const ConvPattern& p) : t_(t), p_(p), taps_(TapPlaces(t)) {
+    for (int64_t f = 0; f < p.out_features; ++f) pass_.push_back(static_cast<int32_t>(f / t.pass_channels));
+  }
+
+  void Count(int64_t row, int32_t* counts) const {
+    ForEachTap(row, [&](const TapPlace& tap, const int32_t* begin, const int32_t* end) {
+      if (t_.passes == 1) {
+        counts[tap.program] += static_cast<int32_t>(end - begin);
+      } else {
+        for (const int32_t* e = begin; e < end; ++e) ++counts[tap.program + pass_[*e]];
+      }
+    });
+  }
+
+  void Place(int64_t row, int32_t* next, int32_t* offset, int32_t* id) const {
+    const auto stride = static_cast<int32_t>(t_.channel_stride);
+    ForEachTap(row, [&](const TapPlace& tap, const int32_t* begin, const int32_t* end) {
+      const int32_t* perm = p_.perm + (begin - p_.indices);
+      const int64_t n = end - begin;
+      if (t_.passes == 1) {
+        int32_t* to = offset + next[tap.program];
+        for (int64_t i = 0; i < n; ++i) to[i] = begin[i] * stride + tap.offset;
+        std::copy_n(perm, n, id + next[tap.program]);
+        next[tap.program] += static_cast<int32_t>(n);
+      } else {
+        for (int64_t i = 0; i < n; ++i) {
+          const int32_t at = next[tap.program + pass_[begin[i]]]++;
+          offset[at] = begin[i] * stride + tap.offset;
+          id[at] = perm[i];
+        }
+      }
+    });
+  }
+
+ private:
+  // Calls body(tap, its entries in the row) for every tap that meets more than padding.
+  template <typename Body>
+  void ForEachTap(int64_t row, const Body& body) const {
+    const int64_t per_group = p_.in_per_group(), outs = p_.out_per_group();
     const int64_t group = row / per_group, channel = row % per_group;
-    for (size_t tap = 0; tap < taps.size(); ++tap) {
-      if (taps[tap].program < 0) continue;
+    for (size_t tap = 0; tap < taps_.size(); ++tap) {
+      if (taps_[tap].program < 0) continue;
       const int64_t column = static_cast<int64_t>(tap) * per_group + channel;
-      const int32_t* begin = p.indices + p.indptr[column];
-      const int32_t* end = p.indices + p.indptr[column + 1];
-      if (p.groups > 1) {
+      const int32_t* begin = p_.indices + p_.indptr[column];
+      const int32_t* end = p_.indices + p_.indptr[column + 1];
+      if (p_.groups > 1) {
         begin = std::lower_bound(begin, end, static_cast<int32_t>(group * outs));
         end = std::lower_bound(begin, end, static_cast<int32_t>((group + 1) * outs));
       }
-      for (const int32_t* e = begin; e < end; ++e)
-        body(row, taps[tap].program + pass[*e], static_cast<int32_t>(*e * t.channel_stride + taps[tap].offset),
-             p.perm[e - p.indices]);
+      body(taps_[tap], begin, end);
     }
   }
+
+  const ConvTiling& t_;
+  const ConvPattern& p_;
+  std::vector<TapPlace> taps_;
+  std::vector<int32_t> pass_;  // by output feature
+};
+
+// `count` programs, without the one for entries that meet only padding.
+template <typename Entries>
+ConvPrograms BuildPrograms(const Entries& entries, int64_t rows, int64_t count) {
+  ConvPrograms out{rows, 0, std::vector<int32_t>((count + 1) * (rows + 1)), nullptr, nullptr};
+  std::vector<int32_t> next(count + 1);
+  for (int64_t row = 0; row < rows; ++row) {
+    std::fill(next.begin(), next.end(), 0);
+    entries.Count(row, next.data());
+    for (int64_t program = 0; program <= count; ++program) out.row_ptr[program * (rows + 1) + row + 1] = next[program];
+  }
+  // A program begins where the one before ends: the sum runs through, and row 0's place counts nothing.
+  std::partial_sum(out.row_ptr.begin(), out.row_ptr.end(), out.row_ptr.begin());
+  for (int64_t program = 0; program <= count; ++program) next[program] = out.row_ptr[program * (rows + 1)];
+  out.entries = next[count];
+  out.offset.reset(new int32_t[out.row_ptr.back()]);
+  out.id.reset(new int32_t[out.row_ptr.back()]);
+  for (int64_t row = 0; row < rows; ++row) entries.Place(row, next.data(), out.offset.get(), out.id.get());
+  return out;
+}
+
+// The one program of a call whose taps all meet pixels: the pattern's own order.
+inline ConvPrograms SingleProgram(const ForwardEntries& entries, const ConvPattern& p) {
+  const int64_t rows = p.out_features;
+  ConvPrograms out{rows, p.indptr[rows], {p.indptr, p.indptr + rows + 1}, nullptr, nullptr};
+  out.offset.reset(new int32_t[out.entries]);
+  for (int64_t row = 0; row < rows; ++row) entries.PlaceInOrder(row, out.offset.get());
+  return out;
 }
 
 // `rows`: features of the destination.
 inline ConvPrograms Programs(const ConvTiling& t, const ConvPattern& p, int64_t rows) {
   const int64_t count = t.y.phases() * t.x.phases() * t.passes;
-  ConvPrograms out{rows, std::vector<int32_t>(count * (rows + 1)), {}, {}};
-  const auto for_each = [&](const auto& body) {
-    p.perm == nullptr ? ForEachEntry(t, p, body) : ForEachTransposedEntry(t, p, body);
-  };
-  for_each([&](int64_t row, int64_t program, int32_t, int32_t) { ++out.row_ptr[program * (rows + 1) + row + 1]; });
-  // A program begins where the one before ends: the sum runs through, and row 0's place counts nothing.
-  std::partial_sum(out.row_ptr.begin(), out.row_ptr.end(), out.row_ptr.begin());
-  const int32_t entries = out.row_ptr.back();
-  std::vector<int32_t> next;
-  for (int64_t program = 0; program < count; ++program) next.push_back(out.row_ptr[program * (rows + 1)]);
-  out.offset.resize(entries);
-  if (p.perm == nullptr && count == 1 && entries == p.indptr[rows]) {
-    for_each([&](int64_t, int64_t, int32_t offset, int32_t e) { out.offset[e] = offset; });
-    return out;
-  }
-  out.id.resize(entries + 1);  // never empty
-  for_each([&](int64_t, int64_t program, int32_t offset, int32_t id) {
-    const int32_t at = next[program]++;
-    out.offset[at] = offset;
-    out.id[at] = id;
-  });
-  return out;
+  if (p.perm != nullptr) return BuildPrograms(TransposedEntries(t, p), rows, count);
+  const ForwardEntries entries(t, p, count);
+  if (count == 1 && !entries.any_padding()) return SingleProgram(entries, p);
+  return BuildPrograms(entries, rows, count);
 }
 
 }  // namespace sparsejax
