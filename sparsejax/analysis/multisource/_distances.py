@@ -113,10 +113,11 @@ def _every(
 
     def run(fit: Fit, chunk: np.ndarray) -> _fits.Value:
         _, function, pairs, options = fit
-        size = -(-min(_CHUNK, len(pairs)) // lanes) * lanes
+        side = min(lanes, len(pairs))
+        size = -(-min(_CHUNK, len(pairs)) // side) * side
         full = np.concatenate([chunk, np.repeat(chunk[:1], size - len(chunk), axis=0)])  # the shape that was compiled
         with jax.enable_x64(True):  # which holds for a thread
-            found = jax.device_get(_fit_chunk(function, stack, full, options, lanes))
+            found = jax.device_get(_fit_chunk(function, stack, full, options, side))
         return jax.tree.map(lambda leaf: leaf[: len(chunk)], found)
 
     size = -(-_CHUNK // lanes) * lanes
