@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         threads = 2 if name in _TWO_THREADS else 1
         add("--json", metavar="PATH", help="also write JSON there; - prints JSON and nothing else")
         if name == "rule":  # measures nothing
-            add("--from", dest="source", required=True, metavar="PATH", help="JSON that 'layers' wrote")
+            add("--from", dest="sources", nargs="+", required=True, metavar="PATH", help="JSON that 'layers' wrote")
             command.set_defaults(threads=threads)
             continue
         add("--threads", type=_positive, default=threads, help=f"processors to use, pinned (default {threads})")

@@ -45,7 +45,7 @@ class Agreement:
 
 def run(options: argparse.Namespace) -> Report:
     """Fit to the JSON of ``layers``, and judge by fits that leave out the shape they predict."""
-    observations = read(Path(options.source))
+    observations = [o for path in options.sources for o in read(Path(path))]
     coefficients = _fit_rule.fit(observations)
     fitted = [_fit_rule.predicted_ratio(o.work, coefficients) for o in observations]
     unseen = _fit_rule.left_out(observations)

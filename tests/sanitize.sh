@@ -55,4 +55,4 @@ export JAX_DISABLE_MOST_OPTIMIZATIONS=1 SPARSEJAX_TEST_SAMPLE=4
 export LD_PRELOAD="$(runtime asan) $(runtime ubsan) $(runtime stdc++)"
 cd tests
 "${fixed[@]}" "$work/venv/bin/python" -m pytest -c ../pyproject.toml --rootdir .. -p no:cacheprovider -q --capture=sys \
-  kernels --ignore=kernels/test_{conv_shapes,layout,sharding_export,transformations}.py
+  --numprocesses auto --maxprocesses 4 --dist loadfile kernels --ignore=kernels/test_{conv_shapes,layout,sharding_export,transformations}.py
