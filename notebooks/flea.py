@@ -265,8 +265,8 @@ if have_data and not small:
 # ## What the filter costs
 #
 # The training part of drugs, dealt to more and more sources: CPU seconds (all threads) of a second fit, when the programs are
-# compiled, and of the first. The number of pairs grows with N squared and the rows of a pair fall with N, so the work grows
-# about with N.
+# compiled, and of the first, which compiles them (five sources had theirs from the runs above). The number of pairs grows
+# with N squared and the rows of a pair fall with N, so the work grows about with N.
 
 # %%
 if have_data:

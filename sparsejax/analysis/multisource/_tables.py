@@ -87,8 +87,8 @@ def compare(results: Any, published: Any) -> Any:
 
     Returns:
       Data frame, one row for each key in both: ``mean``, ``published``, their ``difference``, ``two_se`` (two standard
-      errors of the difference, as if the seeds were drawn anew), and ``agrees``: |difference| at most ``two_se`` or
-      5e-4, the rounding of values published with three decimals.
+      errors of the difference, as if the seeds were drawn anew; one seed is given the published spread), and
+      ``agrees``: |difference| at most ``two_se`` or 5e-4, the rounding of values published with three decimals.
 
     Raises:
       ValueError: a column is missing from ``published``.
@@ -100,7 +100,8 @@ def compare(results: Any, published: Any) -> Any:
     keys = [column for column in ours.columns if column not in ("mean", "std", "count")]
     both = ours.merge(published, on=keys, suffixes=("", "_published"))
     both["difference"] = both["mean"] - both["mean_published"]
-    variance = both["std"] ** 2 / both["count"] + both["std_published"] ** 2 / both["count_published"]
+    spread = both["std"].where(both["count"] > 1, both["std_published"])
+    variance = spread**2 / both["count"] + both["std_published"] ** 2 / both["count_published"]
     both["two_se"] = 2 * np.sqrt(variance)
     both["agrees"] = both["difference"].abs() <= np.maximum(both["two_se"], 5e-4)
     return both.rename(columns={"mean_published": "published"})[
