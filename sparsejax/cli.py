@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sparsejax import train
+from sparsejax._allocator import keep_memory
 from sparsejax._doctor import doctor
 from sparsejax._xla_flags import add_flag
 from sparsejax.analysis.bias import _cli as _bias
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     add_flag()
+    keep_memory()
     try:
         if words[:1] == ["bench"]:  # its options are the harness's business, which is not imported for anything else
             return _bench(words[1:])

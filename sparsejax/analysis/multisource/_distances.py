@@ -100,7 +100,8 @@ def _symmetric(count: int, pairs: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _fit_chunk(
     fit: Callable[..., _fits.Value], stack: Stack, pairs: jax.Array, options: tuple[Any, ...], lanes: int
 ) -> _fits.Value:
-    return jax.lax.map(lambda pair: fit(stack, pair, *options), pairs, batch_size=lanes)
+    # A batch of one would be computed by products with a batch axis, which are slower.
+    return jax.lax.map(lambda pair: fit(stack, pair, *options), pairs, batch_size=lanes if lanes > 1 else None)
 
 
 def _every(

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax.analysis.multisource import _bfgs, _newton
-from sparsejax.analysis.multisource._stack import Pair, Stack, take_pair
+from sparsejax.analysis.multisource._stack import ROUND, Pair, Stack, take_pair
 
 CLIP = 20.0  # logits are clipped to [-CLIP, CLIP], with zero gradient outside
 _SOFT = 1e-8  # of the smooth absolute value
+_FACTORS = ROUND  # of the numbers of rows
 # Keeps the minimum finite where classes can be separated or columns are linearly dependent.
 _RIDGE = 1e-6
 
@@ -82,6 +83,8 @@ def disparity_objective(both: Pair) -> Callable[[jax.Array], tuple[jax.Array, ja
     rates on T agree. The gradient is written out because value and gradient share all exponentials.
     """
     rows = both.group.shape[-1]
+    member = both.group[:, 0] > 0
+    share = 0.5 * both.group[:, 0].max(-1)
     positive = 0.5 * both.group[0, 0]
     weight = positive + 0.5 * both.group[1, 0]
     contrast = both.group[0, 1] - both.group[1, 1]
@@ -91,7 +94,9 @@ def disparity_objective(both: Pair) -> Callable[[jax.Array], tuple[jax.Array, ja
         logits = jnp.clip(raw, -CLIP, CLIP)
         small = jnp.exp(-jnp.abs(logits))
         p = jnp.where(logits >= 0, 1, small) / (1 + small)
-        loss = weight @ (jnp.maximum(logits[:rows], 0) + jnp.log1p(small[:rows])) - positive @ logits[:rows]
+        # The rows of a group weigh the same, so few logarithms do: one of a product of _FACTORS numbers of at most 2.
+        products = jnp.where(member, 1 + small[:rows], 1).reshape(2, _FACTORS, -1).prod(1)
+        loss = share @ jnp.log(products).sum(-1) + weight @ jnp.maximum(logits[:rows], 0) - positive @ logits[:rows]
         gap = contrast @ p[rows:]
         root = jnp.sqrt(gap**2 + _SOFT)
         slope = gap * (gap**2 + 2 * _SOFT) / root**3 * contrast * p[rows:] * (1 - p[rows:])

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_ROUND = 64  # Lengths are rounded up to a multiple: programs are compiled per length.
+ROUND = 64  # Lengths are rounded up to a multiple: programs are compiled per length.
 
 
 class Stack(NamedTuple):
@@ -18,6 +18,7 @@ class Stack(NamedTuple):
       X: features, float64[N, d, m]: rows along the last axis, which sums and products run over.
       y: labels, float64[N, m].
       weight: 1 for a row of the source, 0 for padding, float64[N, m].
+      mean, variance: of the features of each source, float64[N, d].
       group: float64[2, N, m]; ``group[v]`` is the indicator of a = v divided by the number of such rows: sums
         weighted by it are means over the group. All 0 where a source lacks the group.
     """
@@ -25,13 +26,15 @@ class Stack(NamedTuple):
     X: jax.Array
     y: jax.Array
     weight: jax.Array
+    mean: jax.Array
+    variance: jax.Array
     group: jax.Array
 
 
 def stack_sources(X: np.ndarray, y: np.ndarray, a: np.ndarray, source: np.ndarray) -> Stack:
     """Stack the sources. Call it, and use its result, with 64-bit types enabled."""
     sizes = np.bincount(source)
-    rows = -(-sizes.max() // _ROUND) * _ROUND
+    rows = -(-sizes.max() // ROUND) * ROUND
     order = np.argsort(source, kind="stable")
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     place = source[order], np.arange(len(source)) - np.repeat(starts, sizes)
@@ -41,10 +44,12 @@ def stack_sources(X: np.ndarray, y: np.ndarray, a: np.ndarray, source: np.ndarra
         out[place] = values[order]
         return out
 
+    parts = [X[source == s] for s in range(len(sizes))]
+    mean, variance = (np.stack([moment(part, axis=0) for part in parts]) for moment in (np.mean, np.var))
     weight = spread(np.ones(len(y)))
     counts = [np.maximum(spread(a == v).sum(1, keepdims=True), 1) for v in (0, 1)]
     group = np.stack([spread(a == v) / counts[v] for v in (0, 1)])
-    return Stack(*map(jnp.asarray, (spread(X).transpose(0, 2, 1), spread(y), weight, group)))
+    return Stack(*map(jnp.asarray, (spread(X).transpose(0, 2, 1), spread(y), weight, mean, variance, group)))
 
 
 class Pair(NamedTuple):
@@ -66,12 +71,13 @@ def take_pair(stack: Stack, pair: jax.Array) -> Pair:
     Features are standardised with the mean and the population standard deviation of the two sets stacked; a
     constant column is only centred.
     """
-    X, weight = jnp.moveaxis(stack.X[pair], 1, 0), stack.weight[pair]
-    total = weight.sum()
-    mean = (weight * X).sum((1, 2), keepdims=True) / total
-    centred = weight * (X - mean)
-    deviation = jnp.sqrt((centred**2).sum((1, 2), keepdims=True) / total)
+    weight = stack.weight[pair]
+    share = weight.sum(1, keepdims=True) / weight.sum()
+    mean = (share * stack.mean[pair]).sum(0)
+    deviation = jnp.sqrt((share * (stack.variance[pair] + (stack.mean[pair] - mean) ** 2)).sum(0))
     constant = deviation <= 1e-10 * jnp.maximum(jnp.abs(mean), 1e-290)
-    standard = jnp.where(constant, 0.0, centred / jnp.where(constant, 1.0, deviation))
-    columns = jnp.concatenate([standard, weight[None]]).reshape(len(standard) + 1, -1)
+    scale = jnp.where(constant, 0.0, 1 / jnp.where(constant, 1.0, deviation))
+    # Source by source: one gather of both, with its axes exchanged, would be several times slower.
+    sides = [(stack.X[pair[i]] - mean[:, None]) * (scale[:, None] * weight[i]) for i in (0, 1)]
+    columns = jnp.concatenate([jnp.concatenate(sides, axis=1), weight.reshape(1, -1)])
     return Pair(columns, stack.y[pair], weight, stack.group[:, pair])

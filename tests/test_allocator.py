@@ -1,0 +1,40 @@
+"""Large blocks are kept by the process after they are freed, where the allocator is glibc's."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from sparsejax._allocator import keep_memory
+
+# Minor page faults of the second of two allocations of 64 MiB that are filled and freed.
+_FAULTS = """
+import resource, sys
+import numpy as np
+from sparsejax._allocator import keep_memory
+if sys.argv[1] == "keep":
+    assert keep_memory({})
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = np.ones(2**23)
+    del block
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are glibc's")
+def test_a_freed_block_is_used_again_without_fresh_pages():
+    faults = {}
+    for mode in ("keep", "leave"):
+        command = [sys.executable, "-c", _FAULTS, mode]
+        faults[mode] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert faults["keep"] < 10 < faults["leave"]
+
+
+@pytest.mark.parametrize("name", ["GLIBC_TUNABLES", "MALLOC_MMAP_MAX_"])
+def test_settings_of_the_user_stand(name):
+    assert not keep_memory({name: "0"})
