@@ -28,7 +28,7 @@ _KINDS = {
     "sparse convolutions, forward": r"sparsejax_conv",
     "batch norm + ReLU + residual, both directions": r"sparsejax_batch_norm",
     "pooling and channel sums": r"sparsejax_",
-    "first convolution and classifier, dense": r"conv|dot",
+    "dense layers": r"conv|dot|ynn",  # XLA hands them to YNNPACK
     "copies, loss and optimizer, as XLA compiles them": r"",
 }
 _OUTSIDE = "outside compiled code: Python and dispatch"

@@ -56,7 +56,7 @@ class NetworkPeer:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NetworkCase:
-    """ResNet-18 at uniform sparsity; its first convolution and its classifier stay dense.
+    """ResNet-18 at uniform sparsity; its first convolution and its classifier keep all weights.
 
     Attributes:
       image: pixels of a side. Up to 64 the network has the stem for small images.

@@ -37,8 +37,10 @@ class PlainResNet(ResNet):
 
 
 def sparse_model(case: NetworkCase) -> Any:
-    """The network with every masked convolution sparse."""
-    return sx.sparsify(case.model(), case.masks, min_sparsity=case.sparsity / 2, policy="always")[0]
+    """The network with every masked convolution sparse, and the layers without a mask in the form measured faster."""
+    masked, _ = sx.sparsify(case.model(), case.masks, min_sparsity=case.sparsity / 2, policy="always")
+    images = jax.ShapeDtypeStruct(case.images.shape, case.images.dtype)
+    return sx.sparsify(masked, min_sparsity=0.0, policy="measured", sample_input=images)[0]
 
 
 def _trainer(case: NetworkCase, model: Any) -> Trainer:
