@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     add_flag()
-    keep_memory()
+    if argv is None:  # else the process, and its allocator, are the caller's
+        keep_memory()
     try:
         if words[:1] == ["bench"]:  # its options are the harness's business, which is not imported for anything else
             return _bench(words[1:])
