@@ -16,7 +16,7 @@ def keep_memory(environment: Mapping[str, str] = os.environ) -> bool:
 
     By default blocks above 32 MiB, such as the temporary memory of a compiled step, go back to the system when they are
     freed, and the next step gets fresh pages, which the kernel zeroes one after another: a fifth of a step of a sparse
-    ResNet-18. In return the heap fragments: peak memory grows by a tenth to a half.
+    ResNet-18. In return the heap fragments: peak memory grows by a tenth to six tenths.
 
     Returns:
       Whether the allocator took the settings. Only glibc's does; musl, macOS or Windows have their own rules.
