@@ -13,6 +13,7 @@
 #include "../../xla_ffi/runtime/isa.h"
 #include "cases.h"
 #include "fake_runtime.h"
+#include "plan_cache_test.h"
 
 namespace sparsejax::testing {
 namespace {
@@ -51,6 +52,7 @@ void TestRefusal(const Target& target, Arguments call, Pool& pool) {
 }
 
 int Main() {
+  if (const std::string fault = PlanCacheFault(); !fault.empty()) Die("plan cache", fault);
   Pool one(1), many(kThreads);
   for (const std::string& isa : SupportedIsas()) {
     setenv("SPARSEJAX_ISA", isa.c_str(), /*overwrite=*/1);

@@ -2,8 +2,12 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
 
 #include "../runtime/parallel.h"
+#include "../runtime/plan_cache.h"
 #include "checks.h"
 #include "conv_geometry.h"
 #include "conv_jobs.h"
@@ -14,54 +18,159 @@
 namespace sparsejax {
 namespace {
 
-// What the tasks of a product share before any value is read. `source` is the number of source channels, `rows`
-// that of destination features, `entries` that of stored entries; `wanted_tasks` says how finely strips are cut.
+// A call of one of the three handlers, once its shapes are checked.
+struct ConvCall {
+  const ConvGeometry& g;
+  ffi::Span<const int64_t> geometry;  // g, as it came
+  Ints indptr, indices;
+  std::optional<Ints> perm;  // of the input gradient, which runs on the transposed pattern
+  int64_t batch;
+
+  int64_t source() const { return perm ? g.out_features : g.in_features; }
+  int64_t rows() const { return perm ? g.in_features : g.out_features; }
+  int64_t pixels() const { return perm ? g.in_pixels() : g.out_pixels(); }  // of the result
+  int64_t nnz() const { return indptr.typed_data()[Elements(indptr) - 1]; }
+  bool planned() const { return !g.pointwise() && batch * pixels() != 0; }
+
+  Rows AsRows() const {
+    return {indptr.typed_data(), indices.typed_data(), perm ? perm->typed_data() : nullptr, rows(), source()};
+  }
+
+  ConvPattern Pattern() const {
+    return {indptr.typed_data(), indices.typed_data(), perm ? perm->typed_data() : nullptr, g.in_features,
+            g.out_features, g.groups};
+  }
+
+  // What the kernels would read out of bounds for.
+  void CheckContents(Checker& check) const {
+    const int64_t nse = Elements(indices);
+    check.Pointers(perm ? "indptr_t" : "indptr", indptr.typed_data(), Elements(indptr), nse);
+    if (!check.ok()) return;
+    check.Indices(perm ? "indices_t" : "indices", indices.typed_data(), nnz(), perm ? g.out_features : g.columns());
+    if (perm) check.Indices("perm_t", perm->typed_data(), nnz(), nse);
+  }
+
+  template <typename S>
+  PlanKey Key() const {
+    const auto& k = Element<S>::Kernels();
+    std::vector<int64_t> numbers(geometry.begin(), geometry.end());
+    numbers.insert(numbers.end(), {perm.has_value(), batch, k.lanes, k.max_vecs, sizeof(Sum<S>), sizeof(S)});
+    return {std::move(numbers),
+            {{{indptr.typed_data(), Elements(indptr)},
+              {indices.typed_data(), Elements(indices)},
+              {perm ? perm->typed_data() : nullptr, perm ? Elements(*perm) : 0}}}};
+  }
+};
+
+// Never destroyed: threads of XLA's pool may outlive static objects.
+PlanCache<ConvPlan>& Plans() {
+  static auto* const plans = new PlanCache<ConvPlan>;
+  return *plans;
+}
+
+// The plan of an earlier call, whose contents have been checked, or a new one. Null after a fault.
 template <typename S>
-std::shared_ptr<ConvWork> Plan(const ConvAxis& y, const ConvAxis& x, const ConvPattern& p, int64_t source, int64_t rows,
-                               int64_t entries, int64_t batch, int64_t wanted_tasks) {
+std::shared_ptr<const ConvPlan> PlanFor(const ConvCall& call, Checker& check) {
+  const PlanKey key = call.Key<S>();
+  if (auto plan = Plans().Find(key)) return plan;
+  call.CheckContents(check);
+  if (!check.ok()) return nullptr;
+  const ConvGeometry& g = call.g;
+  const ConvAxis y = call.perm ? ConvAxis::Transposed(g.y) : ConvAxis::Forward(g.y);
+  const ConvAxis x = call.perm ? ConvAxis::Transposed(g.x) : ConvAxis::Forward(g.x);
   const auto& k = Element<S>::Kernels();
   // Groups divide the channels among the rows already: no passes.
-  const int64_t row_entries = p.groups > 1 ? 0 : entries / (rows * y.phases() * x.phases());
-  auto work = std::make_shared<ConvWork>(
-      ConvWork{ConvTiling(y, x, source, batch, k.lanes, k.max_vecs, sizeof(Sum<S>), sizeof(S), row_entries), {}, 1, 1});
-  if (!work->tiling.fits()) return nullptr;
-  const ConvTiling& t = work->tiling;
-  work->programs = Programs(t, p, rows);
-  work->segments = std::clamp<int64_t>(CeilDiv(wanted_tasks, std::max<int64_t>(1, t.strips())), 1, t.row_blocks);
-  return work;
+  const int64_t row_entries = g.groups > 1 ? 0 : call.nnz() / (call.rows() * y.phases() * x.phases());
+  ConvTiling tiling(y, x, call.source(), call.batch, k.lanes, k.max_vecs, sizeof(Sum<S>), sizeof(S), row_entries);
+  if (!tiling.fits()) {
+    check.Fail("geometry", "a smallest tile of more than 2**27 elements", "fewer channels or taps");
+    return nullptr;
+  }
+  auto plan = std::make_shared<const ConvPlan>(std::move(tiling), call.Pattern(), call.rows());
+  Plans().Keep(key, plan);
+  return plan;
+}
+
+// `wanted_tasks` says how finely strips are cut.
+ConvWork Work(std::shared_ptr<const ConvPlan> plan, int64_t wanted_tasks) {
+  const ConvTiling& t = plan->tiling;
+  const int64_t segments = CeilDiv(wanted_tasks, std::max<int64_t>(1, t.strips()));
+  return {std::move(plan), std::clamp<int64_t>(segments, 1, t.row_blocks)};
 }
 
 // Tasks per unit: more than one only where there are few units, and only as many as repay packing the tiles again: an
 // eighth of the work at most.
 int64_t RowParts(const ConvWork& work, int64_t units, int64_t entries, int64_t pixels, int64_t threads) {
   constexpr int64_t kPackedVector = 3;  // multiply-adds that packing a vector costs as much as
-  const ConvTiling& t = work.tiling;
+  const ConvTiling& t = work.tiling();
   const int64_t products = SaturatingMul(entries, pixels * t.batch_blocks);
   const int64_t packing = SaturatingMul(kPackedVector * t.packed_elements() / t.lanes, t.strips() * t.row_blocks);
   const int64_t repaid = products / std::max<int64_t>(1, 8 * packing);
   const int64_t wanted = CeilDiv(WantedTasks(threads), std::max<int64_t>(1, units));
-  return std::clamp<int64_t>(std::min(wanted, repaid), 1, work.programs.rows);
+  return std::clamp<int64_t>(std::min(wanted, repaid), 1, work.programs().rows);
 }
 
 // The values in the order of the programs.
 template <typename S>
 Values<S> InOrder(const Values<S>& values, const ConvWork& work) {
-  const ConvPrograms& programs = work.programs;
+  const ConvPrograms& programs = work.programs();
   return programs.id == nullptr ? values : values.At(programs.id.get(), programs.entries);
 }
 
-ffi::Future TooLarge(const char* name) {
-  return Failed(ffi::Error::InvalidArgument(
-      std::string(name) + ": geometry has a smallest tile of more than 2**27 elements; expected fewer channels or taps."));
+// Multiply-adds, roughly: every entry meets every output pixel once.
+int64_t Products(int64_t nnz, int64_t pixels, int64_t batch) { return (nnz + 1) * pixels * batch; }
+
+// The forward product, and the input gradient on the transposed pattern.
+template <typename S>
+ffi::Future RunProduct(ffi::ThreadPool& pool, const ConvCall& call, Values<S> values, const S* from,
+                       ffi::AnyBuffer& to, Checker& check) {
+  if (!call.planned()) call.CheckContents(check);
+  if (!check.ok()) return Failed(check.error());
+  if (call.batch * call.pixels() == 0) return Done();
+  if (!call.planned())
+    return RunSpmm(pool, call.AsRows(), call.batch * call.pixels(), std::move(values), from, Write<S>(to));
+  auto plan = PlanFor<S>(call, check);
+  if (plan == nullptr) return Failed(check.error());
+  const ConvGeometry& g = call.g;
+  const int64_t nnz = call.nnz();
+  ConvWork work = Work(std::move(plan), WantedTasks(pool.num_threads()));
+  work.row_parts = RowParts(work, work.units(), nnz, g.out_pixels(), pool.num_threads());
+  const int64_t chunks = work.units() * work.row_parts;
+  const int64_t clearing = call.perm ? g.in_pixels() * call.batch : 0;
+  values = InOrder(values, work);
+  ConvJob<S> job{std::move(work), std::move(values), from, Write<S>(to)};
+  return RunJob(pool, std::move(job), chunks, Products(nnz, g.out_pixels(), call.batch) + clearing);
 }
 
-// Multiply-adds, roughly: every entry meets every output pixel once.
-int64_t Work(int64_t nnz, int64_t pixels, int64_t batch) { return (nnz + 1) * pixels * batch; }
+template <typename S>
+ffi::Future RunWeightGrad(ffi::ThreadPool& pool, const ConvCall& call, const S* x, const S* y, ffi::AnyBuffer& out,
+                          Checker& check) {
+  if (!call.planned()) call.CheckContents(check);
+  if (!check.ok()) return Failed(check.error());
+  const ConvGeometry& g = call.g;
+  const int64_t nse = Elements(call.indices), nnz = call.nnz();
+  S* dw = Write<S>(out);
+  if (call.batch * g.out_pixels() == 0) {
+    std::fill(dw, dw + nse, S{});
+    return Done();
+  }
+  if (!call.planned()) return RunSddmm(pool, call.AsRows(), call.batch * g.out_pixels(), x, y, dw, nse);
+  auto plan = PlanFor<S>(call, check);
+  if (plan == nullptr) return Failed(check.error());
+  ConvWork work = Work(std::move(plan), kWantedTasks);
+  const int64_t vectors = g.out_pixels() * call.batch / Element<S>::Kernels().lanes;
+  const int64_t slots = GradientSlots(work.units(), vectors, nse, sizeof(Sum<S>));
+  work.row_parts = RowParts(work, slots, nnz, g.out_pixels(), pool.num_threads());
+  const int64_t chunks = slots * work.row_parts;
+  const ConvPrograms& programs = work.programs();
+  Slots<S> sums(dw, nse, nnz, slots, programs.id.get(), programs.entries);
+  ConvWeightGradJob<S> job{std::move(work), x, y, slots, std::move(sums)};
+  return RunJob(pool, std::move(job), chunks, Products(nnz, g.out_pixels(), call.batch));
+}
 
 ffi::Future ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x, Ints indptr, Ints indices,
                      ffi::Result<ffi::AnyBuffer> y, ffi::Span<const int64_t> geometry) {
-  constexpr const char* kName = "sparsejax_conv";
-  Checker check(kName);
+  Checker check("sparsejax_conv");
   const ConvGeometry g = ConvGeometry::Decode(geometry, /*transposed=*/false, check);
   check.FloatType("x", x.element_type());
   check.SameType("data", data, x.element_type());
@@ -70,38 +179,19 @@ ffi::Future ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x
   if (check.ok()) g.CheckActivations("result", *y, g.y.out, g.x.out, g.out_features, check);
   check.Size("indptr", Elements(indptr), g.out_features + 1);
   check.Size("data", Elements(data), Elements(indices));
-  check.Pointers("indptr", indptr.typed_data(), Elements(indptr), Elements(indices));
-  if (check.ok()) {
-    check.Size("result's batch", y->dimensions()[0], x.dimensions()[0]);
-    check.Indices("indices", indices.typed_data(), indptr.typed_data()[g.out_features], g.columns());
-  }
+  if (check.ok()) check.Size("result's batch", y->dimensions()[0], x.dimensions()[0]);
   if (!check.ok()) return Failed(check.error());
+  const ConvCall call{g, geometry, indptr, indices, std::nullopt, x.dimensions()[0]};
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
-    const int64_t batch = x.dimensions()[0];
-    if (batch * g.out_pixels() == 0) return Done();
-    Values<S> values(Read<S>(data), Elements(data));
-    if (g.pointwise()) {
-      const Rows rows{indptr.typed_data(), indices.typed_data(), nullptr, g.out_features, g.in_features};
-      return RunSpmm(pool, rows, batch * g.out_pixels(), std::move(values), Read<S>(x), Write<S>(*y));
-    }
-    const int64_t nnz = indptr.typed_data()[g.out_features];
-    const ConvPattern p{indptr.typed_data(), indices.typed_data(), nullptr, g.in_features, g.out_features, g.groups};
-    auto work = Plan<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), p, g.in_features, g.out_features, nnz, batch,
-                        WantedTasks(pool.num_threads()));
-    if (work == nullptr) return TooLarge(kName);
-    work->row_parts = RowParts(*work, work->units(), nnz, g.out_pixels(), pool.num_threads());
-    const int64_t chunks = work->units() * work->row_parts;
-    ConvJob<S> job{work, InOrder(values, *work), Read<S>(x), Write<S>(*y)};
-    return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));
+    return RunProduct<S>(pool, call, Values<S>(Read<S>(data), Elements(data)), Read<S>(x), *y, check);
   });
 }
 
 ffi::Future ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer y, Ints indptr_t,
                               Ints indices_t, Ints perm_t, ffi::Result<ffi::AnyBuffer> x,
                               ffi::Span<const int64_t> geometry) {
-  constexpr const char* kName = "sparsejax_conv_input_grad";
-  Checker check(kName);
+  Checker check("sparsejax_conv_input_grad");
   const ConvGeometry g = ConvGeometry::Decode(geometry, /*transposed=*/true, check);
   check.FloatType("y", y.element_type());
   check.SameType("data", data, y.element_type());
@@ -111,41 +201,18 @@ ffi::Future ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::An
   if (check.ok()) check.Size("indptr_t", Elements(indptr_t), g.columns() + 1);
   check.Size("data", Elements(data), Elements(indices_t));
   check.Size("perm_t", Elements(perm_t), Elements(indices_t));
-  check.Pointers("indptr_t", indptr_t.typed_data(), Elements(indptr_t), Elements(indices_t));
-  if (check.ok()) {
-    const int64_t nnz = indptr_t.typed_data()[g.columns()];
-    check.Size("result's batch", x->dimensions()[0], y.dimensions()[0]);
-    check.Indices("indices_t", indices_t.typed_data(), nnz, g.out_features);
-    check.Indices("perm_t", perm_t.typed_data(), nnz, Elements(data));
-  }
+  if (check.ok()) check.Size("result's batch", x->dimensions()[0], y.dimensions()[0]);
   if (!check.ok()) return Failed(check.error());
+  const ConvCall call{g, geometry, indptr_t, indices_t, perm_t, y.dimensions()[0]};
   return DispatchGuarded(y.element_type(), [&](auto element) {
     using S = decltype(element);
-    const int64_t batch = y.dimensions()[0];
-    if (batch * g.in_pixels() == 0) return Done();
-    Values<S> values(Read<S>(data), Elements(data));
-    if (g.pointwise()) {
-      const Rows rows{indptr_t.typed_data(), indices_t.typed_data(), perm_t.typed_data(), g.in_features,
-                      g.out_features};
-      return RunSpmm(pool, rows, batch * g.in_pixels(), std::move(values), Read<S>(y), Write<S>(*x));
-    }
-    const int64_t nnz = indptr_t.typed_data()[g.columns()];
-    const ConvPattern p{indptr_t.typed_data(), indices_t.typed_data(), perm_t.typed_data(), g.in_features,
-                        g.out_features, g.groups};
-    auto work = Plan<S>(ConvAxis::Transposed(g.y), ConvAxis::Transposed(g.x), p, g.out_features, g.in_features, nnz,
-                        batch, WantedTasks(pool.num_threads()));
-    if (work == nullptr) return TooLarge(kName);
-    work->row_parts = RowParts(*work, work->units(), nnz, g.out_pixels(), pool.num_threads());
-    const int64_t chunks = work->units() * work->row_parts;
-    ConvJob<S> job{work, InOrder(values, *work), Read<S>(y), Write<S>(*x)};
-    return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch) + g.in_pixels() * batch);
+    return RunProduct<S>(pool, call, Values<S>(Read<S>(data), Elements(data)), Read<S>(y), *x, check);
   });
 }
 
 ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, Ints indptr, Ints indices,
                                ffi::Result<ffi::AnyBuffer> out, ffi::Span<const int64_t> geometry) {
-  constexpr const char* kName = "sparsejax_conv_weight_grad";
-  Checker check(kName);
+  Checker check("sparsejax_conv_weight_grad");
   const ConvGeometry g = ConvGeometry::Decode(geometry, /*transposed=*/false, check);
   check.FloatType("x", x.element_type());
   check.SameType("y", y, x.element_type());
@@ -154,37 +221,12 @@ ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyB
   if (check.ok()) g.CheckActivations("y", y, g.y.out, g.x.out, g.out_features, check);
   check.Size("indptr", Elements(indptr), g.out_features + 1);
   check.Size("result", Elements(*out), Elements(indices));
-  check.Pointers("indptr", indptr.typed_data(), Elements(indptr), Elements(indices));
-  if (check.ok()) {
-    check.Size("y's batch", y.dimensions()[0], x.dimensions()[0]);
-    check.Indices("indices", indices.typed_data(), indptr.typed_data()[g.out_features], g.columns());
-  }
+  if (check.ok()) check.Size("y's batch", y.dimensions()[0], x.dimensions()[0]);
   if (!check.ok()) return Failed(check.error());
+  const ConvCall call{g, geometry, indptr, indices, std::nullopt, x.dimensions()[0]};
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
-    const int64_t batch = x.dimensions()[0];
-    const int64_t nse = Elements(indices), nnz = indptr.typed_data()[g.out_features];
-    S* dw = Write<S>(*out);
-    if (batch * g.out_pixels() == 0) {
-      std::fill(dw, dw + nse, S{});
-      return Done();
-    }
-    if (g.pointwise()) {
-      const Rows rows{indptr.typed_data(), indices.typed_data(), nullptr, g.out_features, g.in_features};
-      return RunSddmm(pool, rows, batch * g.out_pixels(), Read<S>(x), Read<S>(y), dw, nse);
-    }
-    const ConvPattern p{indptr.typed_data(), indices.typed_data(), nullptr, g.in_features, g.out_features, g.groups};
-    auto work = Plan<S>(ConvAxis::Forward(g.y), ConvAxis::Forward(g.x), p, g.in_features, g.out_features, nnz, batch,
-                        kWantedTasks);
-    if (work == nullptr) return TooLarge(kName);
-    const int64_t vectors = g.out_pixels() * batch / Element<S>::Kernels().lanes;
-    const int64_t slots = GradientSlots(work->units(), vectors, nse, sizeof(Sum<S>));
-    work->row_parts = RowParts(*work, slots, nnz, g.out_pixels(), pool.num_threads());
-    const int64_t chunks = slots * work->row_parts;
-    const ConvPrograms& programs = work->programs;
-    Slots<S> sums(dw, nse, nnz, slots, programs.id.get(), programs.entries);
-    ConvWeightGradJob<S> job{work, Read<S>(x), Read<S>(y), slots, std::move(sums)};
-    return RunJob(pool, std::move(job), chunks, Work(nnz, g.out_pixels(), batch));
+    return RunWeightGrad<S>(pool, call, Read<S>(x), Read<S>(y), *out, check);
   });
 }
 

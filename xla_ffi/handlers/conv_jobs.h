@@ -8,8 +8,7 @@
 #include <memory>
 #include <vector>
 
-#include "../plan/conv_program.h"
-#include "../plan/conv_tiling.h"
+#include "../plan/conv_plan.h"
 #include "../runtime/scratch.h"
 #include "conv_pack.h"
 #include "gradient_slots.h"
@@ -20,13 +19,14 @@ namespace sparsejax {
 
 // What a call prepares once and its tasks share. A task is a segment of a strip of tiles, for a part of the rows.
 struct ConvWork {
-  ConvTiling tiling;
-  ConvPrograms programs;
+  std::shared_ptr<const ConvPlan> plan;
   int64_t segments;  // of a strip
-  int64_t row_parts;
+  int64_t row_parts = 1;
   int64_t call = Scratch::NewCall();
 
-  int64_t units() const { return tiling.strips() * segments; }
+  const ConvTiling& tiling() const { return plan->tiling; }
+  const ConvPrograms& programs() const { return plan->programs; }
+  int64_t units() const { return tiling().strips() * segments; }
 };
 
 // A run of output pixels of one phase of a tile: `rows` rows of `pixels`, steps apart from the first.
@@ -44,7 +44,7 @@ struct PixelRun {
 // Calls body(program of the first pass, run) for every phase of the tile and its rows, run_rows at a time.
 template <typename Body>
 void ForEachRun(const ConvWork& work, const ConvTiling::Tile& tile, const Body& body) {
-  const ConvTiling& t = work.tiling;
+  const ConvTiling& t = work.tiling();
   for (int64_t py = 0; py < t.y.phases(); ++py) {
     const int64_t rows = std::min(t.rows, t.y.Count(py) - tile.row_begin);
     for (int64_t px = 0; px < t.x.phases(); ++px) {
@@ -62,7 +62,7 @@ void ForEachRun(const ConvWork& work, const ConvTiling::Tile& tile, const Body& 
 // Calls body(tile, packed source) for all tiles of a unit.
 template <typename S, typename Body>
 void ForEachTile(const ConvWork& work, int64_t unit, const S* x, const Body& body) {
-  const ConvTiling& t = work.tiling;
+  const ConvTiling& t = work.tiling();
   PackedTiles<S> tiles(t, x, work.call);
   const Span blocks = Part(t.row_blocks, work.segments, unit % work.segments);
   for (int64_t block = blocks.begin; block < blocks.end; ++block) {
@@ -91,22 +91,22 @@ inline int64_t DirectStride(const ConvTiling& t, const ConvTiling::Tile& tile) {
 // Calls body(some rows) for groups of the rows that part `part` of a task has.
 template <typename Body>
 void ForEachRowGroup(const ConvWork& work, const int32_t* row_ptr, int64_t part, const Body& body) {
-  const Span rows = RowsOfPart(row_ptr, work.programs.rows, work.row_parts, part);
+  const Span rows = RowsOfPart(row_ptr, work.programs().rows, work.row_parts, part);
   for (int64_t r = rows.begin; r < rows.end; r += kRowGroup) body(Span{r, std::min(r + kRowGroup, rows.end)});
 }
 
 template <typename S>
 struct ConvJob {
-  std::shared_ptr<const ConvWork> work;
+  ConvWork work;
   Values<S> data;
   const S* x;
   S* y;
 
   void Run(int64_t chunk) const {
-    ForEachTile(*work, chunk / work->row_parts, x, [&](const ConvTiling::Tile& tile, const Sum<S>* packed) {
-      ForEachRun(*work, tile, [&](int64_t program, const PixelRun& run) {
-        ForEachRowGroup(*work, work->programs.View(program).begin, chunk % work->row_parts, [&](Span rows) {
-          work->tiling.ForEachBlock(tile, [&](const ConvTiling::Tile& block, int64_t at) {
+    ForEachTile(work, chunk / work.row_parts, x, [&](const ConvTiling::Tile& tile, const Sum<S>* packed) {
+      ForEachRun(work, tile, [&](int64_t program, const PixelRun& run) {
+        ForEachRowGroup(work, work.programs().View(program).begin, chunk % work.row_parts, [&](Span rows) {
+          work.tiling().ForEachBlock(tile, [&](const ConvTiling::Tile& block, int64_t at) {
             RunRows(program, run, block, rows, packed + at + run.packed);
           });
         });
@@ -117,11 +117,11 @@ struct ConvJob {
   void Finish() const {}
 
  private:
-  int64_t plane() const { return work->tiling.y.out() * work->tiling.x.out() * work->tiling.batch; }
+  int64_t plane() const { return work.tiling().y.out() * work.tiling().x.out() * work.tiling().batch; }
 
   void RunRows(int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
                const Sum<S>* packed) const {
-    const ConvTiling& t = work->tiling;
+    const ConvTiling& t = work.tiling();
     S* to = y + rows.begin * plane() + tile.batch_begin;
     SpmmArgs<Sum<S>> args{{}, rows.begin, rows.end, data.get(), packed, nullptr, 0, 0, 0, nullptr, false};
     if constexpr (kNative<S>) {
@@ -129,7 +129,7 @@ struct ConvJob {
         args.y = to + run.first_pixel * t.batch;
         args.y_row_stride = plane();
         args.y_vec_stride = vec_stride;
-        args.stream = work->programs.rows * plane() * static_cast<int64_t>(sizeof(S)) >= kStreamBytes;
+        args.stream = work.programs().rows * plane() * static_cast<int64_t>(sizeof(S)) >= kStreamBytes;
         return Pieces(args, program, run.pixels * t.lanes / t.vector);
       }
     }
@@ -149,16 +149,16 @@ struct ConvJob {
     Sum<S>* y_run = args.y;
     const auto& k = Element<S>::Kernels();
     ForEachPiece(vectors, k.max_vecs, [&](int64_t first, int vecs) {
-      args.x = x_run + first * work->tiling.vector;
+      args.x = x_run + first * work.tiling().vector;
       args.y = y_run + first * args.y_vec_stride;
       args.vecs = vecs;
-      RunPasses(k.spmm, args, work->tiling.vector, work->tiling.passes,
-                [&](int64_t pass) { return work->programs.View(program + pass); });
+      RunPasses(k.spmm, args, work.tiling().vector, work.tiling().passes,
+                [&](int64_t pass) { return work.programs().View(program + pass); });
     });
   }
 
   void StoreRows(const Sum<S>* from, int64_t rows, int64_t stride, int64_t pixels, int64_t valid, S* to) const {
-    const ConvTiling& t = work->tiling;
+    const ConvTiling& t = work.tiling();
     const auto store = Element<S>::Storage().store_rows;
     if (t.x.step() == 1 && valid == t.batch) return store(from, rows, stride, pixels * t.lanes, to, plane());
     for (int64_t i = 0; i < rows; ++i)
@@ -168,26 +168,26 @@ struct ConvJob {
 
 template <typename S>
 struct ConvWeightGradJob {
-  std::shared_ptr<const ConvWork> work;
+  ConvWork work;
   const S* x;
   const S* y;
   int64_t slots;
   Slots<S> out;
 
   void Run(int64_t chunk) const {
-    const int64_t slot = chunk / work->row_parts;
-    const Span mine = Part(work->units(), slots, slot);
-    for (int64_t unit = mine.begin; unit < mine.end; ++unit) RunUnit(unit, chunk % work->row_parts, out.slot(slot));
+    const int64_t slot = chunk / work.row_parts;
+    const Span mine = Part(work.units(), slots, slot);
+    for (int64_t unit = mine.begin; unit < mine.end; ++unit) RunUnit(unit, chunk % work.row_parts, out.slot(slot));
   }
 
   void Finish() const { out.Finish(); }
 
  private:
   void RunUnit(int64_t unit, int64_t part, Sum<S>* dw) const {
-    ForEachTile(*work, unit, x, [&](const ConvTiling::Tile& tile, const Sum<S>* packed) {
-      ForEachRun(*work, tile, [&](int64_t program, const PixelRun& run) {
-        ForEachRowGroup(*work, work->programs.View(program).begin, part, [&](Span rows) {
-          work->tiling.ForEachBlock(tile, [&](const ConvTiling::Tile& block, int64_t at) {
+    ForEachTile(work, unit, x, [&](const ConvTiling::Tile& tile, const Sum<S>* packed) {
+      ForEachRun(work, tile, [&](int64_t program, const PixelRun& run) {
+        ForEachRowGroup(work, work.programs().View(program).begin, part, [&](Span rows) {
+          work.tiling().ForEachBlock(tile, [&](const ConvTiling::Tile& block, int64_t at) {
             SddmmArgs<Sum<S>> args{{}, rows.begin, rows.end, packed + at + run.packed, nullptr, 0, 0, 0, 0, dw};
             RunRows(args, program, run, block);
           });
@@ -197,13 +197,13 @@ struct ConvWeightGradJob {
   }
 
   const S* Cotangent(int64_t row, int64_t pixel, const ConvTiling::Tile& tile) const {
-    const ConvTiling& t = work->tiling;
+    const ConvTiling& t = work.tiling();
     return y + (row * t.y.out() * t.x.out() + pixel) * t.batch + tile.batch_begin;
   }
 
   void RunRows(SddmmArgs<Sum<S>> args, int64_t program, const PixelRun& run,
                const ConvTiling::Tile& tile) const {
-    const ConvTiling& t = work->tiling;
+    const ConvTiling& t = work.tiling();
     if constexpr (kNative<S>) {
       if (const int64_t vec_stride = DirectStride(t, tile)) {
         args.y = Cotangent(args.row_begin, run.first_pixel, tile);
@@ -221,7 +221,7 @@ struct ConvWeightGradJob {
 
   // Rows of the cotangent packed like the source, zeros wherever there is no pixel.
   const Sum<S>* PackCotangent(const SddmmArgs<Sum<S>>& args, const PixelRun& run, const ConvTiling::Tile& tile) const {
-    const ConvTiling& t = work->tiling;
+    const ConvTiling& t = work.tiling();
     const int64_t rows = args.row_end - args.row_begin, stride = args.y_row_stride, used = run.pixels * t.lanes;
     Sum<S>* packed = Scratch::Local(Scratch::kPackedY).Get<Sum<S>>(rows * stride);
     std::fill_n(packed, rows * stride, Sum<S>(0));
@@ -243,7 +243,7 @@ struct ConvWeightGradJob {
 
   // `last_lanes` of the run's last vector are real.
   void Pieces(SddmmArgs<Sum<S>> args, int64_t program, int64_t vectors, int64_t last_lanes) const {
-    const ConvTiling& t = work->tiling;
+    const ConvTiling& t = work.tiling();
     const auto& k = Element<S>::Kernels();
     const Sum<S>*x_run = args.x, *y_run = args.y;
     ForEachPiece(vectors, k.max_vecs, [&](int64_t first, int vecs) {
@@ -252,7 +252,7 @@ struct ConvWeightGradJob {
       args.vecs = vecs;
       args.last_lanes = static_cast<int>(first + vecs == vectors ? last_lanes : t.vector);
       for (int64_t pass = 0; pass < t.passes; ++pass) {
-        args.program = work->programs.View(program + pass);
+        args.program = work.programs().View(program + pass);
         k.sddmm(args);
       }
     });

@@ -36,6 +36,11 @@ struct ConvPrograms {
     const int32_t* ptr = row_ptr.data() + program * (rows + 1);
     return {ptr, ptr + 1, offset.get(), 1};
   }
+
+  int64_t bytes() const {
+    const int64_t placed = row_ptr.back();
+    return (static_cast<int64_t>(row_ptr.size()) + placed * (id == nullptr ? 1 : 2)) * static_cast<int64_t>(sizeof(int32_t));
+  }
 };
 
 // Where the entries of a tap go: the program of its phase's first pass, or -1, and the tap's packed offset.
@@ -60,7 +65,7 @@ inline std::vector<TapPlace> TapPlaces(const ConvTiling& t) {
   return places;
 }
 
-// Programs are built in every call, before any other thread can help, so the loops over entries have no branches. Rows
+// Programs are built on one thread, in every call whose pattern is new, so the loops over entries have no branches. Rows
 // count their entries by program, all before any is placed; `next` is where a program's next entry goes.
 
 // Rows are output features; entry (tap, channel) of row r reads that tap of the channel in r's group. Entries that meet

@@ -1,0 +1,109 @@
+// Plans of earlier calls, found again by the pattern's contents.
+//
+// A training step runs the same products with the same patterns thousands of times, and a plan is made on one thread
+// while the others wait. A plan is found by numbers and arrays that must all be equal: arrays are compared with a copy,
+// never by address, because other contents may lie there by then.
+#ifndef SPARSEJAX_RUNTIME_PLAN_CACHE_H_
+#define SPARSEJAX_RUNTIME_PLAN_CACHE_H_
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+namespace sparsejax {
+
+// What a plan depends on. Arrays are borrowed.
+struct PlanKey {
+  struct Array {
+    const int32_t* data;
+    int64_t size;
+  };
+  std::vector<int64_t> numbers;
+  std::array<Array, 3> arrays;
+};
+
+// Safe to use from any number of threads. `Plan` has `int64_t bytes() const`.
+template <typename Plan>
+class PlanCache {
+ public:
+  // Null if there is none.
+  std::shared_ptr<const Plan> Find(const PlanKey& key) {
+    const int64_t now = ++calls_;
+    for (const auto& entry : WithNumbers(key)) {
+      if (!entry->HasArrays(key)) continue;
+      entry->last_used.store(now);
+      return entry->plan;
+    }
+    return nullptr;
+  }
+
+  // Keeps the plan if there is room once those are gone that no recent call has used. What is in use is never given up
+  // for it: plans that do not fit all together would otherwise push each other out, every one before its next use.
+  void Keep(const PlanKey& key, std::shared_ptr<const Plan> plan) {
+    auto entry = std::make_shared<Entry>(key, std::move(plan), calls_.load());
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto stale = [&](const std::shared_ptr<Entry>& e) { return calls_.load() - e->last_used.load() > kRecent; };
+    entries_.erase(std::remove_if(entries_.begin(), entries_.end(), stale), entries_.end());
+    int64_t bytes = entry->bytes();
+    for (const auto& e : entries_) {
+      if (e->numbers == key.numbers && e->HasArrays(key)) return;  // another thread was faster
+      bytes += e->bytes();
+    }
+    if (bytes <= kMostBytes) entries_.push_back(std::move(entry));
+  }
+
+ private:
+  static constexpr int64_t kMostBytes = int64_t{256} << 20;
+  static constexpr int64_t kRecent = 1024;  // calls: a few steps of a deep network
+
+  struct Entry {
+    Entry(const PlanKey& key, std::shared_ptr<const Plan> p, int64_t now)
+        : numbers(key.numbers), plan(std::move(p)), last_used(now) {
+      for (size_t i = 0; i < arrays.size(); ++i)
+        arrays[i].assign(key.arrays[i].data, key.arrays[i].data + key.arrays[i].size);
+    }
+
+    bool HasArrays(const PlanKey& key) const {
+      for (size_t i = 0; i < arrays.size(); ++i) {
+        const auto size = static_cast<int64_t>(arrays[i].size());
+        if (size != key.arrays[i].size) return false;
+        if (size > 0 && std::memcmp(arrays[i].data(), key.arrays[i].data, size * sizeof(int32_t)) != 0) return false;
+      }
+      return true;
+    }
+
+    int64_t bytes() const {
+      int64_t elements = 0;
+      for (const auto& array : arrays) elements += static_cast<int64_t>(array.size());
+      return plan->bytes() + elements * static_cast<int64_t>(sizeof(int32_t));
+    }
+
+    const std::vector<int64_t> numbers;
+    std::array<std::vector<int32_t>, 3> arrays;
+    const std::shared_ptr<const Plan> plan;
+    std::atomic<int64_t> last_used;
+  };
+
+  // Arrays are compared without the lock: they are long, and calls on several devices come at once.
+  std::vector<std::shared_ptr<Entry>> WithNumbers(const PlanKey& key) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::vector<std::shared_ptr<Entry>> found;
+    for (const auto& entry : entries_)
+      if (entry->numbers == key.numbers) found.push_back(entry);
+    return found;
+  }
+
+  std::mutex mutex_;
+  std::vector<std::shared_ptr<Entry>> entries_;
+  std::atomic<int64_t> calls_{0};
+};
+
+}  // namespace sparsejax
+
+#endif  // SPARSEJAX_RUNTIME_PLAN_CACHE_H_
