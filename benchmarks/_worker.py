@@ -36,8 +36,11 @@ class _Layer:
 
     def prepare(self, shape: dict[str, Any], sparsity: float) -> dict[str, str]:
         """Build the layer; see `scaling.Held`."""
+        from sparsejax._allocator import keep_memory
+
         from . import scaling
 
+        keep_memory()  # as where layers are compared
         self.held = None  # free the one before first
         self.held = scaling.Held(shape, sparsity)
         return self.held.digests

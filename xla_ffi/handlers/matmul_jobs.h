@@ -211,14 +211,15 @@ inline int64_t RowParts(const Rows& p, int64_t blocks, bool in_place, int64_t th
 }
 
 template <typename S>
-BatchBlocks BlocksFor(const Rows& p, int64_t n) {
-  return BatchBlocks::Make(Element<S>::Kernels(), n, p.features, p.entries() / std::max<int64_t>(1, p.rows));
+BatchBlocks BlocksFor(const Rows& p, int64_t n, int64_t most_vecs) {
+  const int64_t row_entries = p.entries() / std::max<int64_t>(1, p.rows);
+  return BatchBlocks::Make(Element<S>::Kernels(), n, p.features, row_entries, most_vecs);
 }
 
 // y[rows, n] = pattern x[features, n].
 template <typename S>
 ffi::Future RunSpmm(ffi::ThreadPool& pool, const Rows& p, int64_t n, Values<S> data, const S* x, S* y) {
-  const BatchBlocks blocks = BlocksFor<S>(p, n);
+  const BatchBlocks blocks = BlocksFor<S>(p, n, BatchBlocks::kGoodTile);
   const int64_t parts = RowParts(p, blocks.count, kNative<S> && blocks.in_place(), pool.num_threads());
   if (p.id != nullptr) data = data.At(p.id, p.entries());
   SpmmJob<S> job{{p, blocks, parts}, std::move(data), x, y};
@@ -228,7 +229,7 @@ ffi::Future RunSpmm(ffi::ThreadPool& pool, const Rows& p, int64_t n, Values<S> d
 // out[nse] = products of y's rows with x's features at the entries; zero past them.
 template <typename S>
 ffi::Future RunSddmm(ffi::ThreadPool& pool, const Rows& p, int64_t n, const S* x, const S* y, S* out, int64_t nse) {
-  const BatchBlocks blocks = BlocksFor<S>(p, n);
+  const BatchBlocks blocks = BlocksFor<S>(p, n, Element<S>::Kernels().max_vecs);
   const int64_t slots = GradientSlots(blocks.count, CeilDiv(n, blocks.lanes), nse, sizeof(Sum<S>));
   const int64_t parts = RowParts(p, slots, kNative<S> && blocks.in_place(), pool.num_threads());
   SddmmJob<S> job{{p, blocks, parts}, slots, x, y, Slots<S>(out, nse, p.entries(), slots, nullptr, p.entries())};

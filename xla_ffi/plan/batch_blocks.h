@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "../runtime/cache.h"
 #include "../simd/table.h"
 #include "partition.h"
 
@@ -19,9 +20,11 @@ struct BatchBlocks {
   int lanes;       // of one vector; below the full width for small batches
   int narrow;      // index into the narrow kernels, or -1
 
-  // `row_entries`: stored entries per row, on average.
+  // `row_entries`: stored entries per row, on average. `most_vecs`: vectors of a tile of registers, of the kernels' own
+  // most at most.
   template <typename T>
-  static BatchBlocks Make(const FloatKernels<T>& k, int64_t n, int64_t features, int64_t row_entries) {
+  static BatchBlocks Make(const FloatKernels<T>& k, int64_t n, int64_t features, int64_t row_entries,
+                          int64_t most_vecs) {
     BatchBlocks b{n, 0, 0, 1, k.lanes, -1};
     if (n <= k.narrow_lanes[0]) {
       b.narrow = n <= 1 ? 2 : n <= k.narrow_lanes[1] ? 1 : 0;
@@ -33,9 +36,10 @@ struct BatchBlocks {
     // block does not fit the cache, passes over parts of the features do, if a row has entries enough for each.
     const int64_t wanted = std::min(vectors, kGoodTile);
     const int64_t most_passes = std::max<int64_t>(1, row_entries / kEntriesPerPass);
-    b.passes = std::clamp<int64_t>(CeilDiv(wanted * vector_bytes, kBlockBytes), 1, most_passes);
-    const int64_t fit = b.passes * kBlockBytes / vector_bytes;
-    const int64_t tile = b.narrow >= 0 ? 1 : std::clamp<int64_t>(fit, 2, k.max_vecs);
+    const int64_t block_bytes = BlockBytes();
+    b.passes = std::clamp<int64_t>(CeilDiv(wanted * vector_bytes, block_bytes), 1, most_passes);
+    const int64_t fit = b.passes * block_bytes / vector_bytes;
+    const int64_t tile = b.narrow >= 0 ? 1 : std::clamp<int64_t>(fit, 2, std::min<int64_t>(most_vecs, k.max_vecs));
     b.count = CeilDiv(vectors, tile);
     b.width = CeilDiv(vectors, b.count) * b.lanes;
     b.count = CeilDiv(vectors * b.lanes, b.width);
@@ -48,10 +52,17 @@ struct BatchBlocks {
   // One block that is the whole matrix and full vectors: usable in place.
   bool in_place() const { return count == 1 && n == width; }
 
- private:
+  // Vectors of a tile that hide what an entry costs besides. Wider ones write more lines at once: products slow down.
   static constexpr int64_t kGoodTile = 8;
+
+ private:
   static constexpr int64_t kEntriesPerPass = 24;  // per row: a pass begins and ends one, and reads and writes its tile
-  static constexpr int64_t kBlockBytes = kTileBytes / 2;  // values and indices stream past, and want room too
+
+  // A quarter of the second-level cache: values, indices and results stream past, and want room too. Measured best are
+  // 256 KiB where it has 1 MiB, and 512 KiB, not more, where it has 2 MiB.
+  static int64_t BlockBytes() {
+    return std::clamp<int64_t>(SecondLevelCacheBytes() / 4, kTileBytes / 2, kTileBytes);
+  }
 };
 
 // Where the entries of row r that belong to pass `pass` of `passes` end, after those before `begin`: the first entry
