@@ -83,9 +83,10 @@ void ForEachPiece(int64_t vectors, int64_t most, const Body& body) {
 
 // Elements between the vectors of a run where the destination lies in full vectors at one stride, so that kernels may
 // use it in place; 0 where they may not.
-inline int64_t DirectStride(const ConvTiling& t, const ConvTiling::Tile& tile) {
+inline int64_t DirectStride(const ConvTiling& t, const ConvTiling::Tile& tile, const PixelRun& run) {
   if (t.lanes == t.vector && tile.batch_valid == t.lanes) return t.x.step() * t.batch;
-  return t.lanes == t.batch && t.lanes % t.vector == 0 && t.x.step() == 1 ? t.vector : 0;
+  const bool one_piece = t.lanes == t.batch && t.x.step() == 1 && run.rows == 1;
+  return one_piece && run.pixels * t.lanes % t.vector == 0 ? t.vector : 0;
 }
 
 // Calls body(some rows) for groups of the rows that part `part` of a task has.
@@ -125,7 +126,7 @@ struct ConvJob {
     S* to = y + rows.begin * plane() + tile.batch_begin;
     SpmmArgs<Sum<S>> args{{}, rows.begin, rows.end, data.get(), packed, nullptr, 0, 0, 0, nullptr, false};
     if constexpr (kNative<S>) {
-      if (const int64_t vec_stride = DirectStride(t, tile)) {
+      if (const int64_t vec_stride = DirectStride(t, tile, run)) {
         args.y = to + run.first_pixel * t.batch;
         args.y_row_stride = plane();
         args.y_vec_stride = vec_stride;
@@ -205,7 +206,7 @@ struct ConvWeightGradJob {
                const ConvTiling::Tile& tile) const {
     const ConvTiling& t = work.tiling();
     if constexpr (kNative<S>) {
-      if (const int64_t vec_stride = DirectStride(t, tile)) {
+      if (const int64_t vec_stride = DirectStride(t, tile, run)) {
         args.y = Cotangent(args.row_begin, run.first_pixel, tile);
         args.y_row_stride = t.y.out() * t.x.out() * t.batch;
         args.y_vec_stride = vec_stride;
