@@ -75,6 +75,12 @@ class PackedTiles {
       std::copy_n(to + from * t_.row_stride, t_.x_lines.count() * t_.lanes, to + line * t_.row_stride);
   }
 
+  // The next channel's line is fetched while one is packed, here and in pack_pixels: lines are short and far apart.
+  static void Fetch(const S* line, int64_t elements) {
+    const char* p = reinterpret_cast<const char*>(line);
+    for (int64_t i = 0; i < elements * static_cast<int64_t>(sizeof(S)); i += ConvTiling::kLine) __builtin_prefetch(p + i);
+  }
+
   void PackLine(const ConvTiling::Tile& tile, int64_t channel, int64_t row, Sum<S>* to) const {
     const int64_t columns = t_.x_lines.count(), plane = t_.y.in() * t_.x.in() * t_.batch;
     for (int64_t px = 0; px < t_.x.planes(); ++px, to += t_.plane_stride) {
@@ -84,12 +90,12 @@ class PackedTiles {
         const S* from = x_ + channel * plane + row * t_.x.in() * t_.batch + tile.batch_begin;
         if (body_ >= 0) {
           const int64_t n = body_ * t_.lanes, begin = lead_ * t_.lanes;
+          const S* body = from + (body_ ? pixel_[lead_] : 0) * t_.batch;
+          Fetch(body + plane, n);
           std::fill_n(to, begin, Sum<S>(0));
-          Element<S>::Storage().load_rows(from + (body_ ? pixel_[lead_] : 0) * t_.batch, 1, n, n, to + begin,
-                                          columns * t_.lanes - begin);
+          Element<S>::Storage().load_rows(body, 1, n, n, to + begin, columns * t_.lanes - begin);
           continue;
         }
-        // The next channel's line is fetched meanwhile: lines are short and far apart.
         Element<S>::Storage().pack_pixels(from, pixel_.data() + px * columns, columns, t_.batch, tile.batch_valid,
                                           t_.lanes, plane, to);
       }
