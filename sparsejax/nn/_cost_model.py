@@ -3,7 +3,7 @@
 Seconds are a sum of terms (what is computed and moved) times non-negative coefficients, so that more entries or more
 positions never cost less. The coefficients were fitted to measured layers, float32 on one thread, by
 
-    sparsejax bench layers --peers xla --sparsity 0.5 0.7 0.8 0.9 0.95 --json layers.json
+    sparsejax bench layers --peers xla --sparsity 0.5 0.8 0.9 0.95 --json layers.json
     sparsejax bench rule --from layers.json
 
 whose output replaces ``COEFFICIENTS``. It also says how often the model picks the layer that was measured faster.
@@ -21,47 +21,47 @@ VECTOR = 16
 COEFFICIENTS: dict[str, dict[str, dict[str, float]]] = {
     "conv": {
         "dense": {
-            "call": 0.0,
+            "call": 2650000.0,
             "weights": 0.0,
-            "multiply_adds": 0.202,
+            "multiply_adds": 0.0616,
             "activations": 0.0,
-            "strided_multiply_adds": 0.0,
-            "patches": 4.0,
+            "strided_multiply_adds": 0.00825,
+            "patches": 1.73,
         },
         "sparse": {
-            "call": 5650000.0,
-            "entries": 372.0,
-            "vector_multiply_adds": 2.33,
-            "activations": 0.325,
+            "call": 332000.0,
+            "entries": 65.9,
+            "vector_multiply_adds": 0.673,
+            "activations": 2.81,
         },
     },
     "linear": {
         "dense": {
             "call": 0.0,
-            "weights": 1.68,
-            "multiply_adds": 0.169,
+            "weights": 1.92,
+            "multiply_adds": 0.0534,
             "activations": 0.0,
         },
         "sparse": {
-            "call": 54800.0,
-            "entries": 2.86,
-            "vector_multiply_adds": 4.8,
-            "activations": 0.0,
+            "call": 53300.0,
+            "entries": 5.85,
+            "vector_multiply_adds": 2.21,
+            "activations": 0.469,
         },
     },
     "pointwise": {
         "dense": {
             "call": 0.0,
             "weights": 0.0,
-            "multiply_adds": 0.228,
-            "activations": 0.0,
-            "strided_multiply_adds": 0.753,
+            "multiply_adds": 0.113,
+            "activations": 8.61,
+            "strided_multiply_adds": 0.00465,
         },
         "sparse": {
-            "call": 0.0,
-            "entries": 0.0,
-            "vector_multiply_adds": 5.57,
-            "activations": 2.04,
+            "call": 1220000.0,
+            "entries": 24.8,
+            "vector_multiply_adds": 1.51,
+            "activations": 0.807,
         },
     },
 }
