@@ -3,8 +3,9 @@
 Seconds are a sum of terms (what is computed and moved) times non-negative coefficients, so that more entries or more
 positions never cost less. The coefficients were fitted to measured layers, float32 on one thread, by
 
-    sparsejax bench layers --peers xla --sparsity 0.5 0.8 0.9 0.95 --json layers.json
-    sparsejax bench rule --from layers.json
+    sparsejax bench layers --peers xla --shapes paper resnet18 transformer mlp --sparsity 0.5 0.8 --json some.json
+    sparsejax bench layers --peers xla --sparsity 0.9 0.95 --json all.json
+    sparsejax bench rule --from some.json all.json
 
 whose output replaces ``COEFFICIENTS``. It also says how often the model picks the layer that was measured faster.
 """

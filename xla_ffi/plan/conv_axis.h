@@ -43,6 +43,7 @@ class ConvAxis {
   int64_t taps() const { return static_cast<int64_t>(taps_.size()) / std::max<int64_t>(phases_, 1); }
   int64_t phases() const { return phases_; }
   int64_t planes() const { return static_cast<int64_t>(residues_.size()); }
+  int64_t bytes() const { return taps_.size() * sizeof(Tap) + (residues_.size() + shifts_.size()) * sizeof(int64_t); }
   int64_t step() const { return step_; }  // between neighbouring outputs of one phase
 
   // Number of outputs of a phase: phase, phase + step, ... below out. The first phase has the most.
@@ -82,6 +83,7 @@ class ConvAxis {
       }
     }
     int64_t count() const { return static_cast<int64_t>(line_.size()); }
+    int64_t bytes() const { return (shifts_.size() + start_.size() + line_.size()) * sizeof(int64_t); }
     // Line number of packed line i, relative to the run's first output.
     int64_t line(int64_t i) const { return line_[i]; }
     // Packed line that the run of `n` outputs further on needs as its line i, or -1: lines that need not be read again.

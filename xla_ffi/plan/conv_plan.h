@@ -18,7 +18,7 @@ struct ConvPlan {
   ConvPlan(ConvTiling t, const ConvPattern& p, int64_t rows)
       : tiling(std::move(t)), programs(Programs(tiling, p, rows)) {}
 
-  int64_t bytes() const { return programs.bytes(); }
+  int64_t bytes() const { return tiling.bytes() + programs.bytes(); }
 };
 
 }  // namespace sparsejax

@@ -65,6 +65,7 @@ struct ConvTiling {
   int64_t strips() const { return batch_groups() * column_blocks; }
   int64_t block_elements() const { return channels * channel_stride; }
   int64_t packed_elements() const { return group * block_elements(); }
+  int64_t bytes() const { return y.bytes() + x.bytes() + y_lines.bytes() + x_lines.bytes(); }  // of this description
 
   // Whether a packed tile is of a size that int32 offsets and memory can hold; if not, nothing else may be used.
   bool fits() const { return Elements(rows, columns) <= kMostElements; }

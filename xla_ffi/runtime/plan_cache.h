@@ -26,6 +26,12 @@ struct PlanKey {
   };
   std::vector<int64_t> numbers;
   std::array<Array, 3> arrays;
+
+  int64_t bytes() const {
+    int64_t elements = 0;
+    for (const Array& array : arrays) elements += array.size;
+    return elements * static_cast<int64_t>(sizeof(int32_t));
+  }
 };
 
 // Safe to use from any number of threads. `Plan` has `int64_t bytes() const`.
@@ -46,16 +52,15 @@ class PlanCache {
   // Keeps the plan if there is room once those are gone that no recent call has used. What is in use is never given up
   // for it: plans that do not fit all together would otherwise push each other out, every one before its next use.
   void Keep(const PlanKey& key, std::shared_ptr<const Plan> plan) {
-    auto entry = std::make_shared<Entry>(key, std::move(plan), calls_.load());
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto stale = [&](const std::shared_ptr<Entry>& e) { return calls_.load() - e->last_used.load() > kRecent; };
     entries_.erase(std::remove_if(entries_.begin(), entries_.end(), stale), entries_.end());
-    int64_t bytes = entry->bytes();
+    int64_t bytes = key.bytes() + plan->bytes();
     for (const auto& e : entries_) {
       if (e->numbers == key.numbers && e->HasArrays(key)) return;  // another thread was faster
-      bytes += e->bytes();
+      bytes += e->bytes;
     }
-    if (bytes <= kMostBytes) entries_.push_back(std::move(entry));
+    if (bytes <= kMostBytes) entries_.push_back(std::make_shared<Entry>(key, std::move(plan), calls_.load()));
   }
 
  private:
@@ -64,7 +69,7 @@ class PlanCache {
 
   struct Entry {
     Entry(const PlanKey& key, std::shared_ptr<const Plan> p, int64_t now)
-        : numbers(key.numbers), plan(std::move(p)), last_used(now) {
+        : numbers(key.numbers), bytes(key.bytes() + p->bytes()), plan(std::move(p)), last_used(now) {
       for (size_t i = 0; i < arrays.size(); ++i)
         arrays[i].assign(key.arrays[i].data, key.arrays[i].data + key.arrays[i].size);
     }
@@ -78,13 +83,8 @@ class PlanCache {
       return true;
     }
 
-    int64_t bytes() const {
-      int64_t elements = 0;
-      for (const auto& array : arrays) elements += static_cast<int64_t>(array.size());
-      return plan->bytes() + elements * static_cast<int64_t>(sizeof(int32_t));
-    }
-
     const std::vector<int64_t> numbers;
+    const int64_t bytes;
     std::array<std::vector<int32_t>, 3> arrays;
     const std::shared_ptr<const Plan> plan;
     std::atomic<int64_t> last_used;
