@@ -23,8 +23,8 @@ from .peers import networks
 _STEPS = 5
 # The first that matches an operation's name counts.
 _KINDS = {
-    "sparse convolutions, weight gradients": r"sparsejax_conv_weight_grad",
-    "sparse convolutions, input gradients": r"sparsejax_conv_input_grad",
+    "sparse convolutions, both gradients": r"sparsejax_conv_backward",
+    "sparse convolutions, weight gradient of the first": r"sparsejax_conv_weight_grad",
     "sparse convolutions, forward": r"sparsejax_conv",
     "batch norm + ReLU + residual, both directions": r"sparsejax_batch_norm",
     "pooling and channel sums": r"sparsejax_",

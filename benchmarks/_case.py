@@ -15,8 +15,15 @@ from ._shapes import Shape
 TOLERANCE = 1e-3
 
 FORWARD = "forward"
-STEP = "step"  # forward, input gradient and weight gradient
-RESULTS = {FORWARD: ("y",), STEP: ("y", "dx", "dw"), "input_grad": ("dx",), "weight_grad": ("dw",)}
+BACKWARD = "backward"  # input gradient and weight gradient
+STEP = "step"  # forward and backward
+RESULTS = {
+    FORWARD: ("y",),
+    STEP: ("y", "dx", "dw"),
+    BACKWARD: ("dx", "dw"),
+    "input_grad": ("dx",),
+    "weight_grad": ("dw",),
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from ._case import Case
+from ._case import BACKWARD, Case
 from ._peak import Peak
 
 _FLOAT, _INT = 4, 4
@@ -33,20 +33,23 @@ def traffic(case: Case, product: str) -> int:
 
     Args:
       case: float32 activations and values, int32 indices.
-      product: "forward" (x, y), "input_grad" (two gradients, and the permutation to column order) or "weight_grad"
-        (x, gradient of y, gradient of the values).
+      product: "forward" (x, y), "input_grad" (two gradients, and the permutation to column order), "weight_grad" (x,
+        gradient of y, gradient of the values) or "backward" (both of them, the gradient of y once).
     """
-    activations = math.prod(case.shape.x) + math.prod(case.shape.y)
-    columns = math.prod(case.shape.kernel[:-1]) if product == "input_grad" else case.shape.out_features
-    integers = case.nnz * (2 if product == "input_grad" else 1) + columns + 1
-    return _FLOAT * (activations + case.nnz) + _INT * integers
+    both = product == BACKWARD
+    activations = math.prod(case.shape.x) * (2 if both else 1) + math.prod(case.shape.y)
+    transposed = both or product == "input_grad"
+    columns = math.prod(case.shape.kernel[:-1]) if transposed else case.shape.out_features
+    integers = case.nnz * (2 if transposed else 1) + columns + 1
+    return _FLOAT * (activations + case.nnz * (2 if both else 1)) + _INT * integers
 
 
 def limit(case: Case, product: str, seconds: float, peak: Peak) -> Limit:
     """Place a measured product under the roofline of arithmetic and compulsory traffic."""
     size = traffic(case, product)
     resident = peak.level(size)
-    arithmetic, movement = case.flops / peak.flops, size / peak.read[resident]
+    flops = case.flops * (2 if product == BACKWARD else 1)
+    arithmetic, movement = flops / peak.flops, size / peak.read[resident]
     return Limit(
         peak_fraction=arithmetic / seconds,
         limit="fma" if arithmetic >= movement else resident,

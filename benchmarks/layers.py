@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from sparsejax._table import table
 
 from . import _contest, _peak, _roofline, _shapes, peers
-from ._case import FORWARD, STEP, Case
+from ._case import BACKWARD, FORWARD, STEP, Case
 from ._contest import Result
 from ._peak import Peak
 from ._report import Report, milliseconds, percent, progress, times
@@ -19,7 +19,7 @@ from ._targets import Outcome, outcome, outcome_table
 from ._timing import geometric_mean
 from .peers.ours import ALONE
 
-PRODUCTS = (FORWARD, "input_grad", "weight_grad")
+PRODUCTS = (FORWARD, BACKWARD, "input_grad", "weight_grad")
 _OURS = peers.OURS.name
 
 
@@ -178,7 +178,7 @@ def summary(results: Sequence[Result], limits: Sequence[dict[str, Limit]]) -> li
 
 
 def _rate(kind: str, found: Sequence[tuple[Result, dict[str, Limit]]]) -> Outcome:
-    """Share of FMA peak over the three products together, of layers at 90 % whose data stay in a cache."""
+    """Share of FMA peak over forward and backward together, of layers at 90 % whose data stay in a cache."""
     chosen = [
         limits
         for result, limits in found
@@ -188,8 +188,8 @@ def _rate(kind: str, found: Sequence[tuple[Result, dict[str, Limit]]]) -> Outcom
         and len(limits) == len(PRODUCTS)
         and all(limit.resident != _peak.MEMORY for limit in limits.values())
     ]
-    # Each product does the same work: the share over all three is the harmonic mean.
-    shares = [len(PRODUCTS) / sum(1 / limit.peak_fraction for limit in limits.values()) for limits in chosen]
+    # Backward does twice the work of forward.
+    shares = [3 / (1 / limits[FORWARD].peak_fraction + 2 / limits[BACKWARD].peak_fraction) for limits in chosen]
     mean = geometric_mean(shares)
     each = ", ".join(f"{p} {percent(geometric_mean([x[p].peak_fraction for x in chosen]))}" for p in PRODUCTS)
     return outcome(f"{kind} flops", None if mean is None else 100 * mean, f"{len(chosen)} layers; {each}")

@@ -10,13 +10,13 @@ from typing import Any
 from sparsejax._table import table
 
 from . import _shapes, _timing, _worker, peers
-from ._case import FORWARD, STEP, TOLERANCE, Case
+from ._case import BACKWARD, FORWARD, STEP, TOLERANCE, Case
 from ._report import Report, milliseconds, progress, times
 from ._shapes import Shape
 from ._targets import outcome, outcome_table
 from ._timing import Ratio, geometric_mean
 
-PRODUCTS = (FORWARD, "input_grad", "weight_grad", STEP)
+PRODUCTS = (FORWARD, BACKWARD, STEP)
 # Shorter layers do not count: there is little to share.
 SHORTEST = 1e-3
 

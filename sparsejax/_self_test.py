@@ -77,14 +77,14 @@ class _Draw:
         return jnp.asarray(self._rng.integers(0, taps, shape), jnp.int32)
 
 
-def _products(first: str, second: str) -> Callable[[_Draw], Iterator[Any]]:
+def _products(*names: str) -> Callable[[_Draw], Iterator[Any]]:
     """Operands of a product of a ``(50, 24)`` kernel; each is "data", "x" (inputs) or "y" (outputs)."""
 
     def operands(draw: _Draw) -> Iterator[Any]:
         for batch in _BATCHES:
             pattern = draw.pattern(50, 24)
             sizes = {"data": (pattern.nse,), "x": (batch, 50), "y": (batch, 24)}
-            yield (draw.normal(*sizes[first]), draw.normal(*sizes[second]), *pattern_operands(pattern)), {}
+            yield (*(draw.normal(*sizes[name]) for name in names), *pattern_operands(pattern)), {}
 
     return operands
 
@@ -97,7 +97,7 @@ _CONVOLUTIONS = (
 )
 
 
-def _convolutions(first: str, second: str) -> Callable[[_Draw], Iterator[Any]]:
+def _convolutions(*names: str) -> Callable[[_Draw], Iterator[Any]]:
     """As ``_products``, for the convolutions."""
 
     def operands(draw: _Draw) -> Iterator[Any]:
@@ -108,8 +108,7 @@ def _convolutions(first: str, second: str) -> Callable[[_Draw], Iterator[Any]]:
                 "x": (batch, *g.in_spatial, g.in_features),
                 "y": (batch, *g.out_spatial, g.out_features),
             }
-            arrays = draw.normal(*sizes[first]), draw.normal(*sizes[second])
-            yield (*arrays, *pattern_operands(pattern)), {"geometry": g}
+            yield (*(draw.normal(*sizes[name]) for name in names), *pattern_operands(pattern)), {"geometry": g}
 
     return operands
 
@@ -174,12 +173,16 @@ _CASES: dict[str, _Case] = {
     "sparsejax_spmm_v1": _Case(_matmul._spmm, _reference.spmm, _products("data", "x")),
     "sparsejax_spmm_t_v1": _Case(_matmul._spmm_t, _reference.spmm_t, _products("data", "y")),
     "sparsejax_sddmm_v1": _Case(_matmul._sddmm, _reference.sddmm, _products("x", "y")),
+    "sparsejax_spmm_backward_v1": _Case(_matmul._spmm_backward, _reference.spmm_backward, _products("y", "data", "x")),
     "sparsejax_conv_v1": _Case(_conv._conv, _reference.conv, _convolutions("data", "x")),
     "sparsejax_conv_input_grad_v1": _Case(
         _conv._conv_input_grad, _reference.conv_input_grad, _convolutions("data", "y")
     ),
     "sparsejax_conv_weight_grad_v1": _Case(
         _conv._conv_weight_grad, _reference.conv_weight_grad, _convolutions("x", "y")
+    ),
+    "sparsejax_conv_backward_v1": _Case(
+        _conv._conv_backward, _reference.conv_backward, _convolutions("y", "data", "x")
     ),
     "sparsejax_channel_sum_v1": _Case(_channel._channel_sum, _reference.channel_sum, _images(1)),
     "sparsejax_channel_dot_v1": _Case(_channel._channel_dot, _reference.channel_dot, _images(2)),

@@ -62,8 +62,11 @@ def check_matmul(pattern: SparsityPattern, mask: np.ndarray, batch: int, dtype: 
 
 @functools.partial(jax.jit, static_argnames="case")
 def _conv(data: Any, pattern: SparsityPattern, x: Any, ct: Any, case: ConvCase) -> tuple[Any, ...]:
+    """The output, both gradients at once, and each alone."""
     y, vjp = jax.vjp(lambda d, v: sparsejax.conv(d, pattern, v, **case.options), data, x)
-    return y, *vjp(ct)
+    of_data = jax.linear_transpose(lambda d: sparsejax.conv(d, pattern, x, **case.options), data)
+    of_x = jax.linear_transpose(lambda v: sparsejax.conv(data, pattern, v, **case.options), x)
+    return y, *vjp(ct), *of_data(ct), *of_x(ct)
 
 
 def check_conv(case: ConvCase, kind: str, dtype: str, seed: int = 0) -> None:
@@ -72,13 +75,15 @@ def check_conv(case: ConvCase, kind: str, dtype: str, seed: int = 0) -> None:
     data = normal(seed, (pattern.nse,), dtype)
     x = normal(seed + 1, (case.batch, *case.spatial, case.in_features), dtype)
     ct = normal(seed + 2, (case.batch, *case.out_spatial, case.out_features), dtype)
-    y, grad_data, grad_x = _conv(data, pattern, x, ct, case)
+    y, grad_data, grad_x, alone_data, alone_x = _conv(data, pattern, x, ct, case)
     kernel, wx, wct = dense_kernel(mask, data), wide(x), wide(ct)
     size, size_x, size_ct = np.abs(kernel), np.abs(wx), np.abs(wct)
     assert_close(y, conv_forward(case, kernel, wx), conv_forward(case, size, size_x), dtype)
-    assert_close(grad_x, conv_input_grad(case, kernel, wct), conv_input_grad(case, size, size_ct), dtype)
+    for got in (grad_x, alone_x):
+        assert_close(got, conv_input_grad(case, kernel, wct), conv_input_grad(case, size, size_ct), dtype)
     want, magnitude = conv_weight_grad(case, wx, wct), conv_weight_grad(case, size_x, size_ct)
-    assert_close(grad_data, stored(mask, want, pattern.nse), stored(mask, magnitude, pattern.nse), dtype)
+    for got in (grad_data, alone_data):
+        assert_close(got, stored(mask, want, pattern.nse), stored(mask, magnitude, pattern.nse), dtype)
 
 
 def random_conv_case(rng: np.random.Generator) -> ConvCase | None:

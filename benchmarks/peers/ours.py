@@ -13,12 +13,19 @@ import numpy as np
 import sparsejax as sx
 from sparsejax import _compat
 
-from .._case import FORWARD, STEP, Case
+from .._case import BACKWARD, FORWARD, STEP, Case
 from ._peer import Call, Peer, Variant
 
 BETWEEN, ALONE = "between", "alone"
 
-_NAMES = {FORWARD: "y", "input_grad": "dx", "weight_grad": "dw"}
+# As the functions below return them.
+_NAMES = {
+    FORWARD: ("y",),
+    STEP: ("y", "dw", "dx"),
+    BACKWARD: ("dw", "dx"),
+    "input_grad": ("dx",),
+    "weight_grad": ("dw",),
+}
 
 
 def layer(case: Case) -> Callable[[Any, Any, Any], Any]:
@@ -59,16 +66,18 @@ def _calls(case: Case, data: Any, pattern: Any, *, batch_minor: bool) -> dict[st
 
     step = with_gradients(product)
 
-    # A product is linear in each operand: what the other needs of the forward pass is nothing, and is dropped.
+    # A product is linear in each operand: what the gradients need of the forward pass is nothing, and is dropped.
+    def backward(data: Any, pattern: Any, x: Any, cotangent: Any) -> Any:
+        return step(data, pattern, x, cotangent)[1:]
+
     def input_grad(data: Any, pattern: Any, x: Any, cotangent: Any) -> Any:
-        return step(data, pattern, x, cotangent)[2]
+        return jax.vjp(lambda z: product(data, pattern, z), x)[1](cotangent)
 
     def weight_grad(data: Any, pattern: Any, x: Any, cotangent: Any) -> Any:
-        return step(data, pattern, x, cotangent)[1]
+        return jax.vjp(lambda d: product(d, pattern, x), data)[1](cotangent)
 
     def read(result: Any, name: str) -> dict[str, np.ndarray]:
-        arrays = dict(zip(("y", "dw", "dx"), result, strict=True)) if name == STEP else {_NAMES[name]: result}
-        return {key: np.asarray(array) for key, array in arrays.items()}
+        return {key: np.asarray(array) for key, array in zip(_NAMES[name], jax.tree.leaves(result), strict=True)}
 
     def call(name: str, function: Callable[..., Any], formats: Any, *more: Any) -> Call:
         compiled = jax.jit(function, out_shardings=formats)
@@ -78,7 +87,8 @@ def _calls(case: Case, data: Any, pattern: Any, *, batch_minor: bool) -> dict[st
     return {
         FORWARD: call(FORWARD, product, form),
         STEP: call(STEP, step, (form, None, form), cotangent),
-        "input_grad": call("input_grad", input_grad, form, cotangent),
+        BACKWARD: call(BACKWARD, backward, (None, form), cotangent),
+        "input_grad": call("input_grad", input_grad, (form,), cotangent),
         "weight_grad": call("weight_grad", weight_grad, None, cotangent),
     }
 

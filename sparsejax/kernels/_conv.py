@@ -14,7 +14,7 @@ from sparsejax._compat import out_aval
 from sparsejax.kernels import _reference
 from sparsejax.kernels._conv_shapes import ConvGeometry, per_axis, resolve_padding
 from sparsejax.kernels._operands import check_activations, check_data, pattern_operands
-from sparsejax.kernels._primitive import define_bilinear, only_mapped
+from sparsejax.kernels._primitive import define_bilinear, define_gradients, only_mapped
 from sparsejax.kernels._targets import cpu_lowering
 from sparsejax.pattern import SparsityPattern
 
@@ -32,18 +32,31 @@ def _attributes(ctx: Any, geometry: ConvGeometry) -> dict[str, Any]:
     return {"geometry": geometry.attribute()}
 
 
+def _conv_aval(data: Any, x: Any, *_: Any, geometry: ConvGeometry) -> Any:
+    return out_aval(x, (x.shape[0], *geometry.out_spatial, geometry.out_features), x.dtype)
+
+
+_CONV_TRANSPOSE = (
+    lambda ct, x, aval, *p, geometry: _conv_weight_grad(x, ct, *p, geometry=geometry),
+    lambda ct, data, aval, *p, geometry: _conv_input_grad(data, ct, *p, geometry=geometry),
+)
+
 _conv = define_bilinear(
     "sparsejax_conv",
-    abstract=lambda data, x, *_, geometry: out_aval(
-        x, (x.shape[0], *geometry.out_spatial, geometry.out_features), x.dtype
-    ),
+    abstract=_conv_aval,
     reference=_reference.conv,
     cpu_lowering=cpu_lowering("sparsejax_conv_v1", (0, 1, 2, 3), _attributes),
-    transpose=(
-        lambda ct, x, aval, *p, geometry: _conv_weight_grad(x, ct, *p, geometry=geometry),
-        lambda ct, data, aval, *p, geometry: _conv_input_grad(data, ct, *p, geometry=geometry),
-    ),
+    transpose=_CONV_TRANSPOSE,
+    tangent=lambda *args, geometry: _conv_tangent(*args, geometry=geometry),
     batch=_fold_batch,
+)
+
+_conv_tangent, _conv_backward = define_gradients(
+    "sparsejax_conv",
+    product=_conv,
+    abstract=_conv_aval,
+    transpose=_CONV_TRANSPOSE,
+    cpu_lowering=cpu_lowering("sparsejax_conv_backward_v1", attributes=_attributes),
 )
 
 _conv_input_grad = define_bilinear(

@@ -12,7 +12,7 @@ from sparsejax._checks import fail
 from sparsejax._compat import out_aval
 from sparsejax.kernels import _reference
 from sparsejax.kernels._operands import check_activations, check_data, pattern_operands
-from sparsejax.kernels._primitive import define_bilinear, only_mapped
+from sparsejax.kernels._primitive import define_bilinear, define_gradients, only_mapped
 from sparsejax.kernels._targets import cpu_lowering
 from sparsejax.pattern import SparsityPattern
 
@@ -31,16 +31,31 @@ def _fold_batch(call: Any, args: Any, dims: Any) -> Any:
     return out.reshape(*x.shape[:2], out.shape[-1]), 0
 
 
+def _spmm_aval(data: Any, x: Any, indptr: Any, *_: Any) -> Any:
+    return out_aval(x, (x.shape[0], indptr.shape[0] - 1), x.dtype)
+
+
+_SPMM_TRANSPOSE = (
+    lambda ct, x, aval, *p: _sddmm(x, ct, *p),
+    lambda ct, data, aval, *p: _spmm_t(data, ct, *p),
+)
+
 _spmm = define_bilinear(
     "sparsejax_spmm",
-    abstract=lambda data, x, indptr, *_: out_aval(x, (x.shape[0], indptr.shape[0] - 1), x.dtype),
+    abstract=_spmm_aval,
     reference=_reference.spmm,
     cpu_lowering=cpu_lowering("sparsejax_spmm_v1", (0, 1, 2, 3)),
-    transpose=(
-        lambda ct, x, aval, *p: _sddmm(x, ct, *p),
-        lambda ct, data, aval, *p: _spmm_t(data, ct, *p),
-    ),
+    transpose=_SPMM_TRANSPOSE,
+    tangent=lambda *args: _spmm_tangent(*args),
     batch=_fold_batch,
+)
+
+_spmm_tangent, _spmm_backward = define_gradients(
+    "sparsejax_spmm",
+    product=_spmm,
+    abstract=_spmm_aval,
+    transpose=_SPMM_TRANSPOSE,
+    cpu_lowering=cpu_lowering("sparsejax_spmm_backward_v1"),
 )
 
 _spmm_t = define_bilinear(

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax._compat import Primitive, ad, align_varying, batching, instantiate, mlir, zero_tangent
+from sparsejax._compat import Primitive, ad, align_varying, batching, instantiate, mlir, out_aval, zero_tangent
 
 Rule = Callable[..., Any]
 
@@ -124,22 +124,29 @@ def define_derivative(name: str, *, linear: Rule, transpose: Rule, reference: Ru
     return call
 
 
-def define_bilinear(name: str, *, transpose: tuple[Rule, Rule], **rules: Any) -> Rule:
+def define_bilinear(name: str, *, transpose: tuple[Rule, Rule], tangent: Rule | None = None, **rules: Any) -> Rule:
     """A primitive bilinear in its first two operands.
 
     Args:
       name: primitive's name.
       transpose: two functions ``(ct, other, undefined_aval, *index_operands, **params)``, the cotangents of operand
         0 (given operand 1) and of operand 1 (given operand 0).
+      tangent: the first of ``define_gradients``, where both operands move; None for one product each.
       **rules: as for ``define``.
     """
     primitive, call = define(name, **rules)
 
-    def tangent(position: int) -> Rule:
-        def rule(t: Any, *args: Any, **params: Any) -> Any:
-            return call(*(t if i == position else a for i, a in enumerate(args)), **params)
+    def moved(position: int, t: Any, *args: Any, **params: Any) -> Any:
+        return call(*(t if i == position else a for i, a in enumerate(args)), **params)
 
-        return rule
+    def jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> tuple[Any, Any]:
+        out = call(*primals, **params)
+        moving = [i for i, t in enumerate(tangents[:2]) if type(t) is not ad.Zero]
+        if not moving:
+            return out, zero_tangent(out)
+        if tangent is not None and len(moving) == 2:
+            return out, tangent(*tangents[:2], *primals, **params)[0]
+        return out, functools.reduce(jnp.add, [moved(i, tangents[i], *primals, **params) for i in moving])
 
     def transpose_rule(ct: Any, a: Any, b: Any, *index: Any, **params: Any) -> list[Any]:
         out: list[Any] = [None] * (2 + len(index))
@@ -149,19 +156,61 @@ def define_bilinear(name: str, *, transpose: tuple[Rule, Rule], **rules: Any) ->
                 out[i] = ad.Zero(mine.aval) if zero else transpose[i](ct, other, mine.aval, *index, **params)
         return out
 
-    ad.primitive_jvps[primitive] = functools.partial(_bilinear_jvp, call, (tangent(0), tangent(1)))
+    ad.primitive_jvps[primitive] = jvp
     ad.primitive_transposes[primitive] = transpose_rule
     return call
 
 
-def _bilinear_jvp(
-    call: Rule, rules: tuple[Rule, Rule], primals: Sequence[Any], tangents: Sequence[Any], **params: Any
-) -> tuple[Any, Any]:
-    out = call(*primals, **params)
-    parts = [rule(t, *primals, **params) for rule, t in zip(rules, tangents, strict=False) if type(t) is not ad.Zero]
-    if not parts:
-        return out, zero_tangent(out)
-    return out, functools.reduce(jnp.add, parts)
+def define_gradients(
+    name: str, *, product: Rule, abstract: Rule, transpose: tuple[Rule, Rule], cpu_lowering: Rule
+) -> tuple[Rule, Rule]:
+    """Both gradients of a bilinear product as one primitive, so that a kernel goes through the cotangent once.
+
+    Args:
+      name: of the product.
+      product: what ``define_bilinear`` returned.
+      abstract, transpose: as for ``define_bilinear``.
+      cpu_lowering: lowering rule of the gradients.
+
+    Returns:
+      ``(tangent, backward)``. ``tangent(ta, tb, a, b, *index)`` is ``(product(ta, b) + product(a, tb),)``, and
+      ``backward(ct, a, b, *index)`` is the cotangents of ``a`` and ``b``. Each is the other's transpose; derivatives in
+      ``a`` and ``b`` are those of the products.
+    """
+
+    def tangents(ta: Any, tb: Any, a: Any, b: Any, *index: Any, **params: Any) -> tuple[Any]:
+        return (product(ta, b, *index, **params) + product(a, tb, *index, **params),)
+
+    def cotangents(ct: Any, a: Any, b: Any, *index: Any, **params: Any) -> tuple[Any, Any]:
+        return transpose[0](ct, b, a, *index, **params), transpose[1](ct, a, b, *index, **params)
+
+    def mapped(reference: Rule) -> Rule:
+        """Products know best how they are mapped."""
+
+        def rule(call: Rule, args: Sequence[Any], dims: Sequence[Any], **params: Any) -> Any:
+            return list(jax.vmap(functools.partial(reference, **params), in_axes=tuple(dims))(*args)), 0
+
+        return rule
+
+    tangent = define_derivative(
+        f"{name}_tangent",
+        linear=lambda **params: 2,
+        abstract=lambda ta, tb, *point, **params: (abstract(*point, **params),),
+        reference=tangents,
+        cpu_lowering=None,
+        transpose=lambda cts, *point, **params: backward(*cts, *point, **params),
+        batch=mapped(tangents),
+    )
+    backward = define_derivative(
+        f"{name}_backward",
+        linear=lambda **params: 1,
+        abstract=lambda ct, a, b, *_, **params: (out_aval(ct, a.shape, a.dtype), out_aval(ct, b.shape, b.dtype)),
+        reference=cotangents,
+        cpu_lowering=cpu_lowering,
+        transpose=lambda cts, *point, **params: tangent(*cts, *point, **params),
+        batch=mapped(cotangents),
+    )
+    return tangent, backward
 
 
 @functools.lru_cache(maxsize=4096)

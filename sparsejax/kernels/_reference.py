@@ -49,6 +49,12 @@ def sddmm(x: Any, y: Any, indptr: Any, indices: Any, *transposed: Any) -> jax.Ar
     return _entries(dense, indptr, indices, x.dtype)
 
 
+def spmm_backward(ct: Any, data: Any, x: Any, indptr: Any, indices: Any, *transposed: Any) -> tuple[Any, Any]:
+    """Both gradients of ``spmm``: of ``data`` and of ``x``."""
+    pattern = indptr, indices, *transposed
+    return sddmm(x, ct, *pattern), spmm_t(data, ct, *pattern)
+
+
 def _dense_conv(kernel: jax.Array, x: jax.Array, geometry: ConvGeometry) -> jax.Array:
     spatial = "HW"[-len(geometry.window) :]
     numbers = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
@@ -87,6 +93,14 @@ def conv_weight_grad(x: Any, y: Any, indptr: Any, indices: Any, *transposed: Any
     kernel = jax.ShapeDtypeStruct((geometry.columns, geometry.out_features), wide)
     (dense,) = jax.linear_transpose(lambda k: _dense_conv(k, x.astype(wide), geometry), kernel)(y.astype(wide))
     return _entries(dense, indptr, indices, x.dtype)
+
+
+def conv_backward(
+    ct: Any, data: Any, x: Any, indptr: Any, indices: Any, *transposed: Any, geometry: ConvGeometry
+) -> tuple[Any, Any]:
+    """Both gradients of ``conv``: of ``data`` and of ``x``."""
+    pattern = indptr, indices, *transposed
+    return conv_weight_grad(x, ct, *pattern, geometry=geometry), conv_input_grad(data, ct, *pattern, geometry=geometry)
 
 
 def channel_sum(x: Any) -> jax.Array:

@@ -77,13 +77,18 @@ class Maker {
   std::mt19937 random_{0};
 };
 
-// The product of a pattern that the target's name ends with: forward, transposed ("_t", "_input_grad") or weight
-// gradient ("sddmm", "_weight_grad"). `x` and `y` are the shapes of the activations on its two sides.
+// The product of a pattern that the target's name ends with: forward, transposed ("_t", "_input_grad"), weight gradient
+// ("sddmm", "_weight_grad") or both gradients ("_backward"). `x` and `y` are the shapes of the activations on its two sides.
 inline Arguments Product(const std::string& target, Maker& make, const PatternArrays& p, const Dims& x, const Dims& y) {
   const Dims nse{static_cast<int64_t>(p.indices.size())};
   const auto is = [&](const char* part) { return target.find(part) != std::string::npos; };
   if (is("sddmm") || is("_weight_grad"))
     return {{make.Floats(x), make.Floats(y), Ints(p.indptr), Ints(p.indices)}, {make.Floats(nse)}, {}};
+  if (is("_backward"))
+    return {{make.Floats(y), make.Floats(nse), make.Floats(x), Ints(p.indptr), Ints(p.indices), Ints(p.indptr_t),
+             Ints(p.indices_t), Ints(p.perm_t)},
+            {make.Floats(nse), make.Floats(x)},
+            {}};
   if (is("_t_") || is("_input_grad"))
     return {{make.Floats(nse), make.Floats(y), Ints(p.indptr_t), Ints(p.indices_t), Ints(p.perm_t)},
             {make.Floats(x)},

@@ -63,15 +63,20 @@ def matmul_case(rng: np.random.Generator, target: str) -> Case:
     """A call that the checks of the matrix products accept."""
     n, k, m = (pick(rng, SIZES) for _ in range(3))
     dtype = pick(rng, FLOATS)
-    rows, columns = (k, m) if "spmm_t" in target else (m, k)
+    transposed = "spmm_t" in target or "backward" in target
+    rows, columns = (k, m) if transposed else (m, k)
     indptr, indices = orientation(rng, rows, columns)
     nse = indices.size
     if "sddmm" in target:
         operands = [floats(rng, (n, k), dtype), floats(rng, (n, m), dtype), indptr, indices]
         return Case(target, operands, [((nse,), dtype)], None)
     operands = [floats(rng, (nse,), dtype), floats(rng, (n, columns), dtype), indptr, indices]
-    if "spmm_t" in target:
+    if transposed:
         operands.append(rng.permutation(nse).astype(np.int32))
+    if "backward" in target:
+        forward = orientation(rng, m, k, nse)
+        operands = [operands[1], operands[0], floats(rng, (n, k), dtype), *forward, *operands[2:]]
+        return Case(target, operands, [((nse,), dtype), ((n, k), dtype)], None)
     return Case(target, operands, [((n, rows), dtype)], None)
 
 
@@ -91,15 +96,20 @@ def conv_case(rng: np.random.Generator, target: str) -> Case:
     columns = y[2] * x[2] * inputs // groups
     source = floats(rng, (batch, y[0], x[0], inputs), dtype)
     cotangent = floats(rng, (batch, y[1], x[1], outputs), dtype)
-    rows_t = (columns, outputs) if "input_grad" in target else (outputs, columns)
+    transposed = "input_grad" in target or "backward" in target
+    rows_t = (columns, outputs) if transposed else (outputs, columns)
     indptr, indices = orientation(rng, *rows_t)
     nse = indices.size
     data = floats(rng, (nse,), dtype)
     geometry = [groups, inputs, outputs, *y, *x]
     if "weight_grad" in target:
         return Case(target, [source, cotangent, indptr, indices], [((nse,), dtype)], geometry)
+    perm = rng.permutation(nse).astype(np.int32)
+    if "backward" in target:
+        results = [((nse,), dtype), (source.shape, dtype)]
+        forward = orientation(rng, outputs, columns, nse)
+        return Case(target, [cotangent, data, source, *forward, indptr, indices, perm], results, geometry)
     if "input_grad" in target:
-        perm = rng.permutation(nse).astype(np.int32)
         return Case(target, [data, cotangent, indptr, indices, perm], [(source.shape, dtype)], geometry)
     return Case(target, [data, source, indptr, indices], [(cotangent.shape, dtype)], geometry)
 

@@ -172,8 +172,9 @@ def test_arrays_of_a_pattern_are_checked_when_tracing(field: str) -> None:
 
 
 def call_matrix(pattern: SparsityPattern) -> dict[str, Callable[[], Any]]:
-    """The three products on a pattern of MATRIX's shape."""
+    """The products on a pattern of MATRIX's shape, and both gradients."""
     return {
+        "sparsejax_spmm_backward": lambda: jax.vjp(lambda d, v: spmm(d, pattern, v), DATA, X)[1](Y),
         "sparsejax_spmm": lambda: spmm(DATA, pattern, X),
         "sparsejax_spmm_t": lambda: spmm_t(DATA, pattern, Y),
         "sparsejax_sddmm": lambda: sddmm(pattern, X, Y),
@@ -181,7 +182,7 @@ def call_matrix(pattern: SparsityPattern) -> dict[str, Callable[[], Any]]:
 
 
 def call_conv(pattern: SparsityPattern) -> dict[str, Callable[[], Any]]:
-    """The convolution and each of its gradients alone."""
+    """The convolution, and each of its gradients alone and both."""
 
     def f(d: Any, v: Any) -> Any:
         return conv(d, pattern, v)
@@ -192,6 +193,7 @@ def call_conv(pattern: SparsityPattern) -> dict[str, Callable[[], Any]]:
     return {
         "sparsejax_conv": lambda: f(FILTERS, IMAGE),
         "sparsejax_conv_input_grad": lambda: jax.linear_transpose(lambda v: f(FILTERS, v), x)(ct),
+        "sparsejax_conv_backward": lambda: jax.vjp(f, FILTERS, IMAGE)[1](ct),
         "sparsejax_conv_weight_grad": lambda: jax.linear_transpose(lambda d: f(d, IMAGE), data)(ct),
     }
 
@@ -211,9 +213,10 @@ FAULTS = {
 READERS = {
     "indices": ("sparsejax_spmm", "sparsejax_sddmm", "sparsejax_conv", "sparsejax_conv_weight_grad"),
     "indptr": ("sparsejax_spmm", "sparsejax_sddmm", "sparsejax_conv", "sparsejax_conv_weight_grad"),
-    "indices_t": ("sparsejax_spmm_t", "sparsejax_conv_input_grad"),
-    "indptr_t": ("sparsejax_spmm_t", "sparsejax_conv_input_grad"),
-    "perm_t": ("sparsejax_spmm_t", "sparsejax_conv_input_grad"),
+    **dict.fromkeys(
+        ("indices_t", "indptr_t", "perm_t"),
+        ("sparsejax_spmm_t", "sparsejax_spmm_backward", "sparsejax_conv_input_grad", "sparsejax_conv_backward"),
+    ),
 }
 
 

@@ -114,7 +114,7 @@ def test_other_platforms_get_plain_operations(case: Any, platform: str) -> None:
     lowered = step.trace(data, x).lower(lowering_platforms=(platform,)).as_text()
     assert "custom_call" not in lowered
     here = step.trace(data, x).lower(lowering_platforms=("cpu",)).as_text()
-    assert here.count("custom_call @sparsejax") == 3
+    assert here.count("custom_call @sparsejax") == 2  # forward, and both gradients
 
 
 @CASES

@@ -43,6 +43,22 @@ inline auto BindTransposedProduct() {
       .Ret<ffi::AnyBuffer>();
 }
 
+// Cotangent, values, activations, the pattern in both orientations; the gradients of values and activations.
+inline auto BindBackward() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Arg<ffi::AnyBuffer>()
+      .Arg<ffi::AnyBuffer>()
+      .Arg<ffi::AnyBuffer>()
+      .Arg<Ints>()
+      .Arg<Ints>()
+      .Arg<Ints>()
+      .Arg<Ints>()
+      .Arg<Ints>()
+      .Ret<ffi::AnyBuffer>()
+      .Ret<ffi::AnyBuffer>();
+}
+
 // Collects the first fault found; later checks do nothing.
 class Checker {
  public:

@@ -12,6 +12,7 @@
 #include "conv_geometry.h"
 #include "conv_jobs.h"
 #include "handlers.h"
+#include "matmul_backward.h"
 #include "matmul_jobs.h"
 #include "types.h"
 
@@ -25,6 +26,7 @@ struct ConvCall {
   Ints indptr, indices;
   std::optional<Ints> perm;  // of the input gradient, which runs on the transposed pattern
   int64_t batch;
+  bool both = false;  // gradients at once
 
   int64_t source() const { return perm ? g.out_features : g.in_features; }
   int64_t rows() const { return perm ? g.in_features : g.out_features; }
@@ -54,7 +56,7 @@ struct ConvCall {
   PlanKey Key() const {
     const auto& k = Element<S>::Kernels();
     std::vector<int64_t> numbers(geometry.begin(), geometry.end());
-    numbers.insert(numbers.end(), {perm.has_value(), batch, k.lanes, k.max_vecs, sizeof(Sum<S>), sizeof(S)});
+    numbers.insert(numbers.end(), {perm.has_value(), both, batch, k.lanes, k.max_vecs, sizeof(Sum<S>), sizeof(S)});
     return {std::move(numbers),
             {{{indptr.typed_data(), Elements(indptr)},
               {indices.typed_data(), Elements(indices)},
@@ -79,8 +81,9 @@ std::shared_ptr<const ConvPlan> PlanFor(const ConvCall& call, Checker& check) {
   const ConvAxis y = call.perm ? ConvAxis::Transposed(g.y) : ConvAxis::Forward(g.y);
   const ConvAxis x = call.perm ? ConvAxis::Transposed(g.x) : ConvAxis::Forward(g.x);
   const auto& k = Element<S>::Kernels();
-  // Groups divide the channels among the rows already: no passes.
-  const int64_t row_entries = g.groups > 1 ? 0 : call.nnz() / (call.rows() * y.phases() * x.phases());
+  // Groups divide the channels among the rows already: no passes. Neither where both gradients are computed, which have
+  // two multiply-adds to do while a vector comes from the second-level cache.
+  const int64_t row_entries = g.groups > 1 || call.both ? 0 : call.nnz() / (call.rows() * y.phases() * x.phases());
   ConvTiling tiling(y, x, call.source(), call.batch, k.lanes, k.max_vecs, sizeof(Sum<S>), sizeof(S), row_entries);
   if (!tiling.fits()) {
     check.Fail("geometry", "a smallest tile of more than 2**27 elements", "fewer channels or taps");
@@ -128,7 +131,7 @@ ffi::Future RunProduct(ffi::ThreadPool& pool, const ConvCall& call, Values<S> va
   if (!check.ok()) return Failed(check.error());
   if (call.batch * call.pixels() == 0) return Done();
   if (!call.planned())
-    return RunSpmm(pool, call.AsRows(), call.batch * call.pixels(), std::move(values), from, Write<S>(to));
+    return RunCut(pool, CutSpmm(pool, call.AsRows(), call.batch * call.pixels(), std::move(values), from, Write<S>(to)));
   auto plan = PlanFor<S>(call, check);
   if (plan == nullptr) return Failed(check.error());
   const ConvGeometry& g = call.g;
@@ -142,30 +145,67 @@ ffi::Future RunProduct(ffi::ThreadPool& pool, const ConvCall& call, Values<S> va
   return RunJob(pool, std::move(job), chunks, Products(nnz, g.out_pixels(), call.batch) + clearing);
 }
 
+// What a weight gradient's sums need: whole units in slots, each with sums of its own.
+template <typename S>
+std::pair<int64_t, Slots<S>> GradientSums(ffi::ThreadPool& pool, const ConvCall& call, ConvWork& work, S* dw) {
+  const int64_t nse = Elements(call.indices), pixels = call.g.out_pixels();
+  const int64_t vectors = pixels * call.batch / Element<S>::Kernels().lanes;
+  const int64_t slots = GradientSlots(work.units(), vectors, nse, sizeof(Sum<S>));
+  work.row_parts = RowParts(work, slots, call.nnz(), pixels, pool.num_threads());
+  const ConvPrograms& programs = work.programs();
+  return {slots, Slots<S>(dw, nse, call.nnz(), slots, programs.id.get(), programs.entries)};
+}
+
 template <typename S>
 ffi::Future RunWeightGrad(ffi::ThreadPool& pool, const ConvCall& call, const S* x, const S* y, ffi::AnyBuffer& out,
                           Checker& check) {
   if (!call.planned()) call.CheckContents(check);
   if (!check.ok()) return Failed(check.error());
   const ConvGeometry& g = call.g;
-  const int64_t nse = Elements(call.indices), nnz = call.nnz();
+  const int64_t nse = Elements(call.indices);
   S* dw = Write<S>(out);
   if (call.batch * g.out_pixels() == 0) {
     std::fill(dw, dw + nse, S{});
     return Done();
   }
-  if (!call.planned()) return RunSddmm(pool, call.AsRows(), call.batch * g.out_pixels(), x, y, dw, nse);
+  if (!call.planned())
+    return RunCut(pool, CutSddmm(pool, call.AsRows(), call.batch * g.out_pixels(), x, y, dw, nse));
   auto plan = PlanFor<S>(call, check);
   if (plan == nullptr) return Failed(check.error());
   ConvWork work = Work(std::move(plan), kWantedTasks);
-  const int64_t vectors = g.out_pixels() * call.batch / Element<S>::Kernels().lanes;
-  const int64_t slots = GradientSlots(work.units(), vectors, nse, sizeof(Sum<S>));
-  work.row_parts = RowParts(work, slots, nnz, g.out_pixels(), pool.num_threads());
+  auto [slots, sums] = GradientSums<S>(pool, call, work, dw);
   const int64_t chunks = slots * work.row_parts;
-  const ConvPrograms& programs = work.programs();
-  Slots<S> sums(dw, nse, nnz, slots, programs.id.get(), programs.entries);
   ConvWeightGradJob<S> job{std::move(work), x, y, slots, std::move(sums)};
-  return RunJob(pool, std::move(job), chunks, Products(nnz, g.out_pixels(), call.batch));
+  return RunJob(pool, std::move(job), chunks, Products(call.nnz(), g.out_pixels(), call.batch));
+}
+
+// `call` is that of the input gradient, `forward` that of the product.
+template <typename S>
+ffi::Future RunBackward(ffi::ThreadPool& pool, const ConvCall& call, const ConvCall& forward, Values<S> values,
+                        const S* ct, const S* x, ffi::AnyBuffer& to_data, ffi::AnyBuffer& to_x, Checker& check) {
+  if (!call.planned()) {
+    forward.CheckContents(check);
+    call.CheckContents(check);
+  }
+  if (!check.ok()) return Failed(check.error());
+  const ConvGeometry& g = call.g;
+  const int64_t nse = Elements(call.indices);
+  S *dw = Write<S>(to_data), *dx = Write<S>(to_x);
+  if (call.batch * g.in_pixels() == 0) {
+    std::fill(dw, dw + nse, S{});
+    return Done();
+  }
+  if (!call.planned())
+    return RunMatmulBackward(pool, forward.AsRows(), call.AsRows(), call.batch * g.out_pixels(), std::move(values), ct,
+                             x, dx, dw, nse);
+  auto plan = PlanFor<S>(call, check);
+  if (plan == nullptr) return Failed(check.error());
+  ConvWork work = Work(std::move(plan), kWantedTasks);
+  auto [slots, sums] = GradientSums<S>(pool, call, work, dw);
+  const int64_t chunks = slots * work.row_parts;
+  Values<S> ordered = InOrder(values, work);
+  ConvBackwardJob<S> job{{std::move(work), std::move(ordered), ct, dx}, x, slots, std::move(sums)};
+  return RunJob(pool, std::move(job), chunks, 2 * Products(call.nnz(), g.out_pixels(), call.batch));
 }
 
 ffi::Future ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x, Ints indptr, Ints indices,
@@ -230,6 +270,37 @@ ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyB
   });
 }
 
+ffi::Future ConvBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuffer data, ffi::AnyBuffer x,
+                             Ints indptr, Ints indices, Ints indptr_t, Ints indices_t, Ints perm_t,
+                             ffi::Result<ffi::AnyBuffer> ddata, ffi::Result<ffi::AnyBuffer> dx,
+                             ffi::Span<const int64_t> geometry) {
+  Checker check("sparsejax_conv_backward");
+  const ConvGeometry g = ConvGeometry::Decode(geometry, /*transposed=*/true, check);
+  check.FloatType("ct", ct.element_type());
+  check.SameType("data", data, ct.element_type());
+  check.SameType("x", x, ct.element_type());
+  check.SameType("data's gradient", *ddata, ct.element_type());
+  check.SameType("x's gradient", *dx, ct.element_type());
+  if (check.ok()) g.CheckActivations("ct", ct, g.y.out, g.x.out, g.out_features, check);
+  if (check.ok()) g.CheckActivations("x", x, g.y.in, g.x.in, g.in_features, check);
+  if (check.ok()) check.SameShape("x's gradient", *dx, x);
+  if (check.ok()) check.Size("indptr_t", Elements(indptr_t), g.columns() + 1);
+  check.Size("indptr", Elements(indptr), g.out_features + 1);
+  check.Size("indices", Elements(indices), Elements(indices_t));
+  check.Size("data", Elements(data), Elements(indices_t));
+  check.Size("data's gradient", Elements(*ddata), Elements(indices_t));
+  check.Size("perm_t", Elements(perm_t), Elements(indices_t));
+  if (check.ok()) check.Size("x's batch", x.dimensions()[0], ct.dimensions()[0]);
+  if (!check.ok()) return Failed(check.error());
+  const ConvCall forward{g, geometry, indptr, indices, std::nullopt, ct.dimensions()[0]};
+  const ConvCall call{g, geometry, indptr_t, indices_t, perm_t, ct.dimensions()[0], /*both=*/true};
+  return DispatchGuarded(ct.element_type(), [&](auto element) {
+    using S = decltype(element);
+    return RunBackward<S>(pool, call, forward, Values<S>(Read<S>(data), Elements(data)), Read<S>(ct), Read<S>(x),
+                          *ddata, *dx, check);
+  });
+}
+
 using Geometry = ffi::Span<const int64_t>;
 
 }  // namespace
@@ -238,5 +309,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvHandler, ConvImpl, BindProduct().Attr<Geometry
 XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvInputGradHandler, ConvInputGradImpl,
                               BindTransposedProduct().Attr<Geometry>("geometry"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvWeightGradHandler, ConvWeightGradImpl, BindProduct().Attr<Geometry>("geometry"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvBackwardHandler, ConvBackwardImpl, BindBackward().Attr<Geometry>("geometry"));
 
 }  // namespace sparsejax

@@ -9,9 +9,11 @@ namespace sparsejax {
 XLA_FFI_DECLARE_HANDLER_SYMBOL(SpmmHandler);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(SpmmTHandler);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(SddmmHandler);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(SpmmBackwardHandler);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(ConvHandler);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(ConvInputGradHandler);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(ConvWeightGradHandler);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(ConvBackwardHandler);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(ChannelSumHandler);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(ChannelDotHandler);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(SumPoolHandler);
@@ -32,9 +34,11 @@ constexpr Target kTargets[] = {
     {"sparsejax_spmm_v1", SpmmHandler},
     {"sparsejax_spmm_t_v1", SpmmTHandler},
     {"sparsejax_sddmm_v1", SddmmHandler},
+    {"sparsejax_spmm_backward_v1", SpmmBackwardHandler},
     {"sparsejax_conv_v1", ConvHandler},
     {"sparsejax_conv_input_grad_v1", ConvInputGradHandler},
     {"sparsejax_conv_weight_grad_v1", ConvWeightGradHandler},
+    {"sparsejax_conv_backward_v1", ConvBackwardHandler},
     {"sparsejax_channel_sum_v1", ChannelSumHandler},
     {"sparsejax_channel_dot_v1", ChannelDotHandler},
     {"sparsejax_sum_pool_v1", SumPoolHandler},

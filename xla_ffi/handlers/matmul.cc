@@ -1,4 +1,4 @@
-// Handlers of the matrix products: spmm, spmm_t (the same job on the transposed program) and sddmm.
+// Handlers of the matrix products: spmm, spmm_t (the same job on the transposed program), sddmm, and both gradients.
 //
 // Activations arrive batch-minor: logical (batch, features) lies in memory as (features, batch).
 #include <cstdint>
@@ -6,6 +6,7 @@
 #include "../runtime/parallel.h"
 #include "checks.h"
 #include "handlers.h"
+#include "matmul_backward.h"
 #include "matmul_jobs.h"
 #include "types.h"
 
@@ -25,7 +26,7 @@ ffi::Future CheckAndRunSpmm(const char* name, ffi::ThreadPool& pool, const ffi::
   if (!check.ok()) return Failed(check.error());
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
-    return RunSpmm(pool, pattern, n, Values<S>(Read<S>(data), Elements(data)), Read<S>(x), Write<S>(y));
+    return RunCut(pool, CutSpmm(pool, pattern, n, Values<S>(Read<S>(data), Elements(data)), Read<S>(x), Write<S>(y)));
   });
 }
 
@@ -85,7 +86,44 @@ ffi::Future SddmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, 
   const Rows pattern{indptr.typed_data(), indices.typed_data(), nullptr, Elements(indptr) - 1, x.dimensions()[1]};
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
-    return RunSddmm(pool, pattern, x.dimensions()[0], Read<S>(x), Read<S>(y), Write<S>(*out), Elements(indices));
+    return RunCut(pool, CutSddmm(pool, pattern, x.dimensions()[0], Read<S>(x), Read<S>(y), Write<S>(*out),
+                                 Elements(indices)));
+  });
+}
+
+ffi::Future SpmmBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuffer data, ffi::AnyBuffer x,
+                             Ints indptr, Ints indices, Ints indptr_t, Ints indices_t, Ints perm_t,
+                             ffi::Result<ffi::AnyBuffer> ddata, ffi::Result<ffi::AnyBuffer> dx) {
+  Checker check("sparsejax_spmm_backward");
+  check.Rank("ct", ct, 2);
+  check.Rank("x", x, 2);
+  check.FloatType("ct", ct.element_type());
+  check.SameType("data", data, ct.element_type());
+  check.SameType("x", x, ct.element_type());
+  check.SameType("data's gradient", *ddata, ct.element_type());
+  check.SameType("x's gradient", *dx, ct.element_type());
+  const int64_t nse = Elements(indices);
+  check.Size("data", Elements(data), nse);
+  check.Size("data's gradient", Elements(*ddata), nse);
+  check.Size("indices_t", Elements(indices_t), nse);
+  check.Size("perm_t", Elements(perm_t), nse);
+  check.Pointers("indptr", indptr.typed_data(), Elements(indptr), nse);
+  check.Pointers("indptr_t", indptr_t.typed_data(), Elements(indptr_t), nse);
+  if (!check.ok()) return Failed(check.error());
+  check.SameShape("x's gradient", *dx, x);
+  check.Size("x's batch", x.dimensions()[0], ct.dimensions()[0]);
+  check.Size("x's features", x.dimensions()[1], Elements(indptr_t) - 1);
+  check.Size("ct's features", ct.dimensions()[1], Elements(indptr) - 1);
+  const Rows p{indptr.typed_data(), indices.typed_data(), nullptr, Elements(indptr) - 1, Elements(indptr_t) - 1};
+  const Rows transposed{indptr_t.typed_data(), indices_t.typed_data(), perm_t.typed_data(), p.features, p.rows};
+  check.Indices("indices", p.indices, p.entries(), p.features);
+  check.Indices("indices_t", transposed.indices, transposed.entries(), p.rows);
+  check.Indices("perm_t", transposed.id, transposed.entries(), nse);
+  if (!check.ok()) return Failed(check.error());
+  return DispatchGuarded(ct.element_type(), [&](auto element) {
+    using S = decltype(element);
+    return RunMatmulBackward(pool, p, transposed, ct.dimensions()[0], Values<S>(Read<S>(data), nse), Read<S>(ct),
+                             Read<S>(x), Write<S>(*dx), Write<S>(*ddata), nse);
   });
 }
 
@@ -94,5 +132,6 @@ ffi::Future SddmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(SpmmHandler, SpmmImpl, BindProduct());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(SpmmTHandler, SpmmTImpl, BindTransposedProduct());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(SddmmHandler, SddmmImpl, BindProduct());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(SpmmBackwardHandler, SpmmBackwardImpl, BindBackward());
 
 }  // namespace sparsejax

@@ -115,6 +115,40 @@ bool IsDirect(const BatchBlocks& blocks, int64_t block) {
   return kNative<S> && blocks.valid(block) % blocks.lanes == 0;
 }
 
+// Some rows of the destination's side of a block, where they lie or packed.
+template <typename S>
+Block<Sum<S>> RowsBlock(const S* y, Span rows, const BatchBlocks& b, int64_t block) {
+  if constexpr (kNative<S>) {
+    if (IsDirect<S>(b, block)) return {y + rows.begin * b.n + b.begin(block), b.n};
+  }
+  const int64_t count = rows.end - rows.begin, stride = static_cast<int64_t>(b.vecs(block)) * b.lanes;
+  Sum<S>* packed = Scratch::Local(Scratch::kPackedY).Get<Sum<S>>(count * stride);
+  PackRows(y, rows.begin, count, b, block, packed);
+  return {packed, stride};
+}
+
+// Runs a kernel that computes rows of the block, and has them written to `to`: at once, or through scratch where the
+// output is not full vectors or not stored as computed.
+template <typename S, typename Args>
+void RunAndStore(void (*kernel)(const Args&), Args args, const MatmulWork& work, int64_t block,
+                 const PassPrograms& programs, S* to) {
+  const BatchBlocks& b = work.blocks;
+  args.vecs = b.vecs(block);
+  args.y_vec_stride = b.lanes;
+  if constexpr (kNative<S>) {
+    if (IsDirect<S>(b, block)) {
+      args.y = to;
+      args.y_row_stride = b.n;
+      args.stream = work.pattern.rows * b.n * static_cast<int64_t>(sizeof(S)) >= kStreamBytes;
+      return RunPasses(kernel, args, b.lanes, b.passes, programs);
+    }
+  }
+  args.y_row_stride = static_cast<int64_t>(args.vecs) * b.lanes;
+  args.y = Scratch::Local(Scratch::kOutput).template Get<Sum<S>>(programs.count() * args.y_row_stride);
+  RunPasses(kernel, args, b.lanes, b.passes, programs);
+  Element<S>::Storage().store_rows(args.y, programs.count(), args.y_row_stride, b.valid(block), to, b.n);
+}
+
 template <typename S>
 struct SpmmJob {
   MatmulWork work;
@@ -139,20 +173,8 @@ struct SpmmJob {
     const auto kernel = blocks.narrow >= 0 ? k.spmm_narrow[blocks.narrow] : k.spmm;
     const PassPrograms programs(work, rows, source.stride);
     S* to = y + rows.begin * blocks.n + blocks.begin(block);
-    SpmmArgs<Sum<S>> args{{},       0,            programs.count(),   data.get(), source.data, nullptr,
-                          blocks.n, blocks.lanes, blocks.vecs(block), nullptr,    false};
-    if constexpr (kNative<S>) {
-      if (IsDirect<S>(blocks, block)) {
-        args.y = to;
-        args.stream = work.pattern.rows * blocks.n * static_cast<int64_t>(sizeof(S)) >= kStreamBytes;
-        return RunPasses(kernel, args, blocks.lanes, blocks.passes, programs);
-      }
-    }
-    // Through scratch where the output is not full vectors or not stored as computed.
-    args.y_row_stride = static_cast<int64_t>(args.vecs) * blocks.lanes;
-    args.y = Scratch::Local(Scratch::kOutput).template Get<Sum<S>>(programs.count() * args.y_row_stride);
-    RunPasses(kernel, args, blocks.lanes, blocks.passes, programs);
-    Element<S>::Storage().store_rows(args.y, programs.count(), args.y_row_stride, blocks.valid(block), to, blocks.n);
+    const SpmmArgs<Sum<S>> args{{}, 0, programs.count(), data.get(), source.data, nullptr, 0, 0, 0, nullptr, false};
+    RunAndStore(kernel, args, work, block, programs, to);
   }
 };
 
@@ -182,7 +204,7 @@ struct SddmmJob {
     const auto& k = Element<S>::Kernels();
     const auto kernel = blocks.narrow >= 0 ? k.sddmm_narrow[blocks.narrow] : k.sddmm;
     const PassPrograms programs(work, rows, source.stride);
-    const Block<Sum<S>> cotangent = Cotangent(rows, block);
+    const Block<Sum<S>> cotangent = RowsBlock(y, rows, blocks, block);
     SddmmArgs<Sum<S>> args{{},           0,           programs.count(),  source.data, cotangent.data, cotangent.stride,
                            blocks.lanes, blocks.vecs(block), blocks.lanes, dw};
     for (int64_t pass = 0; pass < blocks.passes; ++pass) {
@@ -191,17 +213,6 @@ struct SddmmJob {
     }
   }
 
-  Block<Sum<S>> Cotangent(Span rows, int64_t block) const {
-    if constexpr (kNative<S>) {
-      if (IsDirect<S>(work.blocks, block))
-        return {y + rows.begin * work.blocks.n + work.blocks.begin(block), work.blocks.n};
-    }
-    const int64_t count = rows.end - rows.begin;
-    const int64_t stride = static_cast<int64_t>(work.blocks.vecs(block)) * work.blocks.lanes;
-    Sum<S>* packed = Scratch::Local(Scratch::kPackedY).Get<Sum<S>>(count * stride);
-    PackRows(y, rows.begin, count, work.blocks, block, packed);
-    return {packed, stride};
-  }
 };
 
 // Tasks per block: more than one only where there are few blocks, and where each must pack, only as many as repay it.
@@ -216,24 +227,36 @@ BatchBlocks BlocksFor(const Rows& p, int64_t n, int64_t most_vecs) {
   return BatchBlocks::Make(Element<S>::Kernels(), n, p.features, row_entries, most_vecs);
 }
 
+// A job, into how many chunks it is cut, and its work as RunJob takes it.
+template <typename Job>
+struct Cut {
+  Job job;
+  int64_t chunks, work;
+};
+
+template <typename Job>
+ffi::Future RunCut(ffi::ThreadPool& pool, Cut<Job> cut) {
+  return RunJob(pool, std::move(cut.job), cut.chunks, cut.work);
+}
+
 // y[rows, n] = pattern x[features, n].
 template <typename S>
-ffi::Future RunSpmm(ffi::ThreadPool& pool, const Rows& p, int64_t n, Values<S> data, const S* x, S* y) {
+Cut<SpmmJob<S>> CutSpmm(const ffi::ThreadPool& pool, const Rows& p, int64_t n, Values<S> data, const S* x, S* y) {
   const BatchBlocks blocks = BlocksFor<S>(p, n, BatchBlocks::kGoodTile);
   const int64_t parts = RowParts(p, blocks.count, kNative<S> && blocks.in_place(), pool.num_threads());
   if (p.id != nullptr) data = data.At(p.id, p.entries());
-  SpmmJob<S> job{{p, blocks, parts}, std::move(data), x, y};
-  return RunJob(pool, std::move(job), n == 0 ? 0 : blocks.count * parts, (p.entries() + p.rows) * n);
+  return {{{p, blocks, parts}, std::move(data), x, y}, n == 0 ? 0 : blocks.count * parts, (p.entries() + p.rows) * n};
 }
 
 // out[nse] = products of y's rows with x's features at the entries; zero past them.
 template <typename S>
-ffi::Future RunSddmm(ffi::ThreadPool& pool, const Rows& p, int64_t n, const S* x, const S* y, S* out, int64_t nse) {
+Cut<SddmmJob<S>> CutSddmm(const ffi::ThreadPool& pool, const Rows& p, int64_t n, const S* x, const S* y, S* out,
+                          int64_t nse) {
   const BatchBlocks blocks = BlocksFor<S>(p, n, Element<S>::Kernels().max_vecs);
   const int64_t slots = GradientSlots(blocks.count, CeilDiv(n, blocks.lanes), nse, sizeof(Sum<S>));
   const int64_t parts = RowParts(p, slots, kNative<S> && blocks.in_place(), pool.num_threads());
-  SddmmJob<S> job{{p, blocks, parts}, slots, x, y, Slots<S>(out, nse, p.entries(), slots, nullptr, p.entries())};
-  return RunJob(pool, std::move(job), n == 0 ? 0 : slots * parts, p.entries() * n);
+  Slots<S> sums(out, nse, p.entries(), slots, nullptr, p.entries());
+  return {{{p, blocks, parts}, slots, x, y, std::move(sums)}, n == 0 ? 0 : slots * parts, p.entries() * n};
 }
 
 }  // namespace sparsejax

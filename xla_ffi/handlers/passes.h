@@ -3,6 +3,7 @@
 #define SPARSEJAX_HANDLERS_PASSES_H_
 
 #include <cstdint>
+#include <type_traits>
 
 #include "../runtime/scratch.h"
 #include "../simd/table.h"
@@ -17,10 +18,10 @@ constexpr int64_t kRowGroup = 128;
 constexpr int64_t kPartialBytes = 512 * 1024;
 
 // Runs the kernel for every pass with the program that program(pass) returns; the last writes where `args` say.
-template <typename T, typename Program>
-void RunPasses(void (*kernel)(const SpmmArgs<T>&), SpmmArgs<T> args, int64_t lanes, int64_t passes,
-               const Program& program) {
-  SpmmArgs<T> inner = args;
+template <typename Args, typename Program>
+void RunPasses(void (*kernel)(const Args&), Args args, int64_t lanes, int64_t passes, const Program& program) {
+  using T = std::remove_pointer_t<decltype(args.y)>;
+  Args inner = args;
   inner.stream = false;
   if (passes > 1) {
     inner.y_vec_stride = lanes;

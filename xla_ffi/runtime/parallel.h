@@ -108,6 +108,22 @@ ffi::Future RunJob(ffi::ThreadPool& pool, Job job, int64_t chunks, int64_t work)
   return future;
 }
 
+// Two jobs of one call, sharing its threads.
+template <typename First, typename Second>
+struct BothJobs {
+  First first;
+  int64_t first_chunks;
+  Second second;
+
+  void Run(int64_t chunk) const {
+    chunk < first_chunks ? first.Run(chunk) : second.Run(chunk - first_chunks);
+  }
+  void Finish() const {
+    first.Finish();
+    second.Finish();
+  }
+};
+
 // A future that is already an error.
 inline ffi::Future Failed(ffi::Error error) {
   ffi::Promise promise;

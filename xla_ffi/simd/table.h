@@ -49,6 +49,17 @@ struct SddmmArgs {
   T* dw;
 };
 
+// Both gradients of a product: y as of SpmmArgs, and dw[e] += sum over v and lanes of tile[r][v] * x[offset + v * lanes],
+// for every entry e of row r; `last_lanes` as of SddmmArgs.
+template <typename T>
+struct BackwardArgs : SpmmArgs<T> {
+  const T* tile;
+  int64_t tile_row_stride;
+  int64_t tile_vec_stride;
+  int last_lanes;
+  T* dw;
+};
+
 // Window reductions over one channel plane (height, width, batch); see pool.inc.h.
 struct PoolArgs {
   int64_t batch;  // contiguous elements per pixel
@@ -74,11 +85,13 @@ template <typename T>
 struct FloatKernels {
   int lanes;            // elements per full vector
   int max_vecs;         // largest tile, in vectors of `lanes`
+  int max_backward_vecs;  // the same of `backward`
   int narrow_lanes[3];  // smaller vectors for small batches, descending; 1 is last
   void (*spmm)(const SpmmArgs<T>&);
   void (*spmm_narrow[3])(const SpmmArgs<T>&);
   void (*sddmm)(const SddmmArgs<T>&);
   void (*sddmm_narrow[3])(const SddmmArgs<T>&);
+  void (*backward)(const BackwardArgs<T>&);
   // dst[i] += dst[s * stride + i] for s = 1, 2, ..., slots - 1 in this order, i < n <= stride.
   void (*add_slots)(T* dst, int64_t stride, int64_t slots, int64_t n);
 };

@@ -8,12 +8,15 @@
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
 constexpr int kMaxVecs = 16;  // 32 registers: the tile, one broadcast, and room for the scheduler
+constexpr int kMaxBackwardVecs = 16;  // the tile, four broadcasts, four sums and two loads
 #elif defined(__AVX2__)
 constexpr int kVectorBytes = 32;
 constexpr int kMaxVecs = 12;  // 16 registers
+constexpr int kMaxBackwardVecs = 6;
 #else
 constexpr int kVectorBytes = 16;
 constexpr int kMaxVecs = 8;  // 16 registers and a separate product without FMA (NEON has 32)
+constexpr int kMaxBackwardVecs = 4;
 #endif
 
 #define SPARSEJAX_INLINE inline __attribute__((always_inline))
@@ -136,7 +139,27 @@ SPARSEJAX_INLINE Vec<T, 4> SumLanes4(Vec<T, 4> a, Vec<T, 4> b, Vec<T, 4> c, Vec<
   const Vec<T, 4> cd = __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
   return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
 }
-template <typename T, typename V>
-SPARSEJAX_INLINE Vec<T, 4> SumLanes4(V a, V b, V c, V d) {
-  return SumLanes4<T>(AddHalves<T>(a), AddHalves<T>(b), AddHalves<T>(c), AddHalves<T>(d));
+template <typename T>
+SPARSEJAX_INLINE Vec<T, 4> SumLanes4(Vec<T, 8> a, Vec<T, 8> b, Vec<T, 8> c, Vec<T, 8> d) {
+  const Vec<T, 8> ab = __builtin_shufflevector(a, b, 0, 1, 2, 3, 12, 13, 14, 15) +
+                       __builtin_shufflevector(a, b, 4, 5, 6, 7, 8, 9, 10, 11);
+  const Vec<T, 8> cd = __builtin_shufflevector(c, d, 0, 1, 2, 3, 12, 13, 14, 15) +
+                       __builtin_shufflevector(c, d, 4, 5, 6, 7, 8, 9, 10, 11);
+  const Vec<T, 8> acbd = __builtin_shufflevector(ab, cd, 0, 1, 8, 9, 4, 5, 12, 13) +
+                         __builtin_shufflevector(ab, cd, 2, 3, 10, 11, 6, 7, 14, 15);
+  const Vec<T, 8> sums = acbd + __builtin_shufflevector(acbd, acbd, 1, 0, 3, 2, 5, 4, 7, 6);
+  return __builtin_shufflevector(sums, sums, 0, 4, 2, 6);
+}
+template <typename T>
+SPARSEJAX_INLINE Vec<T, 4> SumLanes4(Vec<T, 16> a, Vec<T, 16> b, Vec<T, 16> c, Vec<T, 16> d) {
+  const auto fold = [](Vec<T, 16> x, Vec<T, 16> y) {  // x's eight sums, then y's
+    return __builtin_shufflevector(x, y, 0, 1, 2, 3, 4, 5, 6, 7, 24, 25, 26, 27, 28, 29, 30, 31) +
+           __builtin_shufflevector(x, y, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23);
+  };
+  const Vec<T, 16> ab = fold(a, b), cd = fold(c, d);
+  Vec<T, 16> sums = __builtin_shufflevector(ab, cd, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+                    __builtin_shufflevector(ab, cd, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+  sums += __builtin_shufflevector(sums, sums, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+  sums += __builtin_shufflevector(sums, sums, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+  return __builtin_shufflevector(sums, sums, 0, 4, 8, 12);
 }

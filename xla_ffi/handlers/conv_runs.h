@@ -1,0 +1,171 @@
+// What the jobs of a convolution share: tiles of the source, packed, and runs of pixels of the destination, which
+// kernels use where they lie or through scratch.
+#ifndef SPARSEJAX_HANDLERS_CONV_RUNS_H_
+#define SPARSEJAX_HANDLERS_CONV_RUNS_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "../plan/conv_plan.h"
+#include "../runtime/scratch.h"
+#include "conv_pack.h"
+#include "passes.h"
+#include "types.h"
+
+namespace sparsejax {
+
+// What a call prepares once and its tasks share. A task is a segment of a strip of tiles, for a part of the rows.
+struct ConvWork {
+  std::shared_ptr<const ConvPlan> plan;
+  int64_t segments;  // of a strip
+  int64_t row_parts = 1;
+  int64_t call = Scratch::NewCall();
+
+  const ConvTiling& tiling() const { return plan->tiling; }
+  const ConvPrograms& programs() const { return plan->programs; }
+  int64_t units() const { return tiling().strips() * segments; }
+};
+
+// A run of output pixels of one phase of a tile: `rows` rows of `pixels`, steps apart from the first.
+struct PixelRun {
+  int64_t first_pixel;  // in the destination plane
+  int64_t rows, pixels;
+  int64_t packed;       // offset of the run in the packed tile, before taps
+
+  // Elements from the first pixel's first to the last's last, as they lie in a packed tile.
+  int64_t Elements(const ConvTiling& t) const { return (rows - 1) * t.row_stride + pixels * t.lanes; }
+  // Where row i begins in the destination plane.
+  int64_t Pixel(const ConvTiling& t, int64_t i) const { return first_pixel + i * t.y.step() * t.x.out(); }
+};
+
+// Calls body(program of the first pass, run) for every phase of the tile and its rows, run_rows at a time.
+template <typename Body>
+void ForEachRun(const ConvWork& work, const ConvTiling::Tile& tile, const Body& body) {
+  const ConvTiling& t = work.tiling();
+  for (int64_t py = 0; py < t.y.phases(); ++py) {
+    const int64_t rows = std::min(t.rows, t.y.Count(py) - tile.row_begin);
+    for (int64_t px = 0; px < t.x.phases(); ++px) {
+      const int64_t pixels = std::min(t.columns, t.x.Count(px) - tile.column_begin);
+      if (pixels <= 0) continue;
+      const int64_t program = (py * t.x.phases() + px) * t.passes;
+      for (int64_t i = 0; i < rows; i += t.run_rows) {
+        const int64_t oy = py + (tile.row_begin + i) * t.y.step(), ox = px + tile.column_begin * t.x.step();
+        body(program, PixelRun{oy * t.x.out() + ox, std::min(t.run_rows, rows - i), pixels, i * t.row_stride});
+      }
+    }
+  }
+}
+
+// Calls body(tile, packed source) for all tiles of a unit.
+template <typename S, typename Body>
+void ForEachTile(const ConvWork& work, int64_t unit, const S* x, const Body& body) {
+  const ConvTiling& t = work.tiling();
+  PackedTiles<S> tiles(t, x, work.call);
+  const Span blocks = Part(t.row_blocks, work.segments, unit % work.segments);
+  for (int64_t block = blocks.begin; block < blocks.end; ++block) {
+    const ConvTiling::Tile tile = t.At(unit / work.segments, block);
+    body(tile, tiles.Pack(tile, unit / work.segments, block));
+  }
+}
+
+// Cuts a run of `vectors` into tiles the kernels take, in nearly equal parts: body(first vector, vectors).
+template <typename Body>
+void ForEachPiece(int64_t vectors, int64_t most, const Body& body) {
+  const int64_t pieces = CeilDiv(vectors, most);
+  for (int64_t i = 0; i < pieces; ++i) {
+    const Span span = Part(vectors, pieces, i);
+    body(span.begin, static_cast<int>(span.end - span.begin));
+  }
+}
+
+// Elements between the vectors of a run where the destination lies in full vectors at one stride, so that kernels may
+// use it in place; 0 where they may not.
+inline int64_t DirectStride(const ConvTiling& t, const ConvTiling::Tile& tile, const PixelRun& run) {
+  if (t.lanes == t.vector && tile.batch_valid == t.lanes) return t.x.step() * t.batch;
+  const bool one_piece = t.lanes == t.batch && t.x.step() == 1 && run.rows == 1;
+  return one_piece && run.pixels * t.lanes % t.vector == 0 ? t.vector : 0;
+}
+
+// Calls body(some rows) for groups of the rows that part `part` of a task has.
+template <typename Body>
+void ForEachRowGroup(const ConvWork& work, const int32_t* row_ptr, int64_t part, const Body& body) {
+  const Span rows = RowsOfPart(row_ptr, work.programs().rows, work.row_parts, part);
+  for (int64_t r = rows.begin; r < rows.end; r += kRowGroup) body(Span{r, std::min(r + kRowGroup, rows.end)});
+}
+
+// The pixels of a run in some rows of the destination's planes, `at` being the first of the rows. A kernel's rows and
+// vectors are so many elements apart, and its last vector has so many lanes that count.
+template <typename T>
+struct RunView {
+  T* at;
+  int64_t row_stride, vec_stride, vectors, last_lanes;
+};
+
+// Where the rows' features begin in an array of planes of the destination's shape.
+template <typename P>
+P* Planes(const ConvTiling& t, P* planes, int64_t row) {
+  return planes + row * t.y.out() * t.x.out() * t.batch;
+}
+
+// The run where it lies. `vec_stride` is DirectStride's.
+template <typename P>
+RunView<P> InPlace(const ConvTiling& t, P* planes, Span rows, const PixelRun& run, const ConvTiling::Tile& tile,
+                   int64_t vec_stride) {
+  P* at = Planes(t, planes, rows.begin) + run.first_pixel * t.batch + tile.batch_begin;
+  return {at, t.y.out() * t.x.out() * t.batch, vec_stride, run.pixels * t.lanes / t.vector, t.vector};
+}
+
+// Scratch for the run, as a packed tile lays it out.
+template <typename T>
+RunView<T> InScratch(const ConvTiling& t, Scratch::Slot slot, Span rows, const PixelRun& run) {
+  const int64_t used = run.Elements(t), vectors = CeilDiv(used, t.vector), stride = vectors * t.vector;
+  T* at = Scratch::Local(slot).Get<T>((rows.end - rows.begin) * stride);
+  return {at, stride, t.vector, vectors, used - (vectors - 1) * t.vector};
+}
+
+// The run of these planes packed like the source, zeros wherever there is no pixel.
+template <typename S>
+RunView<const Sum<S>> PackRun(const ConvTiling& t, const S* planes, Span rows, const PixelRun& run,
+                              const ConvTiling::Tile& tile) {
+  const RunView<Sum<S>> view = InScratch<Sum<S>>(t, Scratch::kPackedY, rows, run);
+  const int64_t used = run.pixels * t.lanes;
+  std::fill_n(view.at, (rows.end - rows.begin) * view.row_stride, Sum<S>(0));
+  std::vector<int32_t> pixel(run.pixels);
+  for (int64_t i = 0; i < run.pixels; ++i) pixel[i] = static_cast<int32_t>(i * t.x.step());
+  const auto& storage = Element<S>::Storage();
+  for (int64_t r = rows.begin; r < rows.end; ++r)
+    for (int64_t i = 0; i < run.rows; ++i) {
+      const S* from = Planes(t, planes, r) + run.Pixel(t, i) * t.batch + tile.batch_begin;
+      Sum<S>* to = view.at + (r - rows.begin) * view.row_stride + i * t.row_stride;
+      if (t.lanes == t.batch && t.x.step() == 1) {
+        storage.load_rows(from, 1, used, used, to, used);
+      } else {
+        storage.pack_pixels(from, pixel.data(), run.pixels, t.batch, tile.batch_valid, t.lanes, 0, to);
+      }
+    }
+  return {view.at, view.row_stride, view.vec_stride, view.vectors, view.last_lanes};
+}
+
+// The run from scratch to where its pixels belong in these planes.
+template <typename S>
+void StoreRun(const ConvTiling& t, const RunView<Sum<S>>& view, S* planes, Span rows, const PixelRun& run,
+              const ConvTiling::Tile& tile) {
+  const auto store = Element<S>::Storage().store_rows;
+  const int64_t plane = t.y.out() * t.x.out() * t.batch, count = rows.end - rows.begin;
+  for (int64_t i = 0; i < run.rows; ++i) {
+    const Sum<S>* from = view.at + i * t.row_stride;
+    S* to = Planes(t, planes, rows.begin) + run.Pixel(t, i) * t.batch + tile.batch_begin;
+    if (t.x.step() == 1 && tile.batch_valid == t.batch) {
+      store(from, count, view.row_stride, run.pixels * t.lanes, to, plane);
+    } else {
+      for (int64_t r = 0; r < count; ++r)
+        store(from + r * view.row_stride, run.pixels, t.lanes, tile.batch_valid, to + r * plane, t.x.step() * t.batch);
+    }
+  }
+}
+
+}  // namespace sparsejax
+
+#endif  // SPARSEJAX_HANDLERS_CONV_RUNS_H_
