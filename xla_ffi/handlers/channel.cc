@@ -37,7 +37,8 @@ struct ChannelJob {
     (*partial)[chunk] = total;
   }
 
-  void Finish() const {
+  void Before(int64_t) const {}
+  void After(int64_t) const {
     for (int64_t c = 0; c < channels; ++c) {
       double total = 0;
       for (int64_t i = 0; i < parts; ++i) total += (*partial)[c * parts + i];
@@ -69,7 +70,7 @@ ffi::Future RunChannelJob(const char* name, ffi::ThreadPool& pool, const ffi::An
                       y ? Read<S>(*y) : nullptr,
                       reinterpret_cast<Sum<S>*>(out.untyped_data()), channels, size, parts,
                       std::make_shared<std::vector<double>>(channels * parts)};
-    return RunJob(pool, std::move(job), channels * parts, channels * size);
+    return RunJob(pool, std::move(job), Chunks{0, channels * parts, 1}, channels * size);
   });
 }
 

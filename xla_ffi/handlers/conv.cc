@@ -110,14 +110,15 @@ int64_t RowParts(const ConvWork& work, int64_t units, int64_t entries, int64_t p
   const int64_t packing = SaturatingMul(kPackedVector * t.packed_elements() / t.lanes, t.strips() * t.row_blocks);
   const int64_t repaid = products / std::max<int64_t>(1, 8 * packing);
   const int64_t wanted = CeilDiv(WantedTasks(threads), std::max<int64_t>(1, units));
-  return std::clamp<int64_t>(std::min(wanted, repaid), 1, work.programs().rows);
+  const int64_t most = std::clamp<int64_t>(repaid, 1, work.programs().rows);
+  return EvenParts(units, std::min(wanted, most), threads);
 }
 
 // The values in the order of the programs.
 template <typename S>
 Values<S> InOrder(const Values<S>& values, const ConvWork& work) {
   const ConvPrograms& programs = work.programs();
-  return programs.id == nullptr ? values : values.At(programs.id.get(), programs.entries);
+  return values.At(programs.id.get(), programs.entries);
 }
 
 // Multiply-adds, roughly: every entry meets every output pixel once.
@@ -138,9 +139,9 @@ ffi::Future RunProduct(ffi::ThreadPool& pool, const ConvCall& call, Values<S> va
   const int64_t nnz = call.nnz();
   ConvWork work = Work(std::move(plan), WantedTasks(pool.num_threads()));
   work.row_parts = RowParts(work, work.units(), nnz, g.out_pixels(), pool.num_threads());
-  const int64_t chunks = work.units() * work.row_parts;
   const int64_t clearing = call.perm ? g.in_pixels() * call.batch : 0;
   values = InOrder(values, work);
+  const Chunks chunks{values.chunks(), work.units() * work.row_parts, 0};
   ConvJob<S> job{std::move(work), std::move(values), from, Write<S>(to)};
   return RunJob(pool, std::move(job), chunks, Products(nnz, g.out_pixels(), call.batch) + clearing);
 }
@@ -174,7 +175,7 @@ ffi::Future RunWeightGrad(ffi::ThreadPool& pool, const ConvCall& call, const S* 
   if (plan == nullptr) return Failed(check.error());
   ConvWork work = Work(std::move(plan), kWantedTasks);
   auto [slots, sums] = GradientSums<S>(pool, call, work, dw);
-  const int64_t chunks = slots * work.row_parts;
+  const Chunks chunks{0, slots * work.row_parts, sums.chunks()};
   ConvWeightGradJob<S> job{std::move(work), x, y, slots, std::move(sums)};
   return RunJob(pool, std::move(job), chunks, Products(call.nnz(), g.out_pixels(), call.batch));
 }
@@ -202,8 +203,8 @@ ffi::Future RunBackward(ffi::ThreadPool& pool, const ConvCall& call, const ConvC
   if (plan == nullptr) return Failed(check.error());
   ConvWork work = Work(std::move(plan), kWantedTasks);
   auto [slots, sums] = GradientSums<S>(pool, call, work, dw);
-  const int64_t chunks = slots * work.row_parts;
   Values<S> ordered = InOrder(values, work);
+  const Chunks chunks{ordered.chunks(), slots * work.row_parts, sums.chunks()};
   ConvBackwardJob<S> job{{std::move(work), std::move(ordered), ct, dx}, x, slots, std::move(sums)};
   return RunJob(pool, std::move(job), chunks, 2 * Products(call.nnz(), g.out_pixels(), call.batch));
 }

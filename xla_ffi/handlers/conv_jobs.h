@@ -47,7 +47,8 @@ struct ConvJob {
                          const Sum<S>* packed) { RunRows(program, run, tile, rows, packed); });
   }
 
-  void Finish() const {}
+  void Before(int64_t chunk) const { data.Gather(chunk); }
+  void After(int64_t) const {}
 
   void RunRows(int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
                const Sum<S>* packed) const {
@@ -101,7 +102,8 @@ struct ConvWeightGradJob {
                        });
   }
 
-  void Finish() const { out.Finish(); }
+  void Before(int64_t) const {}
+  void After(int64_t chunk) const { out.Finish(chunk); }
 
  private:
   RunView<const Sum<S>> Cotangent(const PixelRun& run, const ConvTiling::Tile& tile, Span rows) const {
@@ -152,7 +154,8 @@ struct ConvBackwardJob {
                            const Sum<S>* packed) { RunRows(program, run, tile, rows, packed, out.slot(slot)); });
   }
 
-  void Finish() const { out.Finish(); }
+  void Before(int64_t chunk) const { product.Before(chunk); }
+  void After(int64_t chunk) const { out.Finish(chunk); }
 
  private:
   void RunRows(int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows, const Sum<S>* packed,
@@ -184,7 +187,7 @@ struct ConvBackwardJob {
               const RunView<Sum<S>>& to, bool stream, Sum<S>* dw) const {
     const ConvTiling& t = product.work.tiling();
     const auto& k = Element<S>::Kernels();
-    ForEachPiece(to.vectors, k.max_backward_vecs, [&](int64_t first, int vecs) {
+    ForEachPiece(to.vectors, k.max_vecs, [&](int64_t first, int vecs) {
       const BackwardArgs<Sum<S>> args{{{},
                                        rows.begin,
                                        rows.end,

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "../runtime/scratch.h"
 #include "types.h"
 
 namespace sparsejax {
@@ -14,35 +15,44 @@ class Slots {
  public:
   // `out` has nse elements, of which the first nnz are entries and the rest padding. A slot has `entries` sums: entry i
   // of a slot is element position[i] of `out`, or element i where `position` is null; elements of none are zero.
-  // Zeroes the partial sums. `position` must live as long as this object.
+  // Zeroes the partial sums and what is no entry. `position` must live as long as this object.
   Slots(S* out, int64_t nse, int64_t nnz, int64_t slots, const int32_t* position, int64_t entries)
-      : out_(out), nse_(nse), nnz_(nnz), slots_(slots), position_(position), entries_(entries) {
+      : out_(out), slots_(slots), position_(position), entries_(entries) {
     partial_.reset(new Sum<S>[std::max<int64_t>(slots * entries, 1)]());
+    std::fill(out + (entries < nnz ? 0 : nnz), out + nse, S{});
   }
 
   Sum<S>* slot(int64_t s) const { return partial_.get() + s * entries_; }
 
-  // Adds the slots, converts, and zeroes the padding.
-  void Finish() const {
-    Element<S>::Kernels().add_slots(partial_.get(), entries_, slots_, entries_);
-    std::fill(out_ + (entries_ < nnz_ ? 0 : nnz_), out_ + nse_, S{});
-    if (position_ == nullptr) return Element<S>::Storage().store_rows(partial_.get(), 1, nnz_, nnz_, out_, nnz_);
+  // Once every slot is complete, each chunk adds some of the entries up, converts them and puts them in their places.
+  int64_t chunks() const { return CeilDiv(entries_, kEntriesPerChunk); }
+  void Finish(int64_t chunk) const {
+    const int64_t begin = chunk * kEntriesPerChunk, n = std::min(kEntriesPerChunk, entries_ - begin);
+    Sum<S>* sums = partial_.get() + begin;
+    Element<S>::Kernels().add_slots(sums, entries_, slots_, n);
+    const auto store = Element<S>::Storage().store_rows;
+    if (position_ == nullptr) return store(sums, 1, n, n, out_ + begin, n);
     if constexpr (kNative<S>) {
-      Scatter(out_);
+      Scatter(sums, position_ + begin, n);
     } else {
-      std::unique_ptr<Sum<S>[]> ordered(new Sum<S>[std::max<int64_t>(nnz_, 1)]());
-      Scatter(ordered.get());
-      Element<S>::Storage().store_rows(ordered.get(), 1, nnz_, nnz_, out_, nnz_);
+      S* stored = Scratch::Local(Scratch::kOutput).Get<S>(n);
+      store(sums, 1, n, n, stored, n);
+      Scatter(stored, position_ + begin, n);
     }
   }
 
  private:
-  void Scatter(Sum<S>* to) const {
-    for (int64_t i = 0; i < entries_; ++i) to[position_[i]] = partial_[i];
+  // Lines are fetched before they are written: stores that miss the cache go one by one.
+  void Scatter(const S* from, const int32_t* position, int64_t n) const {
+    constexpr int64_t kAhead = 64;
+    for (int64_t i = 0; i < n; ++i) {
+      __builtin_prefetch(out_ + position[std::min(i + kAhead, n - 1)], 1);
+      out_[position[i]] = from[i];
+    }
   }
 
   S* out_;
-  int64_t nse_, nnz_, slots_;
+  int64_t slots_;
   const int32_t* position_;
   int64_t entries_;
   std::shared_ptr<Sum<S>[]> partial_;

@@ -30,7 +30,8 @@ struct MatmulBackwardJob {
     }
   }
 
-  void Finish() const { out.Finish(); }
+  void Before(int64_t chunk) const { data.Gather(chunk); }
+  void After(int64_t chunk) const { out.Finish(chunk); }
 
  private:
   void RunRows(Span rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) const {
@@ -44,6 +45,18 @@ struct MatmulBackwardJob {
   }
 };
 
+// The two gradients side by side.
+template <typename S>
+struct GradientsApart {
+  SpmmJob<S> of_x;
+  int64_t chunks_of_x;
+  SddmmJob<S> of_data;
+
+  void Before(int64_t chunk) const { of_x.Before(chunk); }
+  void Run(int64_t chunk) const { chunk < chunks_of_x ? of_x.Run(chunk) : of_data.Run(chunk - chunks_of_x); }
+  void After(int64_t chunk) const { of_data.After(chunk); }
+};
+
 // Entries meet so many elements of the batch at least where one pass is faster than one for each gradient: below, putting
 // values in the transposed order and their gradients back costs more than it saves.
 constexpr int64_t kLeastBatch = 64;
@@ -55,18 +68,19 @@ ffi::Future RunMatmulBackward(ffi::ThreadPool& pool, const Rows& p, const Rows& 
   if (n < kLeastBatch) {
     Cut<SpmmJob<S>> of_x = CutSpmm(pool, transposed, n, std::move(data), ct, dx);
     Cut<SddmmJob<S>> of_data = CutSddmm(pool, p, n, x, ct, dw, nse);
-    BothJobs<SpmmJob<S>, SddmmJob<S>> both{std::move(of_x.job), of_x.chunks, std::move(of_data.job)};
-    return RunJob(pool, std::move(both), of_x.chunks + of_data.chunks, of_x.work + of_data.work);
+    const Chunks chunks{of_x.chunks.before, of_x.chunks.run + of_data.chunks.run, of_data.chunks.after};
+    GradientsApart<S> both{std::move(of_x.job), of_x.chunks.run, std::move(of_data.job)};
+    return RunJob(pool, std::move(both), chunks, of_x.work + of_data.work);
   }
-  const int64_t most = std::min<int64_t>(BatchBlocks::kGoodTile, Element<S>::Kernels().max_backward_vecs);
-  const BatchBlocks blocks = BlocksFor<S>(transposed, n, most);
+  const BatchBlocks blocks = BlocksFor<S>(transposed, n, BatchBlocks::kGoodTile);
   const int64_t entries = transposed.entries();
   const int64_t slots = GradientSlots(blocks.count, CeilDiv(n, blocks.lanes), nse, sizeof(Sum<S>));
   const int64_t parts = RowParts(transposed, slots, kNative<S> && blocks.in_place(), pool.num_threads());
   Slots<S> sums(dw, nse, entries, slots, transposed.id, entries);
-  MatmulBackwardJob<S> job{{transposed, blocks, parts}, slots, data.At(transposed.id, entries), ct, x, dx,
-                           std::move(sums)};
-  return RunJob(pool, std::move(job), slots * parts, 2 * (entries + transposed.rows) * n);
+  data = data.At(transposed.id, entries);
+  const Chunks chunks{data.chunks(), slots * parts, sums.chunks()};
+  MatmulBackwardJob<S> job{{transposed, blocks, parts}, slots, std::move(data), ct, x, dx, std::move(sums)};
+  return RunJob(pool, std::move(job), chunks, 2 * (entries + transposed.rows) * n);
 }
 
 }  // namespace sparsejax

@@ -164,7 +164,8 @@ struct SpmmJob {
     ForEachRowGroup<Sum<S>>(span, work.blocks, [&](Span rows) { RunRows(rows, block, source); });
   }
 
-  void Finish() const {}
+  void Before(int64_t chunk) const { data.Gather(chunk); }
+  void After(int64_t) const {}
 
  private:
   void RunRows(Span rows, int64_t block, const Block<Sum<S>>& source) const {
@@ -196,7 +197,8 @@ struct SddmmJob {
     }
   }
 
-  void Finish() const { out.Finish(); }
+  void Before(int64_t) const {}
+  void After(int64_t chunk) const { out.Finish(chunk); }
 
  private:
   void RunRows(Span rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) const {
@@ -218,7 +220,8 @@ struct SddmmJob {
 // Tasks per block: more than one only where there are few blocks, and where each must pack, only as many as repay it.
 inline int64_t RowParts(const Rows& p, int64_t blocks, bool in_place, int64_t threads) {
   const int64_t repaid = in_place ? p.rows : p.entries() / std::max<int64_t>(1, 16 * p.features);
-  return std::clamp<int64_t>(std::min(CeilDiv(WantedTasks(threads), blocks), repaid), 1, std::max<int64_t>(1, p.rows));
+  const int64_t most = std::clamp<int64_t>(repaid, 1, std::max<int64_t>(1, p.rows));
+  return EvenParts(blocks, std::min(CeilDiv(WantedTasks(threads), std::max<int64_t>(1, blocks)), most), threads);
 }
 
 template <typename S>
@@ -227,11 +230,12 @@ BatchBlocks BlocksFor(const Rows& p, int64_t n, int64_t most_vecs) {
   return BatchBlocks::Make(Element<S>::Kernels(), n, p.features, row_entries, most_vecs);
 }
 
-// A job, into how many chunks it is cut, and its work as RunJob takes it.
+// A job, how it is cut, and its work as RunJob takes it.
 template <typename Job>
 struct Cut {
   Job job;
-  int64_t chunks, work;
+  Chunks chunks;
+  int64_t work;
 };
 
 template <typename Job>
@@ -244,8 +248,9 @@ template <typename S>
 Cut<SpmmJob<S>> CutSpmm(const ffi::ThreadPool& pool, const Rows& p, int64_t n, Values<S> data, const S* x, S* y) {
   const BatchBlocks blocks = BlocksFor<S>(p, n, BatchBlocks::kGoodTile);
   const int64_t parts = RowParts(p, blocks.count, kNative<S> && blocks.in_place(), pool.num_threads());
-  if (p.id != nullptr) data = data.At(p.id, p.entries());
-  return {{{p, blocks, parts}, std::move(data), x, y}, n == 0 ? 0 : blocks.count * parts, (p.entries() + p.rows) * n};
+  data = data.At(p.id, p.entries());
+  const Chunks chunks{data.chunks(), n == 0 ? 0 : blocks.count * parts, 0};
+  return {{{p, blocks, parts}, std::move(data), x, y}, chunks, (p.entries() + p.rows) * n};
 }
 
 // out[nse] = products of y's rows with x's features at the entries; zero past them.
@@ -256,7 +261,8 @@ Cut<SddmmJob<S>> CutSddmm(const ffi::ThreadPool& pool, const Rows& p, int64_t n,
   const int64_t slots = GradientSlots(blocks.count, CeilDiv(n, blocks.lanes), nse, sizeof(Sum<S>));
   const int64_t parts = RowParts(p, slots, kNative<S> && blocks.in_place(), pool.num_threads());
   Slots<S> sums(out, nse, p.entries(), slots, nullptr, p.entries());
-  return {{{p, blocks, parts}, slots, x, y, std::move(sums)}, n == 0 ? 0 : slots * parts, p.entries() * n};
+  const Chunks chunks{0, n == 0 ? 0 : slots * parts, sums.chunks()};
+  return {{{p, blocks, parts}, slots, x, y, std::move(sums)}, chunks, p.entries() * n};
 }
 
 }  // namespace sparsejax

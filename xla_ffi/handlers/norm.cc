@@ -80,7 +80,6 @@ struct NormJob {
   void Run(int64_t task) const {
     channels.ForEachOfTask(task, [&](int64_t c) { RunChannel(c); });
   }
-  void Finish() const {}
 
  private:
   void RunChannel(int64_t c) const {
@@ -116,7 +115,6 @@ struct NormGradJob {
   void Run(int64_t task) const {
     channels.ForEachOfTask(task, [&](int64_t c) { RunChannel(c); });
   }
-  void Finish() const {}
 
  private:
   void RunChannel(int64_t c) const {

@@ -53,7 +53,6 @@ struct PlaneJob {
   void Run(int64_t channel) const {
     kernel(args, a + channel * a_plane, b + channel * b_plane, c == nullptr ? nullptr : c + channel * c_plane);
   }
-  void Finish() const {}
 };
 
 // Which buffers lie on the input plane (x) and which on the output plane (y, arg).

@@ -2,10 +2,12 @@
 #ifndef SPARSEJAX_HANDLERS_TYPES_H_
 #define SPARSEJAX_HANDLERS_TYPES_H_
 
+#include <algorithm>
 #include <exception>
 #include <memory>
 #include <type_traits>
 
+#include "../plan/partition.h"
 #include "../runtime/huge_pages.h"
 #include "../runtime/isa.h"
 #include "../runtime/parallel.h"
@@ -46,8 +48,11 @@ using Sum = typename Element<S>::Sum;
 template <typename S>
 constexpr bool kNative = std::is_same_v<S, Sum<S>>;
 
-// The values in the accumulation type: the operand itself, or a converted or reordered copy that lives as long as this
-// object.
+// Entries per chunk of what is done once for every entry: values put in order, sums of gradients put in their places.
+constexpr int64_t kEntriesPerChunk = 16 * 1024;
+
+// The values in the accumulation type and in the order of the kernels: the operand itself, or a copy that lives as long as
+// this object.
 template <typename S>
 class Values {
  public:
@@ -55,29 +60,36 @@ class Values {
     if constexpr (kNative<S>) {
       pointer_ = data;
     } else {
-      Element<S>::Storage().load_rows(data, 1, n, n, Copy(n), n);
+      copy_.reset(new Sum<S>[n]);
+      Element<S>::Storage().load_rows(data, 1, n, n, copy_.get(), n);
+      pointer_ = copy_.get();
     }
   }
 
-  // The values at these positions. Rows are run through many times in a call: gathering once is what pays.
+  // These values at the positions, or themselves where `position` is null. Rows are run through many times in a call:
+  // gathering once is what pays. The chunks are for the job to gather before it runs; positions must live until then.
   Values At(const int32_t* position, int64_t n) const {
+    if (position == nullptr) return *this;
     Values out = *this;
-    Sum<S>* to = out.Copy(n);
-    for (int64_t i = 0; i < n; ++i) to[i] = pointer_[position[i]];
+    out.position_ = position;
+    out.entries_ = n;
+    out.ordered_.reset(new Sum<S>[n]);
     return out;
   }
 
-  const Sum<S>* get() const { return pointer_; }
-
- private:
-  Sum<S>* Copy(int64_t n) {
-    copy_.reset(new Sum<S>[n]);
-    pointer_ = copy_.get();
-    return copy_.get();
+  int64_t chunks() const { return CeilDiv(entries_, kEntriesPerChunk); }
+  void Gather(int64_t chunk) const {
+    const int64_t begin = chunk * kEntriesPerChunk, end = std::min(begin + kEntriesPerChunk, entries_);
+    for (int64_t i = begin; i < end; ++i) ordered_[i] = pointer_[position_[i]];
   }
 
-  std::shared_ptr<Sum<S>[]> copy_;
-  const Sum<S>* pointer_ = nullptr;
+  const Sum<S>* get() const { return position_ == nullptr ? pointer_ : ordered_.get(); }
+
+ private:
+  const Sum<S>* pointer_;
+  std::shared_ptr<Sum<S>[]> copy_, ordered_;
+  const int32_t* position_ = nullptr;
+  int64_t entries_ = 0;
 };
 
 template <typename S>

@@ -33,6 +33,13 @@ constexpr int64_t kWantedTasks = 16;
 // The same where it does not: every cut costs packing again what both parts read.
 constexpr int64_t WantedTasks(int64_t threads) { return threads <= 1 ? 1 : 4 * threads; }
 
+// At most `parts` per unit, so that all threads get as many tasks if any number does; otherwise `parts`.
+inline int64_t EvenParts(int64_t units, int64_t parts, int64_t threads) {
+  for (int64_t fewer = parts; fewer > 0; --fewer)
+    if (units * fewer % threads == 0) return fewer;
+  return parts;
+}
+
 // The range [begin, end) that part `i` of `parts` takes of n items, as equal as possible.
 struct Span {
   int64_t begin, end;

@@ -1,6 +1,7 @@
 // Work sharing over XLA's thread pool that never waits: the handler returns a future, the last task completes it.
 //
-// A handler may itself run on a pool thread, so waiting for queued work can deadlock. Tasks hold a shared job with
+// A handler may itself run on a pool thread, so waiting for queued work can deadlock; only chunks that a thread has
+// begun are waited for. Tasks hold a shared job with
 // copied pointers and numbers only; nothing of the call frame outlives the handler. The partition into `chunks` is
 // the caller's; what is added up, and in which order, must not depend on it, so that results do not either.
 #ifndef SPARSEJAX_RUNTIME_PARALLEL_H_
@@ -11,6 +12,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <thread>
 #include <utility>
 
 #include "xla/ffi/api/ffi.h"
@@ -23,38 +25,45 @@ inline ffi::Error OutOfMemory() {
   return ffi::Error(ffi::ErrorCode::kResourceExhausted, "sparsejax: out of memory for scratch.");
 }
 
-// A job has `void Run(int64_t chunk)` for each chunk, in any order and on any thread, and `void Finish()`, called once
-// after all of them. Both may throw std::bad_alloc.
+// How a job is cut, by stage: chunks of one begin when all of the one before are done.
+struct Chunks {
+  int64_t before, run, after;
+};
+
+// A job has `void Before(int64_t chunk)`, `Run` and `After` for the chunks of its stages, in any order and on any thread.
+// They may throw std::bad_alloc.
 template <typename Job>
 class SharedJob {
  public:
-  SharedJob(Job job, int64_t chunks, int64_t threads, ffi::Promise promise)
+  SharedJob(Job job, const Chunks& chunks, int64_t threads, ffi::Promise promise)
       : job_(std::move(job)),
         threads_(threads),
-        shares_(new Share[threads]),
-        unfinished_(chunks),
+        shares_(new Share[kStages * threads]),
+        unfinished_(chunks.before + chunks.run + chunks.after),
         promise_(std::move(promise)) {
-    for (int64_t i = 0; i < threads; ++i) {
-      shares_[i].next = chunks * i / threads;
-      shares_[i].end = chunks * (i + 1) / threads;
-    }
-  }
-
-  // Draws chunks until none is left: first a thread's own share, in order, because neighbouring chunks may use what the
-  // last has packed; then what is left of the others'. Whoever finishes the last one completes the promise.
-  void Work() noexcept {
-    const int64_t first = workers_.fetch_add(1);
-    for (int64_t i = 0; i < threads_; ++i) {
-      Share& share = shares_[(first + i) % threads_];
-      for (int64_t chunk; (chunk = share.next.fetch_add(1)) < share.end;) {
-        Guard([&] { job_.Run(chunk); });
-        if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) Complete();
+    const int64_t counts[kStages] = {chunks.before, chunks.run, chunks.after};
+    for (int stage = 0; stage < kStages; ++stage) {
+      if (counts[stage] > 0) last_stage_ = stage;
+      unfinished_in_[stage] = counts[stage];
+      for (int64_t i = 0; i < threads; ++i) {
+        Share& share = shares_[stage * threads + i];
+        share.next = counts[stage] * i / threads;
+        share.end = counts[stage] * (i + 1) / threads;
       }
     }
   }
 
+  // Takes part in every stage. A thread waits only for chunks that others have begun, which wait for nothing.
+  void Work() noexcept {
+    const int64_t first = workers_.fetch_add(1);
+    for (int stage = 0; stage <= last_stage_; ++stage) {
+      Draw(stage, first);
+      while (stage < last_stage_ && unfinished_in_[stage].load(std::memory_order_acquire) > 0)
+        std::this_thread::yield();
+    }
+  }
+
   void Complete() noexcept {
-    if (!failed_.load()) Guard([&] { job_.Finish(); });
     if (failed_.load()) {
       promise_.SetError(OutOfMemory());
     } else {
@@ -63,10 +72,25 @@ class SharedJob {
   }
 
  private:
-  template <typename F>
-  void Guard(const F& f) noexcept {
+  static constexpr int kStages = 3;
+
+  // Draws chunks until none is left: first a thread's own share, in order, because neighbouring chunks may use what the
+  // last has packed; then what is left of the others'. Whoever finishes the last one of all completes the promise.
+  void Draw(int stage, int64_t first) noexcept {
+    for (int64_t i = 0; i < threads_; ++i) {
+      Share& share = shares_[stage * threads_ + (first + i) % threads_];
+      for (int64_t chunk; (chunk = share.next.fetch_add(1)) < share.end;) {
+        RunChunk(stage, chunk);
+        unfinished_in_[stage].fetch_sub(1, std::memory_order_acq_rel);
+        if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) Complete();
+      }
+    }
+  }
+
+  void RunChunk(int stage, int64_t chunk) noexcept {
+    if (failed_.load()) return;
     try {
-      f();
+      stage == 0 ? job_.Before(chunk) : stage == 1 ? job_.Run(chunk) : job_.After(chunk);
     } catch (const std::exception&) {
       failed_.store(true);
     }
@@ -76,10 +100,11 @@ class SharedJob {
     std::atomic<int64_t> next;
     int64_t end;
   };
-
   Job job_;
   const int64_t threads_;
-  std::unique_ptr<Share[]> shares_;
+  std::unique_ptr<Share[]> shares_;  // by stage, then by thread
+  int last_stage_ = 0;               // of those with chunks
+  std::atomic<int64_t> unfinished_in_[kStages];
   std::atomic<int64_t> workers_{0};
   std::atomic<int64_t> unfinished_;
   std::atomic<bool> failed_{false};
@@ -90,13 +115,13 @@ class SharedJob {
 constexpr int64_t kInlineWork = 100'000;
 
 template <typename Job>
-ffi::Future RunJob(ffi::ThreadPool& pool, Job job, int64_t chunks, int64_t work) {
+ffi::Future RunJob(ffi::ThreadPool& pool, Job job, const Chunks& chunks, int64_t work) {
   ffi::Promise promise;
   ffi::Future future(promise);
   const bool is_inline = work < kInlineWork || pool.num_threads() <= 1;
-  const int64_t threads = is_inline ? 1 : std::clamp<int64_t>(pool.num_threads(), 1, std::max<int64_t>(chunks, 1));
+  const int64_t threads = is_inline ? 1 : std::clamp<int64_t>(pool.num_threads(), 1, std::max<int64_t>(chunks.run, 1));
   auto shared = std::make_shared<SharedJob<Job>>(std::move(job), chunks, threads, std::move(promise));
-  if (chunks == 0) {
+  if (chunks.before + chunks.run + chunks.after == 0) {
     shared->Complete();
     return future;
   }
@@ -108,21 +133,19 @@ ffi::Future RunJob(ffi::ThreadPool& pool, Job job, int64_t chunks, int64_t work)
   return future;
 }
 
-// Two jobs of one call, sharing its threads.
-template <typename First, typename Second>
-struct BothJobs {
-  First first;
-  int64_t first_chunks;
-  Second second;
-
-  void Run(int64_t chunk) const {
-    chunk < first_chunks ? first.Run(chunk) : second.Run(chunk - first_chunks);
-  }
-  void Finish() const {
-    first.Finish();
-    second.Finish();
-  }
+// A job of one stage.
+template <typename Job>
+struct OneStage {
+  Job job;
+  void Before(int64_t) const {}
+  void Run(int64_t chunk) const { job.Run(chunk); }
+  void After(int64_t) const {}
 };
+
+template <typename Job>
+ffi::Future RunJob(ffi::ThreadPool& pool, Job job, int64_t chunks, int64_t work) {
+  return RunJob(pool, OneStage<Job>{std::move(job)}, {0, chunks, 0}, work);
+}
 
 // A future that is already an error.
 inline ffi::Future Failed(ffi::Error error) {

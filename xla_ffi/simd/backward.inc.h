@@ -3,9 +3,9 @@
 //
 // Layout: x is the packed cotangent, as for spmm; `tile`, the product's input, and y lie at two strides each. Rows are
 // inputs: the program is the transposed one. Loops: rows, then entries four at a time; the sums of y stay in registers
-// over a row, a vector of `tile` is loaded for four entries. A vector of x, which comes from the second-level cache,
-// serves two fused multiply-adds, so this takes little longer than either gradient alone. Order: fixed per instruction
-// set.
+// over a row, and a row of `tile` too, or in the first-level cache where registers are few. A vector of x, which comes
+// from the second-level cache, serves two fused multiply-adds, so this takes little longer than either gradient alone.
+// Order: fixed per instruction set.
 // Source: Nikdan et al. 2023 (SparseProp), section 3: one backward pass computes both.
 
 // Has the compiler load a vector once for all its uses, instead of naming the memory in each instruction.
@@ -59,8 +59,8 @@ void BackwardTile(const BackwardArgs<T>& args) {
     for (int q = 0; q < Q; ++q) {
       tile[q] = Load<T, W>(row + q * a.tile_vec_stride);
       acc[q] = Load<T, W>(init + r * init_stride + q * W);
-      __builtin_prefetch(row + a.tile_row_stride + q * a.tile_vec_stride);
-      if (!stream) __builtin_prefetch(y + q * a.y_vec_stride, 1);
+      __builtin_prefetch(row + kRowsAhead * a.tile_row_stride + q * a.tile_vec_stride);
+      if (!stream) __builtin_prefetch(y + kRowsAhead * a.y_row_stride + q * a.y_vec_stride, 1);
     }
     for (; e + 4 <= end; e += 4) {
       V sum[4];

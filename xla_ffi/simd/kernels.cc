@@ -33,13 +33,12 @@ constexpr FloatKernels<T> MakeFloatKernels() {
   return {
       kLanes,
       kMaxVecs,
-      kMaxBackwardVecs,
       {kHalf, kQuarter, 1},
       SpmmDispatch<T, kLanes, kMaxVecs>,
       {SpmmDispatch<T, kHalf, 1>, SpmmDispatch<T, kQuarter, 1>, SpmmDispatch<T, 1, 1>},
       SddmmDispatch<T, kLanes, kMaxVecs>,
       {SddmmDispatch<T, kHalf, 1>, SddmmDispatch<T, kQuarter, 1>, SddmmDispatch<T, 1, 1>},
-      BackwardDispatch<T, kLanes, kMaxBackwardVecs>,
+      BackwardDispatch<T, kLanes, kMaxVecs>,
       AddSlots<T>,
   };
 }

@@ -34,7 +34,7 @@ void SddmmTile(const SddmmArgs<T>& args) {
 #pragma GCC unroll 16
     for (int q = 0; q < Q; ++q) {
       y[q] = Load<T, W>(row + q * a.y_vec_stride);
-      __builtin_prefetch(row + a.y_row_stride + q * a.y_vec_stride);
+      __builtin_prefetch(row + kRowsAhead * a.y_row_stride + q * a.y_vec_stride);
     }
     for (; e + 4 <= end; e += 4) {
       const T* x[4];

@@ -23,9 +23,6 @@ SPARSEJAX_INLINE void Narrow(float v, bfloat16* out) {
   out->bits = static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded);
 }
 
-// Rows are short and far apart, which the processor's own prefetcher does not follow.
-constexpr int64_t kRowsAhead = 8;
-
 template <typename S, typename A>
 void LoadRows(const S* src, int64_t rows, int64_t src_stride, int64_t n, A* dst, int64_t dst_stride) {
   for (int64_t r = 0; r < rows; ++r) {

@@ -85,7 +85,6 @@ template <typename T>
 struct FloatKernels {
   int lanes;            // elements per full vector
   int max_vecs;         // largest tile, in vectors of `lanes`
-  int max_backward_vecs;  // the same of `backward`
   int narrow_lanes[3];  // smaller vectors for small batches, descending; 1 is last
   void (*spmm)(const SpmmArgs<T>&);
   void (*spmm_narrow[3])(const SpmmArgs<T>&);

@@ -8,16 +8,17 @@
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
 constexpr int kMaxVecs = 16;  // 32 registers: the tile, one broadcast, and room for the scheduler
-constexpr int kMaxBackwardVecs = 16;  // the tile, four broadcasts, four sums and two loads
 #elif defined(__AVX2__)
 constexpr int kVectorBytes = 32;
 constexpr int kMaxVecs = 12;  // 16 registers
-constexpr int kMaxBackwardVecs = 6;
 #else
 constexpr int kVectorBytes = 16;
 constexpr int kMaxVecs = 8;  // 16 registers and a separate product without FMA (NEON has 32)
-constexpr int kMaxBackwardVecs = 4;
 #endif
+
+// Rows of an activation are short and far apart, which the processor's own prefetcher does not follow: they are fetched
+// so many rows before they are used.
+constexpr int kRowsAhead = 8;
 
 #define SPARSEJAX_INLINE inline __attribute__((always_inline))
 
