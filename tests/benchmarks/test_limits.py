@@ -48,6 +48,8 @@ def test_traffic_counts_every_array_once():
     assert _roofline.traffic(case, "forward") == activations + 4 * 6 + 4 * (6 + 3 + 1)
     assert _roofline.traffic(case, "input_grad") == activations + 4 * 6 + 4 * (2 * 6 + 5 + 1)
     assert _roofline.traffic(case, "weight_grad") == _roofline.traffic(case, "forward")
+    both = activations + 4 * 2 * 5 + 4 * 2 * 6 + 4 * (2 * 6 + 5 + 1)  # the input's gradient and the values' besides
+    assert _roofline.traffic(case, "backward") == both
 
 
 def test_arithmetic_or_bandwidth_binds():
@@ -56,6 +58,7 @@ def test_arithmetic_or_bandwidth_binds():
     size = _roofline.traffic(case, "forward")
     assert slow.limit == slow.resident == "L1" and slow.limit_fraction == pytest.approx(size / 4e9 / 1e-6)
     assert slow.peak_fraction == pytest.approx(2 * 6 * 2 / 1e9 / 1e-6)
+    assert _roofline.limit(case, "backward", 1e-6, PEAK).peak_fraction == pytest.approx(2 * slow.peak_fraction)
     busy = _roofline.limit(case, "forward", 1e-6, Peak("avx2", 1, 1e8, LEVELS, PEAK.capacity))
     assert busy.limit == "fma" and busy.limit_fraction == busy.peak_fraction
 
