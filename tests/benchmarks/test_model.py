@@ -119,7 +119,8 @@ def test_the_breakdown_accounts_for_the_whole_step():
     np.testing.assert_allclose(sum(parts.values()), step, rtol=1e-6)
     assert list(parts) == [*_breakdown._KINDS, _breakdown._OUTSIDE]
     computed = [kind for kind in parts if "sparse convolutions" in kind or "batch norm" in kind]
-    assert len(computed) == 4 and all(0 < parts[kind] < step for kind in computed)
+    computed.remove("sparse convolutions, weight gradient of the first")  # dense, where that is measured to be faster
+    assert len(computed) == 3 and all(0 < parts[kind] < step for kind in computed)
 
 
 def test_the_breakdown_is_of_one_thread():
