@@ -62,22 +62,20 @@ struct ConvJob {
     StoreRun(t, to, y, rows, run, tile);
   }
 
+  // Vectors [first, first + vecs) of a run, for some rows; the program is to be added.
+  SpmmArgs<Sum<S>> Args(Span rows, const Sum<S>* packed, const RunView<Sum<S>>& to, int64_t first, int vecs,
+                        bool stream) const {
+    const Sum<S>* from = packed + first * work.tiling().vector;
+    Sum<S>* y_run = to.at + first * to.vec_stride;
+    return {{},   rows.begin, rows.end, data.get(), from, y_run, to.row_stride, to.vec_stride, vecs, nullptr, stream};
+  }
+
  private:
   void Pieces(int64_t program, Span rows, const Sum<S>* packed, const RunView<Sum<S>>& to, bool stream) const {
     const ConvTiling& t = work.tiling();
     const auto& k = Element<S>::Kernels();
     ForEachPiece(to.vectors, k.max_vecs, [&](int64_t first, int vecs) {
-      const SpmmArgs<Sum<S>> args{{},
-                                  rows.begin,
-                                  rows.end,
-                                  data.get(),
-                                  packed + first * t.vector,
-                                  to.at + first * to.vec_stride,
-                                  to.row_stride,
-                                  to.vec_stride,
-                                  vecs,
-                                  nullptr,
-                                  stream};
+      const SpmmArgs<Sum<S>> args = Args(rows, packed, to, first, vecs, stream);
       RunPasses(k.spmm, args, t.vector, t.passes, [&](int64_t pass) { return work.programs().View(program + pass); });
     });
   }
@@ -188,17 +186,7 @@ struct ConvBackwardJob {
     const ConvTiling& t = product.work.tiling();
     const auto& k = Element<S>::Kernels();
     ForEachPiece(to.vectors, k.max_vecs, [&](int64_t first, int vecs) {
-      const BackwardArgs<Sum<S>> args{{{},
-                                       rows.begin,
-                                       rows.end,
-                                       product.data.get(),
-                                       packed + first * t.vector,
-                                       to.at + first * to.vec_stride,
-                                       to.row_stride,
-                                       to.vec_stride,
-                                       vecs,
-                                       nullptr,
-                                       stream},
+      const BackwardArgs<Sum<S>> args{product.Args(rows, packed, to, first, vecs, stream),
                                       from.at + first * from.vec_stride,
                                       from.row_stride,
                                       from.vec_stride,

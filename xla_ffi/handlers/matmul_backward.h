@@ -21,13 +21,9 @@ struct MatmulBackwardJob {
   Slots<S> out;
 
   void Run(int64_t chunk) const {
-    const int64_t slot = chunk / work.row_parts;
-    const Span span = work.RowsOf(chunk % work.row_parts);
-    const Span mine = Part(work.blocks.count, slots, slot);
-    for (int64_t block = mine.begin; block < mine.end; ++block) {
-      const Block<Sum<S>> source = SourceBlock(work, ct, block);
-      ForEachRowGroup<Sum<S>>(span, work.blocks, [&](Span rows) { RunRows(rows, block, source, out.slot(slot)); });
-    }
+    ForEachRowsOfSlot(work, slots, chunk, ct, [&](Span rows, int64_t block, const Block<Sum<S>>& source, int64_t slot) {
+      RunRows(rows, block, source, out.slot(slot));
+    });
   }
 
   void Before(int64_t chunk) const { data.Gather(chunk); }

@@ -179,6 +179,18 @@ struct SpmmJob {
   }
 };
 
+// Calls body(some rows, block, its source, slot) for all that a chunk of a weight gradient with so many slots has to do.
+template <typename S, typename Body>
+void ForEachRowsOfSlot(const MatmulWork& work, int64_t slots, int64_t chunk, const S* x, const Body& body) {
+  const int64_t slot = chunk / work.row_parts;
+  const Span span = work.RowsOf(chunk % work.row_parts);
+  const Span mine = Part(work.blocks.count, slots, slot);
+  for (int64_t block = mine.begin; block < mine.end; ++block) {
+    const Block<Sum<S>> source = SourceBlock(work, x, block);
+    ForEachRowGroup<Sum<S>>(span, work.blocks, [&](Span rows) { body(rows, block, source, slot); });
+  }
+}
+
 template <typename S>
 struct SddmmJob {
   MatmulWork work;
@@ -188,13 +200,9 @@ struct SddmmJob {
   Slots<S> out;
 
   void Run(int64_t chunk) const {
-    const int64_t slot = chunk / work.row_parts;
-    const Span span = work.RowsOf(chunk % work.row_parts);
-    const Span mine = Part(work.blocks.count, slots, slot);
-    for (int64_t block = mine.begin; block < mine.end; ++block) {
-      const Block<Sum<S>> source = SourceBlock(work, x, block);
-      ForEachRowGroup<Sum<S>>(span, work.blocks, [&](Span rows) { RunRows(rows, block, source, out.slot(slot)); });
-    }
+    ForEachRowsOfSlot(work, slots, chunk, x, [&](Span rows, int64_t block, const Block<Sum<S>>& source, int64_t slot) {
+      RunRows(rows, block, source, out.slot(slot));
+    });
   }
 
   void Before(int64_t) const {}
