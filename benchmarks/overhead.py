@@ -14,7 +14,7 @@ import sparsejax as sx
 from sparsejax._table import table
 
 from . import _timing
-from ._case import FORWARD, STEP, TOLERANCE, Case
+from ._case import FORWARD, RESULTS, STEP, TOLERANCE, Case
 from ._report import Report, progress
 from ._shapes import Shape
 from ._targets import outcome, outcome_table
@@ -52,7 +52,7 @@ def _pairs(case: Case) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]
     product = layer(case)
     step = with_gradients(product)
     operands = data, pattern, jnp.asarray(case.x), jnp.asarray(case.cotangent)
-    error = case.error(dict(zip(("y", "dw", "dx"), jax.device_get(jax.jit(step)(*operands)), strict=True)))
+    error = case.error(dict(zip(RESULTS[STEP], jax.device_get(jax.jit(step)(*operands)), strict=True)))
     if not error <= TOLERANCE:
         raise RuntimeError(f"overhead: {case.shape.name} has error {error:.1e}; expected at most {TOLERANCE:g}.")
     return {FORWARD: _pair(product, operands[:3]), STEP: _pair(step, operands)}

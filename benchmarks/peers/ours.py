@@ -13,19 +13,10 @@ import numpy as np
 import sparsejax as sx
 from sparsejax import _compat
 
-from .._case import BACKWARD, FORWARD, STEP, Case
+from .._case import BACKWARD, FORWARD, RESULTS, STEP, Case
 from ._peer import Call, Peer, Variant
 
 BETWEEN, ALONE = "between", "alone"
-
-# As the functions below return them.
-_NAMES = {
-    FORWARD: ("y",),
-    STEP: ("y", "dw", "dx"),
-    BACKWARD: ("dw", "dx"),
-    "input_grad": ("dx",),
-    "weight_grad": ("dw",),
-}
 
 
 def layer(case: Case) -> Callable[[Any, Any, Any], Any]:
@@ -37,11 +28,12 @@ def layer(case: Case) -> Callable[[Any, Any, Any], Any]:
 
 
 def with_gradients(product: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any, Any], Any]:
-    """Forward and both gradients: ``(y, dw, dx)`` of values, pattern, activations and cotangent."""
+    """Forward and both gradients: ``(y, dx, dw)`` of values, pattern, activations and cotangent."""
 
     def step(data: Any, pattern: Any, x: Any, cotangent: Any) -> Any:
         y, pullback = jax.vjp(lambda d, z: product(d, pattern, z), data, x)
-        return y, *pullback(cotangent)
+        dw, dx = pullback(cotangent)
+        return y, dx, dw
 
     return step
 
@@ -77,7 +69,7 @@ def _calls(case: Case, data: Any, pattern: Any, *, batch_minor: bool) -> dict[st
         return jax.vjp(lambda d: product(d, pattern, x), data)[1](cotangent)
 
     def read(result: Any, name: str) -> dict[str, np.ndarray]:
-        return {key: np.asarray(array) for key, array in zip(_NAMES[name], jax.tree.leaves(result), strict=True)}
+        return {key: np.asarray(array) for key, array in zip(RESULTS[name], jax.tree.leaves(result), strict=True)}
 
     def call(name: str, function: Callable[..., Any], formats: Any, *more: Any) -> Call:
         compiled = jax.jit(function, out_shardings=formats)
@@ -86,8 +78,8 @@ def _calls(case: Case, data: Any, pattern: Any, *, batch_minor: bool) -> dict[st
 
     return {
         FORWARD: call(FORWARD, product, form),
-        STEP: call(STEP, step, (form, None, form), cotangent),
-        BACKWARD: call(BACKWARD, backward, (None, form), cotangent),
+        STEP: call(STEP, step, (form, form, None), cotangent),
+        BACKWARD: call(BACKWARD, backward, (form, None), cotangent),
         "input_grad": call("input_grad", input_grad, (form,), cotangent),
         "weight_grad": call("weight_grad", weight_grad, None, cotangent),
     }
