@@ -1,4 +1,4 @@
-// What a handler sees of XLA, without XLA: a call frame, a thread pool, futures and errors, so that every instruction
+// What a handler sees of XLA, without XLA: a call frame, a thread pool and errors, so that every instruction
 // that runs is compiled with the sanitizer. Only the functions that our handlers call are there.
 #ifndef SPARSEJAX_TESTS_CPP_FAKE_RUNTIME_H_
 #define SPARSEJAX_TESTS_CPP_FAKE_RUNTIME_H_
@@ -89,25 +89,6 @@ struct XLA_FFI_Error {
   std::string message;
 };
 
-struct XLA_FFI_Future {
-  std::mutex mutex;
-  std::condition_variable changed;
-  bool complete = false;
-  std::string message;
-
-  void Complete(std::string error) {
-    std::lock_guard<std::mutex> lock(mutex);
-    message = std::move(error);
-    complete = true;
-    changed.notify_all();
-  }
-  std::string Wait() {
-    std::unique_lock<std::mutex> lock(mutex);
-    changed.wait(lock, [this] { return complete; });
-    return message;
-  }
-};
-
 namespace sparsejax::testing {
 
 inline const XLA_FFI_Api& Api() {
@@ -121,19 +102,6 @@ inline const XLA_FFI_Api& Api() {
     };
     a.XLA_FFI_ThreadPool_Schedule = [](XLA_FFI_ThreadPool_Schedule_Args* args) -> XLA_FFI_Error* {
       args->ctx->pool->Schedule([task = args->task, data = args->data] { task(data); });
-      return nullptr;
-    };
-    a.XLA_FFI_Future_Create = [](XLA_FFI_Future_Create_Args* args) -> XLA_FFI_Error* {
-      args->future = new XLA_FFI_Future;
-      return nullptr;
-    };
-    a.XLA_FFI_Future_SetAvailable = [](XLA_FFI_Future_SetAvailable_Args* args) -> XLA_FFI_Error* {
-      args->future->Complete("");
-      return nullptr;
-    };
-    a.XLA_FFI_Future_SetError = [](XLA_FFI_Future_SetError_Args* args) -> XLA_FFI_Error* {
-      args->future->Complete(args->error->message);
-      delete args->error;
       return nullptr;
     };
     return a;
@@ -162,11 +130,8 @@ class Frame {
   }
   Frame(const Frame&) = delete;
 
-  // The future, or null and an error.
-  std::pair<XLA_FFI_Future*, XLA_FFI_Error*> Call(XLA_FFI_Handler* handler) {
-    XLA_FFI_Error* error = handler(&frame_);
-    return {frame_.future, error};
-  }
+  // Null, or the error.
+  XLA_FFI_Error* Call(XLA_FFI_Handler* handler) { return handler(&frame_); }
 
  private:
   // The interface takes pointers to everything, and not to const; descriptors live here, where they never move.
@@ -211,15 +176,13 @@ class Frame {
   XLA_FFI_CallFrame frame_{};
 };
 
-// Calls the handler as XLA does: the frame is gone when the handler returns, the arrays stay until the future is
-// complete. Returns the error's message, empty if there was none.
+// Calls the handler as XLA does: the frame is gone when the handler returns. Returns the error's message, empty if there
+// was none.
 inline std::string Call(XLA_FFI_Handler* handler, Pool& pool, Arguments& call) {
   auto frame = std::make_unique<Frame>(pool, call);
-  const auto [future, error] = frame->Call(handler);
+  const std::unique_ptr<XLA_FFI_Error> error(frame->Call(handler));
   frame.reset();
-  const std::unique_ptr<XLA_FFI_Error> owned_error(error);
-  const std::unique_ptr<XLA_FFI_Future> owned_future(future);
-  return owned_error ? owned_error->message : owned_future->Wait();
+  return error ? error->message : "";
 }
 
 }  // namespace sparsejax::testing

@@ -25,7 +25,7 @@ constexpr int kThreads = 4, kCallers = 3;
   std::exit(1);
 }
 
-// The results of a call with copies of its own, which are gone when the future is complete.
+// The results of a call with copies of its own, which are gone when the handler returns.
 std::vector<std::vector<char>> Results(const Target& target, Pool& pool, Arguments call, char before) {
   for (Array& a : call.results) a.bytes.assign(a.bytes.size(), before);
   const std::string error = Call(target.handler, pool, call);

@@ -47,7 +47,7 @@ struct ChannelJob {
   }
 };
 
-ffi::Future RunChannelJob(const char* name, ffi::ThreadPool& pool, const ffi::AnyBuffer& x, const ffi::AnyBuffer* y,
+ffi::Error RunChannelJob(const char* name, ffi::ThreadPool& pool, const ffi::AnyBuffer& x, const ffi::AnyBuffer* y,
                           ffi::AnyBuffer& out) {
   Checker check(name);
   check.FloatType("x", x.element_type());
@@ -60,7 +60,7 @@ ffi::Future RunChannelJob(const char* name, ffi::ThreadPool& pool, const ffi::An
   const bool wide = x.element_type() == ffi::DataType::F64;
   check.SameType("result", out, wide ? ffi::DataType::F64 : ffi::DataType::F32);
   if (check.ok()) check.Size("result", Elements(out), shape[shape.size() - 1]);
-  if (!check.ok()) return Failed(check.error());
+  if (!check.ok()) return check.error();
   const int64_t channels = Elements(out), size = channels ? Elements(x) / channels : 0;
   const int64_t parts =
       std::clamp<int64_t>(CeilDiv(kWantedTasks, std::max<int64_t>(1, channels)), 1, 1 + size / (16 * kRun));
@@ -74,11 +74,11 @@ ffi::Future RunChannelJob(const char* name, ffi::ThreadPool& pool, const ffi::An
   });
 }
 
-ffi::Future ChannelSumImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> out) {
+ffi::Error ChannelSumImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> out) {
   return RunChannelJob("sparsejax_channel_sum", pool, x, nullptr, *out);
 }
 
-ffi::Future ChannelDotImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, ffi::Result<ffi::AnyBuffer> out) {
+ffi::Error ChannelDotImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, ffi::Result<ffi::AnyBuffer> out) {
   return RunChannelJob("sparsejax_channel_dot", pool, x, &y, *out);
 }
 

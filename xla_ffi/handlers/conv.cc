@@ -126,15 +126,15 @@ int64_t Products(int64_t nnz, int64_t pixels, int64_t batch) { return (nnz + 1) 
 
 // The forward product, and the input gradient on the transposed pattern.
 template <typename S>
-ffi::Future RunProduct(ffi::ThreadPool& pool, const ConvCall& call, Values<S> values, const S* from,
+ffi::Error RunProduct(ffi::ThreadPool& pool, const ConvCall& call, Values<S> values, const S* from,
                        ffi::AnyBuffer& to, Checker& check) {
   if (!call.planned()) call.CheckContents(check);
-  if (!check.ok()) return Failed(check.error());
-  if (call.batch * call.pixels() == 0) return Done();
+  if (!check.ok()) return check.error();
+  if (call.batch * call.pixels() == 0) return ffi::Error::Success();
   if (!call.planned())
     return RunCut(pool, CutSpmm(pool, call.AsRows(), call.batch * call.pixels(), std::move(values), from, Write<S>(to)));
   auto plan = PlanFor<S>(call, check);
-  if (plan == nullptr) return Failed(check.error());
+  if (plan == nullptr) return check.error();
   const ConvGeometry& g = call.g;
   const int64_t nnz = call.nnz();
   ConvWork work = Work(std::move(plan), WantedTasks(pool.num_threads()));
@@ -158,21 +158,21 @@ std::pair<int64_t, Slots<S>> GradientSums(ffi::ThreadPool& pool, const ConvCall&
 }
 
 template <typename S>
-ffi::Future RunWeightGrad(ffi::ThreadPool& pool, const ConvCall& call, const S* x, const S* y, ffi::AnyBuffer& out,
+ffi::Error RunWeightGrad(ffi::ThreadPool& pool, const ConvCall& call, const S* x, const S* y, ffi::AnyBuffer& out,
                           Checker& check) {
   if (!call.planned()) call.CheckContents(check);
-  if (!check.ok()) return Failed(check.error());
+  if (!check.ok()) return check.error();
   const ConvGeometry& g = call.g;
   const int64_t nse = Elements(call.indices);
   S* dw = Write<S>(out);
   if (call.batch * g.out_pixels() == 0) {
     std::fill(dw, dw + nse, S{});
-    return Done();
+    return ffi::Error::Success();
   }
   if (!call.planned())
     return RunCut(pool, CutSddmm(pool, call.AsRows(), call.batch * g.out_pixels(), x, y, dw, nse));
   auto plan = PlanFor<S>(call, check);
-  if (plan == nullptr) return Failed(check.error());
+  if (plan == nullptr) return check.error();
   ConvWork work = Work(std::move(plan), kWantedTasks);
   auto [slots, sums] = GradientSums<S>(pool, call, work, dw);
   const Chunks chunks{0, slots * work.row_parts, sums.chunks()};
@@ -182,25 +182,25 @@ ffi::Future RunWeightGrad(ffi::ThreadPool& pool, const ConvCall& call, const S* 
 
 // `call` is that of the input gradient, `forward` that of the product.
 template <typename S>
-ffi::Future RunBackward(ffi::ThreadPool& pool, const ConvCall& call, const ConvCall& forward, Values<S> values,
+ffi::Error RunBackward(ffi::ThreadPool& pool, const ConvCall& call, const ConvCall& forward, Values<S> values,
                         const S* ct, const S* x, ffi::AnyBuffer& to_data, ffi::AnyBuffer& to_x, Checker& check) {
   if (!call.planned()) {
-    forward.CheckContents(check);
+    if (!BackwardInOnePass(call.batch * call.g.out_pixels())) forward.CheckContents(check);
     call.CheckContents(check);
   }
-  if (!check.ok()) return Failed(check.error());
+  if (!check.ok()) return check.error();
   const ConvGeometry& g = call.g;
   const int64_t nse = Elements(call.indices);
   S *dw = Write<S>(to_data), *dx = Write<S>(to_x);
   if (call.batch * g.in_pixels() == 0) {
     std::fill(dw, dw + nse, S{});
-    return Done();
+    return ffi::Error::Success();
   }
   if (!call.planned())
     return RunMatmulBackward(pool, forward.AsRows(), call.AsRows(), call.batch * g.out_pixels(), std::move(values), ct,
                              x, dx, dw, nse);
   auto plan = PlanFor<S>(call, check);
-  if (plan == nullptr) return Failed(check.error());
+  if (plan == nullptr) return check.error();
   ConvWork work = Work(std::move(plan), kWantedTasks);
   auto [slots, sums] = GradientSums<S>(pool, call, work, dw);
   Values<S> ordered = InOrder(values, work);
@@ -209,7 +209,7 @@ ffi::Future RunBackward(ffi::ThreadPool& pool, const ConvCall& call, const ConvC
   return RunJob(pool, std::move(job), chunks, 2 * Products(call.nnz(), g.out_pixels(), call.batch));
 }
 
-ffi::Future ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x, Ints indptr, Ints indices,
+ffi::Error ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x, Ints indptr, Ints indices,
                      ffi::Result<ffi::AnyBuffer> y, ffi::Span<const int64_t> geometry) {
   Checker check("sparsejax_conv");
   const ConvGeometry g = ConvGeometry::Decode(geometry, /*transposed=*/false, check);
@@ -221,7 +221,7 @@ ffi::Future ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x
   check.Size("indptr", Elements(indptr), g.out_features + 1);
   check.Size("data", Elements(data), Elements(indices));
   if (check.ok()) check.Size("result's batch", y->dimensions()[0], x.dimensions()[0]);
-  if (!check.ok()) return Failed(check.error());
+  if (!check.ok()) return check.error();
   const ConvCall call{g, geometry, indptr, indices, std::nullopt, x.dimensions()[0]};
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
@@ -229,7 +229,7 @@ ffi::Future ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x
   });
 }
 
-ffi::Future ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer y, Ints indptr_t,
+ffi::Error ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer y, Ints indptr_t,
                               Ints indices_t, Ints perm_t, ffi::Result<ffi::AnyBuffer> x,
                               ffi::Span<const int64_t> geometry) {
   Checker check("sparsejax_conv_input_grad");
@@ -243,7 +243,7 @@ ffi::Future ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::An
   check.Size("data", Elements(data), Elements(indices_t));
   check.Size("perm_t", Elements(perm_t), Elements(indices_t));
   if (check.ok()) check.Size("result's batch", x->dimensions()[0], y.dimensions()[0]);
-  if (!check.ok()) return Failed(check.error());
+  if (!check.ok()) return check.error();
   const ConvCall call{g, geometry, indptr_t, indices_t, perm_t, y.dimensions()[0]};
   return DispatchGuarded(y.element_type(), [&](auto element) {
     using S = decltype(element);
@@ -251,7 +251,7 @@ ffi::Future ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::An
   });
 }
 
-ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, Ints indptr, Ints indices,
+ffi::Error ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, Ints indptr, Ints indices,
                                ffi::Result<ffi::AnyBuffer> out, ffi::Span<const int64_t> geometry) {
   Checker check("sparsejax_conv_weight_grad");
   const ConvGeometry g = ConvGeometry::Decode(geometry, /*transposed=*/false, check);
@@ -263,7 +263,7 @@ ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyB
   check.Size("indptr", Elements(indptr), g.out_features + 1);
   check.Size("result", Elements(*out), Elements(indices));
   if (check.ok()) check.Size("y's batch", y.dimensions()[0], x.dimensions()[0]);
-  if (!check.ok()) return Failed(check.error());
+  if (!check.ok()) return check.error();
   const ConvCall call{g, geometry, indptr, indices, std::nullopt, x.dimensions()[0]};
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
@@ -271,7 +271,7 @@ ffi::Future ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyB
   });
 }
 
-ffi::Future ConvBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuffer data, ffi::AnyBuffer x,
+ffi::Error ConvBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuffer data, ffi::AnyBuffer x,
                              Ints indptr, Ints indices, Ints indptr_t, Ints indices_t, Ints perm_t,
                              ffi::Result<ffi::AnyBuffer> ddata, ffi::Result<ffi::AnyBuffer> dx,
                              ffi::Span<const int64_t> geometry) {
@@ -292,7 +292,7 @@ ffi::Future ConvBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBu
   check.Size("data's gradient", Elements(*ddata), Elements(indices_t));
   check.Size("perm_t", Elements(perm_t), Elements(indices_t));
   if (check.ok()) check.Size("x's batch", x.dimensions()[0], ct.dimensions()[0]);
-  if (!check.ok()) return Failed(check.error());
+  if (!check.ok()) return check.error();
   const ConvCall forward{g, geometry, indptr, indices, std::nullopt, ct.dimensions()[0]};
   const ConvCall call{g, geometry, indptr_t, indices_t, perm_t, ct.dimensions()[0], /*both=*/true};
   return DispatchGuarded(ct.element_type(), [&](auto element) {

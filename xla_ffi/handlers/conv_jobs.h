@@ -27,6 +27,19 @@ void ForEachRunOfUnit(const ConvWork& work, int64_t unit, int64_t part, const S*
   });
 }
 
+// As ForEachRunOfUnit, for all that a chunk of a weight gradient with so many slots has to do: body has the sums too.
+template <typename S, typename Body>
+void ForEachRunOfSlot(const ConvWork& work, int64_t slots, const Slots<S>& out, int64_t chunk, const S* source,
+                      const Body& body) {
+  const int64_t slot = chunk / work.row_parts, part = chunk % work.row_parts;
+  ForEachEntriesOfPart(work, part, [&](Span entries) { out.Clear(slot, entries); });
+  const Span units = Part(work.units(), slots, slot);
+  for (int64_t unit = units.begin; unit < units.end; ++unit)
+    ForEachRunOfUnit(work, unit, part, source,
+                     [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
+                         const Sum<S>* packed) { body(program, run, tile, rows, packed, out.slot(slot)); });
+}
+
 // Whether results of the destination's shape leave the caches before anything reads them.
 template <typename S>
 bool LeavesCaches(const ConvWork& work) {
@@ -90,14 +103,11 @@ struct ConvWeightGradJob {
   Slots<S> out;
 
   void Run(int64_t chunk) const {
-    const int64_t slot = chunk / work.row_parts;
-    const Span mine = Part(work.units(), slots, slot);
-    for (int64_t unit = mine.begin; unit < mine.end; ++unit)
-      ForEachRunOfUnit(work, unit, chunk % work.row_parts, x,
-                       [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
-                           const Sum<S>* packed) {
-                         Pieces(program, rows, packed, Cotangent(run, tile, rows), out.slot(slot));
-                       });
+    ForEachRunOfSlot(work, slots, out, chunk, x,
+                     [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
+                         const Sum<S>* packed, Sum<S>* dw) {
+                       Pieces(program, rows, packed, Cotangent(run, tile, rows), dw);
+                     });
   }
 
   void Before(int64_t) const {}
@@ -143,13 +153,9 @@ struct ConvBackwardJob {
   Slots<S> out;
 
   void Run(int64_t chunk) const {
-    const ConvWork& work = product.work;
-    const int64_t slot = chunk / work.row_parts;
-    const Span mine = Part(work.units(), slots, slot);
-    for (int64_t unit = mine.begin; unit < mine.end; ++unit)
-      ForEachRunOfUnit(work, unit, chunk % work.row_parts, product.x,
-                       [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
-                           const Sum<S>* packed) { RunRows(program, run, tile, rows, packed, out.slot(slot)); });
+    ForEachRunOfSlot(product.work, slots, out, chunk, product.x,
+                     [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
+                         const Sum<S>* packed, Sum<S>* dw) { RunRows(program, run, tile, rows, packed, dw); });
   }
 
   void Before(int64_t chunk) const { product.Before(chunk); }

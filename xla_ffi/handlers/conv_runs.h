@@ -88,11 +88,29 @@ inline int64_t DirectStride(const ConvTiling& t, const ConvTiling::Tile& tile, c
   return one_piece && run.pixels * t.lanes % t.vector == 0 ? t.vector : 0;
 }
 
-// Calls body(some rows) for groups of the rows that part `part` of a task has.
+// The rows that part `part` of a task has of the program with these row pointers.
+inline Span RowsOf(const ConvWork& work, const int32_t* row_ptr, int64_t part) {
+  return RowsOfPart(row_ptr, work.programs().rows, work.row_parts, part);
+}
+
+// Calls body(some rows) for groups of the rows of a part.
 template <typename Body>
 void ForEachRowGroup(const ConvWork& work, const int32_t* row_ptr, int64_t part, const Body& body) {
-  const Span rows = RowsOfPart(row_ptr, work.programs().rows, work.row_parts, part);
+  const Span rows = RowsOf(work, row_ptr, part);
   for (int64_t r = rows.begin; r < rows.end; r += kRowGroup) body(Span{r, std::min(r + kRowGroup, rows.end)});
+}
+
+// Calls body(some entries) for all entries of the rows of a part. The first pass decides which rows they are.
+template <typename Body>
+void ForEachEntriesOfPart(const ConvWork& work, int64_t part, const Body& body) {
+  const ConvTiling& t = work.tiling();
+  for (int64_t phase = 0; phase < t.y.phases() * t.x.phases(); ++phase) {
+    const Span rows = RowsOf(work, work.programs().View(phase * t.passes).begin, part);
+    for (int64_t pass = 0; pass < t.passes; ++pass) {
+      const int32_t* row_ptr = work.programs().View(phase * t.passes + pass).begin;
+      body(Span{row_ptr[rows.begin], row_ptr[rows.end]});
+    }
+  }
 }
 
 // The pixels of a run in some rows of the destination's planes, `at` being the first of the rows. A kernel's rows and

@@ -14,15 +14,17 @@ template <typename S>
 class Slots {
  public:
   // `out` has nse elements, of which the first nnz are entries and the rest padding. A slot has `entries` sums: entry i
-  // of a slot is element position[i] of `out`, or element i where `position` is null; elements of none are zero.
-  // Zeroes the partial sums and what is no entry. `position` must live as long as this object.
+  // of a slot is element position[i] of `out`, or element i where `position` is null; elements of none are zero, and
+  // zeroed here. Sums begin as what Clear leaves. `position` must live as long as this object.
   Slots(S* out, int64_t nse, int64_t nnz, int64_t slots, const int32_t* position, int64_t entries)
       : out_(out), slots_(slots), position_(position), entries_(entries) {
-    partial_.reset(new Sum<S>[std::max<int64_t>(slots * entries, 1)]());
+    partial_.reset(new Sum<S>[std::max<int64_t>(slots * entries, 1)]);
     std::fill(out + (entries < nnz ? 0 : nnz), out + nse, S{});
   }
 
   Sum<S>* slot(int64_t s) const { return partial_.get() + s * entries_; }
+  // For whoever adds to these entries of a slot, so that the sums are in its cache.
+  void Clear(int64_t s, Span entries) const { std::fill(slot(s) + entries.begin, slot(s) + entries.end, Sum<S>(0)); }
 
   // Once every slot is complete, each chunk adds some of the entries up, converts them and puts them in their places.
   int64_t chunks() const { return CeilDiv(entries_, kEntriesPerChunk); }

@@ -14,7 +14,7 @@ namespace sparsejax {
 namespace {
 
 // spmm, for both orientations.
-ffi::Future CheckAndRunSpmm(const char* name, ffi::ThreadPool& pool, const ffi::AnyBuffer& data, const ffi::AnyBuffer& x,
+ffi::Error CheckAndRunSpmm(const char* name, ffi::ThreadPool& pool, const ffi::AnyBuffer& data, const ffi::AnyBuffer& x,
                             const Rows& pattern, ffi::AnyBuffer& y) {
   const int64_t n = x.dimensions()[0];
   Checker check(name);
@@ -23,14 +23,14 @@ ffi::Future CheckAndRunSpmm(const char* name, ffi::ThreadPool& pool, const ffi::
   check.SameType("result", y, x.element_type());
   check.FloatType("x", x.element_type());
   if (check.ok()) check.Size("result", Elements(y), n * pattern.rows);
-  if (!check.ok()) return Failed(check.error());
+  if (!check.ok()) return check.error();
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
     return RunCut(pool, CutSpmm(pool, pattern, n, Values<S>(Read<S>(data), Elements(data)), Read<S>(x), Write<S>(y)));
   });
 }
 
-ffi::Future SpmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x, Ints indptr, Ints indices,
+ffi::Error SpmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x, Ints indptr, Ints indices,
                      ffi::Result<ffi::AnyBuffer> y) {
   constexpr const char* kName = "sparsejax_spmm";
   Checker check(kName);
@@ -41,12 +41,12 @@ ffi::Future SpmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x
     if (check.ok())
       check.Indices("indices", indices.typed_data(), indptr.typed_data()[Elements(indptr) - 1], x.dimensions()[1]);
   }
-  if (!check.ok()) return Failed(check.error());
+  if (!check.ok()) return check.error();
   const Rows pattern{indptr.typed_data(), indices.typed_data(), nullptr, Elements(indptr) - 1, x.dimensions()[1]};
   return CheckAndRunSpmm(kName, pool, data, x, pattern, *y);
 }
 
-ffi::Future SpmmTImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer y, Ints indptr_t, Ints indices_t,
+ffi::Error SpmmTImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer y, Ints indptr_t, Ints indices_t,
                       Ints perm_t, ffi::Result<ffi::AnyBuffer> x) {
   constexpr const char* kName = "sparsejax_spmm_t";
   Checker check(kName);
@@ -61,13 +61,13 @@ ffi::Future SpmmTImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer 
       check.Indices("perm_t", perm_t.typed_data(), nnz, Elements(data));
     }
   }
-  if (!check.ok()) return Failed(check.error());
+  if (!check.ok()) return check.error();
   const Rows pattern{indptr_t.typed_data(), indices_t.typed_data(), perm_t.typed_data(), Elements(indptr_t) - 1,
                      y.dimensions()[1]};
   return CheckAndRunSpmm(kName, pool, data, y, pattern, *x);
 }
 
-ffi::Future SddmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, Ints indptr, Ints indices,
+ffi::Error SddmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, Ints indptr, Ints indices,
                       ffi::Result<ffi::AnyBuffer> out) {
   Checker check("sparsejax_sddmm");
   check.Rank("x", x, 2);
@@ -82,7 +82,7 @@ ffi::Future SddmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, 
     check.Size("y's features", y.dimensions()[1], Elements(indptr) - 1);
     check.Indices("indices", indices.typed_data(), indptr.typed_data()[Elements(indptr) - 1], x.dimensions()[1]);
   }
-  if (!check.ok()) return Failed(check.error());
+  if (!check.ok()) return check.error();
   const Rows pattern{indptr.typed_data(), indices.typed_data(), nullptr, Elements(indptr) - 1, x.dimensions()[1]};
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
@@ -91,7 +91,7 @@ ffi::Future SddmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, 
   });
 }
 
-ffi::Future SpmmBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuffer data, ffi::AnyBuffer x,
+ffi::Error SpmmBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuffer data, ffi::AnyBuffer x,
                              Ints indptr, Ints indices, Ints indptr_t, Ints indices_t, Ints perm_t,
                              ffi::Result<ffi::AnyBuffer> ddata, ffi::Result<ffi::AnyBuffer> dx) {
   Checker check("sparsejax_spmm_backward");
@@ -109,17 +109,17 @@ ffi::Future SpmmBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBu
   check.Size("perm_t", Elements(perm_t), nse);
   check.Pointers("indptr", indptr.typed_data(), Elements(indptr), nse);
   check.Pointers("indptr_t", indptr_t.typed_data(), Elements(indptr_t), nse);
-  if (!check.ok()) return Failed(check.error());
+  if (!check.ok()) return check.error();
   check.SameShape("x's gradient", *dx, x);
   check.Size("x's batch", x.dimensions()[0], ct.dimensions()[0]);
   check.Size("x's features", x.dimensions()[1], Elements(indptr_t) - 1);
   check.Size("ct's features", ct.dimensions()[1], Elements(indptr) - 1);
   const Rows p{indptr.typed_data(), indices.typed_data(), nullptr, Elements(indptr) - 1, Elements(indptr_t) - 1};
   const Rows transposed{indptr_t.typed_data(), indices_t.typed_data(), perm_t.typed_data(), p.features, p.rows};
-  check.Indices("indices", p.indices, p.entries(), p.features);
+  if (!BackwardInOnePass(ct.dimensions()[0])) check.Indices("indices", p.indices, p.entries(), p.features);
   check.Indices("indices_t", transposed.indices, transposed.entries(), p.rows);
   check.Indices("perm_t", transposed.id, transposed.entries(), nse);
-  if (!check.ok()) return Failed(check.error());
+  if (!check.ok()) return check.error();
   return DispatchGuarded(ct.element_type(), [&](auto element) {
     using S = decltype(element);
     return RunMatmulBackward(pool, p, transposed, ct.dimensions()[0], Values<S>(Read<S>(data), nse), Read<S>(ct),

@@ -21,8 +21,8 @@ struct MatmulBackwardJob {
   Slots<S> out;
 
   void Run(int64_t chunk) const {
-    ForEachRowsOfSlot(work, slots, chunk, ct, [&](Span rows, int64_t block, const Block<Sum<S>>& source, int64_t slot) {
-      RunRows(rows, block, source, out.slot(slot));
+    ForEachRowsOfSlot(work, slots, out, chunk, ct, [&](Span rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) {
+      RunRows(rows, block, source, dw);
     });
   }
 
@@ -55,13 +55,14 @@ struct GradientsApart {
 
 // Entries meet so many elements of the batch at least where one pass is faster than one for each gradient: below, putting
 // values in the transposed order and their gradients back costs more than it saves.
-constexpr int64_t kLeastBatch = 64;
+constexpr bool BackwardInOnePass(int64_t n) { return n >= 64; }
 
-// dx[n, features] and dw[nse], for y = `p` x: of rows of x's features in `transposed`, and of y's rows in `p`.
+// dx[n, features] and dw[nse], for y = `p` x: of rows of x's features in `transposed`, and of y's rows in `p`, whose
+// indices only gradients side by side read.
 template <typename S>
-ffi::Future RunMatmulBackward(ffi::ThreadPool& pool, const Rows& p, const Rows& transposed, int64_t n,
+ffi::Error RunMatmulBackward(ffi::ThreadPool& pool, const Rows& p, const Rows& transposed, int64_t n,
                               Values<S> data, const S* ct, const S* x, S* dx, S* dw, int64_t nse) {
-  if (n < kLeastBatch) {
+  if (!BackwardInOnePass(n)) {
     Cut<SpmmJob<S>> of_x = CutSpmm(pool, transposed, n, std::move(data), ct, dx);
     Cut<SddmmJob<S>> of_data = CutSddmm(pool, p, n, x, ct, dw, nse);
     const Chunks chunks{of_x.chunks.before, of_x.chunks.run + of_data.chunks.run, of_data.chunks.after};

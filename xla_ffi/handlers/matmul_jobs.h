@@ -179,15 +179,18 @@ struct SpmmJob {
   }
 };
 
-// Calls body(some rows, block, its source, slot) for all that a chunk of a weight gradient with so many slots has to do.
+// Calls body(some rows, block, its source, sums) for all that a chunk of a weight gradient with so many slots has to do.
 template <typename S, typename Body>
-void ForEachRowsOfSlot(const MatmulWork& work, int64_t slots, int64_t chunk, const S* x, const Body& body) {
+void ForEachRowsOfSlot(const MatmulWork& work, int64_t slots, const Slots<S>& out, int64_t chunk, const S* x,
+                       const Body& body) {
   const int64_t slot = chunk / work.row_parts;
   const Span span = work.RowsOf(chunk % work.row_parts);
+  out.Clear(slot, {work.pattern.row_ptr[span.begin], work.pattern.row_ptr[span.end]});
+  if (work.blocks.n == 0) return;
   const Span mine = Part(work.blocks.count, slots, slot);
   for (int64_t block = mine.begin; block < mine.end; ++block) {
     const Block<Sum<S>> source = SourceBlock(work, x, block);
-    ForEachRowGroup<Sum<S>>(span, work.blocks, [&](Span rows) { body(rows, block, source, slot); });
+    ForEachRowGroup<Sum<S>>(span, work.blocks, [&](Span rows) { body(rows, block, source, out.slot(slot)); });
   }
 }
 
@@ -200,8 +203,8 @@ struct SddmmJob {
   Slots<S> out;
 
   void Run(int64_t chunk) const {
-    ForEachRowsOfSlot(work, slots, chunk, x, [&](Span rows, int64_t block, const Block<Sum<S>>& source, int64_t slot) {
-      RunRows(rows, block, source, out.slot(slot));
+    ForEachRowsOfSlot(work, slots, out, chunk, x, [&](Span rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) {
+      RunRows(rows, block, source, dw);
     });
   }
 
@@ -247,7 +250,7 @@ struct Cut {
 };
 
 template <typename Job>
-ffi::Future RunCut(ffi::ThreadPool& pool, Cut<Job> cut) {
+ffi::Error RunCut(ffi::ThreadPool& pool, Cut<Job> cut) {
   return RunJob(pool, std::move(cut.job), cut.chunks, cut.work);
 }
 
@@ -269,7 +272,7 @@ Cut<SddmmJob<S>> CutSddmm(const ffi::ThreadPool& pool, const Rows& p, int64_t n,
   const int64_t slots = GradientSlots(blocks.count, CeilDiv(n, blocks.lanes), nse, sizeof(Sum<S>));
   const int64_t parts = RowParts(p, slots, kNative<S> && blocks.in_place(), pool.num_threads());
   Slots<S> sums(out, nse, p.entries(), slots, nullptr, p.entries());
-  const Chunks chunks{0, n == 0 ? 0 : slots * parts, sums.chunks()};
+  const Chunks chunks{0, slots * parts, sums.chunks()};
   return {{{p, blocks, parts}, slots, x, y, std::move(sums)}, chunks, p.entries() * n};
 }
 

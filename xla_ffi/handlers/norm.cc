@@ -184,18 +184,18 @@ std::optional<ffi::AnyBuffer> Optional(const char* operand, const ffi::Remaining
 
 using Result = ffi::Result<ffi::AnyBuffer>;
 
-ffi::Future BatchNormImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer scale, ffi::AnyBuffer bias,
+ffi::Error BatchNormImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer scale, ffi::AnyBuffer bias,
                           ffi::RemainingArgs rest, Result y, Result mean, Result var, std::string_view activation,
                           double epsilon) {
   NormChecker check("sparsejax_batch_norm", x, activation);
-  if (!check.ok()) return Failed(check.error());
+  if (!check.ok()) return check.error();
   const auto residual = Optional("residual", rest, check);
   check.Activation("y", *y);
   check.Vector("scale", scale);
   check.Vector("bias", bias);
   check.Vector("mean", *mean);
   check.Vector("var", *var);
-  if (!check.ok()) return Failed(check.error());
+  if (!check.ok()) return check.error();
   const Channels channels(check.channels(), Elements(x));
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
@@ -208,12 +208,12 @@ ffi::Future BatchNormImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer
   });
 }
 
-ffi::Future BatchNormGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuffer ct_mean, ffi::AnyBuffer ct_var,
+ffi::Error BatchNormGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuffer ct_mean, ffi::AnyBuffer ct_var,
                               ffi::AnyBuffer x, ffi::AnyBuffer scale, ffi::AnyBuffer bias, ffi::AnyBuffer mean,
                               ffi::AnyBuffer var, ffi::RemainingArgs rest, Result dx, Result dscale, Result dbias,
                               ffi::RemainingRets more, std::string_view activation, double epsilon) {
   NormChecker check("sparsejax_batch_norm_grad", x, activation);
-  if (!check.ok()) return Failed(check.error());
+  if (!check.ok()) return check.error();
   const auto y = Optional("y", rest, check);
   const bool relu = activation == "relu";
   if (y && !relu) check.Fail("y", "a buffer", "none without an activation");
@@ -229,7 +229,7 @@ ffi::Future BatchNormGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyB
     dresidual = **more.get<ffi::AnyBuffer>(0);
     check.Activation("dresidual", *dresidual);
   }
-  if (!check.ok()) return Failed(check.error());
+  if (!check.ok()) return check.error();
   const Channels channels(check.channels(), Elements(x));
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);

@@ -64,7 +64,7 @@ struct PoolOperands {
 
 enum class PoolOp { kSum, kUnsum, kMax, kTake, kPut };
 
-ffi::Future RunPool(const char* name, PoolOp op, ffi::ThreadPool& pool, const PoolOperands& o,
+ffi::Error RunPool(const char* name, PoolOp op, ffi::ThreadPool& pool, const PoolOperands& o,
                     ffi::Span<const int64_t> geometry) {
   Checker check(name);
   PoolArgs p = DecodePool(geometry, check);
@@ -72,7 +72,7 @@ ffi::Future RunPool(const char* name, PoolOp op, ffi::ThreadPool& pool, const Po
   check.SameType("y", *o.y, o.x->element_type());
   const auto shape = o.x->dimensions();
   if (shape.size() != 3 && shape.size() != 4) check.Fail("x", std::to_string(shape.size()) + " axes", "3 or 4");
-  if (!check.ok()) return Failed(check.error());
+  if (!check.ok()) return check.error();
   const int64_t batch = shape[0], channels = shape[shape.size() - 1];
   CheckPlane("x", *o.x, batch, p.in_h, p.in_w, channels, check);
   CheckPlane("y", *o.y, batch, p.out_h, p.out_w, channels, check);
@@ -80,7 +80,7 @@ ffi::Future RunPool(const char* name, PoolOp op, ffi::ThreadPool& pool, const Po
     check.SameType("arg", *o.arg, ffi::DataType::S32);
     if (check.ok()) CheckPlane("arg", *o.arg, batch, p.out_h, p.out_w, channels, check);
   }
-  if (!check.ok()) return Failed(check.error());
+  if (!check.ok()) return check.error();
   p.batch = batch;
   const int64_t in = p.in_h * p.in_w * batch, out = p.out_h * p.out_w * batch;
   const int64_t work = channels * (op == PoolOp::kUnsum || op == PoolOp::kPut ? in : out);
@@ -110,25 +110,25 @@ ffi::Future RunPool(const char* name, PoolOp op, ffi::ThreadPool& pool, const Po
 
 using Geometry = ffi::Span<const int64_t>;
 
-ffi::Future SumPoolImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> y, Geometry geometry) {
+ffi::Error SumPoolImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> y, Geometry geometry) {
   return RunPool("sparsejax_sum_pool", PoolOp::kSum, pool, {&x, &*y, nullptr}, geometry);
 }
 
-ffi::Future SumUnpoolImpl(ffi::ThreadPool pool, ffi::AnyBuffer y, ffi::Result<ffi::AnyBuffer> x, Geometry geometry) {
+ffi::Error SumUnpoolImpl(ffi::ThreadPool pool, ffi::AnyBuffer y, ffi::Result<ffi::AnyBuffer> x, Geometry geometry) {
   return RunPool("sparsejax_sum_unpool", PoolOp::kUnsum, pool, {&*x, &y, nullptr}, geometry);
 }
 
-ffi::Future MaxPoolImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> y,
+ffi::Error MaxPoolImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> y,
                         ffi::Result<ffi::AnyBuffer> arg, Geometry geometry) {
   return RunPool("sparsejax_max_pool", PoolOp::kMax, pool, {&x, &*y, &*arg}, geometry);
 }
 
-ffi::Future MaxTakeImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer arg, ffi::Result<ffi::AnyBuffer> y,
+ffi::Error MaxTakeImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer arg, ffi::Result<ffi::AnyBuffer> y,
                         Geometry geometry) {
   return RunPool("sparsejax_max_take", PoolOp::kTake, pool, {&x, &*y, &arg}, geometry);
 }
 
-ffi::Future MaxPutImpl(ffi::ThreadPool pool, ffi::AnyBuffer y, ffi::AnyBuffer arg, ffi::Result<ffi::AnyBuffer> x,
+ffi::Error MaxPutImpl(ffi::ThreadPool pool, ffi::AnyBuffer y, ffi::AnyBuffer arg, ffi::Result<ffi::AnyBuffer> x,
                        Geometry geometry) {
   return RunPool("sparsejax_max_put", PoolOp::kPut, pool, {&*x, &y, &arg}, geometry);
 }

@@ -107,7 +107,7 @@ S* Write(ffi::AnyBuffer& result) {
 // Calls f, the body of a handler, with a value of the element type that `type` names; the caller has checked that it is
 // one of the three. A failed allocation becomes an error instead of leaving the handler.
 template <typename F>
-ffi::Future DispatchGuarded(ffi::DataType type, const F& f) noexcept {
+ffi::Error DispatchGuarded(ffi::DataType type, const F& f) noexcept {
   try {
     switch (type) {
       case ffi::DataType::F64:
@@ -118,7 +118,7 @@ ffi::Future DispatchGuarded(ffi::DataType type, const F& f) noexcept {
         return f(float{});
     }
   } catch (const std::exception&) {
-    return Failed(OutOfMemory());
+    return OutOfMemory();
   }
 }
 

@@ -1,9 +1,10 @@
-// Work sharing over XLA's thread pool that never waits: the handler returns a future, the last task completes it.
+// Work sharing between the thread that calls a handler and those of XLA's pool.
 //
-// A handler may itself run on a pool thread, so waiting for queued work can deadlock; only chunks that a thread has
-// begun are waited for. Tasks hold a shared job with
-// copied pointers and numbers only; nothing of the call frame outlives the handler. The partition into `chunks` is
-// the caller's; what is added up, and in which order, must not depend on it, so that results do not either.
+// A handler may itself run on a pool thread, and every other one may be busy or run handlers too, so waiting for queued
+// work can deadlock. The calling thread therefore does whatever nobody else has begun, and waits only for chunks that
+// another thread has begun, which wait for nothing. A helper that comes late finds nothing to do; until then it holds
+// the job, which has copied pointers and numbers only. The partition into `chunks` is the caller's; what is added up,
+// and in which order, must not depend on it, so that results do not either.
 #ifndef SPARSEJAX_RUNTIME_PARALLEL_H_
 #define SPARSEJAX_RUNTIME_PARALLEL_H_
 
@@ -35,15 +36,10 @@ struct Chunks {
 template <typename Job>
 class SharedJob {
  public:
-  SharedJob(Job job, const Chunks& chunks, int64_t threads, ffi::Promise promise)
-      : job_(std::move(job)),
-        threads_(threads),
-        shares_(new Share[kStages * threads]),
-        unfinished_(chunks.before + chunks.run + chunks.after),
-        promise_(std::move(promise)) {
+  SharedJob(Job job, const Chunks& chunks, int64_t threads)
+      : job_(std::move(job)), threads_(threads), shares_(new Share[kStages * threads]) {
     const int64_t counts[kStages] = {chunks.before, chunks.run, chunks.after};
     for (int stage = 0; stage < kStages; ++stage) {
-      if (counts[stage] > 0) last_stage_ = stage;
       unfinished_in_[stage] = counts[stage];
       for (int64_t i = 0; i < threads; ++i) {
         Share& share = shares_[stage * threads + i];
@@ -53,36 +49,28 @@ class SharedJob {
     }
   }
 
-  // Takes part in every stage. A thread waits only for chunks that others have begun, which wait for nothing.
+  // Takes part in every stage; the job is done when this returns.
   void Work() noexcept {
     const int64_t first = workers_.fetch_add(1);
-    for (int stage = 0; stage <= last_stage_; ++stage) {
+    for (int stage = 0; stage < kStages; ++stage) {
       Draw(stage, first);
-      while (stage < last_stage_ && unfinished_in_[stage].load(std::memory_order_acquire) > 0)
-        std::this_thread::yield();
+      while (unfinished_in_[stage].load(std::memory_order_acquire) > 0) std::this_thread::yield();
     }
   }
 
-  void Complete() noexcept {
-    if (failed_.load()) {
-      promise_.SetError(OutOfMemory());
-    } else {
-      promise_.SetAvailable();
-    }
-  }
+  bool failed() const { return failed_.load(); }
 
  private:
   static constexpr int kStages = 3;
 
   // Draws chunks until none is left: first a thread's own share, in order, because neighbouring chunks may use what the
-  // last has packed; then what is left of the others'. Whoever finishes the last one of all completes the promise.
+  // last has packed; then what is left of the others'.
   void Draw(int stage, int64_t first) noexcept {
     for (int64_t i = 0; i < threads_; ++i) {
       Share& share = shares_[stage * threads_ + (first + i) % threads_];
       for (int64_t chunk; (chunk = share.next.fetch_add(1)) < share.end;) {
         RunChunk(stage, chunk);
         unfinished_in_[stage].fetch_sub(1, std::memory_order_acq_rel);
-        if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) Complete();
       }
     }
   }
@@ -103,34 +91,22 @@ class SharedJob {
   Job job_;
   const int64_t threads_;
   std::unique_ptr<Share[]> shares_;  // by stage, then by thread
-  int last_stage_ = 0;               // of those with chunks
   std::atomic<int64_t> unfinished_in_[kStages];
   std::atomic<int64_t> workers_{0};
-  std::atomic<int64_t> unfinished_;
   std::atomic<bool> failed_{false};
-  ffi::Promise promise_;
 };
 
 // Work, in multiply-adds or elements, below which a hop to another thread (a few microseconds) costs more than it saves.
 constexpr int64_t kInlineWork = 100'000;
 
 template <typename Job>
-ffi::Future RunJob(ffi::ThreadPool& pool, Job job, const Chunks& chunks, int64_t work) {
-  ffi::Promise promise;
-  ffi::Future future(promise);
+ffi::Error RunJob(ffi::ThreadPool& pool, Job job, const Chunks& chunks, int64_t work) {
   const bool is_inline = work < kInlineWork || pool.num_threads() <= 1;
   const int64_t threads = is_inline ? 1 : std::clamp<int64_t>(pool.num_threads(), 1, std::max<int64_t>(chunks.run, 1));
-  auto shared = std::make_shared<SharedJob<Job>>(std::move(job), chunks, threads, std::move(promise));
-  if (chunks.before + chunks.run + chunks.after == 0) {
-    shared->Complete();
-    return future;
-  }
-  if (threads == 1) {
-    shared->Work();
-    return future;
-  }
-  for (int64_t i = 0; i < threads; ++i) pool.Schedule([shared] { shared->Work(); });
-  return future;
+  auto shared = std::make_shared<SharedJob<Job>>(std::move(job), chunks, threads);
+  for (int64_t helper = 1; helper < threads; ++helper) pool.Schedule([shared] { shared->Work(); });
+  shared->Work();
+  return shared->failed() ? OutOfMemory() : ffi::Error::Success();
 }
 
 // A job of one stage.
@@ -143,24 +119,8 @@ struct OneStage {
 };
 
 template <typename Job>
-ffi::Future RunJob(ffi::ThreadPool& pool, Job job, int64_t chunks, int64_t work) {
+ffi::Error RunJob(ffi::ThreadPool& pool, Job job, int64_t chunks, int64_t work) {
   return RunJob(pool, OneStage<Job>{std::move(job)}, {0, chunks, 0}, work);
-}
-
-// A future that is already an error.
-inline ffi::Future Failed(ffi::Error error) {
-  ffi::Promise promise;
-  ffi::Future future(promise);
-  promise.SetError(std::move(error));
-  return future;
-}
-
-// A future that is already complete.
-inline ffi::Future Done() {
-  ffi::Promise promise;
-  ffi::Future future(promise);
-  promise.SetAvailable();
-  return future;
 }
 
 }  // namespace sparsejax
