@@ -48,7 +48,7 @@ struct ChannelJob {
 };
 
 ffi::Error RunChannelJob(const char* name, ffi::ThreadPool& pool, const ffi::AnyBuffer& x, const ffi::AnyBuffer* y,
-                          ffi::AnyBuffer& out) {
+                         ffi::AnyBuffer& out) {
   Checker check(name);
   check.FloatType("x", x.element_type());
   const auto shape = x.dimensions();

@@ -15,7 +15,7 @@ namespace {
 
 // spmm, for both orientations.
 ffi::Error CheckAndRunSpmm(const char* name, ffi::ThreadPool& pool, const ffi::AnyBuffer& data, const ffi::AnyBuffer& x,
-                            const Rows& pattern, ffi::AnyBuffer& y) {
+                           const Rows& pattern, ffi::AnyBuffer& y) {
   const int64_t n = x.dimensions()[0];
   Checker check(name);
   check.Rank("result", y, 2);
@@ -31,7 +31,7 @@ ffi::Error CheckAndRunSpmm(const char* name, ffi::ThreadPool& pool, const ffi::A
 }
 
 ffi::Error SpmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x, Ints indptr, Ints indices,
-                     ffi::Result<ffi::AnyBuffer> y) {
+                    ffi::Result<ffi::AnyBuffer> y) {
   constexpr const char* kName = "sparsejax_spmm";
   Checker check(kName);
   check.Rank("x", x, 2);
@@ -47,7 +47,7 @@ ffi::Error SpmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x,
 }
 
 ffi::Error SpmmTImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer y, Ints indptr_t, Ints indices_t,
-                      Ints perm_t, ffi::Result<ffi::AnyBuffer> x) {
+                     Ints perm_t, ffi::Result<ffi::AnyBuffer> x) {
   constexpr const char* kName = "sparsejax_spmm_t";
   Checker check(kName);
   check.Rank("y", y, 2);
@@ -68,7 +68,7 @@ ffi::Error SpmmTImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer y
 }
 
 ffi::Error SddmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, Ints indptr, Ints indices,
-                      ffi::Result<ffi::AnyBuffer> out) {
+                     ffi::Result<ffi::AnyBuffer> out) {
   Checker check("sparsejax_sddmm");
   check.Rank("x", x, 2);
   check.Rank("y", y, 2);
@@ -92,8 +92,8 @@ ffi::Error SddmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, I
 }
 
 ffi::Error SpmmBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuffer data, ffi::AnyBuffer x,
-                             Ints indptr, Ints indices, Ints indptr_t, Ints indices_t, Ints perm_t,
-                             ffi::Result<ffi::AnyBuffer> ddata, ffi::Result<ffi::AnyBuffer> dx) {
+                            Ints indptr, Ints indices, Ints indptr_t, Ints indices_t, Ints perm_t,
+                            ffi::Result<ffi::AnyBuffer> ddata, ffi::Result<ffi::AnyBuffer> dx) {
   Checker check("sparsejax_spmm_backward");
   check.Rank("ct", ct, 2);
   check.Rank("x", x, 2);
@@ -116,7 +116,7 @@ ffi::Error SpmmBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuf
   check.Size("ct's features", ct.dimensions()[1], Elements(indptr) - 1);
   const Rows p{indptr.typed_data(), indices.typed_data(), nullptr, Elements(indptr) - 1, Elements(indptr_t) - 1};
   const Rows transposed{indptr_t.typed_data(), indices_t.typed_data(), perm_t.typed_data(), p.features, p.rows};
-  if (!BackwardInOnePass(ct.dimensions()[0])) check.Indices("indices", p.indices, p.entries(), p.features);
+  check.Indices("indices", p.indices, p.entries(), p.features);
   check.Indices("indices_t", transposed.indices, transposed.entries(), p.rows);
   check.Indices("perm_t", transposed.id, transposed.entries(), nse);
   if (!check.ok()) return check.error();

@@ -55,14 +55,13 @@ struct GradientsApart {
 
 // Entries meet so many elements of the batch at least where one pass is faster than one for each gradient: below, putting
 // values in the transposed order and their gradients back costs more than it saves.
-constexpr bool BackwardInOnePass(int64_t n) { return n >= 64; }
+constexpr int64_t kLeastBatch = 64;
 
-// dx[n, features] and dw[nse], for y = `p` x: of rows of x's features in `transposed`, and of y's rows in `p`, whose
-// indices only gradients side by side read.
+// dx[n, features] and dw[nse], for y = `p` x: of rows of x's features in `transposed`, and of y's rows in `p`.
 template <typename S>
 ffi::Error RunMatmulBackward(ffi::ThreadPool& pool, const Rows& p, const Rows& transposed, int64_t n,
-                              Values<S> data, const S* ct, const S* x, S* dx, S* dw, int64_t nse) {
-  if (!BackwardInOnePass(n)) {
+                             Values<S> data, const S* ct, const S* x, S* dx, S* dw, int64_t nse) {
+  if (n < kLeastBatch) {
     Cut<SpmmJob<S>> of_x = CutSpmm(pool, transposed, n, std::move(data), ct, dx);
     Cut<SddmmJob<S>> of_data = CutSddmm(pool, p, n, x, ct, dw, nse);
     const Chunks chunks{of_x.chunks.before, of_x.chunks.run + of_data.chunks.run, of_data.chunks.after};

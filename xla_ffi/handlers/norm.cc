@@ -185,8 +185,8 @@ std::optional<ffi::AnyBuffer> Optional(const char* operand, const ffi::Remaining
 using Result = ffi::Result<ffi::AnyBuffer>;
 
 ffi::Error BatchNormImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer scale, ffi::AnyBuffer bias,
-                          ffi::RemainingArgs rest, Result y, Result mean, Result var, std::string_view activation,
-                          double epsilon) {
+                         ffi::RemainingArgs rest, Result y, Result mean, Result var, std::string_view activation,
+                         double epsilon) {
   NormChecker check("sparsejax_batch_norm", x, activation);
   if (!check.ok()) return check.error();
   const auto residual = Optional("residual", rest, check);
@@ -209,9 +209,9 @@ ffi::Error BatchNormImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer 
 }
 
 ffi::Error BatchNormGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuffer ct_mean, ffi::AnyBuffer ct_var,
-                              ffi::AnyBuffer x, ffi::AnyBuffer scale, ffi::AnyBuffer bias, ffi::AnyBuffer mean,
-                              ffi::AnyBuffer var, ffi::RemainingArgs rest, Result dx, Result dscale, Result dbias,
-                              ffi::RemainingRets more, std::string_view activation, double epsilon) {
+                             ffi::AnyBuffer x, ffi::AnyBuffer scale, ffi::AnyBuffer bias, ffi::AnyBuffer mean,
+                             ffi::AnyBuffer var, ffi::RemainingArgs rest, Result dx, Result dscale, Result dbias,
+                             ffi::RemainingRets more, std::string_view activation, double epsilon) {
   NormChecker check("sparsejax_batch_norm_grad", x, activation);
   if (!check.ok()) return check.error();
   const auto y = Optional("y", rest, check);

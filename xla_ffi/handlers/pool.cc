@@ -65,7 +65,7 @@ struct PoolOperands {
 enum class PoolOp { kSum, kUnsum, kMax, kTake, kPut };
 
 ffi::Error RunPool(const char* name, PoolOp op, ffi::ThreadPool& pool, const PoolOperands& o,
-                    ffi::Span<const int64_t> geometry) {
+                   ffi::Span<const int64_t> geometry) {
   Checker check(name);
   PoolArgs p = DecodePool(geometry, check);
   check.FloatType("x", o.x->element_type());
@@ -119,17 +119,17 @@ ffi::Error SumUnpoolImpl(ffi::ThreadPool pool, ffi::AnyBuffer y, ffi::Result<ffi
 }
 
 ffi::Error MaxPoolImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> y,
-                        ffi::Result<ffi::AnyBuffer> arg, Geometry geometry) {
+                       ffi::Result<ffi::AnyBuffer> arg, Geometry geometry) {
   return RunPool("sparsejax_max_pool", PoolOp::kMax, pool, {&x, &*y, &*arg}, geometry);
 }
 
 ffi::Error MaxTakeImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer arg, ffi::Result<ffi::AnyBuffer> y,
-                        Geometry geometry) {
+                       Geometry geometry) {
   return RunPool("sparsejax_max_take", PoolOp::kTake, pool, {&x, &*y, &arg}, geometry);
 }
 
 ffi::Error MaxPutImpl(ffi::ThreadPool pool, ffi::AnyBuffer y, ffi::AnyBuffer arg, ffi::Result<ffi::AnyBuffer> x,
-                       Geometry geometry) {
+                      Geometry geometry) {
   return RunPool("sparsejax_max_put", PoolOp::kPut, pool, {&*x, &y, &arg}, geometry);
 }
 

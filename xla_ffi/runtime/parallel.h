@@ -49,19 +49,28 @@ class SharedJob {
     }
   }
 
-  // Takes part in every stage; the job is done when this returns.
+  // Takes part in every stage, until nothing is left to begin.
   void Work() noexcept {
     const int64_t first = workers_.fetch_add(1);
     for (int stage = 0; stage < kStages; ++stage) {
+      if (stage > 0) Await(stage - 1);
       Draw(stage, first);
-      while (unfinished_in_[stage].load(std::memory_order_acquire) > 0) std::this_thread::yield();
     }
   }
 
-  bool failed() const { return failed_.load(); }
+  // Waits, after Work, for what helpers have begun; whether all of it went well.
+  bool Finish() const noexcept {
+    Await(kStages - 1);
+    return !failed_.load();
+  }
 
  private:
   static constexpr int kStages = 3;
+
+  // For the chunks of a stage, all begun.
+  void Await(int stage) const noexcept {
+    while (unfinished_in_[stage].load(std::memory_order_acquire) > 0) std::this_thread::yield();
+  }
 
   // Draws chunks until none is left: first a thread's own share, in order, because neighbouring chunks may use what the
   // last has packed; then what is left of the others'.
@@ -106,7 +115,7 @@ ffi::Error RunJob(ffi::ThreadPool& pool, Job job, const Chunks& chunks, int64_t 
   auto shared = std::make_shared<SharedJob<Job>>(std::move(job), chunks, threads);
   for (int64_t helper = 1; helper < threads; ++helper) pool.Schedule([shared] { shared->Work(); });
   shared->Work();
-  return shared->failed() ? OutOfMemory() : ffi::Error::Success();
+  return shared->Finish() ? ffi::Error::Success() : OutOfMemory();
 }
 
 // A job of one stage.
