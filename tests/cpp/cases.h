@@ -96,10 +96,11 @@ inline Arguments Product(const std::string& target, Maker& make, const PatternAr
   return {{make.Floats(nse), make.Floats(x), Ints(p.indptr), Ints(p.indices)}, {make.Floats(y)}, {}};
 }
 
-// Many blocks of the batch; one narrow vector; a vector and a bit; small ones.
+// Many blocks of the batch; such that several threads add to a slot, in both orientations; one narrow vector; a vector
+// and a bit; small ones.
 inline std::vector<Arguments> MatrixCases(const std::string& target, Maker make) {
-  constexpr std::array<int64_t, 3> kSizes[] = {{257, 200, 150}, {3, 700, 900}, {20, 900, 200},
-                                               {1, 37, 29},     {7, 64, 16},   {33, 5, 130}};
+  constexpr std::array<int64_t, 3> kSizes[] = {{257, 200, 150}, {600, 40, 1500}, {600, 1500, 40}, {3, 700, 900},
+                                               {20, 900, 200},  {1, 37, 29},     {7, 64, 16},     {33, 5, 130}};
   std::vector<Arguments> cases;
   for (const auto& [batch, columns, rows] : kSizes)
     cases.push_back(Product(target, make, make.Pattern(columns, rows), {batch, columns}, {batch, rows}));

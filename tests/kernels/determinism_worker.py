@@ -20,12 +20,19 @@ from grid import ConvCase, make_pattern, normal
 import sparsejax
 from sparsejax.kernels import batch_norm
 
-# Each is split into several tasks: blocks of the batch, parts of the rows, tiles of pixels, slots of the gradient.
-MATRICES = (((300, 200), 1000, "float32"), ((40, 3000), 33, "float64"), ((500, 100), 257, "bfloat16"))
+# Each is split into several tasks: blocks of the batch, parts of the rows, tiles of pixels, slots of the gradient. With
+# the last matrix and convolution, several threads add to a slot, one tile or block after another.
+MATRICES = (
+    ((300, 200), 1000, "float32"),
+    ((40, 3000), 33, "float64"),
+    ((500, 100), 257, "bfloat16"),
+    ((2000, 40), 600, "float32"),
+)
 CONVOLUTIONS = (
     (ConvCase(64, (14, 14), 16, 24, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 1), "float32"),
     (ConvCase(20, (15, 16), 16, 24, (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), (1, 1), 2), "float32"),
     (ConvCase(100, (28, 9), 6, 8, (5, 3), (1, 1), ((2, 2), (1, 1)), (1, 1), (1, 1), 1), "bfloat16"),
+    (ConvCase(16, (7, 7), 128, 400, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 1), "float32"),
 )
 # Channels that are a task each, with several runs; small ones that share a task.
 NORMS = (((64, 28, 28, 5), "float32"), ((33, 40, 400), "bfloat16"))

@@ -94,24 +94,20 @@ std::shared_ptr<const ConvPlan> PlanFor(const ConvCall& call, Checker& check) {
   return plan;
 }
 
-// `wanted_tasks` says how finely strips are cut.
+// Strips cut into segments, down to single tiles, until there are as many tasks as wanted.
 ConvWork Work(std::shared_ptr<const ConvPlan> plan, int64_t wanted_tasks) {
   const ConvTiling& t = plan->tiling;
   const int64_t segments = CeilDiv(wanted_tasks, std::max<int64_t>(1, t.strips()));
   return {std::move(plan), std::clamp<int64_t>(segments, 1, t.row_blocks)};
 }
 
-// Tasks per unit: more than one only where there are few units, and only as many as repay packing the tiles again: an
-// eighth of the work at most.
-int64_t RowParts(const ConvWork& work, int64_t units, int64_t entries, int64_t pixels, int64_t threads) {
+// Parts of the rows that repay packing the tiles for each: with an eighth of the work at most.
+int64_t RepaidParts(const ConvWork& work, int64_t entries, int64_t pixels) {
   constexpr int64_t kPackedVector = 3;  // multiply-adds that packing a vector costs as much as
   const ConvTiling& t = work.tiling();
   const int64_t products = SaturatingMul(entries, pixels * t.batch_blocks);
   const int64_t packing = SaturatingMul(kPackedVector * t.packed_elements() / t.lanes, t.strips() * t.row_blocks);
-  const int64_t repaid = products / std::max<int64_t>(1, 8 * packing);
-  const int64_t wanted = CeilDiv(WantedTasks(threads), std::max<int64_t>(1, units));
-  const int64_t most = std::clamp<int64_t>(repaid, 1, work.programs().rows);
-  return EvenParts(units, std::min(wanted, most), threads);
+  return products / std::max<int64_t>(1, 8 * packing);
 }
 
 // The values in the order of the programs.
@@ -138,7 +134,8 @@ ffi::Error RunProduct(ffi::ThreadPool& pool, const ConvCall& call, Values<S> val
   const ConvGeometry& g = call.g;
   const int64_t nnz = call.nnz();
   ConvWork work = Work(std::move(plan), WantedTasks(pool.num_threads()));
-  work.row_parts = RowParts(work, work.units(), nnz, g.out_pixels(), pool.num_threads());
+  const int64_t repaid = RepaidParts(work, nnz, g.out_pixels());
+  work.row_parts = RowParts(work.units(), repaid, work.programs().rows, pool.num_threads());
   const int64_t clearing = call.perm ? g.in_pixels() * call.batch : 0;
   values = InOrder(values, work);
   const Chunks chunks{values.chunks(), work.units() * work.row_parts, 0};
@@ -146,16 +143,27 @@ ffi::Error RunProduct(ffi::ThreadPool& pool, const ConvCall& call, Values<S> val
   return RunJob(pool, std::move(job), chunks, Products(nnz, g.out_pixels(), call.batch) + clearing);
 }
 
-// What a weight gradient's sums need: whole units in slots, each with sums of its own.
+// How a weight gradient is cut, tile by tile.
 template <typename S>
-std::pair<int64_t, Slots<S>> GradientSums(ffi::ThreadPool& pool, const ConvCall& call, ConvWork& work, S* dw) {
-  const int64_t nse = Elements(call.indices), pixels = call.g.out_pixels();
-  const int64_t vectors = pixels * call.batch / Element<S>::Kernels().lanes;
-  const int64_t slots = GradientSlots(work.units(), vectors, nse, sizeof(Sum<S>));
-  work.row_parts = RowParts(work, slots, call.nnz(), pixels, pool.num_threads());
-  const ConvPrograms& programs = work.programs();
-  return {slots, Slots<S>(dw, nse, call.nnz(), slots, programs.id.get(), programs.entries)};
-}
+struct GradientWork {
+  ConvWork work;
+  SlotTasks tasks;
+  Slots<S> sums;
+
+  static GradientWork Make(ffi::ThreadPool& pool, const ConvCall& call, std::shared_ptr<const ConvPlan> plan, S* dw) {
+    const int64_t nse = Elements(call.indices), pixels = call.g.out_pixels();
+    const int64_t vectors = pixels * call.batch / Element<S>::Kernels().lanes;
+    const int64_t tiles = plan->tiling.row_blocks;
+    ConvWork work{std::move(plan), tiles};
+    const ConvPrograms& programs = work.programs();
+    const int64_t slots = GradientSlots(work.units(), vectors, nse, sizeof(Sum<S>));
+    const SlotTasks tasks = SlotTasks::Make(work.units(), slots, RepaidParts(work, call.nnz(), pixels), programs.rows,
+                                            pool.num_threads());
+    work.row_parts = tasks.row_parts();
+    Slots<S> sums(dw, nse, call.nnz(), slots, programs.id.get(), programs.entries);
+    return {std::move(work), tasks, std::move(sums)};
+  }
+};
 
 template <typename S>
 ffi::Error RunWeightGrad(ffi::ThreadPool& pool, const ConvCall& call, const S* x, const S* y, ffi::AnyBuffer& out,
@@ -173,10 +181,9 @@ ffi::Error RunWeightGrad(ffi::ThreadPool& pool, const ConvCall& call, const S* x
     return RunCut(pool, CutSddmm(pool, call.AsRows(), call.batch * g.out_pixels(), x, y, dw, nse));
   auto plan = PlanFor<S>(call, check);
   if (plan == nullptr) return check.error();
-  ConvWork work = Work(std::move(plan), kWantedTasks);
-  auto [slots, sums] = GradientSums<S>(pool, call, work, dw);
-  const Chunks chunks{0, slots * work.row_parts, sums.chunks()};
-  ConvWeightGradJob<S> job{std::move(work), x, y, slots, std::move(sums)};
+  auto [work, tasks, sums] = GradientWork<S>::Make(pool, call, std::move(plan), dw);
+  const Chunks chunks = CutSums(0, tasks, sums);
+  ConvWeightGradJob<S> job{std::move(work), x, y, tasks, std::move(sums)};
   return RunJob(pool, std::move(job), chunks, Products(call.nnz(), g.out_pixels(), call.batch));
 }
 
@@ -201,11 +208,10 @@ ffi::Error RunBackward(ffi::ThreadPool& pool, const ConvCall& call, const ConvCa
                              x, dx, dw, nse);
   auto plan = PlanFor<S>(call, check);
   if (plan == nullptr) return check.error();
-  ConvWork work = Work(std::move(plan), kWantedTasks);
-  auto [slots, sums] = GradientSums<S>(pool, call, work, dw);
+  auto [work, tasks, sums] = GradientWork<S>::Make(pool, call, std::move(plan), dw);
   Values<S> ordered = InOrder(values, work);
-  const Chunks chunks{ordered.chunks(), slots * work.row_parts, sums.chunks()};
-  ConvBackwardJob<S> job{{std::move(work), std::move(ordered), ct, dx}, x, slots, std::move(sums)};
+  const Chunks chunks = CutSums(ordered.chunks(), tasks, sums);
+  ConvBackwardJob<S> job{{std::move(work), std::move(ordered), ct, dx}, x, tasks, std::move(sums)};
   return RunJob(pool, std::move(job), chunks, 2 * Products(call.nnz(), g.out_pixels(), call.batch));
 }
 

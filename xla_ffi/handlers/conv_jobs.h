@@ -27,13 +27,13 @@ void ForEachRunOfUnit(const ConvWork& work, int64_t unit, int64_t part, const S*
   });
 }
 
-// As ForEachRunOfUnit, for all that a chunk of a weight gradient with so many slots has to do: body has the sums too.
+// As ForEachRunOfUnit, for all that a task of a weight gradient has to do: body has the sums too.
 template <typename S, typename Body>
-void ForEachRunOfSlot(const ConvWork& work, int64_t slots, const Slots<S>& out, int64_t chunk, const S* source,
+void ForEachRunOfTask(const ConvWork& work, const SlotTasks& tasks, const Slots<S>& out, int64_t task, const S* source,
                       const Body& body) {
-  const int64_t slot = chunk / work.row_parts, part = chunk % work.row_parts;
-  ForEachEntriesOfPart(work, part, [&](Span entries) { out.Clear(slot, entries); });
-  const Span units = Part(work.units(), slots, slot);
+  const int64_t slot = tasks.Slot(task), part = tasks.RowPart(task);
+  if (tasks.IsFirst(task)) ForEachEntriesOfPart(work, part, [&](Span entries) { out.Clear(slot, entries); });
+  const Span units = tasks.Items(task);
   for (int64_t unit = units.begin; unit < units.end; ++unit)
     ForEachRunOfUnit(work, unit, part, source,
                      [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
@@ -99,11 +99,11 @@ struct ConvWeightGradJob {
   ConvWork work;
   const S* x;
   const S* y;
-  int64_t slots;
+  SlotTasks tasks;
   Slots<S> out;
 
   void Run(int64_t chunk) const {
-    ForEachRunOfSlot(work, slots, out, chunk, x,
+    ForEachRunOfTask(work, tasks, out, chunk, x,
                      [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
                          const Sum<S>* packed, Sum<S>* dw) {
                        Pieces(program, rows, packed, Cotangent(run, tile, rows), dw);
@@ -149,11 +149,11 @@ template <typename S>
 struct ConvBackwardJob {
   ConvJob<S> product;  // dx, of ct
   const S* x;
-  int64_t slots;
+  SlotTasks tasks;
   Slots<S> out;
 
   void Run(int64_t chunk) const {
-    ForEachRunOfSlot(product.work, slots, out, chunk, product.x,
+    ForEachRunOfTask(product.work, tasks, out, chunk, product.x,
                      [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
                          const Sum<S>* packed, Sum<S>* dw) { RunRows(program, run, tile, rows, packed, dw); });
   }

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <memory>
 
+#include "../plan/partition.h"
+#include "../runtime/parallel.h"
 #include "../runtime/scratch.h"
 #include "types.h"
 
@@ -59,6 +61,12 @@ class Slots {
   int64_t entries_;
   std::shared_ptr<Sum<S>[]> partial_;
 };
+
+// A job with `before` chunks to begin with, then the tasks, then the sums.
+template <typename S>
+Chunks CutSums(int64_t before, const SlotTasks& tasks, const Slots<S>& sums) {
+  return {before, tasks.tasks(), sums.chunks(), tasks.unit(), tasks.parts};
+}
 
 }  // namespace sparsejax
 

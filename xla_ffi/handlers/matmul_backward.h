@@ -13,7 +13,7 @@ namespace sparsejax {
 template <typename S>
 struct MatmulBackwardJob {
   MatmulWork work;
-  int64_t slots;
+  SlotTasks tasks;
   Values<S> data;
   const S* ct;
   const S* x;
@@ -21,7 +21,7 @@ struct MatmulBackwardJob {
   Slots<S> out;
 
   void Run(int64_t chunk) const {
-    ForEachRowsOfSlot(work, slots, out, chunk, ct, [&](Span rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) {
+    ForEachRowsOfTask(work, tasks, out, chunk, ct, [&](Span rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) {
       RunRows(rows, block, source, dw);
     });
   }
@@ -44,12 +44,12 @@ struct MatmulBackwardJob {
 // The two gradients side by side.
 template <typename S>
 struct GradientsApart {
+  SddmmJob<S> of_data;  // its chunks come first: whole units
+  int64_t chunks_of_data;
   SpmmJob<S> of_x;
-  int64_t chunks_of_x;
-  SddmmJob<S> of_data;
 
   void Before(int64_t chunk) const { of_x.Before(chunk); }
-  void Run(int64_t chunk) const { chunk < chunks_of_x ? of_x.Run(chunk) : of_data.Run(chunk - chunks_of_x); }
+  void Run(int64_t chunk) const { chunk < chunks_of_data ? of_data.Run(chunk) : of_x.Run(chunk - chunks_of_data); }
   void After(int64_t chunk) const { of_data.After(chunk); }
 };
 
@@ -64,18 +64,19 @@ ffi::Error RunMatmulBackward(ffi::ThreadPool& pool, const Rows& p, const Rows& t
   if (n < kLeastBatch) {
     Cut<SpmmJob<S>> of_x = CutSpmm(pool, transposed, n, std::move(data), ct, dx);
     Cut<SddmmJob<S>> of_data = CutSddmm(pool, p, n, x, ct, dw, nse);
-    const Chunks chunks{of_x.chunks.before, of_x.chunks.run + of_data.chunks.run, of_data.chunks.after};
-    GradientsApart<S> both{std::move(of_x.job), of_x.chunks.run, std::move(of_data.job)};
+    Chunks chunks = of_data.chunks;
+    chunks.before = of_x.chunks.before;
+    chunks.run += of_x.chunks.run;
+    GradientsApart<S> both{std::move(of_data.job), of_data.chunks.run, std::move(of_x.job)};
     return RunJob(pool, std::move(both), chunks, of_x.work + of_data.work);
   }
   const BatchBlocks blocks = BlocksFor<S>(transposed, n, BatchBlocks::kGoodTile);
   const int64_t entries = transposed.entries();
-  const int64_t slots = GradientSlots(blocks.count, CeilDiv(n, blocks.lanes), nse, sizeof(Sum<S>));
-  const int64_t parts = RowParts(transposed, slots, kNative<S> && blocks.in_place(), pool.num_threads());
-  Slots<S> sums(dw, nse, entries, slots, transposed.id, entries);
+  const SlotTasks tasks = TasksFor<S>(pool, transposed, blocks, nse);
+  Slots<S> sums(dw, nse, entries, tasks.slots, transposed.id, entries);
   data = data.At(transposed.id, entries);
-  const Chunks chunks{data.chunks(), slots * parts, sums.chunks()};
-  MatmulBackwardJob<S> job{{transposed, blocks, parts}, slots, std::move(data), ct, x, dx, std::move(sums)};
+  const Chunks chunks = CutSums(data.chunks(), tasks, sums);
+  MatmulBackwardJob<S> job{{transposed, blocks, tasks.row_parts()}, tasks, std::move(data), ct, x, dx, std::move(sums)};
   return RunJob(pool, std::move(job), chunks, 2 * (entries + transposed.rows) * n);
 }
 

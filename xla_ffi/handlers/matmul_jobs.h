@@ -179,16 +179,15 @@ struct SpmmJob {
   }
 };
 
-// Calls body(some rows, block, its source, sums) for all that a chunk of a weight gradient with so many slots has to do.
+// Calls body(some rows, block, its source, sums) for all that a task of a weight gradient has to do.
 template <typename S, typename Body>
-void ForEachRowsOfSlot(const MatmulWork& work, int64_t slots, const Slots<S>& out, int64_t chunk, const S* x,
+void ForEachRowsOfTask(const MatmulWork& work, const SlotTasks& tasks, const Slots<S>& out, int64_t task, const S* x,
                        const Body& body) {
-  const int64_t slot = chunk / work.row_parts;
-  const Span span = work.RowsOf(chunk % work.row_parts);
-  out.Clear(slot, {work.pattern.row_ptr[span.begin], work.pattern.row_ptr[span.end]});
-  if (work.blocks.n == 0) return;
-  const Span mine = Part(work.blocks.count, slots, slot);
-  for (int64_t block = mine.begin; block < mine.end; ++block) {
+  const int64_t slot = tasks.Slot(task);
+  const Span span = work.RowsOf(tasks.RowPart(task)), blocks = tasks.Items(task);
+  if (tasks.IsFirst(task)) out.Clear(slot, {work.pattern.row_ptr[span.begin], work.pattern.row_ptr[span.end]});
+  if (work.blocks.n == 0 || span.begin == span.end) return;
+  for (int64_t block = blocks.begin; block < blocks.end; ++block) {
     const Block<Sum<S>> source = SourceBlock(work, x, block);
     ForEachRowGroup<Sum<S>>(span, work.blocks, [&](Span rows) { body(rows, block, source, out.slot(slot)); });
   }
@@ -197,13 +196,13 @@ void ForEachRowsOfSlot(const MatmulWork& work, int64_t slots, const Slots<S>& ou
 template <typename S>
 struct SddmmJob {
   MatmulWork work;
-  int64_t slots;
+  SlotTasks tasks;
   const S* x;
   const S* y;
   Slots<S> out;
 
   void Run(int64_t chunk) const {
-    ForEachRowsOfSlot(work, slots, out, chunk, x, [&](Span rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) {
+    ForEachRowsOfTask(work, tasks, out, chunk, x, [&](Span rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) {
       RunRows(rows, block, source, dw);
     });
   }
@@ -228,17 +227,23 @@ struct SddmmJob {
 
 };
 
-// Tasks per block: more than one only where there are few blocks, and where each must pack, only as many as repay it.
-inline int64_t RowParts(const Rows& p, int64_t blocks, bool in_place, int64_t threads) {
-  const int64_t repaid = in_place ? p.rows : p.entries() / std::max<int64_t>(1, 16 * p.features);
-  const int64_t most = std::clamp<int64_t>(repaid, 1, std::max<int64_t>(1, p.rows));
-  return EvenParts(blocks, std::min(CeilDiv(WantedTasks(threads), std::max<int64_t>(1, blocks)), most), threads);
+// Parts of the rows that repay packing a block for each, where it must be packed.
+template <typename S>
+int64_t RepaidParts(const Rows& p, const BatchBlocks& blocks) {
+  const bool is_packed = !kNative<S> || !blocks.in_place();
+  return is_packed ? p.entries() / std::max<int64_t>(1, 16 * p.features) : p.rows;
 }
 
 template <typename S>
 BatchBlocks BlocksFor(const Rows& p, int64_t n, int64_t most_vecs) {
   const int64_t row_entries = p.entries() / std::max<int64_t>(1, p.rows);
   return BatchBlocks::Make(Element<S>::Kernels(), n, p.features, row_entries, most_vecs);
+}
+
+template <typename S>
+SlotTasks TasksFor(const ffi::ThreadPool& pool, const Rows& p, const BatchBlocks& blocks, int64_t nse) {
+  const int64_t slots = GradientSlots(blocks.count, CeilDiv(blocks.n, blocks.lanes), nse, sizeof(Sum<S>));
+  return SlotTasks::Make(blocks.count, slots, RepaidParts<S>(p, blocks), p.rows, pool.num_threads());
 }
 
 // A job, how it is cut, and its work as RunJob takes it.
@@ -258,7 +263,7 @@ ffi::Error RunCut(ffi::ThreadPool& pool, Cut<Job> cut) {
 template <typename S>
 Cut<SpmmJob<S>> CutSpmm(const ffi::ThreadPool& pool, const Rows& p, int64_t n, Values<S> data, const S* x, S* y) {
   const BatchBlocks blocks = BlocksFor<S>(p, n, BatchBlocks::kGoodTile);
-  const int64_t parts = RowParts(p, blocks.count, kNative<S> && blocks.in_place(), pool.num_threads());
+  const int64_t parts = RowParts(blocks.count, RepaidParts<S>(p, blocks), p.rows, pool.num_threads());
   data = data.At(p.id, p.entries());
   const Chunks chunks{data.chunks(), n == 0 ? 0 : blocks.count * parts, 0};
   return {{{p, blocks, parts}, std::move(data), x, y}, chunks, (p.entries() + p.rows) * n};
@@ -269,11 +274,10 @@ template <typename S>
 Cut<SddmmJob<S>> CutSddmm(const ffi::ThreadPool& pool, const Rows& p, int64_t n, const S* x, const S* y, S* out,
                           int64_t nse) {
   const BatchBlocks blocks = BlocksFor<S>(p, n, Element<S>::Kernels().max_vecs);
-  const int64_t slots = GradientSlots(blocks.count, CeilDiv(n, blocks.lanes), nse, sizeof(Sum<S>));
-  const int64_t parts = RowParts(p, slots, kNative<S> && blocks.in_place(), pool.num_threads());
-  Slots<S> sums(out, nse, p.entries(), slots, nullptr, p.entries());
-  const Chunks chunks{0, slots * parts, sums.chunks()};
-  return {{{p, blocks, parts}, slots, x, y, std::move(sums)}, chunks, p.entries() * n};
+  const SlotTasks tasks = TasksFor<S>(pool, p, blocks, nse);
+  Slots<S> sums(out, nse, p.entries(), tasks.slots, nullptr, p.entries());
+  const Chunks chunks = CutSums(0, tasks, sums);
+  return {{{p, blocks, tasks.row_parts()}, tasks, x, y, std::move(sums)}, chunks, p.entries() * n};
 }
 
 }  // namespace sparsejax

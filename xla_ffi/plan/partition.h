@@ -33,9 +33,13 @@ constexpr int64_t kWantedTasks = 16;
 // The same where it does not: every cut costs packing again what both parts read.
 constexpr int64_t WantedTasks(int64_t threads) { return threads <= 1 ? 1 : 4 * threads; }
 
-// At most `parts` per unit, so that all threads get as many tasks if any number does; otherwise `parts`.
-inline int64_t EvenParts(int64_t units, int64_t parts, int64_t threads) {
-  for (int64_t fewer = parts; fewer > 0; --fewer)
+// Tasks per unit, each with a part of its rows: more than one only where there are few units, and as many as repay
+// packing the unit for each (`repaid`) or as keep every thread busy. A few less, if all threads then get as many.
+inline int64_t RowParts(int64_t units, int64_t repaid, int64_t rows, int64_t threads) {
+  units = std::max<int64_t>(1, units);
+  const int64_t wanted = CeilDiv(WantedTasks(threads), units), busy = CeilDiv(threads, units);
+  const int64_t parts = std::clamp<int64_t>(std::max(repaid, busy), 1, std::clamp<int64_t>(rows, 1, wanted));
+  for (int64_t fewer = parts; fewer >= busy; --fewer)
     if (units * fewer % threads == 0) return fewer;
   return parts;
 }
@@ -63,12 +67,46 @@ inline Span RowsOfPart(const int32_t* row_ptr, int64_t rows, int64_t parts, int6
 }
 
 // Private copies of the weight gradient, one per concurrent group of tiles: bounded in number and in bytes. Clearing a
-// copy and adding it up costs an entry as much as a few vectors of its sum: `vectors` is how many a sum has in all.
+// copy and adding it up costs an entry as much as a few vectors of its sum: `vectors` is how many a sum has in all. A
+// power of two, so that threads, which mostly are one too, get as many.
 inline int64_t GradientSlots(int64_t tiles, int64_t vectors, int64_t nse, int64_t element_bytes) {
   constexpr int64_t kSlotBytes = 64 << 20, kVectorsPerSlot = 16;
   const int64_t affordable = kSlotBytes / std::max<int64_t>(1, nse * element_bytes);
-  return std::max<int64_t>(1, std::min({tiles, kWantedTasks, vectors / kVectorsPerSlot, affordable}));
+  const int64_t most = std::min({tiles, kWantedTasks, vectors / kVectorsPerSlot, affordable});
+  int64_t slots = 1;
+  while (2 * slots <= most) slots *= 2;
+  return slots;
 }
+
+// The tasks of a weight gradient. A slot's items (tiles, blocks of the batch) are added to its sums one after another.
+// Rows are cut into groups, as many as keep every thread busy; a group goes through all items of a slot, on one thread
+// if it can, because a thread packs an item once for all of its rows. A group's rows are cut into parts, so that a thread
+// that has nothing left to do can take some.
+struct SlotTasks {
+  int64_t items, slots, groups, parts;
+
+  // `repaid` parts of the rows, at most, repay packing an item for each of them.
+  static SlotTasks Make(int64_t items, int64_t slots, int64_t repaid, int64_t rows, int64_t threads) {
+    const int64_t groups = std::clamp<int64_t>(CeilDiv(threads, slots), 1, std::max<int64_t>(1, rows));
+    const int64_t wanted = CeilDiv(WantedTasks(threads), slots * groups);
+    return {items, slots, groups, std::clamp<int64_t>(std::min(repaid, rows) / groups, 1, wanted)};
+  }
+
+  int64_t steps() const { return CeilDiv(items, slots); }
+  int64_t unit() const { return steps() * parts; }  // tasks of a group and slot
+  int64_t tasks() const { return slots * groups * unit(); }
+  int64_t row_parts() const { return groups * parts; }
+
+  // The part of all row_parts() that a task has, and its item: none where a slot has fewer than others.
+  int64_t Slot(int64_t task) const { return task / unit() / groups; }
+  int64_t RowPart(int64_t task) const { return task / unit() % groups * parts + task % parts; }
+  bool IsFirst(int64_t task) const { return task % unit() < parts; }
+  Span Items(int64_t task) const {
+    const Span all = Part(items, slots, Slot(task));
+    const int64_t item = all.begin + task % unit() / parts;
+    return {item, std::min(item + 1, all.end)};
+  }
+};
 
 }  // namespace sparsejax
 

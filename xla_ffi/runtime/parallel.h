@@ -15,6 +15,7 @@
 #include <memory>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "xla/ffi/api/ffi.h"
 
@@ -26,9 +27,11 @@ inline ffi::Error OutOfMemory() {
   return ffi::Error(ffi::ErrorCode::kResourceExhausted, "sparsejax: out of memory for scratch.");
 }
 
-// How a job is cut, by stage: chunks of one begin when all of the one before are done.
+// How a job is cut, by stage: chunks of one begin when all of the one before are done. Those of `run` come in units of
+// so many that one thread should do, in order; chunk i of a unit begins when chunk i - step of it is done.
 struct Chunks {
   int64_t before, run, after;
+  int64_t unit = 1, step = 1;
 };
 
 // A job has `void Before(int64_t chunk)`, `Run` and `After` for the chunks of its stages, in any order and on any thread.
@@ -37,14 +40,20 @@ template <typename Job>
 class SharedJob {
  public:
   SharedJob(Job job, const Chunks& chunks, int64_t threads)
-      : job_(std::move(job)), threads_(threads), shares_(new Share[kStages * threads]) {
+      : job_(std::move(job)),
+        threads_(threads),
+        unit_(chunks.unit),
+        step_(chunks.step),
+        shares_(new Share[kStages * threads]),
+        is_done_(chunks.unit > chunks.step ? chunks.run : 0) {
     const int64_t counts[kStages] = {chunks.before, chunks.run, chunks.after};
     for (int stage = 0; stage < kStages; ++stage) {
       unfinished_in_[stage] = counts[stage];
+      const int64_t unit = stage == kRun ? unit_ : 1, units = (counts[stage] + unit - 1) / unit;
       for (int64_t i = 0; i < threads; ++i) {
         Share& share = shares_[stage * threads + i];
-        share.next = counts[stage] * i / threads;
-        share.end = counts[stage] * (i + 1) / threads;
+        share.next = units * i / threads * unit;
+        share.end = std::min(counts[stage], units * (i + 1) / threads * unit);
       }
     }
   }
@@ -65,7 +74,7 @@ class SharedJob {
   }
 
  private:
-  static constexpr int kStages = 3;
+  static constexpr int kRun = 1, kStages = 3;
 
   // For the chunks of a stage, all begun.
   void Await(int stage) const noexcept {
@@ -78,16 +87,24 @@ class SharedJob {
     for (int64_t i = 0; i < threads_; ++i) {
       Share& share = shares_[stage * threads_ + (first + i) % threads_];
       for (int64_t chunk; (chunk = share.next.fetch_add(1)) < share.end;) {
+        if (stage == kRun) AwaitStepBefore(chunk);
         RunChunk(stage, chunk);
+        if (stage == kRun && !is_done_.empty()) is_done_[chunk].store(true, std::memory_order_release);
         unfinished_in_[stage].fetch_sub(1, std::memory_order_acq_rel);
       }
     }
   }
 
+  // Another thread has begun it: the chunks of a share are drawn in order, and no share divides a unit.
+  void AwaitStepBefore(int64_t chunk) const noexcept {
+    if (is_done_.empty() || chunk % unit_ < step_) return;
+    while (!is_done_[chunk - step_].load(std::memory_order_acquire)) std::this_thread::yield();
+  }
+
   void RunChunk(int stage, int64_t chunk) noexcept {
     if (failed_.load()) return;
     try {
-      stage == 0 ? job_.Before(chunk) : stage == 1 ? job_.Run(chunk) : job_.After(chunk);
+      stage == 0 ? job_.Before(chunk) : stage == kRun ? job_.Run(chunk) : job_.After(chunk);
     } catch (const std::exception&) {
       failed_.store(true);
     }
@@ -98,8 +115,9 @@ class SharedJob {
     int64_t end;
   };
   Job job_;
-  const int64_t threads_;
+  const int64_t threads_, unit_, step_;
   std::unique_ptr<Share[]> shares_;  // by stage, then by thread
+  std::vector<std::atomic<bool>> is_done_;  // the chunks of `run`, where any waits for another
   std::atomic<int64_t> unfinished_in_[kStages];
   std::atomic<int64_t> workers_{0};
   std::atomic<bool> failed_{false};
