@@ -2,9 +2,10 @@
 //
 // A handler may itself run on a pool thread, and every other one may be busy or run handlers too, so waiting for queued
 // work can deadlock. The calling thread therefore does whatever nobody else has begun, and waits only for chunks that
-// another thread has begun, which wait for nothing. A helper that comes late finds nothing to do; until then it holds
-// the job, which has copied pointers and numbers only. The partition into `chunks` is the caller's; what is added up,
-// and in which order, must not depend on it, so that results do not either.
+// another thread has begun. These wait at most for one begun before them, so the first that is not done waits for
+// nothing. A helper that comes late finds nothing to do; until then it holds the job, which has copied pointers and
+// numbers only. The partition into `chunks` is the caller's; what is added up, and in which order, must not depend on it,
+// so that results do not either.
 #ifndef SPARSEJAX_RUNTIME_PARALLEL_H_
 #define SPARSEJAX_RUNTIME_PARALLEL_H_
 
@@ -34,8 +35,8 @@ struct Chunks {
   int64_t unit = 1, step = 1;
 };
 
-// A job has `void Before(int64_t chunk)`, `Run` and `After` for the chunks of its stages, in any order and on any thread.
-// They may throw std::bad_alloc.
+// A job has `void Before(int64_t chunk)`, `Run` and `After` for the chunks of its stages, on any thread and in any order
+// that Chunks allows. They may throw std::bad_alloc.
 template <typename Job>
 class SharedJob {
  public:
