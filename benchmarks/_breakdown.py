@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from sparsejax._checks import fail
-from sparsejax._table import table
+from sparsejax._table import text_table
 
 from ._network import NetworkCase, Trainer
 from ._report import Report
@@ -47,7 +47,7 @@ def run(cases: list[NetworkCase], threads: int) -> Report:
         step, parts = measure(next(iter(networks.OURS.variants(case).values()))())
         head = f"ResNet-18, {case.image} x {case.image}, batch {case.batch}, {case.sparsity:g} zeros"
         shown = [(kind, f"{1e3 * s:.1f}", f"{100 * s / step:.0f} %") for kind, s in parts.items()]
-        texts.append(table((head, "ms", "share"), [*shown, ("whole step", f"{1e3 * step:.1f}", "")]))
+        texts.append(text_table((head, "ms", "share"), [*shown, ("whole step", f"{1e3 * step:.1f}", "")]))
         rows.append({"image": case.image, "batch": case.batch, "sparsity": case.sparsity, "step": step, "parts": parts})
     return Report("model", "\n\n".join(texts), {"rows": rows})
 

@@ -12,7 +12,7 @@ import jax
 import optax
 from flax import nnx
 
-from sparsejax._table import table
+from sparsejax._table import text_table
 from sparsejax.nn import Pattern
 
 from . import _worker
@@ -110,7 +110,7 @@ def _text(
 ) -> str:
     head = f"ResNet-18, {case.image} x {case.image}, batch {case.batch}, {case.sparsity:g} zeros"
     rows = [(f"{p['name']}, {p['variant']}", f"{p['peak'] / _MIB:.0f}") for p in peaks]
-    lines = [table((head, "MiB at the peak of a step"), rows)]
+    lines = [text_table((head, "MiB at the peak of a step"), rows)]
     lines += [f"{name} {reason}" for name, reason in status.items() if reason != OK]
     sizes = [
         (
@@ -122,4 +122,4 @@ def _text(
         for name, k in kept.items()
     ]
     columns = ("parameters + optimizer state, MiB", "dense", "sparse", "pattern", "sparse share", "with pattern")
-    return "\n".join([*lines, "", table(columns, sizes)])
+    return "\n".join([*lines, "", text_table(columns, sizes)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from sparsejax._table import table
+from sparsejax._table import text_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,4 +95,4 @@ def outcome_table(outcomes: Sequence[Outcome]) -> str:
         )
         for o in outcomes
     ]
-    return table(("measure", "must", "aim", "measured", "", "over"), rows)
+    return text_table(("measure", "must", "aim", "measured", "", "over"), rows)

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
-from sparsejax._table import table
+from sparsejax._table import text_table
 
 from . import _contest, _shapes, peers
 from ._case import STEP, Case
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> Report:
         progress(f"[{number}/{len(shapes)}] {shape.name}: {_cell(rows[-1])}")
     summary = [_summary(rows)]
     lines = [(r.shape.name, _cell(r), ", ".join(f"{percent(s)} {times(x)}" for s, x in r.ratios.items())) for r in rows]
-    text = table(("layer", "breaks even at", "dense time over ours"), lines)
+    text = text_table(("layer", "breaks even at", "dense time over ours"), lines)
     data = {"crossovers": rows, "rows": results, "summary": summary}
     return Report("crossover", f"{text}\n\n{outcome_table(summary)}", data)
 

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from sparsejax._table import table
+from sparsejax._table import text_table
 
 from . import _contest, _peak, _roofline, _shapes, peers
 from ._case import BACKWARD, FORWARD, STEP, Case
@@ -82,7 +82,7 @@ def ratio_table(results: Sequence[Result], names: Sequence[str], measure: str) -
         rows.append((shape.name, percent(result.case.sparsity), *own, *(cell(result, name) for name in names)))
     for sparsity, by_name in means(results, names)[measure].items():
         rows.append((f"geometric mean at {percent(float(sparsity))}", "", "", "", *(times(by_name[n]) for n in names)))
-    return table(("layer", "sparsity", "ours ms", "alone ms", *names), rows)
+    return text_table(("layer", "sparsity", "ours ms", "alone ms", *names), rows)
 
 
 def _short(status: str) -> str:
@@ -126,7 +126,7 @@ def _limit_table(results: Sequence[Result], limits: Sequence[dict[str, Limit]]) 
             )
         rows.append((result.case.shape.name, percent(result.case.sparsity), *cells))
     titles = [title for product in PRODUCTS for title in (f"{product}: peak", "limit")]
-    return table(("layer", "sparsity", *titles), rows)
+    return text_table(("layer", "sparsity", *titles), rows)
 
 
 def _remarks(results: Sequence[Result]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sparsejax._table import table
+from sparsejax._table import text_table
 
 from . import _breakdown, _memory, _timing
 from ._contest import OK
@@ -87,7 +87,7 @@ class Result:
         head = (
             f"ResNet-18, {self.case.image} x {self.case.image}, batch {self.case.batch}, {self.case.sparsity:g} zeros"
         )
-        lines = [table((head, "ms a step", "ours is faster", "quartiles", "error"), rows)]
+        lines = [text_table((head, "ms a step", "ours is faster", "quartiles", "error"), rows)]
         lines += [f"{name} {status}" for name, status in self.status.items() if status != OK]
         return "\n".join(lines)
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 import sparsejax as sx
-from sparsejax._table import table
+from sparsejax._table import text_table
 
 from . import _timing
 from ._case import FORWARD, RESULTS, STEP, TOLERANCE, Case
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> Report:
     worst = max((row for row in rows if row["measure"] == FORWARD), key=lambda row: row["overhead"])
     outcomes = [outcome("overhead", 1e6 * worst["overhead"], f"forward, {worst['layer']}, the slower of {len(TINY)}")]
     cells = [(r["layer"], r["measure"], *(f"{1e6 * r[k]:.1f}" for k in ("full", "empty", "overhead"))) for r in rows]
-    text = table(("layer", "measure", "call us", "empty call us", "difference us"), cells)
+    text = text_table(("layer", "measure", "call us", "empty call us", "difference us"), cells)
     return Report("overhead", f"{text}\n\n{outcome_table(outcomes)}", {"rows": rows, "summary": outcomes})
 
 

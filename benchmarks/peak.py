@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from sparsejax import cpu_info
-from sparsejax._table import table
+from sparsejax._table import text_table
 
 from . import _worker
 from ._peak import Peak
@@ -47,4 +47,4 @@ def _text(peaks: list[Peak]) -> str:
     rows = [(p.isa, f"{p.flops / 1e9:.1f}", *(f"{p.read[level] / 1e9:.1f}" for level in levels)) for p in peaks]
     sizes = ", ".join(f"{name} {size // 1024} KiB" for name, size in peaks[0].capacity.items())
     head = f"float32 multiply-adds in registers, and reading; all {peaks[0].threads} threads together ({sizes})"
-    return f"{head}\n\n" + table(("", "GFLOP/s", *(f"{level} GB/s" for level in levels)), rows)
+    return f"{head}\n\n" + text_table(("", "GFLOP/s", *(f"{level} GB/s" for level in levels)), rows)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsejax._checks import fail
-from sparsejax._table import table
+from sparsejax._table import text_table
 from sparsejax.nn._cost_model import Work
 
 from . import _fit_rule, peers
@@ -115,4 +115,4 @@ def _agreement(kind: str, known: Sequence[tuple[Observation, float]]) -> Agreeme
 
 def _agreement_table(rows: Sequence[Agreement]) -> str:
     cells = [(r.kind, str(r.cases), percent(r.agree), times(r.loss), percent(r.always_sparse)) for r in rows]
-    return table(("layers", "cases", "agree", "slower where not", "always sparse would"), cells)
+    return text_table(("layers", "cases", "agree", "slower where not", "always sparse would"), cells)

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 from typing import Any
 
-from sparsejax._table import table
+from sparsejax._table import text_table
 
 from . import _shapes, _timing, _worker, peers
 from ._case import BACKWARD, FORWARD, STEP, TOLERANCE, Case
@@ -96,6 +96,6 @@ def _report(rows: list[dict[str, Any]], threads: int) -> Report:
         for row in rows
     ]
     head = f"{threads} threads against one; means are over layers whose step takes {1e3 * SHORTEST:g} ms or more"
-    text = table(("layer", "sparsity", "step ms, 1 thread", *PRODUCTS, "same bits"), lines)
+    text = text_table(("layer", "sparsity", "step ms, 1 thread", *PRODUCTS, "same bits"), lines)
     data = {"rows": rows, "geometric_means": means, "summary": outcomes}
     return Report("scaling", f"{head}\n\n{text}\n\n{outcome_table(outcomes)}", data)

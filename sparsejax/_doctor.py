@@ -10,7 +10,7 @@ from typing import Any
 import sparsejax
 from sparsejax._cpu_info import CpuInfo, cpu_info
 from sparsejax._self_test import TOLERANCES, SelfTest, self_test
-from sparsejax._table import table
+from sparsejax._table import text_table
 from sparsejax.kernels._targets import TARGETS
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -60,7 +60,7 @@ class Diagnosis:
         ]
         by_target = {(test.target, test.dtype): test for test in self.tests}
         rows = [(target, *(_cell(by_target[target, dtype]) for dtype in TOLERANCES)) for target in self.targets]
-        lines.append(table(("kernel", *TOLERANCES), rows))
+        lines.append(text_table(("kernel", *TOLERANCES), rows))
         lines += [f"\n{test.target}, {test.dtype}: {test.detail}" for test in self.tests if not test.ok]
         lines += ["", "all kernels good" if self.ok else "SOME KERNELS ARE WRONG ON THIS MACHINE"]
         return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return rows as aligned text: the first column to the left, all others to the right.
 
     >>> print(table(("", "dense", "sparse"), [("ms", "2.0", "1.0")]))

@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # the helpers that sev
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
-from sampling import one_in  # noqa: E402
+
+from helpers.sampling import one_in  # noqa: E402
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

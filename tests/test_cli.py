@@ -6,9 +6,9 @@ import json
 import os
 
 import pytest
-from small_run import StopAfter
 
 import sparsejax
+from helpers.small_run import StopAfter
 from sparsejax import _doctor, _self_test
 from sparsejax._cpu_info import CpuInfo, cpu_info
 from sparsejax._native import ffi

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 import pytest
-from sampling import LEAST, one_in
+
+from helpers.sampling import LEAST, one_in
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import optax
 from jax import lax
 
 from sparsejax._checks import fail
+from sparsejax.pruning._leaves import PyTree, flatten_like, is_masked_node, leaf_names
 from sparsejax.pruning._masks import apply_mask
 from sparsejax.pruning._state import get_mask
-from sparsejax.pruning._tree import PyTree, flatten_like, is_masked_node, leaf_names
 
 
 def init(tx: optax.GradientTransformation, params: PyTree) -> tuple[PyTree, PyTree]:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax._checks import fail
-from sparsejax.pruning._tree import PyTree, leaf_names, only
+from sparsejax.pruning._leaves import PyTree, leaf_names, only
 
 Predicate = Callable[[str, Any], bool]
 

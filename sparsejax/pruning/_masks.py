@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from sparsejax._checks import fail
 from sparsejax.pruning._filters import KERNELS, Predicate, selected
-from sparsejax.pruning._tree import PyTree, flatten_like, is_masked_node, only, spread
+from sparsejax.pruning._leaves import PyTree, flatten_like, is_masked_node, only, spread
 
 
 def mask_from_zeros(params: PyTree, where: Predicate = KERNELS) -> PyTree:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax.pruning._capacity import Capacity
-from sparsejax.pruning._structures import Structure
+from sparsejax.pruning.allocation._structures import Structure
 
 
 class View(NamedTuple):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sparsejax.pruning._tree import PyTree, is_masked_node
+from sparsejax.pruning._leaves import PyTree, is_masked_node
 
 
 def zero_moments(inner: optax.GradientTransformation, state: Any, params: PyTree, keep: Sequence[Any]) -> Any:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax._checks import fail
-from sparsejax.pruning._tree import PyTree
+from sparsejax.pruning._leaves import PyTree
 
 # Larger than statistics are, and half precision can hold it.
 _FAR = 1024.0

@@ -14,7 +14,7 @@ from sparsejax._checks import fail
 from sparsejax.pruning._capacity import Capacity
 from sparsejax.pruning._filters import KERNELS, Filter, Predicate, as_filter
 from sparsejax.pruning._method import Method, View
-from sparsejax.pruning._structures import Structure
+from sparsejax.pruning.allocation._structures import Structure
 
 Rule = tuple[Predicate, Method, Structure]
 

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.pruning._distributions import as_fraction
 from sparsejax.pruning._numbers import check_integer
+from sparsejax.pruning.allocation._distributions import as_fraction
 
 Schedule = Callable[[Any], Any]
 

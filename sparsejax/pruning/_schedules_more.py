@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.pruning._distributions import as_fraction
 from sparsejax.pruning._numbers import check_integer
 from sparsejax.pruning._schedules import Ramp, Schedule, check_ramp, on_host, polynomial
+from sparsejax.pruning.allocation._distributions import as_fraction
 
 
 def accelerated_cubic(initial: float, jump: float, final: float, *, begin: int, end: int) -> Schedule:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax._checks import fail
+from sparsejax.pruning._leaves import PyTree, is_masked_node
 from sparsejax.pruning._packed import PackedMask, unpack
-from sparsejax.pruning._tree import PyTree, is_masked_node
 
 
 class Change(NamedTuple):

@@ -14,13 +14,13 @@ from jax import lax
 from sparsejax._checks import fail
 from sparsejax._compat import is_traced
 from sparsejax.pruning._filters import KERNELS, Predicate, selected
+from sparsejax.pruning._leaves import PyTree, flatten_like, is_masked_node, leaf_names, only, spread
 from sparsejax.pruning._method import Method, View
 from sparsejax.pruning._moments import pinned, restart_moments, zero_moments
 from sparsejax.pruning._packed import pack, unpack
 from sparsejax.pruning._rules import Rule, as_method
 from sparsejax.pruning._state import Change, PrunedState, total
-from sparsejax.pruning._structures import Structure, unstructured
-from sparsejax.pruning._tree import PyTree, flatten_like, is_masked_node, leaf_names, only, spread
+from sparsejax.pruning.allocation._structures import Structure, unstructured
 
 _UNSTRUCTURED = unstructured()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparsejax import pruning
-from sparsejax._table import table
+from sparsejax._table import text_table
 from sparsejax.train._compare import StepComparison, StepCost
 from sparsejax.train._flops import FlopCounter
 from sparsejax.train._plan import Plan
@@ -28,7 +28,7 @@ def plan_text(plan: Plan, report: pruning.Report | None, flops: FlopCounter) -> 
             for row in report.rows
             if row.capacity is not None
         ]
-        lines.append(table(("pruned layer", "shape", "weights", "kept", "capacity"), rows))
+        lines.append(text_table(("pruned layer", "shape", "weights", "kept", "capacity"), rows))
         relative = flops.planned(report) / flops.dense
         # While the sparsity rises, the weights count as dense: an upper bound.
         sparse = steps.get("sparse", 0) + steps.get("update", 0)
@@ -47,7 +47,7 @@ def result_table(result: TrainResult, dense: TrainResult | None = None) -> str:
     phases = [
         (name, str(time.steps), f"{time.seconds:.1f}", f"{time.median_ms:.2f}") for name, time in result.phases.items()
     ]
-    text = table(("phase", "steps", "seconds", "ms per step"), phases)
+    text = text_table(("phase", "steps", "seconds", "ms per step"), phases)
     rows = [("test accuracy", f"{100 * result.accuracy:.2f} %", _accuracy(dense), "")]
     if dense is not None:
         rows += [
@@ -61,7 +61,7 @@ def result_table(result: TrainResult, dense: TrainResult | None = None) -> str:
         for name, key in _BYTES.items():
             rows.append(_smaller(name, result.bytes[key], getattr(step.dense, key)))
         rows.append(_smaller("all three", sum(result.bytes.values()), _all(step.dense)))
-    return f"{text}\n\n{table(('', 'this run', 'dense', ''), rows)}"
+    return f"{text}\n\n{text_table(('', 'this run', 'dense', ''), rows)}"
 
 
 _BYTES = {"parameters": "parameter_bytes", "pattern": "pattern_bytes", "optimizer state": "optimizer_bytes"}
@@ -97,7 +97,7 @@ def comparison_table(comparison: StepComparison, accuracies: tuple[float | None,
         _memory("optimizer state", dense.optimizer_bytes, sparse.optimizer_bytes),
         _memory("all three", _all(dense), _all(sparse)),
     ]
-    return table(("", "dense", "sparse", ""), rows)
+    return text_table(("", "dense", "sparse", ""), rows)
 
 
 def _faster(speedup: float) -> str:

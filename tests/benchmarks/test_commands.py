@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from processes import run_python, tail
 
 import sparsejax_bench
+from helpers.processes import run_python, tail
 from sparsejax._cpu_info import CpuInfo, cpu_info
 from sparsejax.cli import main
 from sparsejax_bench import _cli, crossover, layers, overhead, peak, scaling

@@ -7,8 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from celeba_folder import COUNTS, NAMES, make_celeba
 
+from helpers.celeba_folder import COUNTS, NAMES, make_celeba
 from sparsejax.data import corner_square, grayscale, marked_samples, read_celeba_attributes
 
 

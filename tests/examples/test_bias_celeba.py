@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from celeba_folder import make_celeba
 
+from helpers.celeba_folder import make_celeba
 from sparsejax.cli import main
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from grid import make_pattern, normal
 
+from helpers.grid import make_pattern, normal
 from sparsejax import SparsityPattern, conv, spmm
 from sparsejax.kernels import sddmm, spmm_t
 

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from grid import DTYPES, PATTERNS, ConvCase, make_pattern, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_checks import COMPACT_CASES, check_conv, random_conv_case
-from sampling import SAMPLE
 
 import sparsejax
+from helpers.grid import DTYPES, PATTERNS, ConvCase, make_pattern, normal
+from helpers.kernel_checks import COMPACT_CASES, check_conv, random_conv_case
+from helpers.sampling import SAMPLE
 
 pytestmark = pytest.mark.usefixtures("x64", "strict_dtypes")
 

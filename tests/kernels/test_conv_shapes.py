@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from grid import make_pattern, normal
 
 import sparsejax
+from helpers.grid import make_pattern, normal
 from sparsejax.kernels._conv_shapes import ConvGeometry, dilate, per_axis, resolve_padding
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from processes import run_python, tail
-from sampling import SAMPLE
+from helpers.processes import run_python, tail
+from helpers.sampling import SAMPLE
 
-WORKER = str(Path(__file__).with_name("determinism_worker.py"))
+WORKER = str(Path(__file__).parents[1] / "helpers" / "determinism_worker.py")
 
 
 def digests(threads: int, repeats: int) -> list[str]:

@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from processes import run_python, tail
-from sampling import SAMPLE
 
-WORKER = str(Path(__file__).with_name("fuzz_worker.py"))
+from helpers.processes import run_python, tail
+from helpers.sampling import SAMPLE
+
+WORKER = str(Path(__file__).parents[1] / "helpers" / "fuzz_worker.py")
 PEAK_MIB = 3000
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from processes import run_python, tail
 
+from helpers.processes import run_python, tail
 from sparsejax import _ffi
 
 RUN = """
-from kernel_checks import compact
+from helpers.kernel_checks import compact
 from sparsejax import _ffi
 compact()
 print(_ffi.isa())

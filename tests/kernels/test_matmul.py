@@ -7,12 +7,12 @@ import itertools
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from grid import BATCHES, DTYPES, MATRICES, PATTERNS, assert_close, make_pattern, normal, wide
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_checks import check_matmul
-from sampling import SAMPLE
 
+from helpers.grid import BATCHES, DTYPES, MATRICES, PATTERNS, assert_close, make_pattern, normal, wide
+from helpers.kernel_checks import check_matmul
+from helpers.sampling import SAMPLE
 from sparsejax import SparsityPattern, spmm
 from sparsejax.kernels import sddmm, spmm_t
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from grid import DTYPES, normal, wide
-from norm_oracle import NormCase, check_norm, operands, run
 
+from helpers.grid import DTYPES, normal, wide
+from helpers.norm_oracle import NormCase, check_norm, operands, run
 from sparsejax.kernels import batch_norm
 
 SHAPES = [(1, 3, 1), (2, 1), (3, 5, 7, 4), (16, 9, 2), (33, 3, 5, 67), (64, 12, 11, 1), (100, 5)]

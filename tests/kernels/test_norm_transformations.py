@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from grid import normal
 from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
+from helpers.grid import normal
 from sparsejax.kernels import _norm, _reference_norm, batch_norm, export_checks
 
 pytestmark = pytest.mark.usefixtures("x64", "strict_dtypes")

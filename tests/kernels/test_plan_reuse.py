@@ -9,9 +9,18 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from grid import ConvCase, conv_forward, conv_input_grad, conv_weight_grad, dense_kernel, make_mask, normal, stored
 
 import sparsejax
+from helpers.grid import (
+    ConvCase,
+    conv_forward,
+    conv_input_grad,
+    conv_weight_grad,
+    dense_kernel,
+    make_mask,
+    normal,
+    stored,
+)
 from sparsejax import SparsityPattern
 
 # Of one phase and of several; the first has entries enough for passes over its channels, where vectors are narrow.

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from grid import ConvCase, assert_close, conv_forward, conv_input_grad, dense_kernel, make_pattern, normal, wide
-from kernel_checks import check_conv, check_matmul
 
 import sparsejax
+from helpers.grid import ConvCase, assert_close, conv_forward, conv_input_grad, dense_kernel, make_pattern, normal, wide
+from helpers.kernel_checks import check_conv, check_matmul
 from sparsejax import SparsityPattern, conv, spmm
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from grid import make_pattern, normal
 from jax.sharding import PartitionSpec
 
 import sparsejax
+from helpers.grid import make_pattern, normal
 from sparsejax import SparsityPattern
 from sparsejax.kernels import export_checks
 

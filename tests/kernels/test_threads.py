@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from processes import run_python, tail
 
-WORKER = str(Path(__file__).with_name("threads_worker.py"))
+from helpers.processes import run_python, tail
+
+WORKER = str(Path(__file__).parents[1] / "helpers" / "threads_worker.py")
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.slow)])

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from grid import TRANSFORMATIONS, make_pattern, normal
 from jax.test_util import check_grads
 
+from helpers.grid import TRANSFORMATIONS, make_pattern, normal
 from sparsejax.kernels import _conv, _matmul, _reference
 from sparsejax.kernels._conv_shapes import ConvGeometry
 from sparsejax.kernels._operands import pattern_operands

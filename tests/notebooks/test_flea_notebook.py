@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reduced_notebook import run_reduced
+from helpers.reduced_notebook import run_reduced
 
 
 def test_it_runs_at_reduced_size():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from reduced_notebook import run_reduced
+
+from helpers.reduced_notebook import run_reduced
 
 
 @pytest.mark.parametrize("with_data", [True, False])

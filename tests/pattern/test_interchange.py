@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
-from grid import PATTERNS, make_pattern, normal, stored
 from jax.experimental.sparse import BCOO, BCSR
 
+from helpers.grid import PATTERNS, make_pattern, normal, stored
 from sparsejax import SparsityPattern, spmm
 from sparsejax.kernels import spmm_t
 

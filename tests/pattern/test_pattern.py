@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from grid import PATTERNS, entry_positions, make_mask, make_pattern, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.grid import PATTERNS, entry_positions, make_mask, make_pattern, normal
 from sparsejax import SparsityPattern, conv, spmm
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")

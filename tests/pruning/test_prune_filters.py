@@ -13,7 +13,7 @@ from flax.core import freeze
 
 from sparsejax.pruning import get_mask, kernels, mask_from_zeros, one_shot, path, pruned, sparsity_of
 from sparsejax.pruning._filters import selected
-from sparsejax.pruning._tree import leaf_names
+from sparsejax.pruning._leaves import leaf_names
 
 
 class Attention(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from small_run import CONFIG, make_model
 
+from helpers.small_run import CONFIG, make_model
 from sparsejax.data import Dataset, digits
 from sparsejax.train import Run
 

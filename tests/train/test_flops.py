@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import pytest
-from small_run import make_model
 
+from helpers.small_run import make_model
 from sparsejax import nn
 from sparsejax.train._flops import FlopCounter, total_training_flops
 from sparsejax.train._metrics import Row

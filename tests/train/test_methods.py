@@ -13,8 +13,8 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from small_run import ACDC, RIGL, final_arrays, make_model
 
+from helpers.small_run import ACDC, RIGL, final_arrays, make_model
 from sparsejax.models import ConvNet
 from sparsejax.nn import SparseConv
 from sparsejax.train import Phase, Run

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_run import ACDC, RIGL, StopAfter, Stopped, assert_same_bits, final_arrays, make_model
 
 import sparsejax
+from helpers.small_run import ACDC, RIGL, StopAfter, Stopped, assert_same_bits, final_arrays, make_model
 from sparsejax.train import Run, TrainConfig, train
 from sparsejax.train._checkpoint import Checkpoints
 from sparsejax.train._metrics import read_metrics

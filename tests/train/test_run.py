@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from small_run import CONFIG, StopAfter, make_model
 
+from helpers.small_run import CONFIG, StopAfter, make_model
 from sparsejax import pruning
 from sparsejax.nn import Pattern, SparseConv, pattern_masks
 from sparsejax.train import Run, TrainConfig

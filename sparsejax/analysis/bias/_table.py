@@ -13,7 +13,7 @@ from typing import Any
 
 from sparsejax._checks import fail
 from sparsejax._extras import require
-from sparsejax._table import table as text_table
+from sparsejax._table import text_table
 
 JSON_VERSION = 1
 

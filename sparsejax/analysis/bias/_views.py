@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from sparsejax._table import table as text_table
+from sparsejax._table import text_table
 from sparsejax.analysis.bias._amplification import mean_amplification
 from sparsejax.analysis.bias._arrays import one_of, sigmoid
 from sparsejax.analysis.bias._flips import FlipCoverage, flip_coverage

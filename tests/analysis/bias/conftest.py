@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from analysis_inputs import make_inputs
 
+from helpers.analysis_inputs import make_inputs
 from sparsejax.analysis import bias
 
 

@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from analysis_inputs import make_inputs
 
+from helpers.analysis_inputs import make_inputs
 from sparsejax.cli import main
 
 

@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 import pytest
-from browser import Browser, chromium
 
+from helpers.browser import Browser, chromium
 from sparsejax.analysis import bias
 
 

@@ -1,0 +1,1 @@
+"""What sparsity saves: operations, bytes, and the report of both."""

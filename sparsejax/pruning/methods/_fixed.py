@@ -1,0 +1,113 @@
+"""Fixed masks: train inside a support that never changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sparsejax._checks import fail
+from sparsejax.pruning._capacity import Capacity
+from sparsejax.pruning._leaves import PyTree, leaf_names
+from sparsejax.pruning._method import Method, View
+
+
+@dataclass(frozen=True, eq=False)
+class Fixed(Method):
+    """The method object behind ``fixed``."""
+
+    mask: PyTree
+
+    def init(self, view: View) -> tuple[list[jax.Array], Any]:
+        """Return the given masks, matched to the prunable leaves by path."""
+        given = dict(zip(leaf_names(self.mask), jax.tree.leaves(self.mask), strict=True))
+        hint = "Build the mask with mask_from_zeros(params, where=...) and give pruned the same where."
+        for name in sorted(given.keys() - set(view.names)):
+            fail("fixed", "mask", f"an entry for {name!r}", f"entries only for {view.names}", hint)
+        for name, weight in zip(view.names, view.weights, strict=True):
+            if name not in given:
+                fail("fixed", "mask", f"no entry for {name!r}", "one for every prunable leaf", hint)
+            _check_mask(name, given[name], weight)
+        return [jnp.asarray(given[name]) for name in view.names], ()
+
+    def refresh(self, step: Any) -> Any:
+        """Never fire."""
+        return step < 0
+
+    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+        """Keep the mask."""
+        return view.masks, view.aux
+
+    def capacity(self, view: View) -> list[Capacity]:
+        """The number of kept weights."""
+        given = dict(zip(leaf_names(self.mask), jax.tree.leaves(self.mask), strict=True))
+        return [Capacity("fixed", int(jnp.sum(given[name]))) for name in view.names]
+
+
+def _check_mask(name: str, mask: Any, weight: jax.Array) -> None:
+    if jnp.result_type(mask) != jnp.bool_:
+        fail("fixed", f"mask[{name!r}]", f"dtype {jnp.result_type(mask)}", "bool, True keeps the weight")
+    if jnp.shape(mask) != weight.shape:
+        fail("fixed", f"mask[{name!r}]", f"shape {jnp.shape(mask)}", f"the weight's, {weight.shape}")
+
+
+def fixed(mask: PyTree) -> Method:
+    """Train with a given mask: transfer of a sparse model, fine-tuning of a lottery ticket.
+
+    w stays 0 where mask is False, always
+
+    Args:
+      mask: tree with the paths of the parameters; for each prunable leaf a bool array of its shape, True
+        keeps the weight; ``optax.MaskedNode()`` (or nothing) for all others, as ``mask_from_zeros`` and
+        ``get_mask`` return. Containers need not be of the same type as those of the parameters.
+
+    Returns:
+      Method for ``pruned``.
+
+    Raises:
+      ValueError: when the optimizer state is made, if a prunable leaf has no mask, a mask no prunable leaf,
+        or dtype or shape are wrong.
+
+    Source: Iofinova et al. 2022, "How well do sparse ImageNet models transfer?", full fine-tuning.
+
+    >>> import optax
+    >>> from sparsejax.pruning import mask_from_zeros, pruned
+    >>> params = {"kernel": jnp.array([[0.0, 1.0], [2.0, 0.0]])}
+    >>> tx = pruned(optax.sgd(0.5), fixed(mask_from_zeros(params)))
+    >>> updates, _ = tx.update({"kernel": jnp.ones((2, 2))}, tx.init(params), params)
+    >>> optax.apply_updates(params, updates)["kernel"].tolist()
+    [[0.0, 0.5], [1.5, 0.0]]
+    """
+    return Fixed(mask)
+
+
+class External(Method):
+    """The method object behind ``external``."""
+
+    def init(self, view: View) -> tuple[list[jax.Array], Any]:
+        """Keep all weights."""
+        return view.masks, ()
+
+    def refresh(self, step: Any) -> Any:
+        """Never fire."""
+        return step < 0
+
+    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+        """Keep the mask."""
+        return view.masks, view.aux
+
+
+def external() -> Method:
+    """Start dense and change the mask only from outside, by ``prune``.
+
+    Returns:
+      Method for ``pruned``.
+
+    Source: masks from scores over data, as in Singh & Alistarh 2020, "WoodFisher".
+
+    >>> external().refresh(7)
+    False
+    """
+    return External()

@@ -1,0 +1,170 @@
+"""Movement pruning: scores that are trained along with the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparsejax._checks import fail
+from sparsejax.pruning._method import Method, View
+from sparsejax.pruning._numbers import check_integer, check_weight
+from sparsejax.pruning._schedules import Schedule
+from sparsejax.pruning.allocation._scopes import Scope, ScopeLike, as_scope
+from sparsejax.pruning.methods._cadence import Every
+from sparsejax.pruning.methods._gradual import check_gradual, tabulated
+
+
+class MovementState(NamedTuple):
+    """Scores of the prunable leaves, float32, and the state of their optimizer."""
+
+    scores: list[jax.Array]
+    optimizer: Any
+
+
+@dataclass(frozen=True)
+class _Movement(Method):
+    """What both variants share: scores and their optimizer."""
+
+    outside = "keep"
+
+    scores_tx: optax.GradientTransformation
+
+    @property
+    def reset(self) -> Any:
+        """Moments of masked weights stay: masks may change in every step."""
+        return "none"
+
+    def init(self, view: View) -> tuple[list[jax.Array], Any]:
+        """Keep all weights; all scores are zero."""
+        scores = [jnp.zeros(shape, jnp.float32) for shape in view.shapes]
+        return view.masks, MovementState(scores, self.scores_tx.init(scores))
+
+    def score_gradients(self, view: View) -> list[jax.Array]:
+        """Return the straight-through gradient of the loss with respect to the scores, g * w."""
+        pairs = zip(view.grads, view.weights, strict=True)
+        return [grad.astype(jnp.float32) * weight.astype(jnp.float32) for grad, weight in pairs]
+
+    def observe(self, view: View) -> Any:
+        """Take a step on the scores."""
+        updates, state = self.scores_tx.update(self.score_gradients(view), view.aux.optimizer, view.aux.scores)
+        return MovementState([s + u for s, u in zip(view.aux.scores, jax.tree.leaves(updates), strict=True)], state)
+
+
+@dataclass(frozen=True)
+class Movement(_Movement):
+    """The method object behind ``movement``."""
+
+    schedule: Schedule
+    gate: Every
+    scope: Scope
+
+    def refresh(self, step: Any) -> Any:
+        """Fire when the gate does, and in every step after its end."""
+        return self.gate(step) | (step > self.gate.end)
+
+    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+        """Keep the highest scores."""
+        table = jnp.asarray(tabulated("movement", self.schedule, self.gate, self.scope, view))
+        counts = table[self.gate.index(jnp.minimum(view.step, self.gate.end))]
+        return self.scope.choose(view.structure, view.aux.scores, counts), view.aux
+
+
+@dataclass(frozen=True)
+class SoftMovement(_Movement):
+    """The method object behind ``soft_movement``."""
+
+    threshold: float
+    penalty: float
+    begin: int
+
+    def refresh(self, step: Any) -> Any:
+        """Fire in every step from ``begin`` on."""
+        return step >= self.begin
+
+    def score_gradients(self, view: View) -> list[jax.Array]:
+        """Add the gradient of the penalty, whose mean runs over all scores."""
+        size = sum(score.size for score in view.aux.scores)
+        slopes = [jax.nn.sigmoid(s) * (1 - jax.nn.sigmoid(s)) for s in view.aux.scores]
+        return [g + self.penalty / size * s for g, s in zip(super().score_gradients(view), slopes, strict=True)]
+
+    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+        """Keep the weights whose score is above the threshold."""
+        return [jax.nn.sigmoid(score) > self.threshold for score in view.aux.scores], view.aux
+
+
+def movement(
+    schedule: Schedule,
+    *,
+    refresh: Every,
+    scores_tx: optax.GradientTransformation,
+    scope: ScopeLike = "global",
+) -> Method:
+    """Keep the weights that move away from zero while a pre-trained network is fine-tuned.
+
+    forward: w * mask, mask = top-k(t) of S;  S <- optimizer(S, g * w), g at the masked point;
+    w <- optimizer(w, g * mask)
+
+    Under SGD, S adds up -lr * g * w. After the last step of ``refresh`` the mask follows S in every step. Masked
+    weights keep their value and may return. The loss must use ``forward_params(params, opt_state)``.
+
+    Args:
+      schedule: step -> sparsity in [0, 1); published: cubic after a dense warm-up, with a constant tail.
+      refresh: gate, see ``every``; published: every step, ``every(1, begin, end)``.
+      scores_tx: optimizer of the scores; published: the same family as for the weights, learning rate 1e-2.
+      scope: as for ``magnitude``.
+
+    Returns:
+      Method for ``pruned``. Scores are dense, as is their optimizer's state.
+
+    Raises:
+      ValueError: unknown scope, or the last refresh is before the end of the schedule.
+      TypeError: ``schedule`` is no function, or ``refresh`` no gate.
+
+    Source: Sanh et al. 2020, "Movement pruning: adaptive sparsity by fine-tuning", section 4.
+
+    >>> from sparsejax.pruning import every, get_mask, pruned, schedules
+    >>> method = movement(schedules.one_shot(0.5, 1), refresh=every(1, 1, 1), scores_tx=optax.sgd(1.0))
+    >>> tx, params = pruned(optax.sgd(0.1), method), {"kernel": jnp.array([[1.0, -1.0]])}
+    >>> _, state = tx.update({"kernel": jnp.array([[1.0, 1.0]])}, tx.init(params), params)
+    >>> get_mask(state)["kernel"].tolist()
+    [[False, True]]
+    """
+    check_gradual("movement", schedule, refresh)
+    return Movement(scores_tx, schedule, refresh, as_scope("movement", scope))
+
+
+def soft_movement(
+    *, threshold: float, penalty: float, scores_tx: optax.GradientTransformation, begin: int = 0
+) -> Method:
+    """Movement pruning with a threshold on the scores instead of a count.
+
+    mask = sigmoid(S) > threshold;  S <- optimizer(S, g * w + penalty * d mean(sigmoid(S)) / dS)
+
+    The sparsity follows from the penalty and drifts; structures other than unstructured have no effect.
+
+    Args:
+      threshold: in (0, 0.5): scores start at 0, where the sigmoid is 0.5.
+      penalty: weight of the mean of sigmoid(S) in the loss, at least 0; the sparsity is set by it.
+      scores_tx: optimizer of the scores.
+      begin: first step with a mask.
+
+    Returns:
+      Method for ``pruned``; the loss must use ``forward_params(params, opt_state)``.
+
+    Raises:
+      ValueError: a value out of range.
+
+    Source: Sanh et al. 2020, "Movement pruning", section 4, soft movement pruning.
+
+    >>> soft_movement(threshold=0.1, penalty=400.0, scores_tx=optax.sgd(1.0)).refresh(0)
+    True
+    """
+    if not 0 < threshold < 0.5:
+        fail("soft_movement", "threshold", f"value {threshold}", "a number in (0, 0.5)")
+    check_weight("soft_movement", "penalty", penalty)
+    check_integer("soft_movement", "begin", begin, 0)
+    return SoftMovement(scores_tx, float(threshold), float(penalty), begin)

@@ -1,0 +1,108 @@
+"""What methods that drop and regrow weights share: random draws, drop counts, and the exchange itself."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparsejax._checks import fail
+from sparsejax.pruning._method import View
+from sparsejax.pruning._numbers import check_integer
+from sparsejax.pruning._schedules import Schedule
+from sparsejax.pruning.allocation._distributions import as_fraction
+from sparsejax.pruning.allocation._scopes import Across, Scope, as_scope, select_rows
+from sparsejax.pruning.allocation._structures import Structure
+from sparsejax.pruning.methods._cadence import Every, every
+
+# Drop fractions are counted in 1024ths, so that integer arithmetic gives exact counts up to 2**31 weights.
+PARTS = 1024
+
+
+def random_scores(view: View, seed: int, step: Any = 0) -> list[jax.Array]:
+    """Draw a score in [0, 1) for every weight, from the seed, the step and the leaf's path."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    keys = [jax.random.fold_in(key, zlib.crc32(name.encode())) for name in view.names]
+    return [jax.random.uniform(k, shape) for k, shape in zip(keys, view.shapes, strict=True)]
+
+
+def unit_counts(function: str, sparsity: float, scope: Scope, view: View) -> list[int]:
+    """Return the units kept in each group of each leaf."""
+    return scope.counts(function, view.structure, view.names, view.shapes, as_fraction(function, "sparsity", sparsity))
+
+
+def random_masks(function: str, sparsity: float, scope: Scope, view: View, seed: int) -> list[jax.Array]:
+    """Keep weights at random, exactly as many as the scope says."""
+    counts = unit_counts(function, sparsity, scope, view)
+    return scope.choose(view.structure, random_scores(view, seed), np.array(counts, np.int32))
+
+
+def updates_before(end: int, period: int) -> Every:
+    """Fire at ``period, 2 * period, ...``, and never at ``end`` or after."""
+    return every(period, period, (end - 1) // period * period)
+
+
+def check_updates(function: str, period: int, end: int) -> None:
+    """Refuse a period and an end between which there is no update."""
+    check_integer(function, "every", period)
+    check_integer(function, "end", end)
+    if end <= period:
+        fail(function, "end", f"value {end}", f"more than every = {period}, or nothing is ever replaced")
+
+
+def drop_table(drop: Schedule, gate: Every) -> np.ndarray:
+    """Tabulate a drop fraction at the steps of a gate, float64 on the host."""
+    with jax.ensure_compile_time_eval():
+        return np.array([float(drop(step)) for step in gate.steps()])
+
+
+def part_of(counts: jax.Array, parts: jax.Array) -> jax.Array:
+    """Return floor(counts * parts / 1024) in int32, exactly."""
+    high, low = counts // PARTS, counts % PARTS
+    return high * parts + low * parts // PARTS
+
+
+def exchange(
+    structure: Structure, mask: jax.Array, drop_scores: jax.Array, grow_scores: jax.Array, stay: Any, grow: Any
+) -> jax.Array:
+    """Replace the least of the kept units of one leaf by the best of all others.
+
+    In each group the ``stay`` kept units of highest drop score stay; then ``grow`` units of highest grow score come
+    from all that did not stay: a unit just dropped may return, and counts as a survivor then.
+
+    Args:
+      structure: how weights make units.
+      mask: kept weights until now.
+      drop_scores, grow_scores: arrays of the leaf's shape.
+      stay, grow: units per group, int32.
+
+    Returns:
+      The new mask.
+    """
+    active = structure.to_units(mask.astype(jnp.float32)) > 0
+    held = select_rows(jnp.where(active, structure.to_units(drop_scores), -jnp.inf), stay)
+    grown = select_rows(jnp.where(held, -jnp.inf, structure.to_units(grow_scores)), grow)
+    return structure.to_mask(held | grown, mask.shape)
+
+
+def magnitudes(view: View) -> list[jax.Array]:
+    """Return |w| in float32."""
+    return [jnp.abs(weight).astype(jnp.float32) for weight in view.weights]
+
+
+def gradient_magnitudes(grads: Sequence[jax.Array]) -> list[jax.Array]:
+    """Return |g| in float32."""
+    return [jnp.abs(grad).astype(jnp.float32) for grad in grads]
+
+
+def layer_scope(function: str, scope: Any) -> Scope:
+    """Return a scope in which every layer has its own count."""
+    found = as_scope(function, scope)
+    if isinstance(found, Across):
+        hint = "Without scores at the start there is nothing that layers could compete by."
+        fail(function, "scope", "value 'global'", "'layer', 'erk', 'er' or per_layer(...)", hint)
+    return found
