@@ -13,11 +13,11 @@ from typing import Any
 from sparsejax._checks import fail
 from sparsejax.train._config import TrainConfig
 from sparsejax.train._loop import Run
-from sparsejax.train._metrics import read_metrics
-from sparsejax.train._plot import plot_metrics
-from sparsejax.train._progress import Quiet, Reporter
-from sparsejax.train._report import result_table
-from sparsejax.train._result import TrainResult
+from sparsejax.train.log._metrics import read_metrics
+from sparsejax.train.log._plot import plot_metrics
+from sparsejax.train.log._progress import Quiet, Reporter
+from sparsejax.train.results._result import TrainResult
+from sparsejax.train.results._tables import result_table
 
 # Steps of one run before the other has its turn: a slow spell of the machine that is longer meets both.
 _SLICE = 10

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from sparsejax import models, train
 from sparsejax.train._config import Method, Scope
-from sparsejax.train._report import result_table
+from sparsejax.train.results._tables import result_table
 
 HELP = "Train a network sparse, on the sparse kernels wherever its weights are. Resumes what was killed."
 

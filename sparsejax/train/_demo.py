@@ -11,14 +11,14 @@ from typing import Any
 from flax import nnx
 
 from sparsejax import data, models
-from sparsejax.train._compare import StepComparison
 from sparsejax.train._config import Method, TrainConfig
 from sparsejax.train._loop import Run
-from sparsejax.train._metrics import read_metrics
-from sparsejax.train._plot import plot_metrics
-from sparsejax.train._progress import Reporter
-from sparsejax.train._report import comparison_table
-from sparsejax.train._result import TrainResult
+from sparsejax.train.log._metrics import read_metrics
+from sparsejax.train.log._plot import plot_metrics
+from sparsejax.train.log._progress import Reporter
+from sparsejax.train.results._result import TrainResult
+from sparsejax.train.results._step_cost import StepComparison
+from sparsejax.train.results._tables import comparison_table
 
 # Wide enough that convolutions, not overheads, take the time; small enough for two minutes on two cores.
 _WIDTHS = (64, 128, 256)

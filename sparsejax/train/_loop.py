@@ -17,21 +17,21 @@ from flax import nnx
 
 from sparsejax import data, models, nn, pruning
 from sparsejax._checks import fail
-from sparsejax.train._checkpoint import Checkpoints, assign, capacity_in, masks_in
-from sparsejax.train._compare import StepComparison, compare_steps, model_bytes
 from sparsejax.train._config import TrainConfig
 from sparsejax.train._extras import require_extras
-from sparsejax.train._flops import FlopCounter, total_training_flops
-from sparsejax.train._methods import make_plan
-from sparsejax.train._metrics import MetricsLog, Row, phase_times, read_metrics
+from sparsejax.train._folder import RunDir, write_atomically
 from sparsejax.train._optimizer import inner_optimizer, layers_kept_dense, optimizer, prunable
-from sparsejax.train._plot import plot_metrics
-from sparsejax.train._progress import Quiet, Reporter
-from sparsejax.train._report import plan_text
-from sparsejax.train._result import TrainResult
-from sparsejax.train._run_dir import RunDir, write_atomically
 from sparsejax.train._state import Storage, TrainState, sparse_masks, sparsity, with_new_mask
 from sparsejax.train._steps import Step, accuracy, bind_step, stored_step, train_step
+from sparsejax.train.checkpoints._checkpoint import Checkpoints, assign, capacity_in, masks_in
+from sparsejax.train.log._metrics import MetricsLog, Row, phase_times, read_metrics
+from sparsejax.train.log._plot import plot_metrics
+from sparsejax.train.log._progress import Quiet, Reporter
+from sparsejax.train.plans._methods import make_plan
+from sparsejax.train.results._flops import FlopCounter, total_training_flops
+from sparsejax.train.results._result import TrainResult
+from sparsejax.train.results._step_cost import StepComparison, compare_steps, model_bytes
+from sparsejax.train.results._tables import plan_text
 
 # Steps after which the time of the run is estimated; the first of them compiles.
 _ESTIMATE_AFTER = 5

@@ -9,7 +9,7 @@ from flax import nnx
 
 from sparsejax.models import ConvNet
 from sparsejax.train import Run, TrainConfig
-from sparsejax.train._checkpoint import Checkpoints
+from sparsejax.train.checkpoints._checkpoint import Checkpoints
 
 # 6 steps per epoch: phases start at steps 0, 4 and 11 of 18.
 CONFIG = TrainConfig(sparsity=0.8, epochs=3, batch_size=16, dense_fraction=0.2, prune_fraction=0.4)

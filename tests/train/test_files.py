@@ -11,9 +11,9 @@ from flax import nnx
 
 from sparsejax.nn import sparsify
 from sparsejax.train import TrainConfig
-from sparsejax.train._checkpoint import Checkpoints, assign, capacity_in, masks_in
-from sparsejax.train._metrics import MetricsLog, PhaseTime, Row, phase_times, read_metrics
-from sparsejax.train._run_dir import RunDir
+from sparsejax.train._folder import RunDir
+from sparsejax.train.checkpoints._checkpoint import Checkpoints, assign, capacity_in, masks_in
+from sparsejax.train.log._metrics import MetricsLog, PhaseTime, Row, phase_times, read_metrics
 
 
 def test_another_configuration_is_refused_by_field(tmp_path):

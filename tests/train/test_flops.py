@@ -7,8 +7,8 @@ import pytest
 
 from helpers.small_run import make_model
 from sparsejax import nn
-from sparsejax.train._flops import FlopCounter, total_training_flops
-from sparsejax.train._metrics import Row
+from sparsejax.train.log._metrics import Row
+from sparsejax.train.results._flops import FlopCounter, total_training_flops
 
 # ConvNet of widths 4 and 8 on 8 x 8 pixels: operations per example that are no products.
 NORM = 2 * (64 * 4 + 16 * 8)

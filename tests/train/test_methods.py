@@ -18,9 +18,9 @@ from helpers.small_run import ACDC, RIGL, final_arrays, make_model
 from sparsejax.models import ConvNet
 from sparsejax.nn import SparseConv
 from sparsejax.train import Phase, Run
-from sparsejax.train._checkpoint import masks_in
-from sparsejax.train._metrics import read_metrics
 from sparsejax.train._state import sparsity
+from sparsejax.train.checkpoints._checkpoint import masks_in
+from sparsejax.train.log._metrics import read_metrics
 
 SIZE = 3 * 3 * 4 * 8
 KEPT = SIZE - round(0.8 * SIZE)

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from sparsejax.train import reporter
-from sparsejax.train._metrics import Row
-from sparsejax.train._progress import Bar, Lines, Quiet
+from sparsejax.train.log._metrics import Row
+from sparsejax.train.log._progress import Bar, Lines, Quiet
 
 ROWS = [
     Row(1, 0, "dense", 2.5, None, 0.0, None, None, 10.0),

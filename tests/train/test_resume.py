@@ -15,8 +15,8 @@ import pytest
 import sparsejax
 from helpers.small_run import ACDC, RIGL, StopAfter, Stopped, assert_same_bits, final_arrays, make_model
 from sparsejax.train import Run, TrainConfig, train
-from sparsejax.train._checkpoint import Checkpoints
-from sparsejax.train._metrics import read_metrics
+from sparsejax.train.checkpoints._checkpoint import Checkpoints
+from sparsejax.train.log._metrics import read_metrics
 
 
 def without_times(path: Path) -> list[tuple]:

@@ -14,9 +14,9 @@ from helpers.small_run import CONFIG, StopAfter, make_model
 from sparsejax import pruning
 from sparsejax.nn import Pattern, SparseConv, pattern_masks
 from sparsejax.train import Run, TrainConfig
-from sparsejax.train._metrics import read_metrics
 from sparsejax.train._state import Storage, TrainState, sparse_masks, sparsity
 from sparsejax.train._steps import bind_step
+from sparsejax.train.log._metrics import read_metrics
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any, Protocol
 
-from sparsejax.train._metrics import Row
+from sparsejax.train.log._metrics import Row
 
 _SECONDS_BETWEEN_LINES = 10.0
 

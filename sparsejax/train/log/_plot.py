@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from sparsejax.train._metrics import Row
+from sparsejax.train.log._metrics import Row
 
 # Fill of the time a phase takes, from the run with the most phases.
 _SHADES = {"dense": "#f2f2f2", "prune": "#fdebd3", "sparse": "#dcecf7", "update": "#8fb8d8"}

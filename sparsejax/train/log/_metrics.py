@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from sparsejax.train._run_dir import write_atomically
+from sparsejax.train._folder import write_atomically
 
 
 class Row(NamedTuple):

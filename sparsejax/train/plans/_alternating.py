@@ -7,7 +7,7 @@ import warnings
 from sparsejax import pruning
 from sparsejax._checks import fail
 from sparsejax.train._config import TrainConfig
-from sparsejax.train._plan import Phase, Plan
+from sparsejax.train.plans._plan import Phase, Plan
 
 # The last dense and the final sparse phase as parts of the run: those of all published lists of 100 and 200 epochs.
 _LAST_DENSE = 0.10

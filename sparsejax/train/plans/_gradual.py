@@ -5,7 +5,7 @@ from __future__ import annotations
 from sparsejax import pruning
 from sparsejax._checks import fail
 from sparsejax.train._config import TrainConfig
-from sparsejax.train._plan import Phase, Plan
+from sparsejax.train.plans._plan import Phase, Plan
 
 # Masks chosen while the sparsity rises, and the fewest steps between two: often enough to be gradual, seldom enough
 # that weights recover and that choosing (many passes over all prunable weights) costs little.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sparsejax._checks import fail
-from sparsejax.train._alternating import alternating
 from sparsejax.train._config import Method, TrainConfig
-from sparsejax.train._dynamic import evolving, static
-from sparsejax.train._gradual import gradual
-from sparsejax.train._plan import Phase, Plan
+from sparsejax.train.plans._alternating import alternating
+from sparsejax.train.plans._dynamic import evolving, static
+from sparsejax.train.plans._gradual import gradual
+from sparsejax.train.plans._plan import Phase, Plan
 
 
 def _dense(config: TrainConfig, steps_per_epoch: int) -> Plan:

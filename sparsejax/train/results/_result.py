@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsejax.train._compare import StepComparison
-from sparsejax.train._metrics import PhaseTime
+from sparsejax.train.log._metrics import PhaseTime
+from sparsejax.train.results._step_cost import StepComparison
 
 
 @dataclass(frozen=True)

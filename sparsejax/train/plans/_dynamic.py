@@ -5,7 +5,7 @@ from __future__ import annotations
 from sparsejax import pruning
 from sparsejax._checks import fail
 from sparsejax.train._config import TrainConfig
-from sparsejax.train._plan import Phase, Plan
+from sparsejax.train.plans._plan import Phase, Plan
 
 # Part of the run after which the mask stays as it is.
 _EXPLORED = 0.75
