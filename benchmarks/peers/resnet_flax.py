@@ -16,7 +16,7 @@ import sparsejax as sx
 from sparsejax.models import ResNet
 from sparsejax.nn._graph import modules_of
 from sparsejax.nn._layer import SparseLayer
-from sparsejax.train._steps import bind_step
+from sparsejax.train import bind_step
 
 from .._network import LEARNING_RATE, MOMENTUM, NetworkCase, NetworkPeer, Trainer
 

@@ -22,7 +22,7 @@ from sparsejax.analysis.transfer._finetune import finetune
 from sparsejax.analysis.transfer._probe import Solver, linear_probe
 from sparsejax.analysis.transfer._results import CATEGORIES
 from sparsejax.data import ImageTask
-from sparsejax.train._fixed_mask import Kernels
+from sparsejax.train import KernelChoice as Kernels
 
 Regime = Literal["linear", "full"]
 Progress = Callable[[str, int, int], None]

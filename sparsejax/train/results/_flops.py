@@ -13,7 +13,7 @@ from flax import nnx
 from sparsejax import nn, pruning
 from sparsejax._compat import jaxprs_in_params
 from sparsejax.nn._policy import record_inputs
-from sparsejax.train.log._metrics import Row
+from sparsejax.train.log._metrics import MetricsRow
 
 _LAYERS = (nnx.Linear, nnx.Conv, nn.SparseLinear, nn.SparseConv)
 
@@ -62,7 +62,7 @@ class FlopCounter:
         return pruning.forward_flops(self._layers, nonzero, self._other)
 
 
-def total_training_flops(rows: Sequence[Row], batch_size: int) -> float:
+def total_training_flops(rows: Sequence[MetricsRow], batch_size: int) -> float:
     """Operations of training, from the rows of a run.
 
     Rows that hold the operations of a forward pass close a stretch of steps; the count stands for all of it.
