@@ -29,7 +29,7 @@ class FixedMask:
       prunable: paths of the layers whose weights count in `sparsity`.
     """
 
-    model: Any
+    model: nnx.Module
     masks: dict[str, np.ndarray]
     prunable: tuple[str, ...]
 
@@ -118,7 +118,7 @@ def fix_masks(
     return FixedMask(dense, kept, tuple(values))
 
 
-def dense_kernels(model: Any) -> dict[str, np.ndarray]:
+def dense_kernels(model: nnx.Module) -> dict[str, np.ndarray]:
     """Kernels of the linear and convolution layers by path, as dense arrays."""
     graph = nnx.iter_graph(nn.densify(model), graph=True)
     layers = {path: node for path, node in graph if isinstance(node, (nnx.Linear, nnx.Conv))}

@@ -48,7 +48,7 @@ class TrainRun:
         out: str | os.PathLike[str],
         *,
         dataset: data.Dataset | None = None,
-        model: Any = None,
+        model: nnx.Module | None = None,
         checkpoint_every: int = 100,
         resume: bool = True,
     ) -> None:
@@ -90,7 +90,7 @@ class TrainRun:
         self.dir = RunDir(out)
         self.dir.claim(config, resume=resume)
 
-    def _build(self) -> Any:
+    def _build(self) -> nnx.Module:
         height, width, channels = self.dataset.image_shape
         rngs = nnx.Rngs(self.config.seed)
         return models.build(self.config.model, self.dataset.num_classes, channels, (height, width), rngs)
@@ -122,7 +122,7 @@ class TrainRun:
             finally:
                 report.finish()
 
-    def restore(self) -> Any:
+    def restore(self) -> nnx.Module:
         """Return the network of the last checkpoint.
 
         Raises:
@@ -235,8 +235,8 @@ def train(config: TrainConfig, out: str | os.PathLike[str], **options: Any) -> T
     Phases over the steps of the run, see `TrainPhase`: "magnitude" is dense, prune, sparse; "acdc" alternates dense and
     sparse phases and ends sparse; "rigl", "set" and "static" are sparse from the first step. In phase "sparse"
     parameters, gradients and optimizer state hold the stored weights only. Two programs are compiled, one for each
-    form, however often the mask changes. The first convolution and the classifier stay dense. Checkpoints make the run resumable to
-    the same bits; metrics go to ``out/metrics.csv``, curves to ``out/curves.png``, the final numbers to
+    form, however often the mask changes. The first convolution and the classifier stay dense. Checkpoints make the run
+    resumable to the same bits; metrics go to ``out/metrics.csv``, curves to ``out/curves.png``, the final numbers to
     ``out/result.json``.
 
     Args:
@@ -265,8 +265,8 @@ def train(config: TrainConfig, out: str | os.PathLike[str], **options: Any) -> T
     return TrainRun(config, out, **options).fit()
 
 
-def load_model(out: str | os.PathLike[str]) -> Any:
-    """Return the network of the last checkpoint of a training run, with sparse layers if it has come to them.
+def load_model(out: str | os.PathLike[str]) -> nnx.Module:
+    """Return the network of the last checkpoint of a training run, with sparse layers if it was trained that far.
 
     Args:
       out: folder of `train`. The data it was trained on must still be where it was.

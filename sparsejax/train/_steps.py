@@ -34,7 +34,7 @@ def train_step(model: nnx.Module, optimizer: nnx.Optimizer, images: jax.Array, l
 
 
 @nnx.jit
-def stored_step(model: Any, optimizer: nnx.Optimizer, images: jax.Array, labels: jax.Array) -> jax.Array:
+def stored_step(model: nnx.Module, optimizer: nnx.Optimizer, images: jax.Array, labels: jax.Array) -> jax.Array:
     """``train_step`` on stored weights with an optimizer that prunes, in a step that does not change the mask."""
     loss, grads = _loss_and_grads(model, images, labels)
     optimizer.update(model, grads, refresh=False)

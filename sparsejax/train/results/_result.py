@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from flax import nnx
+
 from sparsejax.train.log._metrics import PhaseTime
 from sparsejax.train.results._step_cost import StepComparison
 
@@ -28,7 +30,7 @@ class TrainResult:
       out: folder of the run.
     """
 
-    model: Any
+    model: nnx.Module
     accuracy: float
     sparsity: float
     step: int
