@@ -18,7 +18,7 @@ from sparsejax.nn._graph import modules_of
 from sparsejax.nn._layer import SparseLayer
 from sparsejax.train import bind_step
 
-from .._network import LEARNING_RATE, MOMENTUM, NetworkCase, NetworkPeer, Trainer
+from ..cases._network import LEARNING_RATE, MOMENTUM, NetworkCase, NetworkPeer, Trainer
 
 
 class PlainResNet(ResNet):
