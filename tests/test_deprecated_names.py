@@ -6,6 +6,7 @@ import importlib
 import warnings
 
 import pytest
+
 from helpers.names_of_0_1 import NAMES
 
 

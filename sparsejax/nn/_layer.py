@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -72,14 +73,39 @@ class SparseLayer(nnx.Module):
             self.topology.set_value(self.pattern.pad_to(nse))
             self.kernel.set_value(jnp.asarray(np.pad(self.kernel[...], (0, unused))))
 
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        """Shape of the dense kernel."""
+        return self.pattern.shape
+
+    def gather(self, kernel: jax.Array) -> jax.Array:
+        """Return the entries of a dense kernel, of shape ``kernel_shape``, that the layer stores: array[nse]."""
+        return self.pattern.gather(self._to_matrix(kernel))
+
+    def scatter(self, data: jax.Array) -> jax.Array:
+        """Return the dense kernel, of shape ``kernel_shape``, of stored entries; zeros elsewhere."""
+        return self._from_matrix(self.pattern.scatter(data))
+
+    def stored_mask(self) -> jax.Array:
+        """Return which entries of the dense kernel are stored: bool array of shape ``kernel_shape``."""
+        return self._from_matrix(self.pattern.mask())
+
+    def _to_matrix(self, kernel: Any) -> Any:
+        """Bring a dense kernel to the shape that the pattern describes."""
+        return kernel.reshape(self.pattern.shape)
+
+    def _from_matrix(self, matrix: Any) -> Any:
+        """Bring an array of the pattern's shape to that of the dense kernel."""
+        return matrix.reshape(self.kernel_shape)
+
     def _take_parameters(self, dense: Any) -> None:
         """Copy the parameters of a dense layer, with their variable types and metadata."""
-        self.kernel = dense.kernel.copy(self.pattern.gather(dense.kernel[...]))
+        self.kernel = dense.kernel.copy(self.gather(dense.kernel[...]))
         self.bias = nnx.data(None) if dense.bias is None else dense.bias.copy()
 
     def _give_parameters(self, dense: Any) -> None:
         """Copy the parameters into a dense layer, zeros where nothing is stored."""
-        dense.kernel = self.kernel.copy(self.pattern.scatter(self.kernel[...]))
+        dense.kernel = self.kernel.copy(self.scatter(self.kernel[...]))
         dense.bias = nnx.data(None) if self.bias is None else self.bias.copy()
 
     def __nnx_repr__(self) -> Iterator[reprlib.Object | reprlib.Attr]:
@@ -98,6 +124,13 @@ def check_pattern(function: str, pattern: Any, shape: tuple[int, ...]) -> None:
         fail(function, "pattern", f"shape {pattern.shape}", f"shape {shape}, that of the dense kernel")
 
 
+def check_out_sharding(function: str, out_sharding: Any) -> None:
+    """Refuse a sharding of the result, which the products do not take."""
+    if out_sharding is not None:
+        hint = "Use jax.lax.with_sharding_constraint on the result."
+        fail(function, "out_sharding", f"value {out_sharding}", "None", hint)
+
+
 def check_unsharded(function: str, kernel: nnx.Variable[Any]) -> None:
     """Refuse sharding metadata: it names the axes of a dense kernel, of which one flat axis is left."""
     sharding = kernel.get_metadata("out_sharding", None)
@@ -106,7 +139,12 @@ def check_unsharded(function: str, kernel: nnx.Variable[Any]) -> None:
 
 
 def check_dense_layer(
-    function: str, layer: Any, kind: type, kernel_shape: tuple[int, ...], refused: Mapping[str, Any]
+    function: str,
+    layer: Any,
+    kind: type,
+    kernel_shape: tuple[int, ...],
+    refused: Mapping[str, Any],
+    ignored: Collection[str] = (),
 ) -> None:
     """Refuse a dense layer of which something would be lost.
 
@@ -116,6 +154,7 @@ def check_dense_layer(
       kind: ``nnx.Linear`` or ``nnx.Conv``.
       kernel_shape: what the layer's sizes imply; a kernel stacked by ``nnx.vmap`` has another.
       refused: attributes without a sparse counterpart, and their defaults.
+      ignored: attributes of a subclass that the caller converts.
     """
     kernel = layer.kernel
     if kernel.shape != kernel_shape:
@@ -135,7 +174,7 @@ def check_dense_layer(
                 f"value {getattr(layer, name)!r}",
                 "the default; sparse kernels have no such hook",
             )
-    unknown = sorted(set(vars(layer)) - _attributes(kind))
+    unknown = sorted(set(vars(layer)) - _attributes(kind) - set(ignored))
     if unknown:
         fail(function, "layer", f"attributes {unknown}", f"only those of {kind.__name__}; they would be lost")
     dtype = jnp.result_type(kernel[...]) if layer.dtype is None else jnp.dtype(layer.dtype)
@@ -180,6 +219,11 @@ def binary_mask(function: str, mask: Any, shape: tuple[int, ...]) -> np.ndarray:
 @functools.cache
 def _attributes(kind: type) -> frozenset[str]:
     """Names of the instance attributes of a plain Flax layer."""
-    rngs = nnx.Rngs(0)
-    layer = nnx.Linear(1, 1, rngs=rngs) if kind is nnx.Linear else nnx.Conv(1, 1, (1,), rngs=rngs)
-    return frozenset(vars(layer))
+    examples: dict[type, tuple[Any, ...]] = {
+        nnx.Linear: (1, 1),
+        nnx.LinearGeneral: (1, 1),
+        nnx.Einsum: ("i,io->o", (1, 1)),
+        nnx.Conv: (1, 1, (1,)),
+        nnx.ConvTranspose: (1, 1, (1,)),
+    }
+    return frozenset(vars(kind(*examples[kind], rngs=nnx.Rngs(0))))
