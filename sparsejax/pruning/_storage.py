@@ -14,9 +14,8 @@ import optax
 
 from sparsejax._checks import fail
 from sparsejax.pruning._leaves import PyTree, flatten_like, is_masked_node, leaf_names, only, spread
-from sparsejax.pruning._moments import pinned
-from sparsejax.pruning._packed import PackedMask, pack, unpack
-from sparsejax.pruning._state import PrunedState
+from sparsejax.pruning._state import PackedMask, PrunedState, pack, unpack
+from sparsejax.pruning._wrapper import pinned
 
 Path = tuple[Any, ...]
 

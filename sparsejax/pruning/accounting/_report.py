@@ -12,12 +12,11 @@ import jax.numpy as jnp
 
 from sparsejax._checks import fail
 from sparsejax._table import text_table
-from sparsejax.pruning._capacity import Capacity
 from sparsejax.pruning._filters import KERNELS, Predicate, selected
 from sparsejax.pruning._leaves import PyTree, leaf_names, only
-from sparsejax.pruning._method import Method, View
-from sparsejax.pruning._rules import Rule, as_method
+from sparsejax.pruning._method import Method, Rule, View, as_method
 from sparsejax.pruning.accounting._flops import Form, LayerShape, forward_flops, storage_bytes
+from sparsejax.pruning.allocation._scopes import Capacity
 from sparsejax.pruning.allocation._structures import Structure, unstructured
 
 _UNSTRUCTURED = unstructured()

@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from sparsejax._checks import fail
+from sparsejax._checks import check_integer, fail
 from sparsejax.pruning._filters import KERNELS, Predicate, selected
 from sparsejax.pruning._leaves import PyTree, flatten_like, only, spread
-from sparsejax.pruning._numbers import check_integer
 from sparsejax.pruning.scores._at_initialization import scored
 
 Array = jax.Array
