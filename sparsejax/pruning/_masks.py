@@ -1,4 +1,4 @@
-"""Masks as trees: read off zeros, applied to parameters, measured."""
+"""Masks as trees: from zeros and from scores; applied to parameters, compared, measured."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._compat import is_traced
-from sparsejax.pruning._filters import KERNELS, Predicate, selected
-from sparsejax.pruning._leaves import PyTree, flatten_like, is_masked_node, leaf_names, only, spread
+from sparsejax._typing import PyTree
+from sparsejax.pruning._filters import KERNELS, Predicate, select_leaves
+from sparsejax.pruning._leaves import Leaves, is_masked_node
 from sparsejax.pruning.allocation._distributions import as_fraction
 from sparsejax.pruning.allocation._scopes import ScopeLike, as_scope
 from sparsejax.pruning.allocation._structures import Structure, unstructured
+
+_UNSTRUCTURED = unstructured()
 
 
 def mask_from_zeros(params: PyTree, where: Predicate = KERNELS) -> PyTree:
@@ -41,9 +44,18 @@ def mask_from_zeros(params: PyTree, where: Predicate = KERNELS) -> PyTree:
     >>> mask_from_zeros({"kernel": jnp.array([[0.0, 1.0]]), "bias": jnp.zeros(2)})
     {'bias': MaskedNode(), 'kernel': Array([[False,  True]], dtype=bool)}
     """
-    leaves, treedef = jax.tree.flatten(params)
-    chosen = selected("mask_from_zeros", where, params)
-    return jax.tree.unflatten(treedef, spread(chosen, [jnp.not_equal(x, 0) for x in only(chosen, leaves)]))
+    leaves = select_leaves("mask_from_zeros", where, params)
+    return leaves.masked_tree([jnp.not_equal(leaf, 0) for leaf in leaves.prunable])
+
+
+def masked_leaves(
+    function: str, params: PyTree, mask: PyTree, operand: str = "mask", *, exact: bool = False
+) -> tuple[Leaves, list[Any]]:
+    """Return the leaves of ``params``, those with a mask as the prunable ones, and these masks."""
+    leaves = Leaves.of(params)
+    nodes = leaves.beside(function, operand, mask, exact=exact)
+    leaves = leaves.choose([not is_masked_node(node) for node in nodes])
+    return leaves, leaves.short(nodes)
 
 
 def apply_mask(function: str, params: PyTree, mask: PyTree) -> PyTree:
@@ -52,15 +64,9 @@ def apply_mask(function: str, params: PyTree, mask: PyTree) -> PyTree:
     >>> apply_mask("init", {"kernel": jnp.ones((1, 2))}, {"kernel": jnp.array([[True, False]])})
     {'kernel': Array([[1., 0.]], dtype=float32)}
     """
-    leaves, treedef = jax.tree.flatten(params)
-    masks = flatten_like(function, "mask", mask, params)
-    return jax.tree.unflatten(
-        treedef,
-        [
-            leaf if is_masked_node(keep) else jnp.where(keep, leaf, jnp.zeros_like(leaf))
-            for leaf, keep in zip(leaves, masks, strict=True)
-        ],
-    )
+    leaves, masks = masked_leaves(function, params, mask)
+    pairs = zip(leaves.prunable, masks, strict=True)
+    return leaves.replaced([jnp.where(keep, leaf, jnp.zeros_like(leaf)) for leaf, keep in pairs])
 
 
 def sparsity_of(params_or_masks: PyTree, where: Predicate = KERNELS) -> jax.Array:
@@ -89,13 +95,10 @@ def sparsity_of(params_or_masks: PyTree, where: Predicate = KERNELS) -> jax.Arra
     if not leaves:
         fail("sparsity_of", "params_or_masks", "no leaves", "parameters or masks")
     if any(jnp.result_type(leaf) != jnp.bool_ for leaf in leaves):
-        leaves = only(selected("sparsity_of", where, params_or_masks), leaves)
+        leaves = select_leaves("sparsity_of", where, params_or_masks).prunable
     size = sum(jnp.size(leaf) for leaf in leaves)
     zeros = jnp.stack([jnp.sum(jnp.equal(x, 0), dtype=jnp.int32) for x in leaves])
     return jnp.sum(zeros, dtype=jnp.int32).astype(jnp.float32) / size
-
-
-_UNSTRUCTURED = unstructured()
 
 
 def mask_from_scores(
@@ -122,7 +125,7 @@ def mask_from_scores(
       Tree of bool arrays of the same structure, for ``fixed`` or ``prune``.
 
     Raises:
-      ValueError: a score is NaN (found outside ``jit``; inside it ranks last), or a value out of range.
+      ValueError: a score is NaN (outside ``jit``; inside it ranks last), or a value out of range.
 
     Source: the last step of every score-based method, e.g. Lee et al. 2019, "SNIP", algorithm 1.
 
@@ -130,20 +133,20 @@ def mask_from_scores(
     {'kernel': Array([[False,  True],
            [ True, False]], dtype=bool)}
     """
-    leaves, treedef = jax.tree.flatten(scores)
-    names = leaf_names(scores)
-    if not leaves:
-        fail("mask_from_scores", "scores", "no leaves", "a score for every weight")
-    for name, leaf in zip(names, leaves, strict=True):
+    function = "mask_from_scores"
+    leaves = Leaves.of(scores)
+    values = [jnp.asarray(leaf) for leaf in leaves.values]
+    if not values:
+        fail(function, "scores", "no leaves", "a score for every weight")
+    for name, leaf in zip(leaves.names, values, strict=True):
         if not is_traced(leaf) and bool(jnp.isnan(leaf).any()):
-            fail("mask_from_scores", f"scores at {name!r}", "NaN", "numbers, which can be ranked")
+            fail(function, f"scores at {name!r}", "NaN", "numbers, which can be ranked")
     if within is not None:
-        masks = flatten_like("mask_from_scores", "within", within, scores)
-        leaves = [jnp.where(mask, leaf, -jnp.inf) for mask, leaf in zip(masks, leaves, strict=True)]
-    level, chosen = as_fraction("mask_from_scores", "sparsity", sparsity), as_scope("mask_from_scores", scope)
-    counts = chosen.counts("mask_from_scores", structure, names, [jnp.shape(leaf) for leaf in leaves], level)
-    masks = chosen.choose(structure, [jnp.asarray(leaf) for leaf in leaves], np.array(counts, np.int32))
-    return jax.tree.unflatten(treedef, masks)
+        masks = leaves.beside(function, "within", within)
+        values = [jnp.where(mask, leaf, -jnp.inf) for mask, leaf in zip(masks, values, strict=True)]
+    level, rule = as_fraction(function, "sparsity", sparsity), as_scope(function, scope)
+    counts = rule.counts(function, structure, leaves.names, [leaf.shape for leaf in values], level)
+    return leaves.unflatten(rule.choose(structure, values, np.array(counts, np.int32)))
 
 
 def project(
@@ -176,9 +179,8 @@ def project(
     >>> project({"kernel": jnp.array([[1.0, -3.0]])}, 0.5)
     {'kernel': Array([[ 0., -3.]], dtype=float32)}
     """
-    leaves, treedef = jax.tree.flatten(params)
-    chosen = selected("project", where, params)
-    scores = jax.tree.unflatten(treedef, spread(chosen, [jnp.abs(leaf) for leaf in only(chosen, leaves)]))
+    leaves = select_leaves("project", where, params)
+    scores = leaves.masked_tree([jnp.abs(leaf) for leaf in leaves.prunable])
     return apply_mask("project", params, mask_from_scores(scores, sparsity, scope=scope, structure=structure))
 
 
@@ -220,9 +222,10 @@ def overlap(first: PyTree, second: PyTree) -> tuple[Overlap, dict[str, Overlap]]
     >>> float(total.shared), int(total.hamming)
     (0.5, 2)
     """
-    pairs = list(zip(jax.tree.leaves(first), flatten_like("overlap", "second", second, first), strict=True))
+    leaves = Leaves.of(first)
+    pairs = list(zip(leaves.values, leaves.beside("overlap", "second", second), strict=True))
 
-    def compare(pairs: Any) -> Overlap:
+    def count(pairs: list[tuple[jax.Array, jax.Array]]) -> Overlap:
         size = sum(a.size for a, _ in pairs)
         kept = sum(jnp.sum(a, dtype=jnp.int32) for a, _ in pairs)
         both = sum(jnp.sum(a & b, dtype=jnp.int32) for a, b in pairs)
@@ -231,8 +234,7 @@ def overlap(first: PyTree, second: PyTree) -> tuple[Overlap, dict[str, Overlap]]
         shared = jnp.asarray(both / jnp.maximum(kept, 1), jnp.float32)
         return Overlap(shared, 1 - shared, jnp.asarray(hamming), jnp.asarray((hamming - fewer) / size, jnp.float32))
 
-    names = leaf_names(first)
-    return compare(pairs), {name: compare([pair]) for name, pair in zip(names, pairs, strict=True)}
+    return count(pairs), {name: count([pair]) for name, pair in zip(leaves.names, pairs, strict=True)}
 
 
 def dead_units(mask: PyTree) -> dict[str, int]:
@@ -251,8 +253,9 @@ def dead_units(mask: PyTree) -> dict[str, int]:
     >>> dead_units({"kernel": jnp.array([[True, False], [True, False]])})
     {'kernel': 1}
     """
-    leaves = zip(leaf_names(mask), jax.tree.leaves(mask), strict=True)
-    return {name: int(jnp.sum(~leaf.reshape(-1, leaf.shape[-1]).any(0))) for name, leaf in leaves}
+    leaves = Leaves.of(mask)
+    pairs = zip(leaves.names, leaves.values, strict=True)
+    return {name: int(jnp.sum(~keep.reshape(-1, keep.shape[-1]).any(0))) for name, keep in pairs}
 
 
 def shuffle_within_layers(mask: PyTree, seed: int = 0) -> PyTree:
@@ -272,9 +275,13 @@ def shuffle_within_layers(mask: PyTree, seed: int = 0) -> PyTree:
     >>> int(shuffle_within_layers({"kernel": jnp.arange(10) < 3})["kernel"].sum())
     3
     """
-    key = jax.random.key(seed)
-    keys = iter([jax.random.fold_in(key, zlib.crc32(name.encode())) for name in leaf_names(mask)])
-    return jax.tree.map(lambda leaf: jax.random.permutation(next(keys), leaf.ravel()).reshape(leaf.shape), mask)
+    leaves, key = Leaves.of(mask), jax.random.key(seed)
+
+    def shuffled(name: str, keep: jax.Array) -> jax.Array:
+        draw = jax.random.fold_in(key, zlib.crc32(name.encode()))
+        return jax.random.permutation(draw, keep.ravel()).reshape(keep.shape)
+
+    return leaves.unflatten([shuffled(*pair) for pair in zip(leaves.names, leaves.values, strict=True)])
 
 
 def rescale_by_density(params: PyTree, mask: PyTree) -> PyTree:
@@ -302,13 +309,11 @@ def rescale_by_density(params: PyTree, mask: PyTree) -> PyTree:
            [0.],
            [0.]], dtype=float32)}
     """
-    leaves, treedef = jax.tree.flatten(apply_mask("rescale_by_density", params, mask))
-    masks = flatten_like("rescale_by_density", "mask", mask, params)
+    leaves, masks = masked_leaves("rescale_by_density", params, mask)
 
-    def rescale(weight: jax.Array, keep: Any) -> jax.Array:
-        if is_masked_node(keep):
-            return weight
+    def rescaled(weight: jax.Array, keep: jax.Array) -> jax.Array:
         density = keep.mean(tuple(range(keep.ndim - 1)), dtype=jnp.float32)
-        return (weight / jnp.sqrt(jnp.where(density > 0, density, 1.0))).astype(weight.dtype)
+        kept = jnp.where(keep, weight, jnp.zeros_like(weight))
+        return (kept / jnp.sqrt(jnp.where(density > 0, density, 1.0))).astype(weight.dtype)
 
-    return jax.tree.unflatten(treedef, [rescale(*pair) for pair in zip(leaves, masks, strict=True)])
+    return leaves.replaced([rescaled(*pair) for pair in zip(leaves.prunable, masks, strict=True)])

@@ -10,8 +10,9 @@ from typing import Any, Literal, NamedTuple
 import jax
 
 from sparsejax._checks import fail
+from sparsejax._typing import PyTree
 from sparsejax.pruning._filters import Filter
-from sparsejax.pruning._leaves import PyTree, leaf_names
+from sparsejax.pruning._leaves import Leaves
 
 Form = Literal["masked", "packed", "values"]
 
@@ -193,11 +194,11 @@ def layer_shapes(forward: Callable[[Any], Any], params: PyTree) -> list[LayerSha
     >>> [(layer.path, layer.positions, layer.bias) for layer in layer_shapes(forward, params)]
     [('b/kernel', 1, True), ('a/kernel', 1, False)]
     """
-    names, leaves = leaf_names(params), jax.tree.leaves(params)
-    shapes = {name: tuple(leaf.shape) for name, leaf in zip(names, leaves, strict=True)}
+    leaves = Leaves.of(params)
+    shapes = {name: tuple(leaf.shape) for name, leaf in zip(leaves.names, leaves.values, strict=True)}
     traced = jax.make_jaxpr(forward)(params).jaxpr
     positions: dict[str, int] = {}
-    for name, outputs in _products(traced, names):
+    for name, outputs in _products(traced, leaves.names):
         if len(shapes[name]) >= 2:
             positions[name] = positions.get(name, 0) + outputs // shapes[name][-1]
     if not positions:
@@ -235,7 +236,7 @@ def first_conv(layers: Sequence[LayerShape]) -> Filter:
       layers: from ``layer_shapes``.
 
     Returns:
-      Filter, to be used as ``where=kernels() & ~first_conv(layers)``.
+      Filter, to be used as ``where=is_kernel() & ~first_conv(layers)``.
 
     Raises:
       ValueError: there is no convolution.
@@ -255,7 +256,7 @@ def last_dense(layers: Sequence[LayerShape]) -> Filter:
       layers: from ``layer_shapes``.
 
     Returns:
-      Filter, to be used as ``where=kernels() & ~last_dense(layers)``.
+      Filter, to be used as ``where=is_kernel() & ~last_dense(layers)``.
 
     Raises:
       ValueError: there is no dense layer.

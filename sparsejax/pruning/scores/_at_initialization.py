@@ -1,4 +1,4 @@
-"""Scores at initialisation: SNIP, GraSP, SynFlow."""
+"""Scores from one batch and no second derivatives: SNIP, GraSP and SynFlow at initialisation, Wanda after training."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax._checks import check_integer, fail
-from sparsejax.pruning._filters import KERNELS, Predicate, selected
-from sparsejax.pruning._leaves import PyTree, only, spread
+from sparsejax._typing import PyTree
+from sparsejax.pruning._filters import KERNELS, Predicate, select_leaves
 from sparsejax.pruning._masks import apply_mask, mask_from_scores
 from sparsejax.pruning.allocation._scopes import ScopeLike
 
@@ -20,10 +20,9 @@ Loss = Callable[[Any], jax.Array]
 
 def scored(function: str, params: PyTree, where: Predicate, values: Callable[..., Any], *trees: PyTree) -> PyTree:
     """Return ``values(w, ...)`` at the prunable leaves, and ``optax.MaskedNode()`` elsewhere."""
-    chosen = selected(function, where, params)
-    columns = [only(chosen, jax.tree.leaves(tree)) for tree in (params, *trees)]
-    scores = [values(*leaves) for leaves in zip(*columns, strict=True)]
-    return jax.tree.unflatten(jax.tree.structure(params), spread(chosen, scores))
+    leaves = select_leaves(function, where, params)
+    others = [leaves.short(leaves.beside(function, "grads", tree)) for tree in trees]
+    return leaves.masked_tree([values(*parts) for parts in zip(leaves.prunable, *others, strict=True)])
 
 
 def snip(loss: Loss, params: PyTree, *, where: Predicate = KERNELS) -> PyTree:
@@ -71,11 +70,10 @@ def grasp(loss: Loss, params: PyTree, *, where: Predicate = KERNELS) -> PyTree:
     >>> grasp(lambda p: (p["kernel"] ** 2).sum(), {"kernel": jnp.array([[1.0, -2.0]])})
     {'kernel': Array([[ 4., 16.]], dtype=float32)}
     """
-    chosen = selected("grasp", where, params)
-    gradient, leaves = jax.grad(loss), jax.tree.leaves(params)
-    first = jax.tree.leaves(gradient(params))
-    tangent = [g if is_chosen else jnp.zeros_like(w) for g, w, is_chosen in zip(first, leaves, chosen, strict=True)]
-    _, product = jax.jvp(gradient, (params,), (jax.tree.unflatten(jax.tree.structure(params), tangent),))
+    leaves, gradient = select_leaves("grasp", where, params), jax.grad(loss)
+    first = leaves.short(jax.tree.leaves(gradient(params)))
+    tangent = leaves.replaced(first, [jnp.zeros_like(leaf) for leaf in leaves.values])
+    _, product = jax.jvp(gradient, (params,), (tangent,))
     return scored("grasp", params, where, lambda w, hg: w * hg, product)
 
 
@@ -129,7 +127,7 @@ def synflow(
 
 
 def wanda(kernel: jax.Array, inputs: jax.Array) -> jax.Array:
-    """Score the weights of one layer by the activations they meet.
+    """Score the weights of one layer by their size and that of their inputs.
 
     score[i, o] = |w[i, o]| * sqrt(sum over examples x of x[i]^2)
 
@@ -159,9 +157,13 @@ def wanda(kernel: jax.Array, inputs: jax.Array) -> jax.Array:
 
 
 def conv_inputs(
-    images: jax.Array, kernel_shape: Sequence[int], *, strides: Sequence[int], padding: Any = "SAME"
+    images: jax.Array,
+    kernel_shape: Sequence[int],
+    *,
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]] = "SAME",
 ) -> jax.Array:
-    """Return what each output pixel of a 2-D convolution multiplies, in the order of its kernel.
+    """Return the inputs that each output pixel of a 2-D convolution multiplies, in the order of its kernel.
 
     Args:
       images: float[B, H, W, in].
