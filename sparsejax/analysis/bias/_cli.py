@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace, refuse: Callable[[BaseException], int]) -
 
 
 def _report(arguments: argparse.Namespace) -> Any:
-    from sparsejax.analysis.bias._compare import compare
+    from sparsejax.analysis.bias.audit._compare import compare
 
     dense, kind = _outputs(arguments.dense)
     sparse = _sparse("--sparse", arguments.sparse, kind)

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparsejax.analysis.bias._inputs import Model
-from sparsejax.analysis.bias._measured import REASONS, divide, nanmean
-from sparsejax.analysis.bias._run import Run
-from sparsejax.analysis.bias._views import mean_interval
+from sparsejax.analysis.bias.audit._evaluate import Run
+from sparsejax.analysis.bias.audit._inputs import Model
+from sparsejax.analysis.bias.audit._views import mean_interval
 from sparsejax.analysis.bias.html._markup import (
     MINUS,
     Scale,
@@ -27,9 +26,10 @@ from sparsejax.analysis.bias.html._markup import (
     text,
     whole,
 )
+from sparsejax.analysis.bias.metrics._measured import REASONS, divide, nanmean
 
 if TYPE_CHECKING:
-    from sparsejax.analysis.bias._report import Report
+    from sparsejax.analysis.bias.audit._audit import Report
 
 _RATES = (("false_positive_rate", "FPR"), ("false_negative_rate", "FNR"))
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparsejax.analysis.bias import _views
-from sparsejax.analysis.bias._inputs import Model
-from sparsejax.analysis.bias._measured import nanmean
+from sparsejax.analysis.bias.audit import _views
+from sparsejax.analysis.bias.audit._inputs import Model
 from sparsejax.analysis.bias.html._attributes import per_model
 from sparsejax.analysis.bias.html._markup import (
     Scale,
@@ -24,9 +23,10 @@ from sparsejax.analysis.bias.html._markup import (
     text,
     whole,
 )
+from sparsejax.analysis.bias.metrics._measured import nanmean
 
 if TYPE_CHECKING:
-    from sparsejax.analysis.bias._report import Report
+    from sparsejax.analysis.bias.audit._audit import Report
 
 _SIZE, _EDGE = 300, 40
 

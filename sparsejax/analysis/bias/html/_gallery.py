@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sparsejax._extras import require
-from sparsejax.analysis.bias._arrays import sigmoid
-from sparsejax.analysis.bias._pie import pie
 from sparsejax.analysis.bias.html._markup import paragraph, section
+from sparsejax.analysis.bias.metrics._arrays import sigmoid
+from sparsejax.analysis.bias.metrics._populations import pie
 
 if TYPE_CHECKING:
-    from sparsejax.analysis.bias._report import Report
+    from sparsejax.analysis.bias.audit._audit import Report
 
 # Bounds that keep the page small: entries of text, thumbnails, bytes of thumbnails, pixels of a side.
 _ENTRIES = 6000

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from sparsejax.analysis.bias._measured import REASONS
+from sparsejax.analysis.bias.metrics._measured import REASONS
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparsejax.analysis.bias import _views
-from sparsejax.analysis.bias._plots import OVERVIEW, overview_series
+from sparsejax.analysis.bias.audit import _views
+from sparsejax.analysis.bias.audit._plots import OVERVIEW, overview_series
 from sparsejax.analysis.bias.html._markup import (
     MINUS,
     Scale,
@@ -28,7 +28,7 @@ from sparsejax.analysis.bias.html._markup import (
 )
 
 if TYPE_CHECKING:
-    from sparsejax.analysis.bias._report import Report
+    from sparsejax.analysis.bias.audit._audit import Report
 
 _WIDTH, _HEIGHT = 300, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 24, 34

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparsejax.analysis.bias import _views
+from sparsejax.analysis.bias.audit import _views
 from sparsejax.analysis.bias.html._attributes import attributes, groups
 from sparsejax.analysis.bias.html._criteria import criteria, reliability
 from sparsejax.analysis.bias.html._gallery import gallery
@@ -16,7 +16,7 @@ from sparsejax.analysis.bias.html._markup import DASH
 from sparsejax.analysis.bias.html._overview import header, overview
 
 if TYPE_CHECKING:
-    from sparsejax.analysis.bias._report import Report
+    from sparsejax.analysis.bias.audit._audit import Report
 
 # Nothing may be fetched: style and script are in the page, and so are pictures, unless they are files beside it.
 _POLICY = "default-src 'none'; img-src {images}; style-src 'unsafe-inline'; script-src 'unsafe-inline'"

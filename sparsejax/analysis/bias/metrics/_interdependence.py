@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sparsejax.analysis.bias._arrays import one_of, scores, sigmoid
-from sparsejax.analysis.bias._measured import Measured, measured, nanmean
-from sparsejax.analysis.bias._thresholds import check_thresholds
+from sparsejax.analysis.bias.metrics._arrays import one_of, scores, sigmoid
+from sparsejax.analysis.bias.metrics._measured import Measured, measured, nanmean
+from sparsejax.analysis.bias.metrics._thresholds import check_thresholds
 
 On = Literal["hard", "prob", "logit", "values"]
 

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.bias import _mitigations, _plots, _regression, _rows, _views
-from sparsejax.analysis.bias._flips import FlipCoverage
-from sparsejax.analysis.bias._frame import Frame
-from sparsejax.analysis.bias._inputs import Inputs, Model
-from sparsejax.analysis.bias._rates import Method
-from sparsejax.analysis.bias._risk import BiasRisk, risk_of
-from sparsejax.analysis.bias._run import Outputs, Run, Settings
-from sparsejax.analysis.bias._table import Table
-from sparsejax.analysis.bias._uncertainty import uncertain_cells
+from sparsejax.analysis.bias.audit import _mitigations, _plots, _regression, _tidy, _views
+from sparsejax.analysis.bias.audit._evaluate import Outputs, Run, Settings
+from sparsejax.analysis.bias.audit._frame import Frame
+from sparsejax.analysis.bias.audit._inputs import Inputs, Model
+from sparsejax.analysis.bias.audit._table import Table
+from sparsejax.analysis.bias.metrics._flips import FlipCoverage
+from sparsejax.analysis.bias.metrics._rates import Method
+from sparsejax.analysis.bias.metrics._risk import BiasRisk, risk_of
+from sparsejax.analysis.bias.metrics._uncertainty import uncertain_cells
 
 
 class Report:
@@ -83,7 +83,7 @@ class Report:
         ci_high, reason. ``group`` and ``level`` are empty for a number over all samples; for gaps and bias
         amplification ``level`` is side 1. Metrics that end in "_change" are sparse minus dense of the same seed.
         """
-        return _rows.table(self)
+        return _tidy.table(self)
 
     @cached_property
     def overall(self) -> Table:

@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.bias._arrays import in_range, one_of
-from sparsejax.analysis.bias._measured import divide
+from sparsejax.analysis.bias.metrics._arrays import in_range, one_of
+from sparsejax.analysis.bias.metrics._measured import divide
 
 Tie = Literal["largest", "drop"]
 DROPPED = -1

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparsejax.analysis.bias._amplification import read_training_groups
-from sparsejax.analysis.bias._arrays import labels, predictions, same_columns, same_length, same_shape
-from sparsejax.analysis.bias._groups import Group, read_groups
-from sparsejax.analysis.bias._measured import Measured, divide, measured, nanmean
+from sparsejax.analysis.bias.metrics._amplification import read_training_groups
+from sparsejax.analysis.bias.metrics._arrays import labels, predictions, same_columns, same_length, same_shape
+from sparsejax.analysis.bias.metrics._groups import Group, read_groups
+from sparsejax.analysis.bias.metrics._measured import Measured, divide, measured, nanmean
 
 
 class ZhaoAmplification(NamedTuple):

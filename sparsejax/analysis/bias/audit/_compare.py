@@ -8,12 +8,18 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.bias._arrays import same_length
-from sparsejax.analysis.bias._bootstrap import read_clusters
-from sparsejax.analysis.bias._flips import FlipCoverage
-from sparsejax.analysis.bias._frame import Frame, build_frame
-from sparsejax.analysis.bias._groups import read_groups
-from sparsejax.analysis.bias._inputs import (
+from sparsejax.analysis.bias.audit._audit import Report
+from sparsejax.analysis.bias.audit._evaluate import (
+    Outputs,
+    Run,
+    Settings,
+    add_changes,
+    cover,
+    measure_outputs,
+    measure_run,
+)
+from sparsejax.analysis.bias.audit._frame import Frame, build_frame
+from sparsejax.analysis.bias.audit._inputs import (
     FUNCTION,
     Inputs,
     Model,
@@ -25,9 +31,11 @@ from sparsejax.analysis.bias._inputs import (
     read_training,
     read_validation,
 )
-from sparsejax.analysis.bias._report import Report
-from sparsejax.analysis.bias._run import Outputs, Run, Settings, add_changes, cover, measure_outputs, measure_run
-from sparsejax.analysis.bias._thresholds import calibrate_thresholds, check_thresholds
+from sparsejax.analysis.bias.metrics._arrays import same_length
+from sparsejax.analysis.bias.metrics._bootstrap import read_clusters
+from sparsejax.analysis.bias.metrics._flips import FlipCoverage
+from sparsejax.analysis.bias.metrics._groups import read_groups
+from sparsejax.analysis.bias.metrics._thresholds import calibrate_thresholds, check_thresholds
 
 
 def compare(

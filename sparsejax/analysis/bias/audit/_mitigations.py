@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sparsejax.analysis.bias._counts import indicators
-from sparsejax.analysis.bias._frame import count_subsets, measures
-from sparsejax.analysis.bias._measured import Measured, nanmean
-from sparsejax.analysis.bias._override import ABSTAINED, Source, override_predictions
-from sparsejax.analysis.bias._run import Run
-from sparsejax.analysis.bias._table import Table
-from sparsejax.analysis.bias._uncertainty import uncertain_cells
+from sparsejax.analysis.bias.audit._evaluate import Run
+from sparsejax.analysis.bias.audit._frame import count_subsets, measures
+from sparsejax.analysis.bias.audit._table import Table
+from sparsejax.analysis.bias.metrics._counts import indicators
+from sparsejax.analysis.bias.metrics._measured import Measured, nanmean
+from sparsejax.analysis.bias.metrics._overrides import ABSTAINED, Source, override_predictions
+from sparsejax.analysis.bias.metrics._uncertainty import uncertain_cells
 
 if TYPE_CHECKING:
-    from sparsejax.analysis.bias._report import Report
+    from sparsejax.analysis.bias.audit._audit import Report
 
 COLUMNS = (
     "sparsity",

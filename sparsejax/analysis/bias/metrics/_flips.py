@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparsejax.analysis.bias._arrays import labels, predictions, same_columns, same_shape, scores
-from sparsejax.analysis.bias._measured import divide
-from sparsejax.analysis.bias._rates import auc
-from sparsejax.analysis.bias._systematic import common_is_positive
+from sparsejax.analysis.bias.metrics._arrays import labels, predictions, same_columns, same_shape, scores
+from sparsejax.analysis.bias.metrics._measured import divide
+from sparsejax.analysis.bias.metrics._rates import auc
+from sparsejax.analysis.bias.metrics._systematic import common_is_positive
 
 
 class Flips(NamedTuple):

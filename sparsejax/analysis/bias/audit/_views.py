@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from sparsejax._table import text_table
-from sparsejax.analysis.bias._amplification import mean_amplification
-from sparsejax.analysis.bias._arrays import one_of, sigmoid
-from sparsejax.analysis.bias._flips import FlipCoverage, flip_coverage
-from sparsejax.analysis.bias._flips import flips as kinds_of_flips
-from sparsejax.analysis.bias._inputs import Model
-from sparsejax.analysis.bias._measured import Measured, divide, nanmean
-from sparsejax.analysis.bias._pie import pie
-from sparsejax.analysis.bias._rates import RATES
-from sparsejax.analysis.bias._run import Interval, Run
-from sparsejax.analysis.bias._table import Table
-from sparsejax.analysis.bias._uncertainty import uncertain_cells, uncertainty_score
+from sparsejax.analysis.bias.audit._evaluate import Interval, Run
+from sparsejax.analysis.bias.audit._inputs import Model
+from sparsejax.analysis.bias.audit._table import Table
+from sparsejax.analysis.bias.metrics._amplification import mean_amplification
+from sparsejax.analysis.bias.metrics._arrays import one_of, sigmoid
+from sparsejax.analysis.bias.metrics._flips import FlipCoverage, flip_coverage
+from sparsejax.analysis.bias.metrics._flips import flips as kinds_of_flips
+from sparsejax.analysis.bias.metrics._measured import Measured, divide, nanmean
+from sparsejax.analysis.bias.metrics._populations import pie
+from sparsejax.analysis.bias.metrics._rates import RATES
+from sparsejax.analysis.bias.metrics._uncertainty import uncertain_cells, uncertainty_score
 
 if TYPE_CHECKING:
-    from sparsejax.analysis.bias._report import Report
+    from sparsejax.analysis.bias.audit._audit import Report
 
 MODEL = ("model", "sparsity", "strategy", "thresholds")
 

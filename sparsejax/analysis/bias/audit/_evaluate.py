@@ -6,19 +6,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sparsejax.analysis.bias._amplification_other import directional_terms
-from sparsejax.analysis.bias._arrays import sigmoid
-from sparsejax.analysis.bias._bootstrap import percentile_interval, resamples
-from sparsejax.analysis.bias._counts import indicators
-from sparsejax.analysis.bias._flips import FlipCoverage, flip_coverage
-from sparsejax.analysis.bias._frame import Frame, count_subsets, measures, raw_measures
-from sparsejax.analysis.bias._inputs import Inputs, Model
-from sparsejax.analysis.bias._interdependence import interdependence
-from sparsejax.analysis.bias._measured import Measured, divide, measured, nanmean
-from sparsejax.analysis.bias._rates import RATES, auc
-from sparsejax.analysis.bias._reliability import ReliabilityTable, ece_of_table, reliability_table
-from sparsejax.analysis.bias._systematic import log2
-from sparsejax.analysis.bias._uncertainty import uncertain_cells, uncertainty_score
+from sparsejax.analysis.bias.audit._frame import Frame, count_subsets, measures, raw_measures
+from sparsejax.analysis.bias.audit._inputs import Inputs, Model
+from sparsejax.analysis.bias.metrics._amplification_other import directional_terms
+from sparsejax.analysis.bias.metrics._arrays import sigmoid
+from sparsejax.analysis.bias.metrics._bootstrap import percentile_interval, resamples
+from sparsejax.analysis.bias.metrics._counts import indicators
+from sparsejax.analysis.bias.metrics._flips import FlipCoverage, flip_coverage
+from sparsejax.analysis.bias.metrics._interdependence import interdependence
+from sparsejax.analysis.bias.metrics._measured import Measured, divide, measured, nanmean
+from sparsejax.analysis.bias.metrics._rates import RATES, auc
+from sparsejax.analysis.bias.metrics._reliability import ReliabilityTable, ece_of_table, reliability_table
+from sparsejax.analysis.bias.metrics._systematic import log2
+from sparsejax.analysis.bias.metrics._uncertainty import uncertain_cells, uncertainty_score
 
 HIGH_UNCERTAINTY = 0.1
 Interval = tuple[np.ndarray, np.ndarray]

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.bias._arrays import labels, one_of, predictions, same_length, same_shape, scores
-from sparsejax.analysis.bias._counts import Counts, count, indicators
-from sparsejax.analysis.bias._groups import read_groups
-from sparsejax.analysis.bias._measured import Measured, divide, measured
+from sparsejax.analysis.bias.metrics._arrays import labels, one_of, predictions, same_length, same_shape, scores
+from sparsejax.analysis.bias.metrics._counts import Counts, count, indicators
+from sparsejax.analysis.bias.metrics._groups import read_groups
+from sparsejax.analysis.bias.metrics._measured import Measured, divide, measured
 
 Method = Literal["between_groups", "to_overall"]
 RATES = ("accuracy", "predicted_positive_rate", "false_positive_rate", "false_negative_rate", "uncertainty")

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.bias._inputs import Model
-from sparsejax.analysis.bias._measured import nanmean
+from sparsejax.analysis.bias.audit._inputs import Model
+from sparsejax.analysis.bias.metrics._measured import nanmean
 
 if TYPE_CHECKING:
-    from sparsejax.analysis.bias._report import Report
+    from sparsejax.analysis.bias.audit._audit import Report
 
 # Offences listed in the message.
 _SHOWN = 20

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.bias._amplification import BiasAmplification
-from sparsejax.analysis.bias._arrays import scores
+from sparsejax.analysis.bias.metrics._amplification import BiasAmplification
+from sparsejax.analysis.bias.metrics._arrays import scores
 
 
 class OneVsRest(NamedTuple):

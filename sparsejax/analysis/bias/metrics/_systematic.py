@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sparsejax.analysis.bias._arrays import labels, predictions, same_columns, same_shape
-from sparsejax.analysis.bias._measured import Measured, divide, measured
+from sparsejax.analysis.bias.metrics._arrays import labels, predictions, same_columns, same_shape
+from sparsejax.analysis.bias.metrics._measured import Measured, divide, measured
 
 
 def rare_value_ratio(y_true: Any, y_pred: Any, *, y_train: Any, missing: float | None = None) -> Measured:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsejax.analysis.bias._measured import Measured
-from sparsejax.analysis.bias._run import Interval, Run
-from sparsejax.analysis.bias._table import Table
+from sparsejax.analysis.bias.audit._evaluate import Interval, Run
+from sparsejax.analysis.bias.audit._table import Table
+from sparsejax.analysis.bias.metrics._measured import Measured
 
 if TYPE_CHECKING:
-    from sparsejax.analysis.bias._report import Report
+    from sparsejax.analysis.bias.audit._audit import Report
 
 COLUMNS = (
     "model",

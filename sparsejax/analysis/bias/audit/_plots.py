@@ -8,13 +8,13 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._extras import require
-from sparsejax.analysis.bias import _views
-from sparsejax.analysis.bias._inputs import Model
-from sparsejax.analysis.bias._measured import nanmean
-from sparsejax.analysis.bias._rates import RATES
+from sparsejax.analysis.bias.audit import _views
+from sparsejax.analysis.bias.audit._inputs import Model
+from sparsejax.analysis.bias.metrics._measured import nanmean
+from sparsejax.analysis.bias.metrics._rates import RATES
 
 if TYPE_CHECKING:
-    from sparsejax.analysis.bias._report import Report
+    from sparsejax.analysis.bias.audit._audit import Report
 
 OVERVIEW = (
     ("accuracy", "accuracy"),

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.bias._arrays import labels, probabilities, same_shape
-from sparsejax.analysis.bias._measured import divide
+from sparsejax.analysis.bias.metrics._arrays import labels, probabilities, same_shape
+from sparsejax.analysis.bias.metrics._measured import divide
 
 
 class ReliabilityTable(NamedTuple):

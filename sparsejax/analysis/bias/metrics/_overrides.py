@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.bias._arrays import labels, one_of, predictions, same_shape
+from sparsejax.analysis.bias.metrics._arrays import labels, one_of, predictions, same_shape
 
 Source = Literal["dense", "label", "abstain"]
 ABSTAINED = -1

@@ -9,8 +9,16 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.bias._arrays import in_range, labels, one_of, probabilities, same_columns, same_length, scores
-from sparsejax.analysis.bias._groups import Group, read_groups
+from sparsejax.analysis.bias.metrics._arrays import (
+    in_range,
+    labels,
+    one_of,
+    probabilities,
+    same_columns,
+    same_length,
+    scores,
+)
+from sparsejax.analysis.bias.metrics._groups import Group, read_groups
 
 FUNCTION = "compare"
 # Probabilities of exactly 0 and 1 have no logit.

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparsejax.analysis.bias._amplification import Association, association
-from sparsejax.analysis.bias._arrays import labels, same_columns, same_length, same_shape
-from sparsejax.analysis.bias._groups import read_groups, side_masks, sides
-from sparsejax.analysis.bias._measured import divide, measured
-from sparsejax.analysis.bias._systematic import common_is_positive
-from sparsejax.analysis.bias._uncertainty import Kind, uncertain_cells
+from sparsejax.analysis.bias.metrics._amplification import Association, association
+from sparsejax.analysis.bias.metrics._arrays import labels, same_columns, same_length, same_shape
+from sparsejax.analysis.bias.metrics._groups import read_groups, side_masks, sides
+from sparsejax.analysis.bias.metrics._measured import divide, measured
+from sparsejax.analysis.bias.metrics._systematic import common_is_positive
+from sparsejax.analysis.bias.metrics._uncertainty import Kind, uncertain_cells
 
 
 class BiasRisk(NamedTuple):

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsejax.analysis.bias._amplification import (
+from sparsejax.analysis.bias.audit._inputs import Inputs
+from sparsejax.analysis.bias.metrics._amplification import (
     Association,
     amplification,
     amplification_with_reasons,
     association,
     equals_side,
 )
-from sparsejax.analysis.bias._amplification_other import positively_associated
-from sparsejax.analysis.bias._counts import Counts, count
-from sparsejax.analysis.bias._groups import Group, Side, side_masks, sides
-from sparsejax.analysis.bias._inputs import Inputs
-from sparsejax.analysis.bias._measured import Measured
-from sparsejax.analysis.bias._rates import gap, rates_with_reasons
-from sparsejax.analysis.bias._systematic import common_is_positive, rare_ratio_of_counts
+from sparsejax.analysis.bias.metrics._amplification_other import positively_associated
+from sparsejax.analysis.bias.metrics._counts import Counts, count
+from sparsejax.analysis.bias.metrics._groups import Group, Side, side_masks, sides
+from sparsejax.analysis.bias.metrics._measured import Measured
+from sparsejax.analysis.bias.metrics._rates import gap, rates_with_reasons
+from sparsejax.analysis.bias.metrics._systematic import common_is_positive, rare_ratio_of_counts
 
 
 @dataclass(frozen=True)

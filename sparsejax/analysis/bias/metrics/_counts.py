@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparsejax.analysis.bias._measured import divide
+from sparsejax.analysis.bias.metrics._measured import divide
 
 # float32 holds every integer up to here, and multiplies twice as fast as float64.
 _EXACT_IN_FLOAT32 = 2**24

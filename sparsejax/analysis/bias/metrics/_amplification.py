@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.bias._arrays import labels, one_of, predictions, same_columns, same_length, same_shape
-from sparsejax.analysis.bias._counts import Counts, count, indicators
-from sparsejax.analysis.bias._groups import Group, read_groups, side_masks, sides
-from sparsejax.analysis.bias._measured import Measured, divide, measured, nanmean
+from sparsejax.analysis.bias.metrics._arrays import labels, one_of, predictions, same_columns, same_length, same_shape
+from sparsejax.analysis.bias.metrics._counts import Counts, count, indicators
+from sparsejax.analysis.bias.metrics._groups import Group, read_groups, side_masks, sides
+from sparsejax.analysis.bias.metrics._measured import Measured, divide, measured, nanmean
 
 
 class Association(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.bias._arrays import one_of, probabilities, scores, sigmoid
-from sparsejax.analysis.bias._measured import divide
+from sparsejax.analysis.bias.metrics._arrays import one_of, probabilities, scores, sigmoid
+from sparsejax.analysis.bias.metrics._measured import divide
 
 Kind = Literal["logits", "probs"]
 

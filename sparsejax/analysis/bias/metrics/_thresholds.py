@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.bias._arrays import labels, one_of, same_shape, scores
+from sparsejax.analysis.bias.metrics._arrays import labels, one_of, same_shape, scores
 
 Rule = Literal["midpoint", "legacy"]
 
