@@ -8,21 +8,14 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.bias.audit._audit import Report
-from sparsejax.analysis.bias.audit._evaluate import (
-    Outputs,
-    Run,
-    Settings,
-    add_changes,
-    cover,
-    measure_outputs,
-    measure_run,
-)
+from sparsejax.analysis.bias.audit._audit import BiasAudit
+from sparsejax.analysis.bias.audit._comparison import EvaluatedRun, ScoreMeasures, Settings
+from sparsejax.analysis.bias.audit._evaluate import Resampled, cover, evaluate, measure_scores, with_changes
 from sparsejax.analysis.bias.audit._frame import Frame, build_frame
 from sparsejax.analysis.bias.audit._inputs import (
     FUNCTION,
     Inputs,
-    Model,
+    ModelOutputs,
     check_settings,
     names_or_default,
     read_images,
@@ -63,7 +56,7 @@ def compare(
     missing: float | None = None,
     sparsity: float | None = None,
     seeds: Sequence[Any] | None = None,
-) -> Report:
+) -> BiasAudit:
     """Audit what pruning did to the outputs of a model.
 
     Args:
@@ -98,8 +91,8 @@ def compare(
       seeds: names of the R runs.
 
     Returns:
-      `Report`. An interval speaks about these models on other samples; a claim about a pruning *method* needs several
-      seeds. Nothing is tested for significance cell by cell.
+      `BiasAudit`. An interval is about these models on other samples; a claim about a pruning *method* needs several
+      seeds. No cell is tested for significance.
 
     Raises:
       ValueError: lengths differ, outputs are NaN or not of the kind, labels are not labels, or settings are out of
@@ -118,17 +111,17 @@ def compare(
     first, others = read_models(dense, sparse, val, kind, sparsity)
     models = (first, *others)
     t = read_labels(labels, missing, first)
-    found = [] if groups is None else read_groups(FUNCTION, "groups", groups, group_names)
-    if found:
-        same_length(FUNCTION, labels=t, groups=found[0].codes)
-    train, found_train = read_training(train_labels, train_groups, found, t.shape[1], missing)
+    read = [] if groups is None else read_groups(FUNCTION, "groups", groups, group_names)
+    if read:
+        same_length(FUNCTION, labels=t, groups=read[0].codes)
+    train, groups_of_train = read_training(train_labels, train_groups, read, t.shape[1], missing)
     inputs = Inputs(
         dense=first,
         sparse=others,
         y_true=t,
-        groups=tuple(found),
+        groups=tuple(read),
         y_train=train,
-        train_groups=found_train,
+        train_groups=groups_of_train,
         y_val=read_validation(val, models, missing),
         attribute_names=names_or_default("attribute_names", attribute_names, t.shape[1], "attribute"),
         sample_ids=names_or_default("sample_ids", sample_ids, len(t), "sample"),
@@ -138,14 +131,14 @@ def compare(
     )
     settings = Settings(uncertainty_band, min_count, min_rel_gap, n_bins, n_boot, random_state)
     frame = build_frame(inputs)
-    outputs = {(i, r): measure_outputs(inputs, m, r, settings) for i, m in enumerate(models) for r in _seeds(m)}
+    scores = {(i, r): measure_scores(inputs, m, r, settings) for i, m in enumerate(models) for r in _seeds(m)}
     chosen = _read_threshold(threshold, kind, inputs)
-    runs = _measure(inputs, frame, settings, outputs, chosen)
-    flips, churn = _flips(inputs, runs, outputs, primary=chosen[0][0])
-    return Report(inputs, settings, frame, runs, outputs, flips, churn, primary=chosen[0][0])
+    runs = _evaluate_all(inputs, frame, settings, scores, chosen)
+    flips, churn = _flips(inputs, runs, scores, primary=chosen[0][0])
+    return BiasAudit(inputs, settings, frame, runs, scores, flips, churn, primary=chosen[0][0])
 
 
-def _seeds(model: Model) -> range:
+def _seeds(model: ModelOutputs) -> range:
     return range(len(model.logits))
 
 
@@ -162,7 +155,7 @@ def _read_threshold(threshold: Any, kind: str, inputs: Inputs) -> list[tuple[str
             if not ((theta > 0) & (theta < 1)).all():
                 fail(FUNCTION, "threshold", f"value {threshold}", "probabilities in (0, 1), as kind is 'probs'")
             theta = np.log(theta) - np.log1p(-theta)
-        first = ("given", theta)
+        first = ("custom", theta)
     if first[1] is None and inputs.y_val is None:
         fail(FUNCTION, "val", "no value", "outputs and labels of a validation split for threshold='calibrated'")
     both: list[tuple[str, np.ndarray | None]] = [first]
@@ -171,46 +164,44 @@ def _read_threshold(threshold: Any, kind: str, inputs: Inputs) -> list[tuple[str
     return both
 
 
-def _fitted(inputs: Inputs, model: Model, seed: int) -> np.ndarray:
+def _fitted(inputs: Inputs, model: ModelOutputs, seed: int) -> np.ndarray:
     assert model.val_logits is not None and inputs.y_val is not None
     return calibrate_thresholds(model.val_logits[seed], inputs.y_val)
 
 
-def _measure(
+def _evaluate_all(
     inputs: Inputs,
     frame: Frame,
     settings: Settings,
-    outputs: dict[tuple[int, int], Outputs],
+    scores: Mapping[tuple[int, int], ScoreMeasures],
     thresholds: Sequence[tuple[str, np.ndarray | None]],
-) -> list[Run]:
-    runs: list[Run] = []
+) -> tuple[EvaluatedRun, ...]:
+    runs: list[EvaluatedRun] = []
     for name, fixed in thresholds:
-        dense_runs: list[Run] = []
+        dense_runs: list[tuple[EvaluatedRun, Resampled]] = []
         for index, model in enumerate((inputs.dense, *inputs.sparse)):
             for seed in _seeds(model):
                 theta = _fitted(inputs, model, seed) if fixed is None else fixed
-                own = outputs[index, seed]
-                run = measure_run(inputs, frame, settings, model, seed, own, (name, theta))
+                run, values = evaluate(inputs, frame, settings, model, seed, scores[index, seed], (name, theta))
                 if index == 0:
-                    dense_runs.append(run)
+                    dense_runs.append((run, values))
                 else:
-                    add_changes(run, dense_runs[inputs.dense_seed(model, seed)])
+                    dense, dense_values = dense_runs[inputs.dense_seed(model, seed)]
+                    run = with_changes(run, dense, values, dense_values)
                 runs.append(run)
-    for run in runs:
-        run.resampled.clear()  # megabytes, and every interval has been taken
-    return runs
+    return tuple(runs)
 
 
 def _flips(
-    inputs: Inputs, runs: Sequence[Run], outputs: dict[tuple[int, int], Outputs], *, primary: str
-) -> tuple[dict[tuple[int, int], FlipCoverage], list[FlipCoverage]]:
+    inputs: Inputs, runs: Sequence[EvaluatedRun], scores: Mapping[tuple[int, int], ScoreMeasures], *, primary: str
+) -> tuple[dict[tuple[int, int], FlipCoverage], tuple[FlipCoverage, ...]]:
     """Flips of each sparse run, and between each dense run and the next one (none if there is one only)."""
     shown = [run for run in runs if run.thresholds == primary]
     dense = [run for run in shown if run.model.role == "dense"]
-    found = {}
+    flips = {}
     for index, model in enumerate(inputs.sparse, start=1):
         for run in (run for run in shown if run.model is model):
             base = inputs.dense_seed(model, run.seed)
-            found[index, run.seed] = cover(run, dense[base], outputs[0, base])
+            flips[index, run.seed] = cover(run, dense[base], scores[0, base])
     pairs = [(i, (i + 1) % len(dense)) for i in range(len(dense))] if len(dense) > 2 else [(0, 1)][: len(dense) - 1]
-    return found, [cover(dense[b], dense[a], outputs[0, a]) for a, b in pairs]
+    return flips, tuple(cover(dense[b], dense[a], scores[0, a]) for a, b in pairs)

@@ -26,7 +26,7 @@ _CLIP = 1e-7
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelOutputs:
     """The outputs of one configuration.
 
     Attributes:
@@ -45,19 +45,22 @@ class Model:
 
     @property
     def label(self) -> str:
-        """Short name for tables and pictures."""
-        if self.role == "dense":
-            return "dense"
-        level = "sparse" if np.isnan(self.sparsity) else f"{100 * self.sparsity:.4g} %"
-        return f"{level} {self.strategy}".strip()
+        """Short name for tables and charts."""
+        return "dense" if self.role == "dense" else level_name(self.sparsity, self.strategy)
+
+
+def level_name(sparsity: float, strategy: str) -> str:
+    """Return the name of a sparse model, "90 % GMP-RI"; "sparse" where the sparsity is unknown."""
+    level = "sparse" if np.isnan(sparsity) else f"{100 * sparsity:.4g} %"
+    return f"{level} {strategy}".strip()
 
 
 @dataclass(frozen=True)
 class Inputs:
     """Everything that `compare` was given; see there."""
 
-    dense: Model
-    sparse: tuple[Model, ...]
+    dense: ModelOutputs
+    sparse: tuple[ModelOutputs, ...]
     y_true: np.ndarray
     groups: tuple[Group, ...]
     y_train: np.ndarray | None
@@ -69,7 +72,7 @@ class Inputs:
     clusters: np.ndarray | None
     seeds: tuple[str, ...]
 
-    def dense_seed(self, model: Model, seed: int) -> int:
+    def dense_seed(self, model: ModelOutputs, seed: int) -> int:
         """Return which dense model a run is compared with: that of the same seed, or the only one."""
         return seed if len(self.dense.logits) == len(model.logits) else 0
 
@@ -86,7 +89,7 @@ def read_models(dense: Any, sparse: Any, val: Mapping[str, Any] | None, kind: st
         if unknown:
             fail(FUNCTION, "val", f"keys {sorted(val)}", "exactly dense, sparse and labels")
     own_val = None if val is None else _population("val['dense']", val["dense"], kind)
-    first = Model("dense", 0.0, "", _population("dense", dense, kind), own_val)
+    first = ModelOutputs("dense", 0.0, "", _population("dense", dense, kind), own_val)
     given = dict(sparse) if isinstance(sparse, Mapping) else {sparsity: sparse}
     if not given:
         fail(FUNCTION, "sparse", "no model", "at least one")
@@ -97,7 +100,9 @@ def read_models(dense: Any, sparse: Any, val: Mapping[str, Any] | None, kind: st
         val_values = None if val is None else _validation_of(key, isinstance(sparse, Mapping), val["sparse"])
         val_logits = None if val is None else _population(f"val of {operand}", val_values, kind)
         others.append(
-            Model("sparse", _level(operand, level), str(strategy), _population(operand, values, kind), val_logits)
+            ModelOutputs(
+                "sparse", _level(operand, level), str(strategy), _population(operand, values, kind), val_logits
+            )
         )
     others.sort(key=lambda model: (model.strategy, model.sparsity))
     for model in others:
@@ -134,7 +139,7 @@ def _population(operand: str, values: Any, kind: str) -> np.ndarray:
     return np.log(clipped) - np.log1p(-clipped)
 
 
-def _match(dense: Model, model: Model) -> None:
+def _match(dense: ModelOutputs, model: ModelOutputs) -> None:
     name = f"sparse model {model.label!r}"
     if model.logits.shape[1:] != dense.logits.shape[1:]:
         got = f"{model.logits.shape[1]} samples and {model.logits.shape[2]} attributes"
@@ -148,13 +153,13 @@ def _match(dense: Model, model: Model) -> None:
             fail(FUNCTION, f"model {each.label!r}", got, f"{len(each.logits)}, as in evaluation")
 
 
-def _refuse_probabilities(models: Sequence[Model], kind: str) -> None:
+def _refuse_probabilities(models: Sequence[ModelOutputs], kind: str) -> None:
     if kind == "logits" and all(m.logits.min() >= 0 and m.logits.max() <= 1 for m in models):
         hint = "These look like probabilities: pass kind='probs'."
         fail(FUNCTION, "dense and sparse", "all values in [0, 1]", "logits", hint)
 
 
-def read_labels(values: Any, missing: float | None, dense: Model) -> np.ndarray:
+def read_labels(values: Any, missing: float | None, dense: ModelOutputs) -> np.ndarray:
     """Return the evaluation labels, matched with the models."""
     t = labels(FUNCTION, "labels", values, missing=missing)
     if t.shape != dense.logits.shape[1:]:
@@ -184,7 +189,9 @@ def read_training(
     return train, tuple(mine.like(group) for mine, group in zip(read, groups, strict=True))
 
 
-def read_validation(val: Mapping[str, Any] | None, models: Sequence[Model], missing: float | None) -> np.ndarray | None:
+def read_validation(
+    val: Mapping[str, Any] | None, models: Sequence[ModelOutputs], missing: float | None
+) -> np.ndarray | None:
     """Return the validation labels, matched with the models."""
     if val is None:
         return None

@@ -14,7 +14,7 @@ from sparsejax.analysis.bias.metrics._counts import Counts, count, indicators
 from sparsejax.analysis.bias.metrics._groups import read_groups
 from sparsejax.analysis.bias.metrics._measured import Measured, divide, measured
 
-Method = Literal["between_groups", "to_overall"]
+SpreadMethod = Literal["between_groups", "to_overall"]
 RATES = ("accuracy", "predicted_positive_rate", "false_positive_rate", "false_negative_rate", "uncertainty")
 
 
@@ -133,45 +133,49 @@ class GroupRates:
 
     def group_min(self) -> dict[str, np.ndarray]:
         """Return rate -> the least defined value over levels [K]."""
-        return {name: _extreme(np.fmin, found.value) for name, found in self.by_group.items()}
+        return {name: np.fmin.reduce(rates.value, axis=0) for name, rates in self.by_group.items()}
 
     def group_max(self) -> dict[str, np.ndarray]:
         """Return rate -> the greatest defined value over levels [K]."""
-        return {name: _extreme(np.fmax, found.value) for name, found in self.by_group.items()}
+        return {name: np.fmax.reduce(rates.value, axis=0) for name, rates in self.by_group.items()}
 
-    def difference(self, method: Method = "between_groups") -> dict[str, np.ndarray]:
+    def difference(self, method: SpreadMethod = "between_groups") -> dict[str, np.ndarray]:
         """Return rate -> the largest absolute difference [K], between levels or from a level to all samples.
 
         >>> group_rates([1, 1, 1, 1], [1, 1, 1, 0], [0, 0, 1, 1], min_count=1).difference()["accuracy"].tolist()
         [0.5]
         """
-        one_of("GroupRates.difference", "method", method, ("between_groups", "to_overall"))
-        if method == "between_groups":
-            low, high = self.group_min(), self.group_max()
-            return {name: high[name] - low[name] for name in self.by_group}
         return {
-            name: _extreme(np.fmax, np.abs(found.value - self.overall[name])) for name, found in self.by_group.items()
+            name: difference_of_levels(rates.value, self.overall[name], method, "GroupRates.difference")
+            for name, rates in self.by_group.items()
         }
 
-    def ratio(self, method: Method = "between_groups") -> dict[str, np.ndarray]:
+    def ratio(self, method: SpreadMethod = "between_groups") -> dict[str, np.ndarray]:
         """Return rate -> the smallest ratio [K] in [0, 1], between levels or of a level to all samples.
 
         >>> group_rates([1, 1, 1, 1], [1, 1, 1, 0], [0, 0, 1, 1], min_count=1).ratio()["accuracy"].tolist()
         [0.5]
         """
-        one_of("GroupRates.ratio", "method", method, ("between_groups", "to_overall"))
-        if method == "between_groups":
-            low, high = self.group_min(), self.group_max()
-            return {name: divide(low[name], high[name]) for name in self.by_group}
-        found = {}
-        for name, rates in self.by_group.items():
-            overall = self.overall[name]
-            found[name] = _extreme(np.fmin, np.fmin(divide(rates.value, overall), divide(overall, rates.value)))
-        return found
+        return {
+            name: ratio_of_levels(rates.value, self.overall[name], method, "GroupRates.ratio")
+            for name, rates in self.by_group.items()
+        }
 
 
-def _extreme(choose: Any, values: np.ndarray) -> np.ndarray:
-    return choose.reduce(values, axis=0)
+def difference_of_levels(rates: np.ndarray, overall: np.ndarray, method: SpreadMethod, function: str) -> np.ndarray:
+    """Return the largest absolute difference [K] of rates [L, K], between levels or from overall [K]."""
+    one_of(function, "method", method, ("between_groups", "to_overall"))
+    if method == "to_overall":
+        return np.fmax.reduce(np.abs(rates - overall), axis=0)
+    return np.fmax.reduce(rates, axis=0) - np.fmin.reduce(rates, axis=0)
+
+
+def ratio_of_levels(rates: np.ndarray, overall: np.ndarray, method: SpreadMethod, function: str) -> np.ndarray:
+    """Return the smallest ratio [K] of rates [L, K], between levels or of a level to overall [K]."""
+    one_of(function, "method", method, ("between_groups", "to_overall"))
+    if method == "to_overall":
+        return np.fmin.reduce(np.fmin(divide(rates, overall), divide(overall, rates)), axis=0)
+    return divide(np.fmin.reduce(rates, axis=0), np.fmax.reduce(rates, axis=0))
 
 
 def rates_with_reasons(counts: Counts, min_count: int) -> dict[str, Measured]:
