@@ -77,10 +77,11 @@ def _panel(comparison: Comparison, model: ModelOutputs, index: int) -> dict[str,
     models = (comparison.inputs.dense, model)
     panel: dict[str, Any] = {"label": model.label, "attributes": _sections.attribute_table(comparison, model)}
     if comparison.inputs.groups:
-        height = 30 * len(comparison.frame.subsets) + 70
+        subsets = comparison.frame.subsets
+        height, left = 30 * len(subsets) + 70, min(220, 35 + 6 * max(len(f"{g}{level}") for g, level in subsets))
         panel["group_charts"] = [
-            svg(lambda ax, m=metric: _plots.plot_groups(comparison, ax, metric=m, model=model), name, 460, height)
-            for metric, name in (("false_positive_rate", f"fpr-{index}"), ("false_negative_rate", f"fnr-{index}"))
+            svg(lambda ax, m=m: _plots.plot_groups(comparison, ax, metric=m, model=model), name, 460, height, left=left)
+            for m, name in (("false_positive_rate", f"fpr-{index}"), ("false_negative_rate", f"fnr-{index}"))
         ]
         panel |= {"heat": _sections.heat_map(comparison, model), "groups": _sections.group_table(comparison, model)}
     if comparison.inputs.y_val is not None and comparison.frame.pairs:
