@@ -1,4 +1,4 @@
-"""The entry point: dense against sparse outputs, everything measured."""
+"""The entry point: dense against sparse outputs, with every metric."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def compare(
     sparsity: float | None = None,
     seeds: Sequence[Any] | None = None,
 ) -> BiasAudit:
-    """Audit what pruning did to the outputs of a model.
+    """Audit the effect of pruning on the outputs of a model.
 
     Args:
       dense: outputs of the dense model on the evaluation split: [n], [n, K], or [R, n, K] for R seeds. With two or
@@ -66,7 +66,7 @@ def compare(
         (strategy, sparsity), to the outputs. Give the measured sparsity. Run r is compared with dense run r.
       labels: true labels [n] or [n, K] in {0, 1}, {-1, 1} or bool; NaN entries are left out.
       groups: group attributes: mapping name -> [n], [n], or [n, G]; binary or categorical. Ground truth.
-      kind: what the outputs are, "logits" or "probs". Probabilities are clipped at 1e-7.
+      kind: of the outputs, "logits" or "probs". Probabilities are clipped at 1e-7.
       train_labels: labels of the training split, which give the direction of bias amplification and the rarer value;
         without them the evaluation split does, and the report says so.
       train_groups: groups of the training split.

@@ -1,4 +1,4 @@
-"""What all runs of a comparison share: subsets of samples, pairs of sides, associations, and the raw formulas."""
+"""The part of a comparison that all runs share: subsets of samples, pairs of sides, associations, and raw formulas."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sparsejax.analysis.bias.metrics._systematic import common_is_positive, rare
 
 @dataclass(frozen=True)
 class Frame:
-    """Subsets of the evaluation samples and what the training split says about them.
+    """Subsets of the evaluation samples and their associations in the training split.
 
     Attributes:
       subsets: (group, level) of each of the S subsets; the first is ("", ""), all samples.
@@ -108,37 +108,37 @@ def raw_measures(counts: Counts, frame: Frame) -> dict[str, np.ndarray]:
     Rates have the shape of the counts, gaps and bias amplification [P, ..., K], the rare value ratio [..., K].
     """
     one, zero = frame.sides(counts)
-    found = dict(counts.rates())
+    result = dict(counts.rates())
     first, second = one.rates(), zero.rates()
-    found |= {f"{name}_gap": first[name] - second[name] for name in first}
+    result |= {f"{name}_gap": first[name] - second[name] for name in first}
     favours = frame.known.favours_one.T
     between = (1,) * (one.total.ndim - 2)
-    found["bias_amplification"] = amplification(one, zero, favours.reshape(len(favours), *between, favours.shape[1]))
+    result["bias_amplification"] = amplification(one, zero, favours.reshape(len(favours), *between, favours.shape[1]))
     everyone = counts.at(0)
     ratio = rare_ratio_of_counts(everyone.predicted, everyone.positives, everyone.total, frame.common)
-    found["rare_value_ratio"] = ratio.value
-    return found
+    result["rare_value_ratio"] = ratio.value
+    return result
 
 
 def measures(counts: Counts, frame: Frame, min_count: int, min_rel_gap: float) -> dict[str, Measured]:
     """Return the same numbers for counts [S, K], with minimum sizes and reasons."""
     one, zero = frame.sides(counts)
-    found = rates_with_reasons(counts, min_count)
-    # Outside a one-vs-rest side there is no subset with a rate of its own: both sides are rated alike.
+    result = rates_with_reasons(counts, min_count)
+    # Outside a one-vs-rest side there is no subset with rates: both sides are rated alike.
     both = {
         name: Measured(np.stack([a.value, b.value]), np.stack([a.reason, b.reason]))
         for (name, a), b in zip(
             rates_with_reasons(one, min_count).items(), rates_with_reasons(zero, min_count).values(), strict=True
         )
     }
-    found |= {f"{name}_gap": gap(rates, 0, 1) for name, rates in both.items()}
+    result |= {f"{name}_gap": gap(rates, 0, 1) for name, rates in both.items()}
     ba = amplification_with_reasons(one, zero, frame.known, frame.is_self, min_count, min_rel_gap)
-    found["bias_amplification"] = Measured(ba.value.T, ba.reason.T)
+    result["bias_amplification"] = Measured(ba.value.T, ba.reason.T)
     everyone = counts.at(0)
-    found["rare_value_ratio"] = rare_ratio_of_counts(
+    result["rare_value_ratio"] = rare_ratio_of_counts(
         everyone.predicted, everyone.positives, everyone.total, frame.common
     )
-    return found
+    return result
 
 
 def count_subsets(flags: np.ndarray, frame: Frame, weights: np.ndarray | None = None) -> Counts:

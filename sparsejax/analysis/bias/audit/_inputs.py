@@ -1,4 +1,4 @@
-"""What a comparison is given, checked and brought into one form."""
+"""The inputs of a comparison, checked and brought into one form."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class ModelOutputs:
 
     Attributes:
       role: "dense" or "sparse".
-      sparsity: fraction of zeros, NaN if it was not given; 0 for the dense model.
-      strategy: how it was pruned, "" if it was not given.
+      sparsity: fraction of zeros, NaN if it is not known; 0 for the dense model.
+      strategy: how it was pruned, "" if it is not known.
       logits: float64[R, n, K].
       val_logits: float64[R, m, K] on the validation split, or None.
     """
@@ -57,7 +57,7 @@ def level_name(sparsity: float, strategy: str) -> str:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that `compare` was given; see there."""
+    """The arguments of `compare`; see there."""
 
     dense: ModelOutputs
     sparse: tuple[ModelOutputs, ...]
@@ -88,13 +88,13 @@ def read_models(dense: Any, sparse: Any, val: Mapping[str, Any] | None, kind: st
         unknown = sorted({"dense", "sparse", "labels"} ^ set(val))
         if unknown:
             fail(FUNCTION, "val", f"keys {sorted(val)}", "exactly dense, sparse and labels")
-    own_val = None if val is None else _population("val['dense']", val["dense"], kind)
-    first = ModelOutputs("dense", 0.0, "", _population("dense", dense, kind), own_val)
-    given = dict(sparse) if isinstance(sparse, Mapping) else {sparsity: sparse}
-    if not given:
+    dense_val = None if val is None else _population("val['dense']", val["dense"], kind)
+    first = ModelOutputs("dense", 0.0, "", _population("dense", dense, kind), dense_val)
+    by_level = dict(sparse) if isinstance(sparse, Mapping) else {sparsity: sparse}
+    if not by_level:
         fail(FUNCTION, "sparse", "no model", "at least one")
     others = []
-    for key, values in given.items():
+    for key, values in by_level.items():
         strategy, level = key if isinstance(key, tuple) else ("", key)
         operand = f"sparse[{key!r}]" if isinstance(sparse, Mapping) else "sparse"
         val_values = None if val is None else _validation_of(key, isinstance(sparse, Mapping), val["sparse"])
@@ -171,10 +171,10 @@ def read_labels(values: Any, missing: float | None, dense: ModelOutputs) -> np.n
 def read_training(
     train_labels: Any, train_groups: Any, groups: Sequence[Group], columns: int, missing: float | None
 ) -> tuple[np.ndarray | None, tuple[Group, ...] | None]:
-    """Return labels and groups of the training split, as far as they were given."""
+    """Return labels and groups of the training split, or None."""
     if train_labels is None:
         if train_groups is not None:
-            fail(FUNCTION, "train_labels", "no value", "labels, since train_groups were given")
+            fail(FUNCTION, "train_labels", "no value", "labels, as train_groups need them")
         return None, None
     train = labels(FUNCTION, "train_labels", train_labels, missing=missing)
     if train.shape[1] != columns:
@@ -186,7 +186,7 @@ def read_training(
     if [group.name for group in read] != names:
         fail(FUNCTION, "train_groups", f"names {[group.name for group in read]}", f"{names}, as groups")
     same_length(FUNCTION, train_labels=train, train_groups=read[0].codes)
-    return train, tuple(mine.like(group) for mine, group in zip(read, groups, strict=True))
+    return train, tuple(in_train.like(group) for in_train, group in zip(read, groups, strict=True))
 
 
 def read_validation(
@@ -204,7 +204,7 @@ def read_validation(
 
 
 def names_or_default(operand: str, names: Sequence[Any] | None, count: int, default: str) -> tuple[str, ...]:
-    """Return as many different names as there are things."""
+    """Return ``count`` different names."""
     chosen = tuple(f"{default} {i}" for i in range(count)) if names is None else tuple(str(name) for name in names)
     if len(chosen) != count or len(set(chosen)) != count:
         fail(FUNCTION, operand, f"{len(set(chosen))} different names", f"{count}")

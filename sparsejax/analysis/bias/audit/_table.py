@@ -59,7 +59,7 @@ class Table:
         return text_table(list(self.columns), shown)
 
     def where(self, **equal: Any) -> Table:
-        """Return the rows whose columns equal the given values."""
+        """Return the rows whose columns equal these values."""
         wanted = [(self[name], value) for name, value in equal.items()]
         keep = [i for i in range(len(self)) if all(column[i] == value for column, value in wanted)]
         return Table({name: [column[i] for i in keep] for name, column in self.columns.items()})
@@ -73,7 +73,7 @@ class Table:
         return require("pandas", "Table.to_pandas").DataFrame(self.columns)
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return the table as CSV, and write it to ``path`` if given; NaN is an empty field."""
+        """Return the table as CSV, and write it to ``path`` if there is one; NaN is an empty field."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(self.columns)

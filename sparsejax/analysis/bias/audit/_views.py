@@ -235,8 +235,8 @@ def susceptible(comparison: Comparison, w: float | None = None) -> Table:
     for _, run, dense, head in _sparse_runs(comparison):
         flip = run.y_pred != dense.y_pred
         for i, name in enumerate(("", *comparison.inputs.attribute_names)):
-            pick = slice(None) if i == 0 else slice(i - 1, i)
-            coverage = flip_coverage(flip[:, pick], unsure[dense.seed][:, pick], scores[dense.seed][:, pick])
+            columns = slice(None) if i == 0 else slice(i - 1, i)
+            coverage = flip_coverage(flip[:, columns], unsure[dense.seed][:, columns], scores[dense.seed][:, columns])
             rows.append((*head, name, band, *coverage))
     return Table.of(("model", "sparsity", "strategy", "seed", "attribute", "band", *FlipCoverage._fields), rows)
 

@@ -1,4 +1,4 @@
-"""Bias amplification: does the model exaggerate an association of its training data?"""
+"""Bias amplification: how far a model exaggerates an association of its training data."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def read_training_groups(function: str, groups: Sequence[Group], values: Any) ->
     if [group.name for group in read] != [group.name for group in groups]:
         got, expected = [group.name for group in read], [group.name for group in groups]
         fail(function, "sensitive_train", f"groups {got}", f"{expected}, as sensitive_features")
-    return [mine.like(group) for mine, group in zip(read, groups, strict=True)]
+    return [in_train.like(group) for in_train, group in zip(read, groups, strict=True)]
 
 
 def bias_amplification(
@@ -165,8 +165,8 @@ def bias_amplification(
     known = association(train, train_ones, train_zeros)
     is_self = equals_side(t, ones, zeros) & equals_side(train, train_ones, train_zeros)
     flags = indicators(t, yhat)
-    found = amplification_with_reasons(count(flags, ones), count(flags, zeros), known, is_self, min_count, min_rel_gap)
-    return BiasAmplification(*found, known.favours_one, tuple(side.name for side in sides(groups)))
+    cells = amplification_with_reasons(count(flags, ones), count(flags, zeros), known, is_self, min_count, min_rel_gap)
+    return BiasAmplification(*cells, known.favours_one, tuple(side.name for side in sides(groups)))
 
 
 class MeanAmplification(NamedTuple):

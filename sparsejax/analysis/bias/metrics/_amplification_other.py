@@ -69,13 +69,13 @@ def bias_amplification_zhao(
     same_length(function, y_train=train, sensitive_train=group.codes)
     before, after = _shares(train == 1, group), _shares(yhat, predicted)
     favoured = before > 1 / len(group.levels)
-    found = measured(
+    result = measured(
         after - before,
         (np.isnan(before), "too_few_positives"),
         (~favoured, "weak_association"),
         (np.isnan(after), "no_predicted_positives"),
     )
-    return ZhaoAmplification(float(np.nansum(found.value)) / yhat.shape[1], *found, group.levels)
+    return ZhaoAmplification(float(np.nansum(result.value)) / yhat.shape[1], *result, group.levels)
 
 
 def _shares(outputs: np.ndarray, group: Group) -> np.ndarray:
@@ -134,8 +134,8 @@ def bias_amplification_directional(
     same_length(function, y_true=t, sensitive_features=groups[0].codes)
     same_length(function, y_train=train, sensitive_train=train_groups[0].codes)
     members, train_members = _members(groups), _members(train_groups)
-    found = directional_terms(t, yhat, members, positively_associated(train, train_members))
-    return float(nanmean(found.value)), found
+    terms = directional_terms(t, yhat, members, positively_associated(train, train_members))
+    return float(nanmean(terms.value)), terms
 
 
 def _members(groups: list[Group]) -> np.ndarray:

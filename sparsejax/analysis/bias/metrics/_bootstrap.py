@@ -9,7 +9,7 @@ import numpy as np
 
 from sparsejax._checks import fail
 
-# Resamples whose weights are held at a time.
+# Resamples whose weights are in memory at a time.
 _CHUNK = 100
 _INTERVAL = (2.5, 97.5)
 

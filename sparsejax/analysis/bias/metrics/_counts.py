@@ -1,4 +1,4 @@
-"""Confusion counts: what nearly every number of an audit is a ratio of."""
+"""Confusion counts: nearly every number of an audit is a ratio of them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Counts(NamedTuple):
 
     def minus(self, other: Counts) -> Counts:
         """Return the counts of the samples that are here but not in a subset of them."""
-        return Counts(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
+        return Counts(*(every - part for every, part in zip(self, other, strict=True)))
 
 
 def indicators(y_true: np.ndarray, y_pred: np.ndarray, uncertain: np.ndarray | None = None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Flips: decisions that differ between a dense and a sparse model, and how well they were foreseen."""
+"""Flips: decisions that differ between a dense and a sparse model, and how well they were predicted."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def flips(
     Raises:
       ValueError: shapes disagree, or values are not labels.
 
-    >>> found = flips([1, 0, 1], [1, 1, 0], y_true=[1, 1, 1])
-    >>> found.wrong_to_right[:, 0].tolist(), found.right_to_wrong[:, 0].tolist()
+    >>> kinds = flips([1, 0, 1], [1, 1, 0], y_true=[1, 1, 1])
+    >>> kinds.wrong_to_right[:, 0].tolist(), kinds.right_to_wrong[:, 0].tolist()
     ([False, True, False], [False, False, True])
     """
     dense, sparse = predictions("flips", "dense_pred", dense_pred), predictions("flips", "sparse_pred", sparse_pred)
@@ -91,7 +91,7 @@ class FlipCoverage(NamedTuple):
 
 
 def flip_coverage(flip: Any, mask: Any, score: Any = None) -> FlipCoverage:
-    """Measure how many flips a mask of susceptible cells foresaw.
+    """Measure how many flips a mask of susceptible cells predicted.
 
     coverage = sum(flip & mask) / sum(flip)
 

@@ -1,4 +1,4 @@
-"""Groups of people (or of anything): who belongs to which level of which group attribute."""
+"""Group attributes, of people or of anything: the level of each sample."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Group:
     codes: np.ndarray
 
     def masks(self) -> np.ndarray:
-        """Return bool[levels, n], who is at each level."""
+        """Return bool[levels, n], the members of each level."""
         return self.codes[None, :] == np.arange(len(self.levels))[:, None]
 
     def like(self, other: Group) -> Group:
@@ -56,19 +56,19 @@ class Side:
 def sides(groups: Sequence[Group]) -> list[Side]:
     """Return the pairs that bias amplification and gaps compare.
 
-    A group of two levels gives one pair, the second level against the first (1 against 0); more levels give
-    one pair each, the level against all others; one level gives none.
+    A group of two levels makes one pair, the second level against the first (1 against 0); more levels make
+    one pair each, the level against all others; one level makes none.
 
     >>> [side.name for side in sides(read_groups("f", "g", {"a": [0, 1, 1], "h": ["x", "y", "z"]}))]
     ['a', 'h=x', 'h=y', 'h=z']
     """
-    found = []
+    pairs = []
     for index, group in enumerate(groups):
         if len(group.levels) == 2:
-            found.append(Side(index, 1, 0, group.name))
+            pairs.append(Side(index, 1, 0, group.name))
         elif len(group.levels) > 2:
-            found += [Side(index, i, None, f"{group.name}={level}") for i, level in enumerate(group.levels)]
-    return found
+            pairs += [Side(index, i, None, f"{group.name}={level}") for i, level in enumerate(group.levels)]
+    return pairs
 
 
 def side_masks(groups: Sequence[Group]) -> tuple[np.ndarray, np.ndarray]:

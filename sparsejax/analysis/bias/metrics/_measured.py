@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Every reason that a NaN of this package can carry, and what it means to a reader.
+# Every reason for a NaN in this package, and its meaning.
 REASONS = {
     "self": "the attribute is the group itself",
     "weak_association": "the training labels have no clear favoured side",

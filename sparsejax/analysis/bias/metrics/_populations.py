@@ -1,4 +1,4 @@
-"""Examples and classes that pruning changes, found in populations of models: PIE, CIE, class-level tests."""
+"""Examples and classes that pruning changes, measured on populations of models: PIE, CIE, class-level tests."""
 
 from __future__ import annotations
 
@@ -155,8 +155,8 @@ def class_recall_shift(y_true: Any, dense_pred: Any, sparse_pred: Any) -> Recall
     Source: Hooker et al. 2019, "What Do Compressed Deep Neural Networks Forget?", section 2, and its code.
 
     >>> t = [0, 0, 1, 1]
-    >>> found = class_recall_shift(t, [[0, 0, 1, 1], [0, 1, 1, 1]], [[1, 1, 1, 1], [0, 1, 1, 1]])
-    >>> found.shift.tolist()
+    >>> result = class_recall_shift(t, [[0, 0, 1, 1], [0, 1, 1, 1]], [[1, 1, 1, 1], [0, 1, 1, 1]])
+    >>> result.shift.tolist()
     [-0.25, 0.25]
     """
     function = "class_recall_shift"

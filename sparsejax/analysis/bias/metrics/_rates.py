@@ -277,7 +277,7 @@ def rate_gaps(
     if len(rates.levels) != 2:
         hint = "GroupRates.difference handles any number."
         fail("rate_gaps", "sensitive_features", f"{len(rates.levels)} levels", "two", hint)
-    return {name: gap(found, 1, 0) for name, found in rates.by_group.items()}
+    return {name: gap(measure, 1, 0) for name, measure in rates.by_group.items()}
 
 
 def gap(rates: Measured, one: Any, zero: Any) -> Measured:

@@ -38,7 +38,7 @@ def reliability_table(
       y_true: labels [n] or [n, K].
       y_prob: probabilities of the positive class, same shape.
       n_bins: number of buckets.
-      legacy: give p = 1 a bucket of its own, as the paper's code does.
+      legacy: put p = 1 into a separate bucket, as the paper's code does.
       missing: a value that marks a missing label.
 
     Returns:
@@ -81,7 +81,7 @@ def expected_calibration_error(
       y_true: labels [n] or [n, K].
       y_prob: probabilities of the positive class, same shape.
       n_bins: number of buckets.
-      legacy: give p = 1 a bucket of its own.
+      legacy: put p = 1 into a separate bucket.
       missing: a value that marks a missing label.
 
     Returns:

@@ -60,7 +60,7 @@ def bias_risk(
       y_train: labels of the training split [m] or [m, K].
       sensitive_train: groups of the training split.
       band: half width of the uncertain band.
-      kind: "probs" or "logits", what ``y_score_val`` is.
+      kind: "probs" or "logits", the kind of ``y_score_val``.
       missing: a value that marks a missing label.
 
     Returns:
@@ -71,8 +71,8 @@ def bias_risk(
       ValueError: shapes disagree, or values out of range.
 
     >>> group = [1, 1, 1, 0, 0, 0]
-    >>> found = bias_risk([0.5, 0.9, 0.1, 0.2], [1, 1, 0, 0], [1, 1, 0, 1, 0, 0], group)
-    >>> found.risk.tolist(), found.uncertainty_rare.tolist()
+    >>> ranking = bias_risk([0.5, 0.9, 0.1, 0.2], [1, 1, 0, 0], [1, 1, 0, 1, 0, 0], group)
+    >>> ranking.risk.tolist(), ranking.uncertainty_rare.tolist()
     ([[0.5]], [0.5])
     """
     function = "bias_risk"
@@ -97,7 +97,7 @@ def risk_of(
     rate = divide((train == 1).sum(axis=0), (~np.isnan(train)).sum(axis=0))
     with np.errstate(invalid="ignore"):
         product = known.relative_gap * rare_uncertain[:, None]
-    found = measured(
+    cells = measured(
         product,
         (known.empty, "empty_group"),
         (np.isnan(known.relative_gap), "weak_association"),
@@ -105,7 +105,7 @@ def risk_of(
         (np.isnan(product), "zero_reference_association"),
     )
     return BiasRisk(
-        *found,
+        *cells,
         known.relative_gap,
         divide(np.where(labelled, unsure, 0).sum(axis=0), labelled.sum(axis=0)),
         rare_uncertain,

@@ -21,7 +21,7 @@ def rare_value_ratio(y_true: Any, y_pred: Any, *, y_train: Any, missing: float |
     Args:
       y_true: labels of the evaluation split [n] or [n, K].
       y_pred: hard predictions of the same shape.
-      y_train: labels of the training split [m] or [m, K], which say what is rarer.
+      y_train: labels of the training split [m] or [m, K], which define the rarer value.
       missing: a value that marks a missing label.
 
     Returns:
@@ -50,8 +50,8 @@ def tcb(y_true: Any, y_pred: Any, *, y_train: Any, missing: float | None = None)
     """Threshold calibration bias: log2 of `rare_value_ratio`.
 
     0 is calibrated, -1 means that the rarer value is predicted half as often as it should be, -inf never.
-    Whether the paper's quantity of that name is this logarithm, the ratio or a difference is not known to the
-    authors of this library; the ratio is what its code computes.
+    It is not known whether the paper's quantity of that name is this logarithm, the ratio or a difference; its code
+    computes the ratio.
 
     Args:
       y_true: labels of the evaluation split [n] or [n, K].

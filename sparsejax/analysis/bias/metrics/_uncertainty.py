@@ -14,7 +14,7 @@ Kind = Literal["logits", "probs"]
 
 
 def uncertain_cells(function: str, values: Any, band: float, kind: Kind) -> np.ndarray:
-    """Return bool[n, K]: |p - 0.5| < band, compared on logits where logits are given."""
+    """Return bool[n, K]: |p - 0.5| < band, compared on logits for logits."""
     one_of(function, "kind", kind, ("logits", "probs"))
     if not 0 < band <= 0.5:
         fail(function, "band", f"value {band}", "a number above 0 and up to 0.5")
@@ -45,7 +45,7 @@ def uncertainty(values: Any, *, band: float = 0.4, kind: Kind = "logits") -> np.
     Args:
       values: logits, or probabilities with kind="probs"; [n] or [n, K].
       band: half width of the band around p = 0.5, in (0, 0.5].
-      kind: what ``values`` are.
+      kind: "logits" or "probs", the kind of ``values``.
 
     Returns:
       float64[K].
@@ -91,7 +91,7 @@ def susceptible_samples(dense_logits: Any, *, band: float = 0.4) -> SusceptibleS
     Raises:
       ValueError: NaN, or a band out of range.
 
-    Source: Iofinova et al. 2023 name the dense model's uncertainty as what finds such samples; this mask and
+    Source: Iofinova et al. 2023 name the dense model's uncertainty as the criterion for such samples; this mask and
     its default width are an operational form of that.
 
     >>> susceptible_samples([0.0, 5.0]).mask[:, 0].tolist()
