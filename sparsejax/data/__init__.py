@@ -1,18 +1,16 @@
 """Image data sets and minibatches, as NumPy arrays with channels last."""
 
 from sparsejax.data._batches import batches
-from sparsejax.data._benchmark import benchmark
-from sparsejax.data._benchmarks import BENCHMARKS, Benchmark
 from sparsejax.data._celeba import CelebA, read_celeba_attributes
 from sparsejax.data._dataset import Dataset
 from sparsejax.data._digits import digits
-from sparsejax.data._idx import idx
-from sparsejax.data._idx_dataset import idx_dataset
+from sparsejax.data._downstream import BENCHMARKS, Benchmark, benchmark
+from sparsejax.data._idx import idx, idx_dataset
 from sparsejax.data._image_folder import image_folder
 from sparsejax.data._load import load, load_task
 from sparsejax.data._markers import corner_square, grayscale, marked_samples
-from sparsejax.data._pictures import ArrayImages, Pictures, Reading
-from sparsejax.data._task import Images, ImageTask
+from sparsejax.data._preprocessing import Reading
+from sparsejax.data._task import ArrayImages, Images, ImageTask, Pictures
 
 __all__ = [
     "BENCHMARKS",

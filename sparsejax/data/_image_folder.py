@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.data._pictures import Pictures, Reading
-from sparsejax.data._task import ImageTask
+from sparsejax.data._preprocessing import Reading
+from sparsejax.data._task import ImageTask, Pictures
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
 _FUNCTION = "image_folder"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from sparsejax._checks import fail
-from sparsejax.data._benchmark import benchmark
-from sparsejax.data._benchmarks import BENCHMARKS
 from sparsejax.data._dataset import Dataset
 from sparsejax.data._digits import digits
-from sparsejax.data._idx_dataset import idx_dataset
+from sparsejax.data._downstream import BENCHMARKS, benchmark
+from sparsejax.data._idx import idx_dataset
 from sparsejax.data._image_folder import image_folder
-from sparsejax.data._pictures import Reading
+from sparsejax.data._preprocessing import Reading
 from sparsejax.data._task import ImageTask
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax.data._dataset import Dataset
-from sparsejax.data._pictures import ArrayImages
+from sparsejax.data._preprocessing import Reading
 
 Metric = Literal["top1", "mean_per_class"]
 
@@ -32,6 +34,104 @@ class Images(Protocol):
     def images(self, rows: Any, *, seed: int | Sequence[int] | None = None) -> np.ndarray:
         """Return float32[n, ...], augmented at random if there is a seed."""
         ...
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Labelled pictures that are read when they are asked for.
+
+    Attributes:
+      pictures: paths, or uint8 arrays [H, W] or [H, W, 3]; also one array of them.
+      labels: int32[N].
+      reading: how they are read.
+
+    Raises:
+      ValueError: counts that disagree, or no picture.
+    """
+
+    pictures: Sequence[Any] | np.ndarray
+    labels: np.ndarray
+    reading: Reading = field(default_factory=Reading)
+
+    def __post_init__(self) -> None:
+        _check_counts("Pictures", "pictures", len(self.pictures), self.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def with_reading(self, **changes: Any) -> Pictures:
+        """Return the same pictures, read in another way; ``changes`` are fields of `Reading`."""
+        return replace(self, reading=replace(self.reading, **changes))
+
+    def fingerprint(self) -> str:
+        """Return a hash of how pictures are read, of their labels, and of the names and sizes of their files."""
+        digest = hashlib.sha256(repr(self.reading).encode() + self.labels.tobytes())
+        for picture in self.pictures:
+            if isinstance(picture, np.ndarray):
+                digest.update(np.ascontiguousarray(picture).tobytes())
+            else:
+                size = Path(picture).stat().st_size if Path(picture).is_file() else -1
+                digest.update(f"{Path(picture).name} {size}\n".encode())
+        return digest.hexdigest()
+
+    def images(self, rows: Any, *, seed: int | Sequence[int] | None = None) -> np.ndarray:
+        """Read pictures.
+
+        Args:
+          rows: int[n], indices.
+          seed: of random crops and flips; a picture's crop depends on the seed and its index alone. None: centre crops.
+
+        Returns:
+          float32[n, size, size, channels].
+
+        Raises:
+          FileNotFoundError: a file is missing.
+          ImportError: Pillow is missing.
+        """
+        reading = self.reading
+        out = np.empty((len(rows), reading.size, reading.size, reading.channels), np.float32)
+        key = None if seed is None else (seed,) if isinstance(seed, int) else tuple(seed)
+        for image, row in zip(out, rows, strict=True):
+            rng = None if key is None else np.random.default_rng((*key, int(row)))
+            image[:] = reading.read(self.pictures[int(row)], rng)
+        return out
+
+
+@dataclass(frozen=True)
+class ArrayImages:
+    """Labelled images in memory, in the form the network takes.
+
+    Attributes:
+      pixels: float32[N, H, W, C], or any float32[N, ...].
+      labels: int32[N].
+
+    Raises:
+      ValueError: counts that disagree, another dtype, or no image.
+
+    >>> ArrayImages(np.zeros((2, 4, 4, 1), np.float32), np.array([0, 1], np.int32)).images([1]).shape
+    (1, 4, 4, 1)
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        _check_counts("ArrayImages", "pixels", len(self.pixels), self.labels)
+        if self.pixels.dtype != np.float32 or self.pixels.ndim < 2:
+            got = f"dtype {self.pixels.dtype} and shape {self.pixels.shape}"
+            fail("ArrayImages", "pixels", got, "float32[N, ...]")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def fingerprint(self) -> str:
+        """Return a hash of images and labels."""
+        head = f"{self.pixels.shape}".encode()
+        return hashlib.sha256(head + np.ascontiguousarray(self.pixels).tobytes() + self.labels.tobytes()).hexdigest()
+
+    def images(self, rows: Any, *, seed: int | Sequence[int] | None = None) -> np.ndarray:
+        """Return the images with these indices; they are the same for every seed."""
+        return self.pixels[np.asarray(rows)]
 
 
 @dataclass(frozen=True)
@@ -92,3 +192,12 @@ class ImageTask:
         """
         train = ArrayImages(data.train_images, data.train_labels)
         return cls(data.name, train, ArrayImages(data.test_images, data.test_labels), data.num_classes, **options)
+
+
+def _check_counts(function: str, operand: str, count: int, labels: np.ndarray) -> None:
+    if labels.ndim != 1 or labels.dtype != np.int32:
+        fail(function, "labels", f"dtype {labels.dtype} and shape {labels.shape}", "int32[N]")
+    if count != len(labels):
+        fail(function, "labels", f"{len(labels)} elements", f"{count}, as many as {operand}")
+    if not count:
+        fail(function, operand, "no element", "at least one image")

@@ -13,8 +13,7 @@ from flax import nnx
 
 from sparsejax._checks import fail
 from sparsejax.models._resnet import TORCHVISION_POOL_PADDING, Padding, ResNet
-from sparsejax.models._torch_files import read_checkpoint
-from sparsejax.models._torch_keys import plain_names
+from sparsejax.models._torch_checkpoint import plain_names, read_checkpoint
 
 _FUNCTION = "load_torch_state_dict"
 _TORCH_NAMES = {

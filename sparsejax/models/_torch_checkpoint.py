@@ -1,9 +1,10 @@
-"""Read a PyTorch or safetensors checkpoint into NumPy arrays; nothing but tensors is ever unpickled."""
+"""Read a PyTorch or safetensors checkpoint into NumPy arrays under plain names; nothing but tensors is unpickled."""
 
 from __future__ import annotations
 
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from sparsejax._checks import fail, message
 
 _FUNCTION = "load_torch_state_dict"
+_MASK = re.compile(r"(?P<layer>.+?)\.(?:_layer\.)?_?(?P<kind>weight|bias)_mask")
 _STATE_KEYS = ("model_state_dict", "state_dict")
 
 
@@ -131,3 +133,48 @@ def _not_installed(path: Path, package: str) -> ImportError:
             "Install it: pip install 'sparsejax[all]'.",
         )
     )
+
+
+def plain_names(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Separate values from masks, under the names an unwrapped model would have.
+
+    ``module.`` (data-parallel training) and ``._layer`` (the pruning wrapper) disappear,
+    ``num_batches_tracked`` is dropped, and ``L._weight_mask``, ``L.weight_mask`` or ``L._layer.weight_mask``
+    becomes the mask of ``L.weight``.
+
+    Args:
+      tensors: arrays by their names in the checkpoint.
+
+    Returns:
+      values by plain name, and boolean masks (True keeps) by the plain name of the tensor that they mask.
+
+    Raises:
+      ValueError: two names that mean the same tensor, or a mask with values other than 0 and 1.
+
+    >>> eye = np.eye(2)
+    >>> values, masks = plain_names({"module.fc._layer.weight": eye, "module.fc._weight_mask": eye})
+    >>> list(values), list(masks), masks["fc.weight"].tolist()
+    (['fc.weight'], ['fc.weight'], [[True, False], [False, True]])
+    """
+    values: dict[str, np.ndarray] = {}
+    masks: dict[str, np.ndarray] = {}
+    for original, array in tensors.items():
+        name = original.removeprefix("module.")
+        if name.endswith("num_batches_tracked"):
+            continue
+        matched = _MASK.fullmatch(name)
+        if matched:
+            target, name = masks, f"{matched['layer']}.{matched['kind']}"
+            array = _as_mask(original, array)
+        else:
+            target, name = values, name.replace("._layer.", ".")
+        if name in target:
+            fail(_FUNCTION, "checkpoint", f"two entries for {name!r}", "one", f"{original!r} is the second.")
+        target[name] = array
+    return values, masks
+
+
+def _as_mask(name: str, array: np.ndarray) -> np.ndarray:
+    if not np.isin(array, (0, 1)).all():
+        fail(_FUNCTION, f"mask {name!r}", "values other than 0 and 1", "1 to keep a weight and 0 to prune it")
+    return array.astype(bool)
