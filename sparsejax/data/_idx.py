@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
 import zlib
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
-from sparsejax._checks import fail, message
+from sparsejax._checks import fail
+from sparsejax._files import PathLike, existing_file, existing_folder, unreadable
 from sparsejax.data._dataset import Dataset
 
 _FUNCTION = "idx_dataset"
@@ -21,7 +21,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-def idx(path: str | os.PathLike[str]) -> np.ndarray:
+def read_idx(path: PathLike) -> np.ndarray:
     """Read one IDX file, gzipped or not (decided by its content, not by its name).
 
     Args:
@@ -40,19 +40,16 @@ def idx(path: str | os.PathLike[str]) -> np.ndarray:
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as file:
     ...     _ = file.write(bytes([0, 0, 8, 2, 0, 0, 0, 1, 0, 0, 0, 3, 7, 8, 9])), file.flush()
-    ...     idx(file.name)
+    ...     read_idx(file.name)
     array([[7, 8, 9]], dtype=uint8)
     """
-    path = Path(path)
-    if not path.is_file():
-        fail("idx", "path", f"value {str(path)!r}", "an existing file", error=FileNotFoundError)
+    path = existing_file("read_idx", path)
     content = path.read_bytes()
     if content.startswith(_GZIP_MAGIC):
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
-            text = message("idx", f"file {str(path)!r}", f"broken compression ({error})", "an intact gzip file")
-            raise ValueError(text) from error
+            raise unreadable("read_idx", path, error, "an intact gzip file") from error
     if len(content) < 4 or content[:2] != b"\x00\x00" or content[2] not in _DTYPES:
         _bad(
             path,
@@ -72,15 +69,15 @@ def idx(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def _bad(path: Path, got: str, expected: str, hint: str = "") -> NoReturn:
-    fail("idx", f"file {str(path)!r}", got, expected, hint)
+    fail("read_idx", f"file {str(path)!r}", got, expected, hint)
 
 
-def idx_dataset(folder: str | os.PathLike[str]) -> Dataset:
+def idx_dataset(folder: PathLike) -> Dataset:
     """Read a folder in the layout of MNIST.
 
     Pairs are ``PREFIXimages*idx3*`` and ``PREFIXlabels*idx1*`` with the same prefix, gzipped or not; where
-    a file is there in both forms the uncompressed one is read. With one pair whose prefix holds "train" and
-    one whose prefix holds "t10k" or "test", these are the splits. With one pair alone its first 80 % are
+    a file exists in both forms the uncompressed one is read. With one pair whose prefix contains "train"
+    and one whose prefix contains "t10k" or "test", these are the splits. With one pair alone its first 80 % are
     for training and the rest for testing, in file order.
 
     Args:
@@ -93,7 +90,7 @@ def idx_dataset(folder: str | os.PathLike[str]) -> Dataset:
     Raises:
       FileNotFoundError: no such folder, or no pair in it.
       ValueError: a file without its partner, pairs that are neither of the two layouts, images that are not
-        bytes[N, H, W], labels that are not bytes[N], different counts, or a malformed file (see `idx`).
+        bytes[N, H, W], labels that are not bytes[N], different counts, or a malformed file (see `read_idx`).
 
     Source: LeCun, Cortes, Burges, "The MNIST database".
 
@@ -107,9 +104,7 @@ def idx_dataset(folder: str | os.PathLike[str]) -> Dataset:
     >>> data.train_labels.tolist(), data.test_labels.tolist()
     ([0, 1, 2, 3], [4])
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        fail(_FUNCTION, "folder", f"value {str(folder)!r}", "an existing folder", error=FileNotFoundError)
+    folder = existing_folder(_FUNCTION, folder)
     pairs = _pairs(folder)
     train = [prefix for prefix in pairs if "train" in prefix]
     test = [prefix for prefix in pairs if "t10k" in prefix or "test" in prefix]
@@ -161,7 +156,7 @@ def _unpaired(files: dict[str, Path], partners: dict[str, Path]) -> list[Path]:
 
 
 def _read(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = idx(images_path), idx(labels_path)
+    images, labels = read_idx(images_path), read_idx(labels_path)
     for path, array, rank in ((images_path, images, 3), (labels_path, labels, 1)):
         if array.ndim != rank or array.dtype != np.uint8:
             got = f"{array.ndim} axes of {array.dtype}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax._checks import fail, message
+from sparsejax._files import PathLike, existing_file, unreadable
 
 _FUNCTION = "load_torch_state_dict"
 _MASK = re.compile(r"(?P<layer>.+?)\.(?:_layer\.)?_?(?P<kind>weight|bias)_mask")
@@ -29,7 +29,7 @@ class Checkpoint:
     config: dict[str, Any]
 
 
-def read_checkpoint(source: str | os.PathLike[str] | Mapping[str, Any]) -> Checkpoint:
+def read_checkpoint(source: PathLike | Mapping[str, Any]) -> Checkpoint:
     """Read a file, or take a dict as ``torch.load`` returns it, with or without the training envelope.
 
     Args:
@@ -38,12 +38,12 @@ def read_checkpoint(source: str | os.PathLike[str] | Mapping[str, Any]) -> Check
         "model_config" beside it.
 
     Returns:
-      The `Checkpoint`; floating tensors of torch come as float64, which holds every narrower type exactly.
+      The `Checkpoint`; floating tensors of torch come as float64, which represents every narrower type exactly.
 
     Raises:
       FileNotFoundError: no such file.
       ImportError: the reader for this file type is not installed.
-      ValueError: not a checkpoint, or one that holds pickled objects other than tensors.
+      ValueError: not a checkpoint, or one with pickled objects other than tensors.
 
     >>> read_checkpoint({"epoch": 3, "model_state_dict": {"fc.bias": np.zeros(2)}}).epoch
     3
@@ -51,9 +51,7 @@ def read_checkpoint(source: str | os.PathLike[str] | Mapping[str, Any]) -> Check
     if isinstance(source, Mapping):
         content: Any = source
     else:
-        path = Path(source)
-        if not path.is_file():
-            fail(_FUNCTION, "path", f"value {str(path)!r}", "an existing file", error=FileNotFoundError)
+        path = existing_file(_FUNCTION, source)
         content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if not isinstance(content, Mapping):
         fail(_FUNCTION, "checkpoint", f"type {type(content).__name__}", "a dict of tensors")
@@ -80,7 +78,7 @@ def _unwrap(content: Mapping[str, Any]) -> Checkpoint:
 def _to_numpy(name: str, value: Any) -> np.ndarray:
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-        # NumPy knows no torch.bfloat16; float64 holds every torch float exactly.
+        # NumPy has no bfloat16; float64 represents every torch float exactly.
         value = (value.double() if value.is_floating_point() else value).numpy()
     if not isinstance(value, np.ndarray):
         fail(_FUNCTION, f"entry {name!r}", f"type {type(value).__name__}", "a tensor")
@@ -99,9 +97,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(
-            message(_FUNCTION, f"file {str(path)!r}", f"malformed content ({error})", "safetensors")
-        ) from error
+        raise unreadable(_FUNCTION, path, error, "safetensors") from error
 
 
 def _read_torch(path: Path) -> Any:
