@@ -1,4 +1,4 @@
-"""Where the images of the twelve data sets are, in the folders and lists that their distributors ship.
+"""The layouts of the twelve downstream data sets: the folders and lists that their distributors ship.
 
 Each function takes the root folder and returns (training, test), each a pair of pictures and class numbers.
 """
@@ -13,11 +13,13 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._extras import require
+from sparsejax._files import existing_file, existing_folder, text_lines
 from sparsejax.data._cifar import read_cifar
 from sparsejax.data._image_folder import files_by_class
 
 Split = tuple[Any, Any]
-_FUNCTION = "benchmark"
+_FUNCTION = "downstream_task"
+_HINT = "Nothing is downloaded; see the docstring for the layout."
 
 
 def _aircraft(root: Path) -> tuple[Split, Split]:
@@ -32,7 +34,7 @@ def _aircraft(root: Path) -> tuple[Split, Split]:
 
 
 def _birds(root: Path) -> tuple[Split, Split]:
-    held_out = set(_lines(root / "test_images.txt")[1:])
+    test_names = set(_lines(root / "test_images.txt")[1:])
     header, *rows = (line.split("\t") for line in _lines(root / "images.txt"))
     path_at, species_at = (_column(root / "images.txt", header, name) for name in ("path", "species_id"))
     folder = root / "images"
@@ -40,7 +42,7 @@ def _birds(root: Path) -> tuple[Split, Split]:
     rows = [row for row in rows if (folder / row[path_at]).is_file()]
 
     def split(is_test: bool) -> Split:
-        chosen = [row for row in rows if (row[path_at] in held_out) == is_test]
+        chosen = [row for row in rows if (row[path_at] in test_names) == is_test]
         return [folder / row[path_at] for row in chosen], [int(row[species_at]) - 1 for row in chosen]
 
     return split(False), split(True)
@@ -69,7 +71,9 @@ def _cars(root: Path) -> tuple[Split, Split]:
 
 
 def _dtd(root: Path) -> tuple[Split, Split]:
-    classes = sorted(path.name for path in _folder(root / "images").iterdir() if path.is_dir())
+    classes = sorted(
+        path.name for path in existing_folder(_FUNCTION, root / "images", "path", _HINT).iterdir() if path.is_dir()
+    )
 
     def split(names: Sequence[str]) -> Split:
         lines = [line for name in names for line in _lines(root / "labels" / f"{name}1.txt")]
@@ -138,7 +142,7 @@ LAYOUTS: dict[str, Callable[[Path], tuple[Split, Split]]] = {
 
 
 def _first(files: dict[str, list[Path]], count: int) -> tuple[Split, Split]:
-    """The first ``count`` images of each class, in file order, are for training, the others for testing."""
+    """Split each class: its first ``count`` images in file order are for training, the others for testing."""
 
     def split(part: slice) -> Split:
         pairs = [(path, label) for label, group in enumerate(files.values()) for path in group[part]]
@@ -148,27 +152,17 @@ def _first(files: dict[str, list[Path]], count: int) -> tuple[Split, Split]:
 
 
 def _lines(path: Path) -> list[str]:
-    if not path.is_file():
-        hint = "Nothing is downloaded; see the docstring for the layout."
-        fail(_FUNCTION, f"file {str(path)!r}", "no content", "an existing file", hint, FileNotFoundError)
-    return [line.rstrip("\r\n") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def _folder(path: Path) -> Path:
-    if not path.is_dir():
-        hint = "Nothing is downloaded; see the docstring for the layout."
-        fail(_FUNCTION, f"folder {str(path)!r}", "no content", "an existing folder", hint, FileNotFoundError)
-    return path
+    return text_lines(_FUNCTION, path, _HINT)
 
 
 def _numbers(names: Iterable[str], classes: Sequence[str]) -> list[int]:
     number = {name: i for i, name in enumerate(classes)}
-    found = []
+    numbers: list[int] = []
     for name in names:
         if name not in number:
             fail(_FUNCTION, "a list of images", f"class {name!r}", f"one of the {len(classes)} listed")
-        found.append(number[name])
-    return found
+        numbers.append(number[name])
+    return numbers
 
 
 def _column(path: Path, header: Sequence[str], name: str) -> int:
@@ -179,7 +173,4 @@ def _column(path: Path, header: Sequence[str], name: str) -> int:
 
 def _mat(path: Path, **options: bool) -> dict[str, Any]:
     loadmat = require("scipy.io", _FUNCTION, "all").loadmat
-    if not path.is_file():
-        hint = "Nothing is downloaded; see the docstring for the layout."
-        fail(_FUNCTION, f"file {str(path)!r}", "no content", "an existing file", hint, FileNotFoundError)
-    return loadmat(path, **options)
+    return loadmat(existing_file(_FUNCTION, path, hint=_HINT), **options)

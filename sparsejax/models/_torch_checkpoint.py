@@ -1,9 +1,9 @@
-"""Read a PyTorch or safetensors checkpoint into NumPy arrays; nothing but tensors is ever unpickled."""
+"""Read a PyTorch or safetensors checkpoint into NumPy arrays under plain names; nothing but tensors is unpickled."""
 
 from __future__ import annotations
 
-import os
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax._checks import fail, message
+from sparsejax._files import PathLike, existing_file, unreadable
 
 _FUNCTION = "load_torch_state_dict"
+_MASK = re.compile(r"(?P<layer>.+?)\.(?:_layer\.)?_?(?P<kind>weight|bias)_mask")
 _STATE_KEYS = ("model_state_dict", "state_dict")
 
 
@@ -27,7 +29,7 @@ class Checkpoint:
     config: dict[str, Any]
 
 
-def read_checkpoint(source: str | os.PathLike[str] | Mapping[str, Any]) -> Checkpoint:
+def read_checkpoint(source: PathLike | Mapping[str, Any]) -> Checkpoint:
     """Read a file, or take a dict as ``torch.load`` returns it, with or without the training envelope.
 
     Args:
@@ -36,12 +38,12 @@ def read_checkpoint(source: str | os.PathLike[str] | Mapping[str, Any]) -> Check
         "model_config" beside it.
 
     Returns:
-      The `Checkpoint`; floating tensors of torch come as float64, which holds every narrower type exactly.
+      The `Checkpoint`; floating tensors of torch come as float64, which represents every narrower type exactly.
 
     Raises:
       FileNotFoundError: no such file.
       ImportError: the reader for this file type is not installed.
-      ValueError: not a checkpoint, or one that holds pickled objects other than tensors.
+      ValueError: not a checkpoint, or one with pickled objects other than tensors.
 
     >>> read_checkpoint({"epoch": 3, "model_state_dict": {"fc.bias": np.zeros(2)}}).epoch
     3
@@ -49,9 +51,7 @@ def read_checkpoint(source: str | os.PathLike[str] | Mapping[str, Any]) -> Check
     if isinstance(source, Mapping):
         content: Any = source
     else:
-        path = Path(source)
-        if not path.is_file():
-            fail(_FUNCTION, "path", f"value {str(path)!r}", "an existing file", error=FileNotFoundError)
+        path = existing_file(_FUNCTION, source)
         content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if not isinstance(content, Mapping):
         fail(_FUNCTION, "checkpoint", f"type {type(content).__name__}", "a dict of tensors")
@@ -78,7 +78,7 @@ def _unwrap(content: Mapping[str, Any]) -> Checkpoint:
 def _to_numpy(name: str, value: Any) -> np.ndarray:
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-        # NumPy knows no torch.bfloat16; float64 holds every torch float exactly.
+        # NumPy has no bfloat16; float64 represents every torch float exactly.
         value = (value.double() if value.is_floating_point() else value).numpy()
     if not isinstance(value, np.ndarray):
         fail(_FUNCTION, f"entry {name!r}", f"type {type(value).__name__}", "a tensor")
@@ -97,9 +97,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(
-            message(_FUNCTION, f"file {str(path)!r}", f"malformed content ({error})", "safetensors")
-        ) from error
+        raise unreadable(_FUNCTION, path, error, "safetensors") from error
 
 
 def _read_torch(path: Path) -> Any:
@@ -131,3 +129,48 @@ def _not_installed(path: Path, package: str) -> ImportError:
             "Install it: pip install 'sparsejax[all]'.",
         )
     )
+
+
+def plain_names(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Separate values from masks, under the names an unwrapped model would have.
+
+    ``module.`` (data-parallel training) and ``._layer`` (the pruning wrapper) disappear,
+    ``num_batches_tracked`` is dropped, and ``L._weight_mask``, ``L.weight_mask`` or ``L._layer.weight_mask``
+    becomes the mask of ``L.weight``.
+
+    Args:
+      tensors: arrays by their names in the checkpoint.
+
+    Returns:
+      values by plain name, and boolean masks (True keeps) by the plain name of the tensor that they mask.
+
+    Raises:
+      ValueError: two names that mean the same tensor, or a mask with values other than 0 and 1.
+
+    >>> eye = np.eye(2)
+    >>> values, masks = plain_names({"module.fc._layer.weight": eye, "module.fc._weight_mask": eye})
+    >>> list(values), list(masks), masks["fc.weight"].tolist()
+    (['fc.weight'], ['fc.weight'], [[True, False], [False, True]])
+    """
+    values: dict[str, np.ndarray] = {}
+    masks: dict[str, np.ndarray] = {}
+    for original, array in tensors.items():
+        name = original.removeprefix("module.")
+        if name.endswith("num_batches_tracked"):
+            continue
+        matched = _MASK.fullmatch(name)
+        if matched:
+            target, name = masks, f"{matched['layer']}.{matched['kind']}"
+            array = _as_mask(original, array)
+        else:
+            target, name = values, name.replace("._layer.", ".")
+        if name in target:
+            fail(_FUNCTION, "checkpoint", f"two entries for {name!r}", "one", f"{original!r} is the second.")
+        target[name] = array
+    return values, masks
+
+
+def _as_mask(name: str, array: np.ndarray) -> np.ndarray:
+    if not np.isin(array, (0, 1)).all():
+        fail(_FUNCTION, f"mask {name!r}", "values other than 0 and 1", "1 to keep a weight and 0 to prune it")
+    return array.astype(bool)
