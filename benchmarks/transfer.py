@@ -92,8 +92,8 @@ def pruned_resnet(sparsity: float, num_classes: int) -> Any:
 
 def _part(whole: data.Dataset, count: int) -> data.ImageTask:
     """The first images: the time of a step does not depend on how many there are."""
-    train = data.ArrayImages(whole.train_images[:count], whole.train_labels[:count])
-    test = data.ArrayImages(whole.test_images[:64], whole.test_labels[:64])
+    train = data.ArrayImageSplit(whole.train_images[:count], whole.train_labels[:count])
+    test = data.ArrayImageSplit(whole.test_images[:64], whole.test_labels[:64])
     return data.ImageTask("mnist", train, test, whole.num_classes, allow_missing_classes=True)
 
 

@@ -37,7 +37,7 @@ TASKS = ("mnist59", "mnist59_few20", "semeion59", "semeion10", "digits59", "digi
 METHODS = ("Dense", "GMP", "AC/DC", "LTH-T", "LTH-T recalibrated")
 CATEGORY = {"LTH-T recalibrated": "lottery_ticket"}
 BATCH, FULL_STEPS, FULL_RATE = 64, 500, 0.02
-PRUNABLE = pruning.kernels() & ~pruning.path("fc/*")
+PRUNABLE = pruning.is_kernel() & ~pruning.path("fc/*")
 LBFGS = "linear, L-BFGS, standardised"
 
 # A process keeps its compiled programs. joblib takes the growth for a leak and starts a fresh process, which is fine.
@@ -64,10 +64,10 @@ class Network(nnx.Module):
         return self.fc(x)
 
 
-def _split(pixels: np.ndarray, labels: np.ndarray, classes: Sequence[int]) -> data.ArrayImages:
+def _split(pixels: np.ndarray, labels: np.ndarray, classes: Sequence[int]) -> data.ArrayImageSplit:
     chosen = np.isin(labels, classes)
     numbers = np.searchsorted(classes, labels[chosen]).astype(np.int32)
-    return data.ArrayImages(pixels[chosen], numbers)
+    return data.ArrayImageSplit(pixels[chosen], numbers)
 
 
 def _standardized(images: np.ndarray) -> np.ndarray:
@@ -79,8 +79,8 @@ def _sources(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Pixels float32[N, 196] and labels of MNIST, Semeion and scikit-learn's digits."""
     from sklearn.datasets import load_digits
 
-    mnist = data.idx(folder / "mnist10k" / "t10k-images-idx3-ubyte.gz").astype(np.float32)
-    labels = data.idx(folder / "mnist10k" / "t10k-labels-idx1-ubyte.gz").astype(np.int64)
+    mnist = data.read_idx(folder / "mnist10k" / "t10k-images-idx3-ubyte.gz").astype(np.float32)
+    labels = data.read_idx(folder / "mnist10k" / "t10k-labels-idx1-ubyte.gz").astype(np.int64)
     table = np.loadtxt(folder / "semeion" / "semeion.csv.gz", delimiter=",", skiprows=1)
     bundle: Any = load_digits()
     doubled = bundle.images.repeat(2, axis=1).repeat(2, axis=2)
@@ -105,7 +105,7 @@ def make_data(folder: str | os.PathLike[str]) -> tuple[data.ImageTask, dict[str,
     downstream = {"mnist59": task("mnist59", *mnist, high)}
     few = downstream["mnist59"].train
     rows = np.concatenate([np.flatnonzero(few.labels == number)[:20] for number in range(5)])
-    chosen = data.ArrayImages(few.images(rows), few.labels[rows])
+    chosen = data.ArrayImageSplit(few.images(rows), few.labels[rows])
     downstream["mnist59_few20"] = data.ImageTask("mnist59_few20", chosen, downstream["mnist59"].test, 5)
     for source in ("semeion", "digits"):
         pixels, labels = sources[source]

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
-from helpers.names_of_0_1 import NAMES
+NAMES: dict[str, list[str]] = defaultdict(list)
+for line in (Path(__file__).parent / "helpers" / "names_of_0_1.txt").read_text().splitlines():
+    module_name, public_name = line.split()
+    NAMES[module_name].append(public_name)
 
 
 def resolve(module: str, name: str) -> list[str]:

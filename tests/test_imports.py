@@ -30,6 +30,7 @@ OPTIONAL = (
     "pandas",
     "joblib",
     "fairlearn",
+    "jinja2",
     "PIL",
     "xgboost",
 )
@@ -86,7 +87,8 @@ import sys, sparsejax, sparsejax.nn, sparsejax.pruning, sparsejax.models, sparse
 import sparsejax.analysis.transfer
 from jax._src import xla_bridge
 assert not xla_bridge._backends, "a backend was started"
-loaded = [m for m in {("matplotlib", "sklearn", "torch", "safetensors", "pandas", "PIL")!r} if m in sys.modules]
+loaded = [m for m in {("matplotlib", "sklearn", "torch", "safetensors", "pandas", "PIL", "jinja2")!r}
+    if m in sys.modules]
 assert not loaded, loaded
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)

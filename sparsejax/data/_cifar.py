@@ -39,7 +39,7 @@ def read_cifar(root: Path, num_classes: int) -> tuple[tuple[Any, Any], tuple[Any
     """Read the Python or the binary version.
 
     Args:
-      root: the folder that the archive makes, or the one that holds it.
+      root: the folder that unpacking makes, or its parent.
       num_classes: 10 or 100 (fine labels).
 
     Returns:
@@ -57,7 +57,7 @@ def read_cifar(root: Path, num_classes: int) -> tuple[tuple[Any, Any], tuple[Any
                 first, second = ([read(path, num_classes) for path in split] for split in names)
                 return _joined(first), _joined(second)
     rule = f"the files of {_PYTHON[num_classes]} or {_BINARY[num_classes]}"
-    fail("benchmark", f"folder {str(root)!r}", "no complete version", rule, error=FileNotFoundError)
+    fail("downstream_task", f"folder {str(root)!r}", "no complete version", rule, error=FileNotFoundError)
 
 
 def _joined(parts: list[tuple[np.ndarray, list[int]]]) -> tuple[np.ndarray, list[int]]:
@@ -67,7 +67,7 @@ def _joined(parts: list[tuple[np.ndarray, list[int]]]) -> tuple[np.ndarray, list
 def _read_binary(path: Path, num_classes: int) -> tuple[np.ndarray, list[int]]:
     head, content = _HEAD[num_classes], np.fromfile(path, np.uint8)
     if not len(content) or len(content) % (head + 3072):
-        fail("benchmark", f"file {str(path)!r}", f"{len(content)} bytes", f"a multiple of {head + 3072}")
+        fail("downstream_task", f"file {str(path)!r}", f"{len(content)} bytes", f"a multiple of {head + 3072}")
     rows = content.reshape(-1, head + 3072)
     return _pixels(rows[:, head:]), rows[:, head - 1].astype(int).tolist()
 
@@ -78,10 +78,10 @@ def _read_python(path: Path, num_classes: int) -> tuple[np.ndarray, list[int]]:
         labels = list(map(int, content[b"labels" if num_classes == 10 else b"fine_labels"]))
         pixels = np.asarray(content[b"data"], np.uint8)
     except (pickle.UnpicklingError, KeyError, TypeError, EOFError, AttributeError) as error:
-        text = message("benchmark", f"file {str(path)!r}", f"another form ({error})", "a batch of CIFAR")
+        text = message("downstream_task", f"file {str(path)!r}", f"another form ({error})", "a batch of CIFAR")
         raise ValueError(text) from error
     if pixels.shape != (len(labels), 3072):
-        fail("benchmark", f"file {str(path)!r}", f"pixels of shape {pixels.shape}", f"({len(labels)}, 3072)")
+        fail("downstream_task", f"file {str(path)!r}", f"pixels of shape {pixels.shape}", f"({len(labels)}, 3072)")
     return _pixels(pixels), labels
 
 

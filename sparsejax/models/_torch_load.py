@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +11,9 @@ import numpy as np
 from flax import nnx
 
 from sparsejax._checks import fail
-from sparsejax.models._resnet import TORCHVISION_POOL_PADDING, Padding, ResNet
-from sparsejax.models._torch_files import read_checkpoint
-from sparsejax.models._torch_keys import plain_names
+from sparsejax._files import PathLike
+from sparsejax.models._resnet import TORCHVISION_POOL_PADDING, PoolPadding, ResNet
+from sparsejax.models._torch_checkpoint import plain_names, read_checkpoint
 
 _FUNCTION = "load_torch_state_dict"
 _TORCH_NAMES = {
@@ -26,14 +25,14 @@ _TORCH_NAMES = {
 }
 # RigL's TensorFlow code pools with "SAME" padding, which for even sizes pads below and on the right only.
 _RIGL_STEM = "initial_conv."
-_RIGL_POOL_PADDING: Padding = ((0, 1), (0, 1))
+_RIGL_POOL_PADDING: PoolPadding = ((0, 1), (0, 1))
 
 _Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_torch_state_dict` found and did.
+    """What `load_torch_state_dict` loaded and adapted.
 
     Attributes:
       loaded: torch names of the tensors written into the model, in the model's order.
@@ -41,7 +40,7 @@ class LoadReport:
         the boolean mask of its kernel in Flax layout; True keeps the weight.
       epoch: epoch stored in the checkpoint, or None.
       config: the checkpoint's ``model_config`` ("arch", "dataset"), or an empty dict.
-      notes: what had to be adapted, in words.
+      notes: one sentence for each adaptation.
     """
 
     loaded: tuple[str, ...]
@@ -53,10 +52,10 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class _Slot:
-    """One variable of the model, seen from torch."""
+    """A variable of the model and its name in torch."""
 
     path: tuple[Any, ...]
-    variable: nnx.Variable
+    variable: nnx.Variable[Any]
 
     @property
     def name(self) -> str:
@@ -80,7 +79,7 @@ class _Slot:
         return array.transpose(*range(2, array.ndim), 1, 0) if self.is_kernel else array
 
 
-def load_torch_state_dict(model: nnx.Module, source: str | os.PathLike[str] | Mapping[str, Any]) -> LoadReport:
+def load_torch_state_dict(model: nnx.Module, source: PathLike | Mapping[str, Any]) -> LoadReport:
     """Load weights, batch statistics and masks of a PyTorch checkpoint into a dense model, in place.
 
     The torch name of a variable is its path in the model: ``layer1[0].conv1.kernel`` is
@@ -162,10 +161,9 @@ def _slots(model: nnx.Module) -> dict[str, _Slot]:
     return slots
 
 
-def _adapt_rigl_stem(model: nnx.Module, values: _Arrays, masks: _Arrays, notes: list[str]) -> Padding:
+def _adapt_rigl_stem(model: nnx.Module, values: _Arrays, masks: _Arrays, notes: list[str]) -> PoolPadding:
     """Rename RigL's stem in place and return the pooling padding that goes with the checkpoint."""
-    found = [name for name in values if name.startswith(_RIGL_STEM)]
-    if not found or not isinstance(model, ResNet):
+    if not any(name.startswith(_RIGL_STEM) for name in values) or not isinstance(model, ResNet):
         return TORCHVISION_POOL_PADDING
     for arrays in (values, masks):
         for name in [name for name in arrays if name.startswith(_RIGL_STEM)]:
@@ -178,7 +176,7 @@ def _adapt_rigl_stem(model: nnx.Module, values: _Arrays, masks: _Arrays, notes: 
 
 
 def _adapt_conv_classifier(slots: dict[str, _Slot], values: _Arrays, masks: _Arrays, notes: list[str]) -> None:
-    """Read a 1x1 convolution as the linear layer that it is, in place; without a bias its bias is zero."""
+    """Reshape a classifier stored as a 1x1 convolution into a linear layer, in place; a missing bias is zero."""
     for name, slot in slots.items():
         weight = values.get(name)
         if not slot.is_kernel or len(slot.torch_shape) != 2 or weight is None or weight.shape[2:] != (1, 1):

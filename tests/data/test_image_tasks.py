@@ -1,4 +1,4 @@
-"""Pictures, folders of images, and the twelve data sets in the layouts of their distributors, all made by the test."""
+"""Lazy splits, folders of images, and the twelve downstream data sets, in layouts that the test writes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from sparsejax.data import BENCHMARKS, ArrayImages, ImageTask, Pictures, Reading, benchmark, image_folder, load_task
+from sparsejax.data import (
+    DOWNSTREAM_DATASETS,
+    ArrayImageSplit,
+    ImageTask,
+    LazyImageSplit,
+    Preprocessing,
+    downstream_task,
+    image_folder,
+    load_task,
+)
 
-SMALL = Reading(resize=8, size=8)
+SMALL = Preprocessing(resize=8, size=8)
 
 
 def picture(path, value=0, size=(10, 12)):
@@ -141,23 +150,23 @@ MAKERS = [aircraft, birds, caltech101, caltech256, cars, cifar10, cifar100, dtd,
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
 def test_layouts(make, tmp_path):
     train, test = make(tmp_path)
-    task = benchmark(make.__name__, tmp_path, SMALL, allow_missing_classes=True)
+    task = downstream_task(make.__name__, tmp_path, SMALL, allow_missing_classes=True)
     assert task.train.labels.tolist() == train and task.test.labels.tolist() == test
-    facts = BENCHMARKS[make.__name__]
+    facts = DOWNSTREAM_DATASETS[make.__name__]
     assert (task.metric, task.group, task.num_classes) == (facts.metric, facts.group, facts.num_classes)
     assert task.test.images([0]).shape == (1, 8, 8, 3)
     with pytest.raises(
         ValueError, match=rf"the train split has no example of {facts.num_classes - len(set(train))} cla"
     ):
-        benchmark(make.__name__, tmp_path, SMALL)
+        downstream_task(make.__name__, tmp_path, SMALL)
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", DOWNSTREAM_DATASETS)
 def test_an_empty_folder_and_a_missing_one(name, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"benchmark: .* expected"):
-        benchmark(name, tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"downstream_task: .* expected"):
+        downstream_task(name, tmp_path)
     with pytest.raises(FileNotFoundError, match="expected an existing folder"):
-        benchmark(name, tmp_path / "none")
+        downstream_task(name, tmp_path / "none")
 
 
 def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path):
@@ -169,7 +178,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path):
 
     (tmp_path / "cifar-10-batches-py/test_batch").write_bytes(pickle.dumps({b"data": Evil()}))
     with pytest.raises(ValueError, match=r"another form .it asks for builtins.print"):
-        benchmark("cifar10", tmp_path, allow_missing_classes=True)
+        downstream_task("cifar10", tmp_path, allow_missing_classes=True)
 
 
 def test_folders_of_classes(tmp_path):
@@ -178,7 +187,7 @@ def test_folders_of_classes(tmp_path):
             picture(tmp_path / split / name / "1.png", 50 * i)
             picture(tmp_path / split / name / "deep/2.png", 50 * i + 10)
     (tmp_path / "train/cat/notes.txt").write_text("no image")
-    task = image_folder(tmp_path, Reading(resize=8, size=8, mean=(0, 0, 0), std=(1, 1, 1)))
+    task = image_folder(tmp_path, Preprocessing(resize=8, size=8, mean=(0, 0, 0), std=(1, 1, 1)))
     assert task.train.labels.tolist() == [0, 0, 1, 1] and task.num_classes == 2
     np.testing.assert_allclose(task.train.images([2])[0], 50 / 255, atol=1e-6)
     assert load_task(f"folder:{tmp_path}", SMALL).name == tmp_path.name
@@ -197,22 +206,22 @@ def test_folders_of_classes(tmp_path):
 def test_reading_is_resizing_cropping_and_scaling(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    reading = Reading(resize=10, size=8, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
-    split = Pictures([tmp_path / "a.png", pixels], np.zeros(2, np.int32), reading)
+    preprocessing = Preprocessing(resize=10, size=8, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    split = LazyImageSplit([tmp_path / "a.png", pixels], np.zeros(2, np.int32), preprocessing)
     out = split.images([0, 1])
     # The shorter side has ten pixels already: the centre crop is plain slicing.
     expected = (pixels[2:10, 1:9] / 255 - [0.1, 0.2, 0.3]) / [0.5, 0.6, 0.7]
     np.testing.assert_allclose(out[0], expected, atol=1e-6)
     np.testing.assert_array_equal(out[0], out[1])
-    grey = Pictures([pixels], np.zeros(1, np.int32), Reading(10, 8, (0.0,), (1.0,), channels=1)).images([0])
+    grey = LazyImageSplit([pixels], np.zeros(1, np.int32), Preprocessing(10, 8, (0.0,), (1.0,), channels=1)).images([0])
     assert grey.shape == (1, 8, 8, 1)
-    bicubic = split.with_reading(interpolation="bicubic", resize=16, size=16)
-    assert not np.allclose(bicubic.images([0]), split.with_reading(resize=16, size=16).images([0]), atol=1e-3)
+    bicubic = split.with_preprocessing(interpolation="bicubic", resize=16, size=16)
+    assert not np.allclose(bicubic.images([0]), split.with_preprocessing(resize=16, size=16).images([0]), atol=1e-3)
 
 
 def test_random_crops_depend_on_seed_and_index_alone(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 30, 3), dtype=np.uint8)
-    split = Pictures(pixels, np.zeros(3, np.int32), Reading(16, 16))
+    split = LazyImageSplit(pixels, np.zeros(3, np.int32), Preprocessing(16, 16))
     both, alone = split.images([0, 2], seed=(1, 2)), split.images([2], seed=(1, 2))
     np.testing.assert_array_equal(both[1], alone[0])
     assert not np.array_equal(alone, split.images([2], seed=(1, 3)))
@@ -223,43 +232,47 @@ def test_fingerprints_follow_content(tmp_path):
     labels = np.array([0, 1], np.int32)
     path = picture(tmp_path / "a.png")
     prints = {
-        Pictures([path, path], labels, SMALL).fingerprint(),
-        Pictures([path, path], labels[::-1].copy(), SMALL).fingerprint(),
-        Pictures([path, path], labels, Reading(9, 8)).fingerprint(),
-        ArrayImages(np.zeros((2, 3), np.float32), labels).fingerprint(),
-        ArrayImages(np.ones((2, 3), np.float32), labels).fingerprint(),
+        LazyImageSplit([path, path], labels, SMALL).fingerprint(),
+        LazyImageSplit([path, path], labels[::-1].copy(), SMALL).fingerprint(),
+        LazyImageSplit([path, path], labels, Preprocessing(9, 8)).fingerprint(),
+        ArrayImageSplit(np.zeros((2, 3), np.float32), labels).fingerprint(),
+        ArrayImageSplit(np.ones((2, 3), np.float32), labels).fingerprint(),
     }
     assert len(prints) == 5
 
 
 def test_bad_splits_are_refused(tmp_path):
     images, labels = np.zeros((3, 2), np.float32), np.array([0, 1, 2], np.int32)
-    good = ArrayImages(images, labels)
+    good = ArrayImageSplit(images, labels)
     cases = [
-        (lambda: ArrayImages(images, labels[:2]), ValueError, "labels has 2 elements; expected 3, as many as pixels"),
-        (lambda: ArrayImages(images[:0], labels[:0]), ValueError, "pixels has no element"),
-        (lambda: ArrayImages(images.astype(float), labels), ValueError, "pixels has dtype float64"),
-        (lambda: Pictures([], labels[:0]), ValueError, "pictures has no element"),
-        (lambda: Pictures(["a"], np.array([0.0])), ValueError, "labels has dtype float64"),
         (
-            lambda: Pictures([tmp_path / "no.png"], labels[:1]).images([0]),
+            lambda: ArrayImageSplit(images, labels[:2]),
+            ValueError,
+            "labels has 2 elements; expected 3, as many as pixels",
+        ),
+        (lambda: ArrayImageSplit(images[:0], labels[:0]), ValueError, "pixels has no element"),
+        (lambda: ArrayImageSplit(images.astype(float), labels), ValueError, "pixels has dtype float64"),
+        (lambda: LazyImageSplit([], labels[:0]), ValueError, "pictures has no element"),
+        (lambda: LazyImageSplit(["a"], np.array([0.0])), ValueError, "labels has dtype float64"),
+        (
+            lambda: LazyImageSplit([tmp_path / "no.png"], labels[:1]).images([0]),
             FileNotFoundError,
             "expected an existing image",
         ),
         (lambda: ImageTask("t", good, good, 2), ValueError, "t: the train split has labels 0 to 2; expected the range"),
         (lambda: ImageTask("t", good, good, 3, metric="f1"), ValueError, "metric has value 'f1'"),
         (
-            lambda: ImageTask("t", good, ArrayImages(images[:2], labels[:2]), 3),
+            lambda: ImageTask("t", good, ArrayImageSplit(images[:2], labels[:2]), 3),
             ValueError,
             r"t: the test split has no example of 1 classes \(2\); expected all 3. Pass allow_missing_classes",
         ),
-        (lambda: Reading(resize=8, size=9), ValueError, "size has value 9"),
-        (lambda: Reading(mean=(0.0,)), ValueError, "mean, std has 1 and 3 values"),
-        (lambda: Reading(interpolation="nearest"), ValueError, "interpolation has value 'nearest'"),
+        (lambda: Preprocessing(resize=8, size=9), ValueError, "size has value 9"),
+        (lambda: Preprocessing(mean=(0.0,)), ValueError, "mean, std has 1 and 3 values"),
+        (lambda: Preprocessing(interpolation="nearest"), ValueError, "interpolation has value 'nearest'"),
         (lambda: load_task("cifar"), ValueError, "spec has value 'cifar'"),
-        (lambda: benchmark("mnist", tmp_path), ValueError, "name has value 'mnist'"),
+        (lambda: downstream_task("mnist", tmp_path), ValueError, "name has value 'mnist'"),
     ]
     for call, error, words in cases:
         with pytest.raises(error, match=words):
             call()
-    assert ImageTask("t", good, ArrayImages(images[:2], labels[:2]), 3, allow_missing_classes=True).num_classes == 3
+    assert ImageTask("t", good, ArrayImageSplit(images[:2], labels[:2]), 3, allow_missing_classes=True).num_classes == 3

@@ -14,9 +14,8 @@ from sparsejax.pruning import (
     every,
     fixed,
     get_mask,
-    global_count,
     init,
-    kernels,
+    is_kernel,
     magnitude,
     mask_from_zeros,
     metrics,
@@ -27,6 +26,7 @@ from sparsejax.pruning import (
     sparsity_of,
     uniform,
 )
+from sparsejax.pruning.allocation import global_count
 
 
 def kept_counts(mask) -> list[int]:
@@ -133,7 +133,7 @@ def test_a_fixed_mask_stays_and_only_kept_weights_train(tools, dtype) -> None:
 
 
 def test_a_mask_follows_where(tools) -> None:
-    where = kernels() & ~path("b/*")
+    where = is_kernel() & ~path("b/*")
     params = tools.make_params()
     mask = mask_from_zeros(params, where=where)
     assert mask["b"]["kernel"] == optax.MaskedNode()

@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from sparsejax.pruning import every, global_count, magnitude, schedules, uniform
+from sparsejax.pruning import every, magnitude, schedules, uniform
 from sparsejax.pruning._schedules import sparsity_at
+from sparsejax.pruning.allocation import global_count
 
 RAMPS = [schedules.polynomial, schedules.cubic, schedules.linear, schedules.cosine]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from sparsejax._checks import fail
 
-HELP = "Audit what pruning did to a model's outputs, by group, and write a report that opens in a browser."
+HELP = "Audit the effect of pruning on a model's outputs, by group, and write a report that opens in a browser."
 _FUNCTION = "bias"
 
 
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace, refuse: Callable[[BaseException], int]) -
 
 
 def _report(arguments: argparse.Namespace) -> Any:
-    from sparsejax.analysis.bias._compare import compare
+    from sparsejax.analysis.bias.audit._compare import compare
 
     dense, kind = _outputs(arguments.dense)
     sparse = _sparse("--sparse", arguments.sparse, kind)
@@ -109,10 +109,10 @@ def _threshold(text: str) -> str | float:
 
 
 def _validation(arguments: argparse.Namespace, kind: str) -> dict[str, Any] | None:
-    given = (arguments.val_dense, arguments.val_sparse, arguments.val_labels)
-    if all(value is None for value in given):
+    parts = (arguments.val_dense, arguments.val_sparse, arguments.val_labels)
+    if all(value is None for value in parts):
         return None
-    if any(value is None for value in given):
+    if any(value is None for value in parts):
         fail(_FUNCTION, "validation split", "parts missing", "all of --val-dense, --val-sparse and --val-labels")
     dense, val_kind = _outputs(arguments.val_dense)
     if val_kind != kind:
@@ -125,13 +125,13 @@ def _sparse(flag: str, words: Sequence[str], kind: str) -> Any:
     """One array for one file without a sparsity, else a mapping."""
     if len(words) == 1 and "=" not in words[0]:
         return _of_kind(Path(words[0]), kind)
-    found = {}
+    by_level = {}
     for word in words:
         level, separator, path = word.partition("=")
         if not separator or not _is_number(level):
             fail(_FUNCTION, flag, f"value {word!r}", "SPARSITY=FILE with a fraction in [0, 1)")
-        found[float(level)] = _of_kind(Path(path), kind)
-    return found
+        by_level[float(level)] = _of_kind(Path(path), kind)
+    return by_level
 
 
 def _is_number(text: str) -> bool:
@@ -143,9 +143,9 @@ def _is_number(text: str) -> bool:
 
 
 def _of_kind(path: Path, kind: str) -> np.ndarray:
-    values, found = _outputs(path)
-    if found != kind:
-        fail(_FUNCTION, f"file {str(path)!r}", f"{found}", f"{kind}, as --dense")
+    values, kind_of_file = _outputs(path)
+    if kind_of_file != kind:
+        fail(_FUNCTION, f"file {str(path)!r}", kind_of_file, f"{kind}, as --dense")
     return values
 
 

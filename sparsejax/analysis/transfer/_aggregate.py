@@ -11,12 +11,12 @@ from sparsejax._extras import require
 from sparsejax.analysis.transfer._cells import cells
 from sparsejax.analysis.transfer._results import MODEL
 from sparsejax.analysis.transfer._signed_rank import wilcoxon_exact
-from sparsejax.data import BENCHMARKS
+from sparsejax.data import DOWNSTREAM_DATASETS
 
 
 def task_groups(datasets: Any, groups: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the group of each data set that has one; those of the published study by default."""
-    known = {name: entry.group for name, entry in BENCHMARKS.items()} if groups is None else groups
+    known = {name: entry.group for name, entry in DOWNSTREAM_DATASETS.items()} if groups is None else groups
     return {name: known[name] for name in datasets if name in known}
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from sparsejax.data import Images
+from sparsejax.data import ImageSplit
 
 M = TypeVar("M")
 BatchNormMode = Literal["train", "frozen", "recalibrated"]
@@ -26,7 +26,7 @@ def freeze_batch_norm(model: Any) -> None:
         norm.use_running_average = True
 
 
-def recalibrate_batch_norm(model: M, images: Images, *, batch_size: int = 256, passes: int = 1, seed: int = 0) -> M:
+def recalibrate_batch_norm(model: M, images: ImageSplit, *, batch_size: int = 256, passes: int = 1, seed: int = 0) -> M:
     """Estimate the running averages of batch norm anew, on other images; nothing else changes.
 
     mean, var = averages over all batches of the batch's mean and variance, weighted by its size, each batch normalised

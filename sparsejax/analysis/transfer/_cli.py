@@ -20,7 +20,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     from sparsejax import models
-    from sparsejax.data import BENCHMARKS
+    from sparsejax.data import DOWNSTREAM_DATASETS
 
     text = (
         "a network: the folder of a `sparsejax train` run, or a PyTorch file (then --model); repeat for several. METHOD"
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text += ":SPARSITY names it in tables, such as 'AC/DC:0.9'; one without zeros is 'Dense', the baseline"
     again: Any = {"action": "append", "required": True, "default": argparse.SUPPRESS}
     parser.add_argument("--backbone", metavar="[METHOD:SPARSITY=]CKPT", help=text, **again)
-    names = ", ".join(BENCHMARKS)
+    names = ", ".join(DOWNSTREAM_DATASETS)
     text = f"a data set, repeat for several: digits, idx:PATH, folder:PATH, or NAME:PATH with NAME one of {names}"
     parser.add_argument("--data", metavar="SPEC", help=text, **again)
     parser.add_argument("--regime", choices=("linear", "full", "both"), default="linear", help="what is trained")
@@ -119,13 +119,13 @@ def _settings(arguments: argparse.Namespace) -> Any:
 
 def _task(spec: str, regime: str, arguments: argparse.Namespace) -> Any:
     """A data set as the study reads it: ImageNet's statistics for a frozen network, its own when all is trained."""
-    from sparsejax.data import BENCHMARKS, Reading, load_task
+    from sparsejax.data import DOWNSTREAM_DATASETS, Preprocessing, load_task
 
     shape = {"resize": arguments.resize, "size": arguments.size, "interpolation": arguments.interpolation}
-    own = BENCHMARKS.get(spec.partition(":")[0])
+    own = DOWNSTREAM_DATASETS.get(spec.partition(":")[0])
     if regime == "full" and own is not None:
         shape |= {"mean": own.mean, "std": own.std}
-    return load_task(spec, Reading(**shape))
+    return load_task(spec, Preprocessing(**shape))
 
 
 def _backbone(word: str, arguments: argparse.Namespace) -> Any:

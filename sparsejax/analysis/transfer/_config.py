@@ -11,7 +11,7 @@ import optax
 
 from sparsejax._checks import fail
 from sparsejax.analysis.transfer._batch_norm import BatchNormMode
-from sparsejax.data import BENCHMARKS
+from sparsejax.data import DOWNSTREAM_DATASETS
 
 # The study lowers the rate after epochs 0 to 50, and 51 to 100, of 150: 51, 50 and 49 epochs.
 _STUDY_EPOCHS, _STUDY_DROPS = 150, (51, 101)
@@ -78,7 +78,7 @@ class SGDConfig:
         >>> SGDConfig.full("cars").learning_rate, SGDConfig.full().batch_norm
         (0.01, 'train')
         """
-        rate = BENCHMARKS[dataset].learning_rate if dataset in BENCHMARKS else 0.001
+        rate = DOWNSTREAM_DATASETS[dataset].learning_rate if dataset in DOWNSTREAM_DATASETS else 0.001
         return cls(**({"learning_rate": rate, "batch_norm": "train"} | changes))
 
     @property

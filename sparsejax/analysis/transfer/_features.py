@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from sparsejax._checks import fail
-from sparsejax.data import Images
+from sparsejax.data import ImageSplit
 from sparsejax.models import without_head
 
 Progress = Callable[[int, int], None]
@@ -52,7 +52,7 @@ class Features:
 
 def extract_features(
     model: Any,
-    images: Images,
+    images: ImageSplit,
     *,
     head: str | None = None,
     batch_size: int = 128,
@@ -81,9 +81,9 @@ def extract_features(
 
     Source: Iofinova et al. 2022, linear fine-tuning on pre-extracted features.
 
-    >>> from sparsejax.data import ArrayImages
+    >>> from sparsejax.data import ArrayImageSplit
     >>> from sparsejax.models import MLP
-    >>> split = ArrayImages(np.ones((3, 4), np.float32), np.zeros(3, np.int32))
+    >>> split = ArrayImageSplit(np.ones((3, 4), np.float32), np.zeros(3, np.int32))
     >>> extract_features(MLP(4, 2, hidden=(5,), rngs=nnx.Rngs(0)), split).x.shape
     (3, 5)
     """
@@ -129,7 +129,7 @@ def model_hash(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _key(backbone: Any, images: Images) -> str:
+def _key(backbone: Any, images: ImageSplit) -> str:
     text = f"{type(backbone).__name__} {model_hash(backbone)} {images.fingerprint()}"
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 

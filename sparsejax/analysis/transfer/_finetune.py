@@ -16,7 +16,7 @@ from sparsejax.analysis.transfer._batch_norm import freeze_batch_norm, recalibra
 from sparsejax.analysis.transfer._config import SGDConfig
 from sparsejax.analysis.transfer._metrics import accuracy, per_class_accuracy
 from sparsejax.analysis.transfer._steps import ArraySteps
-from sparsejax.data import Images, ImageTask
+from sparsejax.data import ImageSplit, ImageTask
 from sparsejax.models import find_head, with_new_head
 from sparsejax.train import FixedMask, fix_masks
 from sparsejax.train._fixed_mask import Kernels
@@ -164,7 +164,7 @@ def _prepare(
 
 def _epoch(
     step: Callable[[Any, Any], jax.Array],
-    images: Images,
+    images: ImageSplit,
     config: SGDConfig,
     seed: int,
     epoch: int,
@@ -187,12 +187,12 @@ def _epoch(
     return total / len(images)
 
 
-def predict(model: Any, images: Images) -> np.ndarray:
+def predict(model: Any, images: ImageSplit) -> np.ndarray:
     """Return the predicted classes int32[N] of a classifier in inference mode; it is left in the mode it was in.
 
-    >>> from sparsejax.data import ArrayImages
+    >>> from sparsejax.data import ArrayImageSplit
     >>> from sparsejax.models import MLP
-    >>> split = ArrayImages(np.ones((3, 4), np.float32), np.zeros(3, np.int32))
+    >>> split = ArrayImageSplit(np.ones((3, 4), np.float32), np.zeros(3, np.int32))
     >>> predict(MLP(4, 1, rngs=nnx.Rngs(0)), split).tolist()
     [0, 0, 0]
     """
@@ -213,7 +213,7 @@ def _predict(model: Any, images: jax.Array) -> jax.Array:
     return jnp.argmax(model(images), axis=-1)
 
 
-def _test(model: Any, images: Images, num_classes: int) -> tuple[float, float, np.ndarray]:
+def _test(model: Any, images: ImageSplit, num_classes: int) -> tuple[float, float, np.ndarray]:
     predicted = predict(model, images)
     per_class = per_class_accuracy(images.labels, predicted, num_classes)
     return accuracy(images.labels, predicted), float(np.nanmean(per_class)), per_class

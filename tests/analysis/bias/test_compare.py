@@ -284,7 +284,7 @@ def test_warnings_name_what_is_missing():
     assert "One class only" in " ".join(one.warnings)
     (row,) = list(one.table.where(model="dense", metric="auc"))
     assert row["reason"] == "one_class" and np.isnan(row["value"])
-    with pytest.raises(ValueError, match=r"Report.risk: val has no value"):
+    with pytest.raises(ValueError, match=r"BiasAudit.risk: val has no value"):
         _ = one.risk
     empty = bias.compare(z, z, t, {"g": np.zeros(40, int)})
     assert "No cell of bias amplification is defined in every run" in " ".join(empty.warnings)

@@ -58,7 +58,7 @@ def test_colour_pictures_and_large_ones_become_thumbnails(inputs):
 def test_a_report_without_groups_validation_or_defined_values():
     report = bias.compare([1.0, -1.0, 2.0], [1.0, 1.0, 2.0], [1, 1, 1])
     text = report.to_html()
-    assert "No groups were given" in text and "No defined value" in text
+    assert "The comparison has no groups" in text and "No defined value" in text
 
 
 needs_browser = pytest.mark.skipif(chromium() is None, reason="no chromium on the PATH")

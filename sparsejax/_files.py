@@ -1,0 +1,70 @@
+"""Files that a user names: checked before they are read, with errors that name them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TypeAlias
+
+from sparsejax._checks import fail, message
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+
+def existing_file(function: str, path: PathLike, expected: str = "an existing file", hint: str = "") -> Path:
+    """Return the path of a file.
+
+    Args:
+      function: the caller, for the message.
+      path: the file.
+      expected: what should be there, for the message.
+      hint: end of the message.
+
+    Raises:
+      FileNotFoundError: no file has this path.
+    """
+    path = Path(path)
+    if not _is(path, "file"):
+        fail(function, "path", f"value {str(path)!r}", expected, hint, FileNotFoundError)
+    return path
+
+
+def existing_folder(function: str, path: PathLike, operand: str = "folder", hint: str = "") -> Path:
+    """Return the path of a folder; ``operand`` is the name of the argument, for the message.
+
+    Raises:
+      FileNotFoundError: no folder has this path.
+    """
+    path = Path(path)
+    if not _is(path, "folder"):
+        fail(function, operand, f"value {str(path)!r}", "an existing folder", hint, FileNotFoundError)
+    return path
+
+
+def text_lines(function: str, path: PathLike, hint: str = "") -> list[str]:
+    """Return the lines of a UTF-8 file that are not blank, without their ends.
+
+    Raises:
+      FileNotFoundError: no file has this path.
+      ValueError: the file is not UTF-8.
+    """
+    path = existing_file(function, path, hint=hint)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise unreadable(function, path, error, "text in UTF-8") from error
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def unreadable(function: str, path: PathLike, error: BaseException, expected: str, hint: str = "") -> ValueError:
+    """Return the error for a file of another form, with the first line of the reader's own error as its reason."""
+    lines = str(error).splitlines()
+    reason = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    return ValueError(message(function, f"file {str(path)!r}", f"other content ({reason})", expected, hint))
+
+
+def _is(path: Path, kind: str) -> bool:
+    try:
+        return path.is_file() if kind == "file" else path.is_dir()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
