@@ -54,8 +54,8 @@ class SparseConvTranspose(SparseLayer):
       precision: kept for ``to_dense``; the sparse kernels have one precision, that of the dtype.
       kernel_init: initializer of the dense kernel, of which the stored entries are kept.
       bias_init: initializer of the bias.
-      transpose_kernel: whether the kernel's window is flipped and its last two axes are (out, in), as in the gradient of
-        a convolution.
+      transpose_kernel: whether the kernel's window is flipped and its last two axes are (out, in), as in the gradient
+        of a convolution.
       promote_dtype: brings (inputs, kernel, bias) to one dtype.
       rngs: random streams; ``params`` gives the key of the kernel, then that of the bias.
       kernel_metadata: metadata of the kernel variable; no sharding.
@@ -173,8 +173,8 @@ class SparseConvTranspose(SparseLayer):
 
         Raises:
           ValueError: three spatial axes, an attribute without a sparse counterpart (``preferred_element_type``,
-            sharding, a foreign attribute), a kernel stacked by vmap, an unsupported dtype, or a mask of another shape or
-            dtype.
+            sharding, a foreign attribute), a kernel stacked by vmap, an unsupported dtype, or a mask of another shape
+            or dtype.
           TypeError: not an ``nnx.ConvTranspose``, or a subclass.
 
         >>> dense = nnx.ConvTranspose(1, 2, (3,), rngs=nnx.Rngs(0))

@@ -90,15 +90,15 @@ class SparseEinsum(SparseLayer):
     """Einsum of an input with a sparse kernel: ``y = einsum(einsum_str, x, K) + bias``, ``K`` zero outside the pattern.
 
     Same arguments, initial numbers and results as ``flax.nnx.Einsum`` with the kernel masked by the pattern, for
-    einsum strings that contract axes of the input with the kernel. The kernel is stored as a matrix whose first axis is the
-    contracted axes, flattened, and whose second is the others, each in the kernel's order.
+    einsum strings that contract axes of the input with the kernel. The kernel is stored as a matrix whose first axis is
+    the contracted axes, flattened, and whose second is the others, each in the kernel's order.
 
     Args:
-      einsum_str: two operands and an explicit result, such as ``"...i,ihd->...hd"``. No label may stand in input, kernel
-        and result at once.
+      einsum_str: two operands and an explicit result, such as ``"...i,ihd->...hd"``. No label may stand in input,
+        kernel and result at once.
       kernel_shape: shape of the dense kernel.
-      bias_shape: shape of the bias, whose axes are those that the result has from the kernel, in the result's order; None
-        for no bias.
+      bias_shape: shape of the bias, whose axes are those that the result has from the kernel, in the result's order;
+        None for no bias.
       pattern: SparsityPattern of shape (product of contracted sizes, product of free sizes).
       dtype: of the computation; None infers it from input and parameters. float32, float64 or bfloat16.
       param_dtype: of the parameters.
