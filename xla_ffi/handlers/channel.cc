@@ -27,7 +27,7 @@ struct ChannelJob {
 
   void Run(int64_t chunk) const {
     const int64_t channel = chunk / parts;
-    const Span span = Part(size, parts, chunk % parts);
+    const Range span = Part(size, parts, chunk % parts);
     const auto& storage = Element<S>::Storage();
     double total = 0;
     for (int64_t i = span.begin; i < span.end; i += kRun) {
@@ -66,8 +66,8 @@ ffi::Error RunChannelJob(const char* name, ffi::ThreadPool& pool, const ffi::Any
       std::clamp<int64_t>(CeilDiv(kWantedTasks, std::max<int64_t>(1, channels)), 1, 1 + size / (16 * kRun));
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
-    ChannelJob<S> job{Read<S>(x),
-                      y ? Read<S>(*y) : nullptr,
+    ChannelJob<S> job{OperandData<S>(x),
+                      y ? OperandData<S>(*y) : nullptr,
                       reinterpret_cast<Sum<S>*>(out.untyped_data()), channels, size, parts,
                       std::make_shared<std::vector<double>>(channels * parts)};
     return RunJob(pool, std::move(job), Chunks{0, channels * parts, 1}, channels * size);

@@ -128,7 +128,7 @@ ffi::Error RunProduct(ffi::ThreadPool& pool, const ConvCall& call, Values<S> val
   if (!check.ok()) return check.error();
   if (call.batch * call.pixels() == 0) return ffi::Error::Success();
   if (!call.planned())
-    return RunCut(pool, CutSpmm(pool, call.AsRows(), call.batch * call.pixels(), std::move(values), from, Write<S>(to)));
+    return RunPlanned(pool, PlanSpmm(pool, call.AsRows(), call.batch * call.pixels(), std::move(values), from, PrepareResult<S>(to)));
   auto plan = PlanFor<S>(call, check);
   if (plan == nullptr) return check.error();
   const ConvGeometry& g = call.g;
@@ -139,7 +139,7 @@ ffi::Error RunProduct(ffi::ThreadPool& pool, const ConvCall& call, Values<S> val
   const int64_t clearing = call.perm ? g.in_pixels() * call.batch : 0;
   values = InOrder(values, work);
   const Chunks chunks{values.chunks(), work.units() * work.row_parts, 0};
-  ConvJob<S> job{std::move(work), std::move(values), from, Write<S>(to)};
+  ConvJob<S> job{std::move(work), std::move(values), from, PrepareResult<S>(to)};
   return RunJob(pool, std::move(job), chunks, Products(nnz, g.out_pixels(), call.batch) + clearing);
 }
 
@@ -172,17 +172,17 @@ ffi::Error RunWeightGrad(ffi::ThreadPool& pool, const ConvCall& call, const S* x
   if (!check.ok()) return check.error();
   const ConvGeometry& g = call.g;
   const int64_t nse = Elements(call.indices);
-  S* dw = Write<S>(out);
+  S* dw = PrepareResult<S>(out);
   if (call.batch * g.out_pixels() == 0) {
     std::fill(dw, dw + nse, S{});
     return ffi::Error::Success();
   }
   if (!call.planned())
-    return RunCut(pool, CutSddmm(pool, call.AsRows(), call.batch * g.out_pixels(), x, y, dw, nse));
+    return RunPlanned(pool, PlanSddmm(pool, call.AsRows(), call.batch * g.out_pixels(), x, y, dw, nse));
   auto plan = PlanFor<S>(call, check);
   if (plan == nullptr) return check.error();
   auto [work, tasks, sums] = GradientWork<S>::Make(pool, call, std::move(plan), dw);
-  const Chunks chunks = CutSums(0, tasks, sums);
+  const Chunks chunks = GradientChunks(0, tasks, sums);
   ConvWeightGradJob<S> job{std::move(work), x, y, tasks, std::move(sums)};
   return RunJob(pool, std::move(job), chunks, Products(call.nnz(), g.out_pixels(), call.batch));
 }
@@ -198,7 +198,7 @@ ffi::Error RunBackward(ffi::ThreadPool& pool, const ConvCall& call, const ConvCa
   if (!check.ok()) return check.error();
   const ConvGeometry& g = call.g;
   const int64_t nse = Elements(call.indices);
-  S *dw = Write<S>(to_data), *dx = Write<S>(to_x);
+  S *dw = PrepareResult<S>(to_data), *dx = PrepareResult<S>(to_x);
   if (call.batch * g.in_pixels() == 0) {
     std::fill(dw, dw + nse, S{});
     return ffi::Error::Success();
@@ -210,7 +210,7 @@ ffi::Error RunBackward(ffi::ThreadPool& pool, const ConvCall& call, const ConvCa
   if (plan == nullptr) return check.error();
   auto [work, tasks, sums] = GradientWork<S>::Make(pool, call, std::move(plan), dw);
   Values<S> ordered = InOrder(values, work);
-  const Chunks chunks = CutSums(ordered.chunks(), tasks, sums);
+  const Chunks chunks = GradientChunks(ordered.chunks(), tasks, sums);
   ConvBackwardJob<S> job{{std::move(work), std::move(ordered), ct, dx}, x, tasks, std::move(sums)};
   return RunJob(pool, std::move(job), chunks, 2 * Products(call.nnz(), g.out_pixels(), call.batch));
 }
@@ -231,7 +231,7 @@ ffi::Error ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x,
   const ConvCall call{g, geometry, indptr, indices, std::nullopt, x.dimensions()[0]};
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
-    return RunProduct<S>(pool, call, Values<S>(Read<S>(data), Elements(data)), Read<S>(x), *y, check);
+    return RunProduct<S>(pool, call, Values<S>(OperandData<S>(data), Elements(data)), OperandData<S>(x), *y, check);
   });
 }
 
@@ -253,7 +253,7 @@ ffi::Error ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::Any
   const ConvCall call{g, geometry, indptr_t, indices_t, perm_t, y.dimensions()[0]};
   return DispatchGuarded(y.element_type(), [&](auto element) {
     using S = decltype(element);
-    return RunProduct<S>(pool, call, Values<S>(Read<S>(data), Elements(data)), Read<S>(y), *x, check);
+    return RunProduct<S>(pool, call, Values<S>(OperandData<S>(data), Elements(data)), OperandData<S>(y), *x, check);
   });
 }
 
@@ -273,7 +273,7 @@ ffi::Error ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBu
   const ConvCall call{g, geometry, indptr, indices, std::nullopt, x.dimensions()[0]};
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
-    return RunWeightGrad<S>(pool, call, Read<S>(x), Read<S>(y), *out, check);
+    return RunWeightGrad<S>(pool, call, OperandData<S>(x), OperandData<S>(y), *out, check);
   });
 }
 
@@ -303,7 +303,7 @@ ffi::Error ConvBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuf
   const ConvCall call{g, geometry, indptr_t, indices_t, perm_t, ct.dimensions()[0], /*both=*/true};
   return DispatchGuarded(ct.element_type(), [&](auto element) {
     using S = decltype(element);
-    return RunBackward<S>(pool, call, forward, Values<S>(Read<S>(data), Elements(data)), Read<S>(ct), Read<S>(x),
+    return RunBackward<S>(pool, call, forward, Values<S>(OperandData<S>(data), Elements(data)), OperandData<S>(ct), OperandData<S>(x),
                           *ddata, *dx, check);
   });
 }

@@ -18,7 +18,7 @@ template <typename S, typename Body>
 void ForEachRunOfUnit(const ConvWork& work, int64_t unit, int64_t part, const S* source, const Body& body) {
   ForEachTile(work, unit, source, [&](const ConvTiling::Tile& tile, const Sum<S>* packed) {
     ForEachRun(work, tile, [&](int64_t program, const PixelRun& run) {
-      ForEachRowGroup(work, work.programs().View(program).begin, part, [&](Span rows) {
+      ForEachRowGroup(work, work.programs().View(program).begin, part, [&](Range rows) {
         work.tiling().ForEachBlock(tile, [&](const ConvTiling::Tile& block, int64_t at) {
           body(program, run, block, rows, packed + at + run.packed);
         });
@@ -32,17 +32,17 @@ template <typename S, typename Body>
 void ForEachRunOfTask(const ConvWork& work, const SlotTasks& tasks, const Slots<S>& out, int64_t task, const S* source,
                       const Body& body) {
   const int64_t slot = tasks.Slot(task), part = tasks.RowPart(task);
-  if (tasks.IsFirst(task)) ForEachEntriesOfPart(work, part, [&](Span entries) { out.Clear(slot, entries); });
-  const Span units = tasks.Items(task);
+  if (tasks.IsFirst(task)) ForEachEntriesOfPart(work, part, [&](Range entries) { out.Clear(slot, entries); });
+  const Range units = tasks.Items(task);
   for (int64_t unit = units.begin; unit < units.end; ++unit)
     ForEachRunOfUnit(work, unit, part, source,
-                     [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
+                     [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows,
                          const Sum<S>* packed) { body(program, run, tile, rows, packed, out.slot(slot)); });
 }
 
 // Whether results of the destination's shape leave the caches before anything reads them.
 template <typename S>
-bool LeavesCaches(const ConvWork& work) {
+bool ExceedsCaches(const ConvWork& work) {
   const ConvTiling& t = work.tiling();
   return work.programs().rows * t.y.out() * t.x.out() * t.batch * static_cast<int64_t>(sizeof(S)) >= kStreamBytes;
 }
@@ -56,19 +56,19 @@ struct ConvJob {
 
   void Run(int64_t chunk) const {
     ForEachRunOfUnit(work, chunk / work.row_parts, chunk % work.row_parts, x,
-                     [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
+                     [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows,
                          const Sum<S>* packed) { RunRows(program, run, tile, rows, packed); });
   }
 
   void Before(int64_t chunk) const { data.Gather(chunk); }
   void After(int64_t) const {}
 
-  void RunRows(int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
+  void RunRows(int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows,
                const Sum<S>* packed) const {
     const ConvTiling& t = work.tiling();
     if constexpr (kNative<S>) {
       if (const int64_t vec_stride = DirectStride(t, tile, run))
-        return Pieces(program, rows, packed, InPlace(t, y, rows, run, tile, vec_stride), LeavesCaches<S>(work));
+        return Pieces(program, rows, packed, InPlace(t, y, rows, run, tile, vec_stride), ExceedsCaches<S>(work));
     }
     const RunView<Sum<S>> to = InScratch<Sum<S>>(t, Scratch::kOutput, rows, run);
     Pieces(program, rows, packed, to, false);
@@ -76,7 +76,7 @@ struct ConvJob {
   }
 
   // Vectors [first, first + vecs) of a run, for some rows; the program is to be added.
-  SpmmArgs<Sum<S>> Args(Span rows, const Sum<S>* packed, const RunView<Sum<S>>& to, int64_t first, int vecs,
+  SpmmArgs<Sum<S>> Args(Range rows, const Sum<S>* packed, const RunView<Sum<S>>& to, int64_t first, int vecs,
                         bool stream) const {
     const Sum<S>* from = packed + first * work.tiling().vector;
     Sum<S>* y_run = to.at + first * to.vec_stride;
@@ -84,7 +84,7 @@ struct ConvJob {
   }
 
  private:
-  void Pieces(int64_t program, Span rows, const Sum<S>* packed, const RunView<Sum<S>>& to, bool stream) const {
+  void Pieces(int64_t program, Range rows, const Sum<S>* packed, const RunView<Sum<S>>& to, bool stream) const {
     const ConvTiling& t = work.tiling();
     const auto& k = Element<S>::Kernels();
     ForEachPiece(to.vectors, k.max_vecs, [&](int64_t first, int vecs) {
@@ -104,7 +104,7 @@ struct ConvWeightGradJob {
 
   void Run(int64_t chunk) const {
     ForEachRunOfTask(work, tasks, out, chunk, x,
-                     [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
+                     [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows,
                          const Sum<S>* packed, Sum<S>* dw) {
                        Pieces(program, rows, packed, Cotangent(run, tile, rows), dw);
                      });
@@ -114,7 +114,7 @@ struct ConvWeightGradJob {
   void After(int64_t chunk) const { out.Finish(chunk); }
 
  private:
-  RunView<const Sum<S>> Cotangent(const PixelRun& run, const ConvTiling::Tile& tile, Span rows) const {
+  RunView<const Sum<S>> Cotangent(const PixelRun& run, const ConvTiling::Tile& tile, Range rows) const {
     const ConvTiling& t = work.tiling();
     if constexpr (kNative<S>) {
       if (const int64_t vec_stride = DirectStride(t, tile, run)) return InPlace(t, y, rows, run, tile, vec_stride);
@@ -122,7 +122,7 @@ struct ConvWeightGradJob {
     return PackRun(t, y, rows, run, tile);
   }
 
-  void Pieces(int64_t program, Span rows, const Sum<S>* packed, const RunView<const Sum<S>>& ct, Sum<S>* dw) const {
+  void Pieces(int64_t program, Range rows, const Sum<S>* packed, const RunView<const Sum<S>>& ct, Sum<S>* dw) const {
     const ConvTiling& t = work.tiling();
     const auto& k = Element<S>::Kernels();
     ForEachPiece(ct.vectors, k.max_vecs, [&](int64_t first, int vecs) {
@@ -154,7 +154,7 @@ struct ConvBackwardJob {
 
   void Run(int64_t chunk) const {
     ForEachRunOfTask(product.work, tasks, out, chunk, product.x,
-                     [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
+                     [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows,
                          const Sum<S>* packed, Sum<S>* dw) { RunRows(program, run, tile, rows, packed, dw); });
   }
 
@@ -162,7 +162,7 @@ struct ConvBackwardJob {
   void After(int64_t chunk) const { out.Finish(chunk); }
 
  private:
-  void RunRows(int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows, const Sum<S>* packed,
+  void RunRows(int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows, const Sum<S>* packed,
                Sum<S>* dw) const {
     const ConvTiling& t = product.work.tiling();
     S* dx = product.y;
@@ -171,14 +171,14 @@ struct ConvBackwardJob {
     if constexpr (kNative<S>) {
       if (const int64_t vec_stride = DirectStride(t, tile, run))
         return Pieces(program, rows, packed, InPlace(t, x, rows, run, tile, vec_stride),
-                      InPlace(t, dx, rows, run, tile, vec_stride), LeavesCaches<S>(product.work), dw);
+                      InPlace(t, dx, rows, run, tile, vec_stride), ExceedsCaches<S>(product.work), dw);
     }
     const RunView<Sum<S>> to = InScratch<Sum<S>>(t, Scratch::kOutput, rows, run);
     Pieces(program, rows, packed, PackRun(t, x, rows, run, tile), to, false, dw);
     StoreRun(t, to, dx, rows, run, tile);
   }
 
-  bool IsEmpty(int64_t program, Span rows) const {
+  bool IsEmpty(int64_t program, Range rows) const {
     const ConvTiling& t = product.work.tiling();
     for (int64_t pass = 0; pass < t.passes; ++pass) {
       const int32_t* ptr = product.work.programs().View(program + pass).begin;
@@ -187,7 +187,7 @@ struct ConvBackwardJob {
     return true;
   }
 
-  void Pieces(int64_t program, Span rows, const Sum<S>* packed, const RunView<const Sum<S>>& from,
+  void Pieces(int64_t program, Range rows, const Sum<S>* packed, const RunView<const Sum<S>>& from,
               const RunView<Sum<S>>& to, bool stream, Sum<S>* dw) const {
     const ConvTiling& t = product.work.tiling();
     const auto& k = Element<S>::Kernels();

@@ -63,7 +63,7 @@ template <typename S, typename Body>
 void ForEachTile(const ConvWork& work, int64_t unit, const S* x, const Body& body) {
   const ConvTiling& t = work.tiling();
   PackedTiles<S> tiles(t, x, work.call);
-  const Span blocks = Part(t.row_blocks, work.segments, unit % work.segments);
+  const Range blocks = Part(t.row_blocks, work.segments, unit % work.segments);
   for (int64_t block = blocks.begin; block < blocks.end; ++block) {
     const ConvTiling::Tile tile = t.At(unit / work.segments, block);
     body(tile, tiles.Pack(tile, unit / work.segments, block));
@@ -75,7 +75,7 @@ template <typename Body>
 void ForEachPiece(int64_t vectors, int64_t most, const Body& body) {
   const int64_t pieces = CeilDiv(vectors, most);
   for (int64_t i = 0; i < pieces; ++i) {
-    const Span span = Part(vectors, pieces, i);
+    const Range span = Part(vectors, pieces, i);
     body(span.begin, static_cast<int>(span.end - span.begin));
   }
 }
@@ -89,15 +89,15 @@ inline int64_t DirectStride(const ConvTiling& t, const ConvTiling::Tile& tile, c
 }
 
 // The rows that part `part` of a task has of the program with these row pointers.
-inline Span RowsOf(const ConvWork& work, const int32_t* row_ptr, int64_t part) {
+inline Range RowsOf(const ConvWork& work, const int32_t* row_ptr, int64_t part) {
   return RowsOfPart(row_ptr, work.programs().rows, work.row_parts, part);
 }
 
 // Calls body(some rows) for groups of the rows of a part.
 template <typename Body>
 void ForEachRowGroup(const ConvWork& work, const int32_t* row_ptr, int64_t part, const Body& body) {
-  const Span rows = RowsOf(work, row_ptr, part);
-  for (int64_t r = rows.begin; r < rows.end; r += kRowGroup) body(Span{r, std::min(r + kRowGroup, rows.end)});
+  const Range rows = RowsOf(work, row_ptr, part);
+  for (int64_t r = rows.begin; r < rows.end; r += kRowGroup) body(Range{r, std::min(r + kRowGroup, rows.end)});
 }
 
 // Calls body(some entries) for all entries of the rows of a part. The first pass decides which rows they are.
@@ -105,10 +105,10 @@ template <typename Body>
 void ForEachEntriesOfPart(const ConvWork& work, int64_t part, const Body& body) {
   const ConvTiling& t = work.tiling();
   for (int64_t phase = 0; phase < t.y.phases() * t.x.phases(); ++phase) {
-    const Span rows = RowsOf(work, work.programs().View(phase * t.passes).begin, part);
+    const Range rows = RowsOf(work, work.programs().View(phase * t.passes).begin, part);
     for (int64_t pass = 0; pass < t.passes; ++pass) {
       const int32_t* row_ptr = work.programs().View(phase * t.passes + pass).begin;
-      body(Span{row_ptr[rows.begin], row_ptr[rows.end]});
+      body(Range{row_ptr[rows.begin], row_ptr[rows.end]});
     }
   }
 }
@@ -129,7 +129,7 @@ P* Planes(const ConvTiling& t, P* planes, int64_t row) {
 
 // The run where it lies. `vec_stride` is DirectStride's.
 template <typename P>
-RunView<P> InPlace(const ConvTiling& t, P* planes, Span rows, const PixelRun& run, const ConvTiling::Tile& tile,
+RunView<P> InPlace(const ConvTiling& t, P* planes, Range rows, const PixelRun& run, const ConvTiling::Tile& tile,
                    int64_t vec_stride) {
   P* at = Planes(t, planes, rows.begin) + run.first_pixel * t.batch + tile.batch_begin;
   return {at, t.y.out() * t.x.out() * t.batch, vec_stride, run.pixels * t.lanes / t.vector, t.vector};
@@ -137,7 +137,7 @@ RunView<P> InPlace(const ConvTiling& t, P* planes, Span rows, const PixelRun& ru
 
 // Scratch for the run, as a packed tile lays it out.
 template <typename T>
-RunView<T> InScratch(const ConvTiling& t, Scratch::Slot slot, Span rows, const PixelRun& run) {
+RunView<T> InScratch(const ConvTiling& t, Scratch::Slot slot, Range rows, const PixelRun& run) {
   const int64_t used = run.Elements(t), vectors = CeilDiv(used, t.vector), stride = vectors * t.vector;
   T* at = Scratch::Local(slot).Get<T>((rows.end - rows.begin) * stride);
   return {at, stride, t.vector, vectors, used - (vectors - 1) * t.vector};
@@ -145,7 +145,7 @@ RunView<T> InScratch(const ConvTiling& t, Scratch::Slot slot, Span rows, const P
 
 // The run of these planes packed like the source, zeros wherever there is no pixel.
 template <typename S>
-RunView<const Sum<S>> PackRun(const ConvTiling& t, const S* planes, Span rows, const PixelRun& run,
+RunView<const Sum<S>> PackRun(const ConvTiling& t, const S* planes, Range rows, const PixelRun& run,
                               const ConvTiling::Tile& tile) {
   const RunView<Sum<S>> view = InScratch<Sum<S>>(t, Scratch::kPackedY, rows, run);
   const int64_t used = run.pixels * t.lanes;
@@ -168,7 +168,7 @@ RunView<const Sum<S>> PackRun(const ConvTiling& t, const S* planes, Span rows, c
 
 // The run from scratch to where its pixels belong in these planes.
 template <typename S>
-void StoreRun(const ConvTiling& t, const RunView<Sum<S>>& view, S* planes, Span rows, const PixelRun& run,
+void StoreRun(const ConvTiling& t, const RunView<Sum<S>>& view, S* planes, Range rows, const PixelRun& run,
               const ConvTiling::Tile& tile) {
   const auto store = Element<S>::Storage().store_rows;
   const int64_t plane = t.y.out() * t.x.out() * t.batch, count = rows.end - rows.begin;

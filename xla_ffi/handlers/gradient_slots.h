@@ -26,7 +26,7 @@ class Slots {
 
   Sum<S>* slot(int64_t s) const { return partial_.get() + s * entries_; }
   // For whoever adds to these entries of a slot, so that the sums are in its cache.
-  void Clear(int64_t s, Span entries) const { std::fill(slot(s) + entries.begin, slot(s) + entries.end, Sum<S>(0)); }
+  void Clear(int64_t s, Range entries) const { std::fill(slot(s) + entries.begin, slot(s) + entries.end, Sum<S>(0)); }
 
   // Once every slot is complete, each chunk adds some of the entries up, converts them and puts them in their places.
   int64_t chunks() const { return CeilDiv(entries_, kEntriesPerChunk); }
@@ -64,7 +64,7 @@ class Slots {
 
 // A job with `before` chunks to begin with, then the tasks, then the sums.
 template <typename S>
-Chunks CutSums(int64_t before, const SlotTasks& tasks, const Slots<S>& sums) {
+Chunks GradientChunks(int64_t before, const SlotTasks& tasks, const Slots<S>& sums) {
   return {before, tasks.tasks(), sums.chunks(), tasks.unit(), tasks.parts};
 }
 

@@ -26,7 +26,7 @@ ffi::Error CheckAndRunSpmm(const char* name, ffi::ThreadPool& pool, const ffi::A
   if (!check.ok()) return check.error();
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
-    return RunCut(pool, CutSpmm(pool, pattern, n, Values<S>(Read<S>(data), Elements(data)), Read<S>(x), Write<S>(y)));
+    return RunPlanned(pool, PlanSpmm(pool, pattern, n, Values<S>(OperandData<S>(data), Elements(data)), OperandData<S>(x), PrepareResult<S>(y)));
   });
 }
 
@@ -86,7 +86,7 @@ ffi::Error SddmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, I
   const Rows pattern{indptr.typed_data(), indices.typed_data(), nullptr, Elements(indptr) - 1, x.dimensions()[1]};
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
-    return RunCut(pool, CutSddmm(pool, pattern, x.dimensions()[0], Read<S>(x), Read<S>(y), Write<S>(*out),
+    return RunPlanned(pool, PlanSddmm(pool, pattern, x.dimensions()[0], OperandData<S>(x), OperandData<S>(y), PrepareResult<S>(*out),
                                  Elements(indices)));
   });
 }
@@ -122,8 +122,8 @@ ffi::Error SpmmBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuf
   if (!check.ok()) return check.error();
   return DispatchGuarded(ct.element_type(), [&](auto element) {
     using S = decltype(element);
-    return RunMatmulBackward(pool, p, transposed, ct.dimensions()[0], Values<S>(Read<S>(data), nse), Read<S>(ct),
-                             Read<S>(x), Write<S>(*dx), Write<S>(*ddata), nse);
+    return RunMatmulBackward(pool, p, transposed, ct.dimensions()[0], Values<S>(OperandData<S>(data), nse), OperandData<S>(ct),
+                             OperandData<S>(x), PrepareResult<S>(*dx), PrepareResult<S>(*ddata), nse);
   });
 }
 

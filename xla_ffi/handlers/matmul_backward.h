@@ -21,7 +21,7 @@ struct MatmulBackwardJob {
   Slots<S> out;
 
   void Run(int64_t chunk) const {
-    ForEachRowsOfTask(work, tasks, out, chunk, ct, [&](Span rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) {
+    ForEachRowsOfTask(work, tasks, out, chunk, ct, [&](Range rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) {
       RunRows(rows, block, source, dw);
     });
   }
@@ -30,7 +30,7 @@ struct MatmulBackwardJob {
   void After(int64_t chunk) const { out.Finish(chunk); }
 
  private:
-  void RunRows(Span rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) const {
+  void RunRows(Range rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) const {
     const BatchBlocks& blocks = work.blocks;
     const auto& k = Element<S>::Kernels();
     const PassPrograms programs(work, rows, source.stride);
@@ -43,7 +43,7 @@ struct MatmulBackwardJob {
 
 // The two gradients side by side.
 template <typename S>
-struct GradientsApart {
+struct SeparateGradients {
   SddmmJob<S> of_data;  // its chunks come first: whole units
   int64_t chunks_of_data;
   SpmmJob<S> of_x;
@@ -55,19 +55,19 @@ struct GradientsApart {
 
 // Entries meet so many elements of the batch at least where one pass is faster than one for each gradient: below, putting
 // values in the transposed order and their gradients back costs more than it saves.
-constexpr int64_t kLeastBatch = 64;
+constexpr int64_t kLeastFusedBatch = 64;
 
 // dx[n, features] and dw[nse], for y = `p` x: of rows of x's features in `transposed`, and of y's rows in `p`.
 template <typename S>
 ffi::Error RunMatmulBackward(ffi::ThreadPool& pool, const Rows& p, const Rows& transposed, int64_t n,
                              Values<S> data, const S* ct, const S* x, S* dx, S* dw, int64_t nse) {
-  if (n < kLeastBatch) {
-    Cut<SpmmJob<S>> of_x = CutSpmm(pool, transposed, n, std::move(data), ct, dx);
-    Cut<SddmmJob<S>> of_data = CutSddmm(pool, p, n, x, ct, dw, nse);
+  if (n < kLeastFusedBatch) {
+    PlannedJob<SpmmJob<S>> of_x = PlanSpmm(pool, transposed, n, std::move(data), ct, dx);
+    PlannedJob<SddmmJob<S>> of_data = PlanSddmm(pool, p, n, x, ct, dw, nse);
     Chunks chunks = of_data.chunks;
     chunks.before = of_x.chunks.before;
     chunks.run += of_x.chunks.run;
-    GradientsApart<S> both{std::move(of_data.job), of_data.chunks.run, std::move(of_x.job)};
+    SeparateGradients<S> both{std::move(of_data.job), of_data.chunks.run, std::move(of_x.job)};
     return RunJob(pool, std::move(both), chunks, of_x.work + of_data.work);
   }
   const BatchBlocks blocks = BlocksFor<S>(transposed, n, BatchBlocks::kGoodTile);
@@ -75,7 +75,7 @@ ffi::Error RunMatmulBackward(ffi::ThreadPool& pool, const Rows& p, const Rows& t
   const SlotTasks tasks = TasksFor<S>(pool, transposed, blocks, nse);
   Slots<S> sums(dw, nse, entries, tasks.slots, transposed.id, entries);
   data = data.At(transposed.id, entries);
-  const Chunks chunks = CutSums(data.chunks(), tasks, sums);
+  const Chunks chunks = GradientChunks(data.chunks(), tasks, sums);
   MatmulBackwardJob<S> job{{transposed, blocks, tasks.row_parts()}, tasks, std::move(data), ct, x, dx, std::move(sums)};
   return RunJob(pool, std::move(job), chunks, 2 * (entries + transposed.rows) * n);
 }

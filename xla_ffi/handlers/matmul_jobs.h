@@ -32,14 +32,14 @@ struct MatmulWork {
   int64_t row_parts;  // tasks per block of the batch
   int64_t call = Scratch::NewCall();
 
-  Span RowsOf(int64_t part) const { return RowsOfPart(pattern.row_ptr, pattern.rows, row_parts, part); }
+  Range RowsOf(int64_t part) const { return RowsOfPart(pattern.row_ptr, pattern.rows, row_parts, part); }
 };
 
 // The row programs of the passes over some rows, in order; row 0 of a program is the first of the rows. Pointers are
 // good until the next one is asked for.
 class PassPrograms {
  public:
-  PassPrograms(const MatmulWork& work, Span rows, int64_t offset_scale)
+  PassPrograms(const MatmulWork& work, Range rows, int64_t offset_scale)
       : p_(work.pattern), passes_(work.blocks.passes), rows_(rows), offset_scale_(offset_scale) {
     if (passes_ == 1) return;
     begin_ = Scratch::Local(Scratch::kCuts).Get<int32_t>(2 * count());
@@ -63,7 +63,7 @@ class PassPrograms {
 
   const Rows& p_;
   int64_t passes_;
-  Span rows_;
+  Range rows_;
   int64_t offset_scale_;
   int32_t* begin_ = nullptr;
 };
@@ -71,10 +71,10 @@ class PassPrograms {
 // Calls body(some rows) for groups of the span's rows: where there are passes, as many as have room for their sums,
 // because every group goes through the whole packed block.
 template <typename T, typename Body>
-void ForEachRowGroup(Span span, const BatchBlocks& blocks, const Body& body) {
+void ForEachRowGroup(Range span, const BatchBlocks& blocks, const Body& body) {
   const int64_t room = kPartialBytes / (blocks.width * static_cast<int64_t>(sizeof(T)));
   const int64_t group = blocks.passes > 1 ? std::max(kRowGroup, room) : kRowGroup;
-  for (int64_t r = span.begin; r < span.end; r += group) body(Span{r, std::min(r + group, span.end)});
+  for (int64_t r = span.begin; r < span.end; r += group) body(Range{r, std::min(r + group, span.end)});
 }
 
 // A block of the batch for the kernels: rows of features, `stride` elements apart.
@@ -117,7 +117,7 @@ bool IsDirect(const BatchBlocks& blocks, int64_t block) {
 
 // Some rows of the destination's side of a block, where they lie or packed.
 template <typename S>
-Block<Sum<S>> RowsBlock(const S* y, Span rows, const BatchBlocks& b, int64_t block) {
+Block<Sum<S>> RowsBlock(const S* y, Range rows, const BatchBlocks& b, int64_t block) {
   if constexpr (kNative<S>) {
     if (IsDirect<S>(b, block)) return {y + rows.begin * b.n + b.begin(block), b.n};
   }
@@ -158,17 +158,17 @@ struct SpmmJob {
 
   void Run(int64_t chunk) const {
     const int64_t block = chunk / work.row_parts;
-    const Span span = work.RowsOf(chunk % work.row_parts);
+    const Range span = work.RowsOf(chunk % work.row_parts);
     if (span.begin == span.end) return;
     const Block<Sum<S>> source = SourceBlock(work, x, block);
-    ForEachRowGroup<Sum<S>>(span, work.blocks, [&](Span rows) { RunRows(rows, block, source); });
+    ForEachRowGroup<Sum<S>>(span, work.blocks, [&](Range rows) { RunRows(rows, block, source); });
   }
 
   void Before(int64_t chunk) const { data.Gather(chunk); }
   void After(int64_t) const {}
 
  private:
-  void RunRows(Span rows, int64_t block, const Block<Sum<S>>& source) const {
+  void RunRows(Range rows, int64_t block, const Block<Sum<S>>& source) const {
     const BatchBlocks& blocks = work.blocks;
     const auto& k = Element<S>::Kernels();
     const auto kernel = blocks.narrow >= 0 ? k.spmm_narrow[blocks.narrow] : k.spmm;
@@ -184,12 +184,12 @@ template <typename S, typename Body>
 void ForEachRowsOfTask(const MatmulWork& work, const SlotTasks& tasks, const Slots<S>& out, int64_t task, const S* x,
                        const Body& body) {
   const int64_t slot = tasks.Slot(task);
-  const Span span = work.RowsOf(tasks.RowPart(task)), blocks = tasks.Items(task);
+  const Range span = work.RowsOf(tasks.RowPart(task)), blocks = tasks.Items(task);
   if (tasks.IsFirst(task)) out.Clear(slot, {work.pattern.row_ptr[span.begin], work.pattern.row_ptr[span.end]});
   if (work.blocks.n == 0 || span.begin == span.end) return;
   for (int64_t block = blocks.begin; block < blocks.end; ++block) {
     const Block<Sum<S>> source = SourceBlock(work, x, block);
-    ForEachRowGroup<Sum<S>>(span, work.blocks, [&](Span rows) { body(rows, block, source, out.slot(slot)); });
+    ForEachRowGroup<Sum<S>>(span, work.blocks, [&](Range rows) { body(rows, block, source, out.slot(slot)); });
   }
 }
 
@@ -202,7 +202,7 @@ struct SddmmJob {
   Slots<S> out;
 
   void Run(int64_t chunk) const {
-    ForEachRowsOfTask(work, tasks, out, chunk, x, [&](Span rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) {
+    ForEachRowsOfTask(work, tasks, out, chunk, x, [&](Range rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) {
       RunRows(rows, block, source, dw);
     });
   }
@@ -211,7 +211,7 @@ struct SddmmJob {
   void After(int64_t chunk) const { out.Finish(chunk); }
 
  private:
-  void RunRows(Span rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) const {
+  void RunRows(Range rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) const {
     const BatchBlocks& blocks = work.blocks;
     const auto& k = Element<S>::Kernels();
     const auto kernel = blocks.narrow >= 0 ? k.sddmm_narrow[blocks.narrow] : k.sddmm;
@@ -248,20 +248,20 @@ SlotTasks TasksFor(const ffi::ThreadPool& pool, const Rows& p, const BatchBlocks
 
 // A job, how it is cut, and its work as RunJob takes it.
 template <typename Job>
-struct Cut {
+struct PlannedJob {
   Job job;
   Chunks chunks;
   int64_t work;
 };
 
 template <typename Job>
-ffi::Error RunCut(ffi::ThreadPool& pool, Cut<Job> cut) {
+ffi::Error RunPlanned(ffi::ThreadPool& pool, PlannedJob<Job> cut) {
   return RunJob(pool, std::move(cut.job), cut.chunks, cut.work);
 }
 
 // y[rows, n] = pattern x[features, n].
 template <typename S>
-Cut<SpmmJob<S>> CutSpmm(const ffi::ThreadPool& pool, const Rows& p, int64_t n, Values<S> data, const S* x, S* y) {
+PlannedJob<SpmmJob<S>> PlanSpmm(const ffi::ThreadPool& pool, const Rows& p, int64_t n, Values<S> data, const S* x, S* y) {
   const BatchBlocks blocks = BlocksFor<S>(p, n, BatchBlocks::kGoodTile);
   const int64_t parts = RowParts(blocks.count, RepaidParts<S>(p, blocks), p.rows, pool.num_threads());
   data = data.At(p.id, p.entries());
@@ -271,12 +271,12 @@ Cut<SpmmJob<S>> CutSpmm(const ffi::ThreadPool& pool, const Rows& p, int64_t n, V
 
 // out[nse] = products of y's rows with x's features at the entries; zero past them.
 template <typename S>
-Cut<SddmmJob<S>> CutSddmm(const ffi::ThreadPool& pool, const Rows& p, int64_t n, const S* x, const S* y, S* out,
+PlannedJob<SddmmJob<S>> PlanSddmm(const ffi::ThreadPool& pool, const Rows& p, int64_t n, const S* x, const S* y, S* out,
                           int64_t nse) {
   const BatchBlocks blocks = BlocksFor<S>(p, n, Element<S>::Kernels().max_vecs);
   const SlotTasks tasks = TasksFor<S>(pool, p, blocks, nse);
   Slots<S> sums(out, nse, p.entries(), tasks.slots, nullptr, p.entries());
-  const Chunks chunks = CutSums(0, tasks, sums);
+  const Chunks chunks = GradientChunks(0, tasks, sums);
   return {{{p, blocks, tasks.row_parts()}, tasks, x, y, std::move(sums)}, chunks, p.entries() * n};
 }
 

@@ -201,9 +201,9 @@ ffi::Error BatchNormImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer 
     using S = decltype(element);
     using A = Sum<S>;
     NormJob<S> job{channels, epsilon, activation == "relu"};
-    job.x = Read<S>(x), job.residual = Data<S>(residual);
+    job.x = OperandData<S>(x), job.residual = Data<S>(residual);
     job.scale = Data<A>(scale), job.bias = Data<A>(bias);
-    job.y = Write<S>(*y), job.mean = Data<A>(*mean), job.var = Data<A>(*var);
+    job.y = PrepareResult<S>(*y), job.mean = Data<A>(*mean), job.var = Data<A>(*var);
     return RunJob(pool, std::move(job), channels.tasks(), channels.count * channels.size);
   });
 }
@@ -235,10 +235,10 @@ ffi::Error BatchNormGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBu
     using S = decltype(element);
     using A = Sum<S>;
     NormGradJob<S> job{channels, epsilon, relu};
-    job.ct = Read<S>(ct), job.ct_mean = Data<A>(ct_mean), job.ct_var = Data<A>(ct_var);
-    job.x = Read<S>(x), job.y = Data<S>(y);
+    job.ct = OperandData<S>(ct), job.ct_mean = Data<A>(ct_mean), job.ct_var = Data<A>(ct_var);
+    job.x = OperandData<S>(x), job.y = Data<S>(y);
     job.scale = Data<A>(scale), job.bias = Data<A>(bias), job.mean = Data<A>(mean), job.var = Data<A>(var);
-    job.dx = Write<S>(*dx), job.dresidual = Data<S>(dresidual);
+    job.dx = PrepareResult<S>(*dx), job.dresidual = Data<S>(dresidual);
     job.dscale = Data<A>(*dscale), job.dbias = Data<A>(*dbias);
     return RunJob(pool, std::move(job), channels.tasks(), channels.count * channels.size);
   });

@@ -93,13 +93,13 @@ class Values {
 };
 
 template <typename S>
-const S* Read(const ffi::AnyBuffer& operand) {
+const S* OperandData(const ffi::AnyBuffer& operand) {
   return reinterpret_cast<const S*>(operand.untyped_data());
 }
 
 // Memory of a result, on large pages where it is large: it is fresh from the allocator in every call.
 template <typename S>
-S* Write(ffi::AnyBuffer& result) {
+S* PrepareResult(ffi::AnyBuffer& result) {
   AdviseHugePages(result.untyped_data(), result.size_bytes());
   return reinterpret_cast<S*>(result.untyped_data());
 }

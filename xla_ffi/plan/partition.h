@@ -45,13 +45,13 @@ inline int64_t RowParts(int64_t units, int64_t repaid, int64_t rows, int64_t thr
 }
 
 // The range [begin, end) that part `i` of `parts` takes of n items, as equal as possible.
-struct Span {
+struct Range {
   int64_t begin, end;
 };
-inline Span Part(int64_t n, int64_t parts, int64_t i) { return {n * i / parts, n * (i + 1) / parts}; }
+inline Range Part(int64_t n, int64_t parts, int64_t i) { return {n * i / parts, n * (i + 1) / parts}; }
 
 // Rows of part `i` of `parts`, with equal shares of entries plus rows (an empty row still has to be written).
-inline Span RowsOfPart(const int32_t* row_ptr, int64_t rows, int64_t parts, int64_t i) {
+inline Range RowsOfPart(const int32_t* row_ptr, int64_t rows, int64_t parts, int64_t i) {
   if (parts == 1) return {0, rows};
   const int64_t total = row_ptr[rows] + rows;
   const auto first = [&](int64_t part) {
@@ -101,8 +101,8 @@ struct SlotTasks {
   int64_t Slot(int64_t task) const { return task / unit() / groups; }
   int64_t RowPart(int64_t task) const { return task / unit() % groups * parts + task % parts; }
   bool IsFirst(int64_t task) const { return task % unit() < parts; }
-  Span Items(int64_t task) const {
-    const Span all = Part(items, slots, Slot(task));
+  Range Items(int64_t task) const {
+    const Range all = Part(items, slots, Slot(task));
     const int64_t item = all.begin + task % unit() / parts;
     return {item, std::min(item + 1, all.end)};
   }
