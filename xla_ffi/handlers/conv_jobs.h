@@ -1,5 +1,6 @@
-// The three jobs behind the convolution handlers: a product (forward, and input gradient on the transposed program),
-// the weight gradient, and both gradients at once. Each packs one tile of the source, then runs row programs over it.
+// The three jobs of the convolution handlers: a product (the forward product, and the input gradient on the transposed
+// program), the weight gradient, and both gradients at once. Each packs one tile of the source at a time and runs row
+// programs on it.
 #ifndef SPARSEJAX_HANDLERS_CONV_JOBS_H_
 #define SPARSEJAX_HANDLERS_CONV_JOBS_H_
 
@@ -12,8 +13,8 @@
 
 namespace sparsejax {
 
-// Calls body(program, run, tile of one block of the batch, rows, packed source of the run) for everything that part
-// `part` of the rows has in a unit.
+// Calls body(program, run, tile of one block of the batch, rows, packed source of the run) for all that has to be
+// computed for part `part` of the rows in a unit.
 template <typename S, typename Body>
 void ForEachRunOfUnit(const ConvWork& work, int64_t unit, int64_t part, const S* source, const Body& body) {
   ForEachTile(work, unit, source, [&](const ConvTiling::Tile& tile, const Sum<S>* packed) {
@@ -27,7 +28,7 @@ void ForEachRunOfUnit(const ConvWork& work, int64_t unit, int64_t part, const S*
   });
 }
 
-// As ForEachRunOfUnit, for all that a task of a weight gradient has to do: body has the sums too.
+// The same for a task of a weight gradient; body has the sums of the task's slot as one more argument.
 template <typename S, typename Body>
 void ForEachRunOfTask(const ConvWork& work, const SlotTasks& tasks, const Slots<S>& out, int64_t task, const S* source,
                       const Body& body) {
@@ -40,7 +41,7 @@ void ForEachRunOfTask(const ConvWork& work, const SlotTasks& tasks, const Slots<
                          const Sum<S>* packed) { body(program, run, tile, rows, packed, out.slot(slot)); });
 }
 
-// Whether results of the destination's shape leave the caches before anything reads them.
+// Whether a result of the destination's shape is evicted from the caches before anything reads it.
 template <typename S>
 bool ExceedsCaches(const ConvWork& work) {
   const ConvTiling& t = work.tiling();
@@ -75,12 +76,18 @@ struct ConvJob {
     StoreRun(t, to, y, rows, run, tile);
   }
 
-  // Vectors [first, first + vecs) of a run, for some rows; the program is to be added.
+  // The arguments for vectors [first, first + vecs) of a run in some rows, without the program.
   SpmmArgs<Sum<S>> Args(Range rows, const Sum<S>* packed, const RunView<Sum<S>>& to, int64_t first, int vecs,
                         bool stream) const {
-    const Sum<S>* from = packed + first * work.tiling().vector;
-    Sum<S>* y_run = to.at + first * to.vec_stride;
-    return {{},   rows.begin, rows.end, data.get(), from, y_run, to.row_stride, to.vec_stride, vecs, nullptr, stream};
+    return {.row_begin = rows.begin,
+            .row_end = rows.end,
+            .data = data.get(),
+            .x = packed + first * work.tiling().vector,
+            .y = to.at + first * to.vec_stride,
+            .y_row_stride = to.row_stride,
+            .y_vec_stride = to.vec_stride,
+            .vecs = vecs,
+            .stream = stream};
   }
 
  private:
@@ -126,16 +133,17 @@ struct ConvWeightGradJob {
     const ConvTiling& t = work.tiling();
     const auto& k = Element<S>::Kernels();
     ForEachPiece(ct.vectors, k.max_vecs, [&](int64_t first, int vecs) {
-      SddmmArgs<Sum<S>> args{{},
-                             rows.begin,
-                             rows.end,
-                             packed + first * t.vector,
-                             ct.at + first * ct.vec_stride,
-                             ct.row_stride,
-                             ct.vec_stride,
-                             vecs,
-                             static_cast<int>(first + vecs == ct.vectors ? ct.last_lanes : t.vector),
-                             dw};
+      SddmmArgs<Sum<S>> args{
+          .row_begin = rows.begin,
+          .row_end = rows.end,
+          .x = packed + first * t.vector,
+          .y = ct.at + first * ct.vec_stride,
+          .y_row_stride = ct.row_stride,
+          .y_vec_stride = ct.vec_stride,
+          .vecs = vecs,
+          .last_lanes = static_cast<int>(first + vecs == ct.vectors ? ct.last_lanes : t.vector),
+          .dw = dw,
+      };
       for (int64_t pass = 0; pass < t.passes; ++pass) {
         args.program = work.programs().View(program + pass);
         k.sddmm(args);
@@ -144,10 +152,11 @@ struct ConvWeightGradJob {
   }
 };
 
-// On the transposed program: rows are features of x, the source is the cotangent `ct` of the convolution.
+// Both gradients, on the transposed program: rows are features of x, and the source is the cotangent of the
+// convolution.
 template <typename S>
 struct ConvBackwardJob {
-  ConvJob<S> product;  // dx, of ct
+  ConvJob<S> product;  // from the cotangent to dx
   const S* x;
   SlotTasks tasks;
   Slots<S> out;
@@ -166,7 +175,7 @@ struct ConvBackwardJob {
                Sum<S>* dw) const {
     const ConvTiling& t = product.work.tiling();
     S* dx = product.y;
-    // With a stride, most pixels may meet no entry: there is nothing to read of x.
+    // With a stride, most pixels may meet no entry. Then x need not be read.
     if (IsEmpty(program, rows)) return product.RunRows(program, run, tile, rows, packed);
     if constexpr (kNative<S>) {
       if (const int64_t vec_stride = DirectStride(t, tile, run))
@@ -192,12 +201,12 @@ struct ConvBackwardJob {
     const ConvTiling& t = product.work.tiling();
     const auto& k = Element<S>::Kernels();
     ForEachPiece(to.vectors, k.max_vecs, [&](int64_t first, int vecs) {
-      const BackwardArgs<Sum<S>> args{product.Args(rows, packed, to, first, vecs, stream),
-                                      from.at + first * from.vec_stride,
-                                      from.row_stride,
-                                      from.vec_stride,
-                                      static_cast<int>(first + vecs == to.vectors ? to.last_lanes : t.vector),
-                                      dw};
+      BackwardArgs<Sum<S>> args{product.Args(rows, packed, to, first, vecs, stream)};
+      args.tile = from.at + first * from.vec_stride;
+      args.tile_row_stride = from.row_stride;
+      args.tile_vec_stride = from.vec_stride;
+      args.last_lanes = static_cast<int>(first + vecs == to.vectors ? to.last_lanes : t.vector);
+      args.dw = dw;
       RunPasses(k.backward, args, t.vector, t.passes,
                 [&](int64_t pass) { return product.work.programs().View(program + pass); });
     });
