@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sparsejax.analysis._arrays import NumberLike
 from sparsejax.analysis.bias.audit._comparison import Comparison, EvaluatedRun
 from sparsejax.analysis.bias.audit._frame import count_subsets, measures
 from sparsejax.analysis.bias.audit._table import Table
@@ -38,7 +39,7 @@ class _Variant(NamedTuple):
     gaps: tuple[float, float]
 
 
-def mitigations(comparison: Comparison, w: float | None = None) -> Table:
+def mitigations(comparison: Comparison, w: NumberLike | None = None) -> Table:
     """Tabulate countermeasures before and after: thresholds, overrides of the exposed decisions, both.
 
     Args:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax.analysis._arrays import NumberLike
 from sparsejax.analysis.bias.audit._comparison import Comparison, EvaluatedRun, Interval
 from sparsejax.analysis.bias.audit._inputs import ModelOutputs
 from sparsejax.analysis.bias.audit._table import Table
@@ -170,8 +171,9 @@ def _spread(comparison: Comparison, spread: Any) -> Table:
             for name in RATES:
                 values = nanmean(np.stack([spread(run.measures[name].value, at) for run in runs]), axis=0)
                 for attribute, value in zip(comparison.inputs.attribute_names, values, strict=True):
-                    rows.append((*_head(model, thresholds), attribute, group.name, name, float(value)))
-    return Table.of((*MODEL, "attribute", "group", "metric", "value"), rows)
+                    reason = "too_few_levels" if np.isnan(value) else ""
+                    rows.append((*_head(model, thresholds), attribute, group.name, name, float(value), reason))
+    return Table.of((*MODEL, "attribute", "group", "metric", "value", "reason"), rows)
 
 
 def bias(comparison: Comparison) -> Table:
@@ -218,7 +220,7 @@ def flips(comparison: Comparison) -> Table:
     return Table.of((*columns, "right_to_wrong", "wrong_to_right", "to_common"), rows)
 
 
-def susceptible(comparison: Comparison, w: float | None = None) -> Table:
+def susceptible(comparison: Comparison, w: NumberLike | None = None) -> Table:
     """Tabulate the exposed share of the decisions and the flips in it, per attribute and over all (attribute "").
 
     Args:
@@ -246,9 +248,9 @@ def reliability(comparison: Comparison) -> Table:
     rows = []
     for index, model in enumerate(comparison.models):
         buckets = [comparison.score_measures[index, seed].reliability for seed in range(len(model.logits))]
-        count = sum(each.count for each in buckets)
-        prob = sum(np.nan_to_num(each.mean_prob) * each.count for each in buckets)
-        label = sum(np.nan_to_num(each.mean_label) * each.count for each in buckets)
+        count = np.sum([each.count for each in buckets], axis=0)
+        prob = np.sum([np.nan_to_num(each.mean_prob) * each.count for each in buckets], axis=0)
+        label = np.sum([np.nan_to_num(each.mean_label) * each.count for each in buckets], axis=0)
         for column, attribute in enumerate(("", *comparison.inputs.attribute_names)):
             n, p, t = ((x.sum(axis=1) if column == 0 else x[:, column - 1]) for x in (count, prob, label))
             for b, lower in enumerate(buckets[0].lower):

@@ -19,6 +19,7 @@ REASONS = {
     "constant": "the column is constant",
     "too_few_samples": "too few samples for the number of attributes",
     "no_labels": "no sample has a label",
+    "too_few_levels": "fewer than two levels have a value",
     "zero_reference": "the value of the dense model is 0",
     "zero_reference_association": "the smaller training frequency is 0",
     "no_flips": "the two models agree everywhere",
