@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from sparsejax.pruning import every, global_count, magnitude, schedules, uniform
-from sparsejax.pruning._schedules import sparsity_at
+from sparsejax.pruning.schedules import sparsity_at
 
 RAMPS = [schedules.polynomial, schedules.cubic, schedules.linear, schedules.cosine]
 

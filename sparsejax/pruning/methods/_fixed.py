@@ -12,6 +12,9 @@ from sparsejax._checks import fail
 from sparsejax.pruning._capacity import Capacity
 from sparsejax.pruning._leaves import PyTree, leaf_names
 from sparsejax.pruning._method import Method, View
+from sparsejax.pruning.allocation._distributions import as_fraction
+from sparsejax.pruning.allocation._scopes import Scope, ScopeLike, capacities
+from sparsejax.pruning.methods._exchange import layer_scope, random_masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,3 +114,57 @@ def external() -> Method:
     False
     """
     return External()
+
+
+@dataclass(frozen=True)
+class Static(Method):
+    """The method object behind ``static``."""
+
+    sparsity: float
+    scope: Scope
+    seed: int
+
+    def init(self, view: View) -> tuple[list[jax.Array], Any]:
+        """Draw the masks."""
+        return random_masks("static", self.sparsity, self.scope, view, self.seed), ()
+
+    def refresh(self, step: Any) -> Any:
+        """Never fire."""
+        return step < 0
+
+    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+        """Keep the masks."""
+        return view.masks, view.aux
+
+    def capacity(self, view: View) -> list[Capacity]:
+        """Always the same."""
+        level = as_fraction("static", "sparsity", self.sparsity)
+        return capacities("static", self.scope, view, level, "fixed")
+
+
+def static(sparsity: float, *, scope: ScopeLike = "erk", seed: int = 0) -> Method:
+    """Train inside a random mask that never changes: the baseline of all sparse training.
+
+    mask = k random weights of each layer, for good
+
+    Args:
+      sparsity: fraction of zeros, in [0, 1).
+      scope: how it is shared: ``"erk"``, ``"er"``, ``"layer"`` or ``per_layer(...)``.
+      seed: of the masks.
+
+    Returns:
+      Method for ``pruned``. Use ``init`` to start.
+
+    Raises:
+      ValueError: a value out of range.
+
+    Source: Evci et al. 2020, "RigL", section 4 (static); initial weights: see ``rescale_by_density``.
+
+    >>> import optax
+    >>> from sparsejax.pruning import metrics, pruned
+    >>> state = pruned(optax.sgd(0.1), static(0.75)).init({"kernel": jnp.ones((4, 4))})
+    >>> int(metrics(state)["nnz"])
+    4
+    """
+    as_fraction("static", "sparsity", sparsity)
+    return Static(float(sparsity), layer_scope("static", scope), seed)

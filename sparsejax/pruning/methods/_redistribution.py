@@ -11,14 +11,11 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax.pruning._method import Method, View
-from sparsejax.pruning._schedules import Schedule, cosine, sparsity_at
-from sparsejax.pruning._schedules_more import cosine_drop
 from sparsejax.pruning.allocation._distributions import as_fraction
 from sparsejax.pruning.allocation._scopes import Scope, ScopeLike, across
 from sparsejax.pruning.allocation._structures import Unstructured
 from sparsejax.pruning.methods._cadence import Every
-from sparsejax.pruning.methods._gradual import check_gradual, nested, tabulated
-from sparsejax.pruning.methods._regrow import (
+from sparsejax.pruning.methods._exchange import (
     PARTS,
     check_updates,
     drop_table,
@@ -30,6 +27,8 @@ from sparsejax.pruning.methods._regrow import (
     random_masks,
     updates_before,
 )
+from sparsejax.pruning.methods._gradual import check_gradual, nested, tabulated
+from sparsejax.pruning.schedules import Schedule, cosine, cosine_drop, sparsity_at
 
 
 def _dropped(drop: Schedule, gate: Every, view: View) -> tuple[list[jax.Array], list[jax.Array]]:

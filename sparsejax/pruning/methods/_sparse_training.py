@@ -1,106 +1,32 @@
-"""Sparse from the first step, the same number of weights throughout: static random masks, SET, RigL."""
+"""Sparse from the first step, the number of weights fixed: SET, RigL, MEST."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.pruning._capacity import Capacity
 from sparsejax.pruning._method import Method, View
-from sparsejax.pruning._schedules import Schedule
-from sparsejax.pruning._schedules_more import cosine_drop
+from sparsejax.pruning._numbers import check_weight
 from sparsejax.pruning.allocation._distributions import as_fraction
-from sparsejax.pruning.allocation._scopes import Scope, ScopeLike, capacities
-from sparsejax.pruning.methods._cadence import Every
-from sparsejax.pruning.methods._regrow import (
+from sparsejax.pruning.allocation._scopes import ScopeLike
+from sparsejax.pruning.methods import _cadence as _gates
+from sparsejax.pruning.methods._exchange import (
+    Exchange,
+    as_drop,
     check_updates,
-    drop_table,
     exchange,
     gradient_magnitudes,
     layer_scope,
     magnitudes,
-    random_masks,
     random_scores,
     unit_counts,
     updates_before,
 )
-
-
-@dataclass(frozen=True)
-class Static(Method):
-    """The method object behind ``static``."""
-
-    sparsity: float
-    scope: Scope
-    seed: int
-
-    def init(self, view: View) -> tuple[list[jax.Array], Any]:
-        """Draw the masks."""
-        return random_masks("static", self.sparsity, self.scope, view, self.seed), ()
-
-    def refresh(self, step: Any) -> Any:
-        """Never fire."""
-        return step < 0
-
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
-        """Keep the masks."""
-        return view.masks, view.aux
-
-    def capacity(self, view: View) -> list[Capacity]:
-        """Always the same."""
-        level = as_fraction("static", "sparsity", self.sparsity)
-        return capacities("static", self.scope, view, level, "fixed")
-
-
-@dataclass(frozen=True)
-class Exchange(Method):
-    """At each step of the gate: drop a fraction of the kept weights and grow as many; the counts never change."""
-
-    name: ClassVar[str]
-
-    sparsity: float
-    scope: Scope
-    gate: Every
-    drop: Schedule
-    seed: int
-
-    def init(self, view: View) -> tuple[list[jax.Array], Any]:
-        """Draw the first masks at random."""
-        return random_masks(self.name, self.sparsity, self.scope, view, self.seed), self.first_aux(view)
-
-    def first_aux(self, view: View) -> Any:
-        """Return the state before the first step."""
-        return ()
-
-    def refresh(self, step: Any) -> Any:
-        """Fire when the gate does."""
-        return self.gate(step)
-
-    def capacity(self, view: View) -> list[Capacity]:
-        """Always the same."""
-        level = as_fraction(self.name, "sparsity", self.sparsity)
-        return capacities(self.name, self.scope, view, level, "fixed")
-
-    def scores(self, view: View) -> tuple[list[jax.Array], list[jax.Array]]:
-        """Return the scores by which kept weights stay, and others come."""
-        raise NotImplementedError
-
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
-        """Exchange weights in every layer."""
-        kept = unit_counts(self.name, self.sparsity, self.scope, view)
-        table = np.floor(np.outer(drop_table(self.drop, self.gate), kept)).astype(np.int32)
-        dropped = jnp.asarray(table)[self.gate.index(view.step)]
-        leaves = zip(view.masks, *self.scores(view), strict=True)
-        masks = [
-            exchange(view.structure, mask, stays, comes, kept[i] - dropped[i], dropped[i])
-            for i, (mask, stays, comes) in enumerate(leaves)
-        ]
-        return masks, view.aux
+from sparsejax.pruning.schedules import Schedule, constant, cosine_drop
 
 
 class SET(Exchange):
@@ -147,34 +73,6 @@ class RigL(Exchange):
             keys = jax.random.split(key, len(stays))
             stays = [s + self.drop_noise * jax.random.normal(k, s.shape) for s, k in zip(stays, keys, strict=True)]
         return stays, gradient_magnitudes(view.grads if self.grow_grad_steps == 1 else view.aux)
-
-
-def static(sparsity: float, *, scope: ScopeLike = "erk", seed: int = 0) -> Method:
-    """Train inside a random mask that never changes: the baseline of all sparse training.
-
-    mask = k random weights of each layer, for good
-
-    Args:
-      sparsity: fraction of zeros, in [0, 1).
-      scope: how it is shared: ``"erk"``, ``"er"``, ``"layer"`` or ``per_layer(...)``.
-      seed: of the masks.
-
-    Returns:
-      Method for ``pruned``. Use ``init`` to start.
-
-    Raises:
-      ValueError: a value out of range.
-
-    Source: Evci et al. 2020, "RigL", section 4 (static); initial weights: see ``rescale_by_density``.
-
-    >>> import optax
-    >>> from sparsejax.pruning import metrics, pruned
-    >>> state = pruned(optax.sgd(0.1), static(0.75)).init({"kernel": jnp.ones((4, 4))})
-    >>> int(metrics(state)["nnz"])
-    4
-    """
-    as_fraction("static", "sparsity", sparsity)
-    return Static(float(sparsity), layer_scope("static", scope), seed)
 
 
 def set_(
@@ -270,10 +168,91 @@ def rigl(
     return RigL(float(sparsity), scope_, gate, fraction, seed, grow_grad_steps, float(drop_noise))
 
 
-def as_drop(function: str, drop: Schedule | float) -> Schedule:
-    """Return a schedule of the drop fraction."""
-    if callable(drop):
-        return drop
-    if not 0 < drop < 1:
-        fail(function, "drop", f"value {drop}", "a fraction in (0, 1), or a schedule")
-    return lambda step: float(drop)
+@dataclass(frozen=True)
+class MEST(Exchange):
+    """The method object behind ``mest``."""
+
+    name = "mest"
+
+    grad_weight: float
+    lower: float
+
+    def scores(self, view: View) -> tuple[list[jax.Array], list[jax.Array]]:
+        """Weights large or still moving stay, random ones come."""
+        pairs = zip(magnitudes(view), gradient_magnitudes(view.grads), strict=True)
+        stays = [weight + self.grad_weight * grad for weight, grad in pairs]
+        return stays, random_scores(view, self.seed, view.step)
+
+    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+        """Prune to the lower count, then grow to the upper one again; at the last update only prune."""
+        upper = unit_counts(self.name, self.sparsity, self.scope, view)
+        lower = unit_counts(self.name, self.lower, self.scope, view)
+        last = view.step == self.gate.end
+        leaves = zip(view.masks, *self.scores(view), strict=True)
+        masks = [
+            exchange(view.structure, mask, stays, comes, lower[i], jnp.where(last, 0, upper[i] - lower[i]))
+            for i, (mask, stays, comes) in enumerate(leaves)
+        ]
+        return masks, view.aux
+
+
+class HardMEST(MEST):
+    """``mest`` with the same count at all times."""
+
+    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+        """Exchange weights in every layer."""
+        return Exchange.update(self, view)
+
+
+def mest(
+    sparsity: float,
+    *,
+    every: int,
+    end: int,
+    grad_weight: float,
+    bound: float | None = None,
+    drop: float = 0.3,
+    scope: ScopeLike = "erk",
+    seed: int = 0,
+) -> Method:
+    """MEST: drop weights that are small and no longer move, grow random ones, within a memory bound.
+
+    every ``every`` steps and layer:  drop by lowest |w| + grad_weight * |g|, down to the lower count; grow at random up
+    to the upper count; at ``end`` only drop
+
+    With ``bound`` (soft memory bound) the network trains with the larger count, and grown weights compete for the
+    smaller one at the next update. Without it the lower count is (1 - drop) of the upper one and the last
+    update does not prune (hard bound). Only gradients of kept weights are used.
+
+    Args:
+      sparsity: fraction of zeros that the run ends with, in [0, 1).
+      every: period in steps.
+      end: step of the last update.
+      grad_weight: weight of |g| in the score, at least 0.
+      bound: sparsity during training, below ``sparsity``; published example 0.88 for 0.9. None is the hard bound.
+      drop: fraction replaced at each update under the hard bound, in (0, 1).
+      scope: as for ``static``.
+      seed: of masks and growth.
+
+    Returns:
+      Method for ``pruned``; use ``init`` to start.
+
+    Raises:
+      ValueError: a value out of range.
+
+    Source: Yuan et al. 2021, "MEST: accurate and fast memory-economic sparse training framework on the edge",
+      section 3.
+
+    >>> mest(0.9, every=10, end=100, grad_weight=0.01, bound=0.88).refresh(100)
+    True
+    """
+    as_fraction("mest", "sparsity", sparsity)
+    check_updates("mest", every, end)
+    check_weight("mest", "grad_weight", grad_weight)
+    scope_, gate = layer_scope("mest", scope), _gates.every(every, every, end)
+    if bound is None:
+        return HardMEST(float(sparsity), scope_, gate, as_drop("mest", drop), seed, float(grad_weight), 0.0)
+    if not as_fraction("mest", "bound", bound) < as_fraction("mest", "sparsity", sparsity):
+        fail("mest", "bound", f"value {bound}", f"a sparsity below {sparsity}")
+    args = (float(bound), scope_, gate, constant(0.0), seed, float(grad_weight), float(sparsity))
+    return MEST(*args)

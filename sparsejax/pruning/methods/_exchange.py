@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.pruning._method import View
+from sparsejax.pruning._capacity import Capacity
+from sparsejax.pruning._method import Method, View
 from sparsejax.pruning._numbers import check_integer
-from sparsejax.pruning._schedules import Schedule
 from sparsejax.pruning.allocation._distributions import as_fraction
-from sparsejax.pruning.allocation._scopes import Across, Scope, as_scope, select_rows
+from sparsejax.pruning.allocation._scopes import Across, Scope, as_scope, capacities, select_rows
 from sparsejax.pruning.allocation._structures import Structure
 from sparsejax.pruning.methods._cadence import Every, every
+from sparsejax.pruning.schedules import Schedule
 
 # Drop fractions are counted in 1024ths, so that integer arithmetic gives exact counts up to 2**31 weights.
 PARTS = 1024
@@ -106,3 +108,58 @@ def layer_scope(function: str, scope: Any) -> Scope:
         hint = "Without scores at the start there is nothing that layers could compete by."
         fail(function, "scope", "value 'global'", "'layer', 'erk', 'er' or per_layer(...)", hint)
     return found
+
+
+@dataclass(frozen=True)
+class Exchange(Method):
+    """At each step of the gate: drop a fraction of the kept weights and grow as many; the counts never change."""
+
+    name: ClassVar[str]
+
+    sparsity: float
+    scope: Scope
+    gate: Every
+    drop: Schedule
+    seed: int
+
+    def init(self, view: View) -> tuple[list[jax.Array], Any]:
+        """Draw the first masks at random."""
+        return random_masks(self.name, self.sparsity, self.scope, view, self.seed), self.first_aux(view)
+
+    def first_aux(self, view: View) -> Any:
+        """Return the state before the first step."""
+        return ()
+
+    def refresh(self, step: Any) -> Any:
+        """Fire when the gate does."""
+        return self.gate(step)
+
+    def capacity(self, view: View) -> list[Capacity]:
+        """Always the same."""
+        level = as_fraction(self.name, "sparsity", self.sparsity)
+        return capacities(self.name, self.scope, view, level, "fixed")
+
+    def scores(self, view: View) -> tuple[list[jax.Array], list[jax.Array]]:
+        """Return the scores by which kept weights stay, and others come."""
+        raise NotImplementedError
+
+    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+        """Exchange weights in every layer."""
+        kept = unit_counts(self.name, self.sparsity, self.scope, view)
+        table = np.floor(np.outer(drop_table(self.drop, self.gate), kept)).astype(np.int32)
+        dropped = jnp.asarray(table)[self.gate.index(view.step)]
+        leaves = zip(view.masks, *self.scores(view), strict=True)
+        masks = [
+            exchange(view.structure, mask, stays, comes, kept[i] - dropped[i], dropped[i])
+            for i, (mask, stays, comes) in enumerate(leaves)
+        ]
+        return masks, view.aux
+
+
+def as_drop(function: str, drop: Schedule | float) -> Schedule:
+    """Return a schedule of the drop fraction."""
+    if callable(drop):
+        return drop
+    if not 0 < drop < 1:
+        fail(function, "drop", f"value {drop}", "a fraction in (0, 1), or a schedule")
+    return lambda step: float(drop)
