@@ -35,7 +35,7 @@ def _gradual(design: Design, sparsity: float, seed: Any) -> pruning.Method:
 def _set(design: Design, sparsity: float, seed: Any) -> pruning.Method:
     end = design.step_at(0.75)
     drop = pruning.schedules.cosine_drop(0.3, end)
-    return pruning.set_(sparsity, every=design.per_epoch, end=end, drop=drop, seed=seed)
+    return pruning.sparse_evolutionary_training(sparsity, every=design.per_epoch, end=end, drop=drop, seed=seed)
 
 
 def _rigl(design: Design, sparsity: float, seed: Any) -> pruning.Method:

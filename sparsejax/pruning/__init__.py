@@ -1,5 +1,7 @@
 """Pruning as Optax transforms: wrap any optimizer, keep weights outside a mask at exactly zero."""
 
+from sparsejax._surface import attributes
+from sparsejax.pruning import methods as methods
 from sparsejax.pruning import schedules as schedules
 from sparsejax.pruning import scores as scores
 from sparsejax.pruning._apply import check as check
@@ -61,33 +63,44 @@ from sparsejax.pruning.allocation._structures import channel as channel
 from sparsejax.pruning.allocation._structures import n_of_m as n_of_m
 from sparsejax.pruning.allocation._structures import row_balanced as row_balanced
 from sparsejax.pruning.allocation._structures import unstructured as unstructured
-from sparsejax.pruning.methods._acdc import Phase as Phase
-from sparsejax.pruning.methods._acdc import PhaseList as PhaseList
-from sparsejax.pruning.methods._acdc import ShortPhasesWarning as ShortPhasesWarning
-from sparsejax.pruning.methods._acdc import acdc as acdc
-from sparsejax.pruning.methods._acdc import acdc_phases as acdc_phases
-from sparsejax.pruning.methods._acdc import dense_partner as dense_partner
+from sparsejax.pruning.methods import Phase as Phase
+from sparsejax.pruning.methods import PhaseList as PhaseList
+from sparsejax.pruning.methods import ShortPhasesWarning as ShortPhasesWarning
+from sparsejax.pruning.methods import SoftThreshold as SoftThreshold
+from sparsejax.pruning.methods import SoftThresholdParams as SoftThresholdParams
+from sparsejax.pruning.methods import Ticket as Ticket
+from sparsejax.pruning.methods import acdc as acdc
+from sparsejax.pruning.methods import acdc_phases as acdc_phases
+from sparsejax.pruning.methods import dense_partner as dense_partner
+from sparsejax.pruning.methods import external as external
+from sparsejax.pruning.methods import fixed as fixed
+from sparsejax.pruning.methods import granet as granet
+from sparsejax.pruning.methods import hard_threshold as hard_threshold
+from sparsejax.pruning.methods import lottery_tickets as lottery_tickets
+from sparsejax.pruning.methods import magnitude as magnitude
+from sparsejax.pruning.methods import mest as mest
+from sparsejax.pruning.methods import movement as movement
+from sparsejax.pruning.methods import one_shot as one_shot
+from sparsejax.pruning.methods import random_pruning as random_pruning
+from sparsejax.pruning.methods import rigl as rigl
+from sparsejax.pruning.methods import saliency as saliency
+from sparsejax.pruning.methods import snfs as snfs
+from sparsejax.pruning.methods import soft_movement as soft_movement
+from sparsejax.pruning.methods import soft_threshold as soft_threshold
+from sparsejax.pruning.methods import sparse_evolutionary_training as sparse_evolutionary_training
+from sparsejax.pruning.methods import static as static
+from sparsejax.pruning.methods import straight_through as straight_through
+from sparsejax.pruning.methods import top_kast as top_kast
 from sparsejax.pruning.methods._cadence import Every as Every
 from sparsejax.pruning.methods._cadence import every as every
-from sparsejax.pruning.methods._fixed import external as external
-from sparsejax.pruning.methods._fixed import fixed as fixed
-from sparsejax.pruning.methods._fixed import static as static
-from sparsejax.pruning.methods._gradual import magnitude as magnitude
-from sparsejax.pruning.methods._gradual import one_shot as one_shot
-from sparsejax.pruning.methods._gradual import random_ as random_
-from sparsejax.pruning.methods._gradual import saliency as saliency
-from sparsejax.pruning.methods._learned import STR as STR
-from sparsejax.pruning.methods._learned import STRParams as STRParams
-from sparsejax.pruning.methods._learned import movement as movement
-from sparsejax.pruning.methods._learned import soft_movement as soft_movement
-from sparsejax.pruning.methods._learned import str_ as str_
-from sparsejax.pruning.methods._lottery_tickets import Ticket as Ticket
-from sparsejax.pruning.methods._lottery_tickets import lottery_tickets as lottery_tickets
-from sparsejax.pruning.methods._redistribution import granet as granet
-from sparsejax.pruning.methods._redistribution import snfs as snfs
-from sparsejax.pruning.methods._sparse_training import mest as mest
-from sparsejax.pruning.methods._sparse_training import rigl as rigl
-from sparsejax.pruning.methods._sparse_training import set_ as set_
-from sparsejax.pruning.methods._straight_through import hard_threshold as hard_threshold
-from sparsejax.pruning.methods._straight_through import straight_through as straight_through
-from sparsejax.pruning.methods._straight_through import top_kast as top_kast
+
+__getattr__, _ = attributes(
+    __name__,
+    deprecated={
+        "STR": "sparsejax.pruning.SoftThreshold",
+        "STRParams": "sparsejax.pruning.SoftThresholdParams",
+        "random_": "sparsejax.pruning.random_pruning",
+        "set_": "sparsejax.pruning.sparse_evolutionary_training",
+        "str_": "sparsejax.pruning.soft_threshold",
+    },
+)

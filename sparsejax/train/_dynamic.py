@@ -40,7 +40,7 @@ def evolving(config: TrainConfig, steps_per_epoch: int) -> Plan:
     if end <= period:
         rule = f"less than {end}, three quarters of the run"
         fail("train", "update_every", f"value {period}", rule, "Train longer, or change the mask more often.")
-    make = pruning.rigl if config.method == "rigl" else pruning.set_
+    make = pruning.rigl if config.method == "rigl" else pruning.sparse_evolutionary_training
     method = make(config.sparsity, every=period, end=end, scope=config.scope, seed=config.seed)
     phases, begin = [], 0
     for done in range(period, end, period):

@@ -164,7 +164,7 @@ def test_09_gradients_of_pruned_weights_count_as_zero(gradients, x64) -> None:
 
 
 def test_09_the_gradient_of_a_threshold(x64) -> None:
-    method = sp.str_(initial=-1.0)
+    method = sp.soft_threshold(initial=-1.0)
     weights = jnp.asarray(np.random.default_rng(3).normal(size=(4, 5)))
     g = jnp.asarray(np.random.default_rng(4).normal(size=(4, 5)))
     trained = method.init({"kernel": weights})

@@ -16,7 +16,7 @@ STEPS = 100
 PHASES = sp.acdc_phases(total=STEPS, warmup=10, sparse=15, dense=15, last_dense=15, final_sparse=30)
 METHODS: dict[str, Any] = {
     "static": lambda: sp.static(0.75),
-    "set": lambda: sp.set_(0.75, every=7, end=80),
+    "set": lambda: sp.sparse_evolutionary_training(0.75, every=7, end=80),
     "rigl": lambda: sp.rigl(0.75, every=7, end=80),
     "acdc": lambda: sp.acdc(0.75, PHASES, scope="layer"),
 }

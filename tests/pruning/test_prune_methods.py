@@ -245,7 +245,7 @@ def test_gradual_random_masks_nest_and_depend_on_the_seed(tools) -> None:
     gate, ramp = sp.every(1, 0, 3), schedules.linear(0.2, 0.8, begin=0, end=3)
     masks = []
     for seed in (0, 0, 1):
-        tx = sp.pruned(optax.sgd(0.1), sp.random_(ramp, refresh=gate, seed=seed))
+        tx = sp.pruned(optax.sgd(0.1), sp.random_pruning(ramp, refresh=gate, seed=seed))
         (params, state), step = sp.init(tx, tools.make_params()), jax.jit(tools.make_step(tx))
         first = sp.get_mask(state)["a"]["kernel"]
         for i in range(3):

@@ -218,8 +218,8 @@ class Saliency(Gradual):
 
 
 @dataclass(frozen=True)
-class Random(Gradual):
-    """The method object behind ``random_``."""
+class RandomPruning(Gradual):
+    """The method object behind ``random_pruning``."""
 
     seed: int
 
@@ -275,7 +275,9 @@ def saliency(
     return Saliency("saliency", schedule, refresh, as_scope("saliency", scope), kind, float(average))
 
 
-def random_(schedule: schedules.Schedule, *, refresh: Every, scope: ScopeLike = "layer", seed: int = 0) -> Method:
+def random_pruning(
+    schedule: schedules.Schedule, *, refresh: Every, scope: ScopeLike = "layer", seed: int = 0
+) -> Method:
     """Prune gradually at random: the control of every experiment.
 
     at each step t of ``refresh``:  mask <- top-k(s(t)) of a random number drawn once for each weight
@@ -296,8 +298,8 @@ def random_(schedule: schedules.Schedule, *, refresh: Every, scope: ScopeLike = 
     Source: Gale et al. 2019, "The state of sparsity in deep neural networks", section 3.1.
 
     >>> from sparsejax.pruning import every, schedules
-    >>> random_(schedules.constant(0.5), refresh=every(1, 0, 0)).refresh(0)
+    >>> random_pruning(schedules.constant(0.5), refresh=every(1, 0, 0)).refresh(0)
     True
     """
-    check_gradual("random_", schedule, refresh)
-    return Random("random_", schedule, refresh, as_scope("random_", scope), seed)
+    check_gradual("random_pruning", schedule, refresh)
+    return RandomPruning("random_pruning", schedule, refresh, as_scope("random_pruning", scope), seed)

@@ -172,7 +172,7 @@ def soft_movement(
     return SoftMovement(scores_tx, float(threshold), float(penalty), begin)
 
 
-class STRParams(NamedTuple):
+class SoftThresholdParams(NamedTuple):
     """What trains.
 
     Attributes:
@@ -185,29 +185,29 @@ class STRParams(NamedTuple):
 
 
 @dataclass(frozen=True)
-class STR:
-    """A reparametrisation; built by ``str_``. Train what ``init`` returns, use what ``forward`` returns."""
+class SoftThreshold:
+    """A reparametrisation; built by ``soft_threshold``. Train what ``init`` returns, use what ``forward`` returns."""
 
     where: Predicate
     initial: float
 
-    def init(self, params: PyTree) -> STRParams:
+    def init(self, params: PyTree) -> SoftThresholdParams:
         """Add the thresholds."""
-        chosen = selected("str_", self.where, params)
+        chosen = selected("soft_threshold", self.where, params)
         thetas = [jnp.asarray(self.initial, leaf.dtype) for leaf in only(chosen, jax.tree.leaves(params))]
-        return STRParams(params, jax.tree.unflatten(jax.tree.structure(params), spread(chosen, thetas)))
+        return SoftThresholdParams(params, jax.tree.unflatten(jax.tree.structure(params), spread(chosen, thetas)))
 
-    def forward(self, trained: STRParams) -> PyTree:
+    def forward(self, trained: SoftThresholdParams) -> PyTree:
         """Return the parameters of the network; differentiable in weights and thresholds."""
         leaves, treedef = jax.tree.flatten(trained.weights)
-        thetas = flatten_like("str_", "thresholds", trained.thresholds, trained.weights)
+        thetas = flatten_like("soft_threshold", "thresholds", trained.thresholds, trained.weights)
         return jax.tree.unflatten(treedef, [_soft(*pair) for pair in zip(leaves, thetas, strict=True)])
 
-    def export(self, trained: STRParams) -> tuple[PyTree, PyTree]:
+    def export(self, trained: SoftThresholdParams) -> tuple[PyTree, PyTree]:
         """Return the final parameters and their masks, for ``fixed`` and ``sparsify``."""
         params = self.forward(trained)
         leaves, treedef = jax.tree.flatten(params)
-        thetas = flatten_like("str_", "thresholds", trained.thresholds, trained.weights)
+        thetas = flatten_like("soft_threshold", "thresholds", trained.thresholds, trained.weights)
         pairs = zip(leaves, thetas, strict=True)
         masks = [theta if is_masked_node(theta) else leaf != 0 for leaf, theta in pairs]
         return params, jax.tree.unflatten(treedef, masks)
@@ -219,14 +219,14 @@ def _soft(weight: jax.Array, theta: Any) -> jax.Array:
     return jnp.sign(weight) * jax.nn.relu(jnp.abs(weight) - jax.nn.sigmoid(theta))
 
 
-def str_(*, where: Predicate = KERNELS, initial: float = -3200.0) -> STR:
+def soft_threshold(*, where: Predicate = KERNELS, initial: float = -3200.0) -> SoftThreshold:
     """Soft threshold reparametrisation: the network finds its own thresholds, one per layer.
 
     w~ = sign(w) * relu(|w| - sigmoid(theta_l));  dL/dtheta = -sigmoid'(theta) * sum of sign(w) * g over
     |w| > sigmoid(theta)
 
     The sparsity follows from weight decay, which acts on theta too and pulls it towards 0; it is not set. Not an
-    optimizer wrapper: give the optimizer ``STRParams``.
+    optimizer wrapper: give the optimizer ``SoftThresholdParams``.
 
     Args:
       where: filter of the leaves with a threshold.
@@ -241,9 +241,9 @@ def str_(*, where: Predicate = KERNELS, initial: float = -3200.0) -> STR:
 
     Source: Kusupati et al. 2020, "Soft threshold weight reparameterization for learnable sparsity", equations 4 and 6.
 
-    >>> method = str_(initial=0.0)
+    >>> method = soft_threshold(initial=0.0)
     >>> trained = method.init({"kernel": jnp.array([[0.25, -1.0]])})
     >>> method.forward(trained)["kernel"].tolist()
     [[0.0, -0.5]]
     """
-    return STR(where, float(initial))
+    return SoftThreshold(where, float(initial))

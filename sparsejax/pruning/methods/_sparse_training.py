@@ -30,9 +30,9 @@ from sparsejax.pruning.schedules import Schedule, constant, cosine_drop
 
 
 class SET(Exchange):
-    """The method object behind ``set_``."""
+    """The method object behind ``sparse_evolutionary_training``."""
 
-    name = "set_"
+    name = "sparse_evolutionary_training"
 
     def scores(self, view: View) -> tuple[list[jax.Array], list[jax.Array]]:
         """Large weights stay, random ones come."""
@@ -75,7 +75,7 @@ class RigL(Exchange):
         return stays, gradient_magnitudes(view.grads if self.grow_grad_steps == 1 else view.aux)
 
 
-def set_(
+def sparse_evolutionary_training(
     sparsity: float,
     *,
     every: int,
@@ -108,13 +108,13 @@ def set_(
     Source: Mocanu et al. 2018, "Scalable training of artificial neural networks with adaptive sparse connectivity
       inspired by network science" (SET), algorithm 1.
 
-    >>> set_(0.9, every=100, end=1000).refresh(100)
+    >>> sparse_evolutionary_training(0.9, every=100, end=1000).refresh(100)
     True
     """
-    as_fraction("set_", "sparsity", sparsity)
-    check_updates("set_", every, end)
-    scope_, gate = layer_scope("set_", scope), updates_before(end, every)
-    return SET(float(sparsity), scope_, gate, as_drop("set_", drop), seed)
+    as_fraction("sparse_evolutionary_training", "sparsity", sparsity)
+    check_updates("sparse_evolutionary_training", every, end)
+    scope_, gate = layer_scope("sparse_evolutionary_training", scope), updates_before(end, every)
+    return SET(float(sparsity), scope_, gate, as_drop("sparse_evolutionary_training", drop), seed)
 
 
 def rigl(
