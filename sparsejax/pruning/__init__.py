@@ -91,14 +91,14 @@ from sparsejax.pruning.methods import sparse_evolutionary_training as sparse_evo
 from sparsejax.pruning.methods import static as static
 from sparsejax.pruning.methods import straight_through as straight_through
 from sparsejax.pruning.methods import top_kast as top_kast
-from sparsejax.pruning.methods._cadence import Every as Every
-from sparsejax.pruning.methods._cadence import every as every
 
 __getattr__, _ = attributes(
     __name__,
     deprecated={
+        "Every": ("sparsejax.pruning.methods._deprecated.Every", "the arguments update_every, start, stop of a method"),
         "STR": "sparsejax.pruning.SoftThreshold",
         "STRParams": "sparsejax.pruning.SoftThresholdParams",
+        "every": ("sparsejax.pruning.methods._deprecated.every", "the arguments update_every, start, stop of a method"),
         "random_": "sparsejax.pruning.random_pruning",
         "set_": "sparsejax.pruning.sparse_evolutionary_training",
         "str_": "sparsejax.pruning.soft_threshold",

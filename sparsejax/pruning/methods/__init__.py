@@ -30,4 +30,4 @@ from sparsejax.pruning.methods._straight_through import straight_through as stra
 from sparsejax.pruning.methods._straight_through import top_kast as top_kast
 
 # The names imported above, so that a method is registered by its import alone.
-__all__ = [name for name in sorted(globals()) if not name.startswith("_")]
+__all__ = [name for name in sorted(globals()) if not name.startswith("_")]  # pyright: ignore[reportUnsupportedDunderAll]

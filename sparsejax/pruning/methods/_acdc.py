@@ -21,6 +21,7 @@ from sparsejax.pruning._numbers import check_integer
 from sparsejax.pruning._state import PrunedState, get_mask
 from sparsejax.pruning.allocation._distributions import as_fraction
 from sparsejax.pruning.allocation._scopes import Scope, ScopeLike, as_scope, capacities
+from sparsejax.pruning.methods._cadence import Fires, Step
 
 _SHORT = 0.5
 
@@ -127,7 +128,7 @@ def acdc_phases(
 
     dense ``warmup``; then sparse, dense, sparse, ..., sparse; dense ``last_dense``; sparse ``final_sparse``
 
-    The alternation fills what the other three leave; its last sparse phase is cut short if it does not fit.
+    The alternation fills the steps that the other three leave; its last sparse phase is cut short if it does not fit.
 
     Args:
       total, warmup, sparse, dense, last_dense, final_sparse: lengths in units, usually epochs; at least 1 each.
@@ -218,16 +219,16 @@ class ACDC(Method):
         self._counts(view)
         return view.masks, ()
 
-    def refresh(self, step: Any) -> Any:
+    def refresh(self, step: Step) -> Fires:
         """Fire at the first step of every phase."""
-        return (step == np.array(self.phases.switches)).any()
+        return _is_in(step, self.phases.switches)
 
-    def restarts(self, step: Any) -> Any:
+    def restarts(self, step: Step) -> Fires | None:
         """Fire at the first step of every dense phase."""
         if self.resets != "all":
             return None
         starts = [phase.start for phase in self.phases.phases[1:] if phase.kind == "dense"]
-        return (step == np.array(starts, np.int32)).any()
+        return _is_in(step, starts)
 
     def update(self, view: View) -> tuple[list[jax.Array], Any]:
         """Compress to the largest weights, or set all weights free."""
@@ -241,7 +242,7 @@ class ACDC(Method):
         return masks, view.aux
 
     def capacity(self, view: View) -> list[Capacity]:
-        """What compressed phases keep."""
+        """Return what compressed phases keep."""
         level = as_fraction("acdc", "sparsity", self.sparsity)
         return capacities("acdc", self.scope, view, level, "sparse phases")
 
@@ -250,10 +251,15 @@ class ACDC(Method):
         return self.scope.counts("acdc", view.structure, view.names, view.shapes, level)
 
 
+def _is_in(step: Step, steps: Sequence[int]) -> Fires:
+    matches: Any = step == np.array(steps, np.int32)
+    return matches.any()
+
+
 def acdc(
     sparsity: float, phases: PhaseList | Sequence[Phase], *, scope: ScopeLike = "global", reset: Reset = "all"
 ) -> Method:
-    """Alternate compressed and decompressed training (AC/DC).
+    """Alternate between compressed and decompressed training (AC/DC).
 
     dense -> sparse:  mask <- top-k of |w|, w <- w * mask;  sparse -> dense:  mask <- 1, pruned weights re-enter at 0,
     all moments <- 0.  The learning rate follows its own schedule; phases never restart it.

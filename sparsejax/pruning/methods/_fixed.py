@@ -1,4 +1,4 @@
-"""Fixed masks: train inside a support that never changes."""
+"""Fixed masks: train inside a support that never changes, or that only the caller changes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from sparsejax._checks import fail
 from sparsejax.pruning._capacity import Capacity
@@ -14,6 +15,7 @@ from sparsejax.pruning._leaves import PyTree, leaf_names
 from sparsejax.pruning._method import Method, View
 from sparsejax.pruning.allocation._distributions import as_fraction
 from sparsejax.pruning.allocation._scopes import Scope, ScopeLike, capacities
+from sparsejax.pruning.methods._cadence import Fires, Step
 from sparsejax.pruning.methods._exchange import layer_scope, random_masks
 
 
@@ -24,18 +26,18 @@ class Fixed(Method):
     mask: PyTree
 
     def init(self, view: View) -> tuple[list[jax.Array], Any]:
-        """Return the given masks, matched to the prunable leaves by path."""
-        given = dict(zip(leaf_names(self.mask), jax.tree.leaves(self.mask), strict=True))
+        """Return the masks, matched to the prunable leaves by path."""
+        masks = self._by_name()
         hint = "Build the mask with mask_from_zeros(params, where=...) and give pruned the same where."
-        for name in sorted(given.keys() - set(view.names)):
+        for name in sorted(masks.keys() - set(view.names)):
             fail("fixed", "mask", f"an entry for {name!r}", f"entries only for {view.names}", hint)
         for name, weight in zip(view.names, view.weights, strict=True):
-            if name not in given:
+            if name not in masks:
                 fail("fixed", "mask", f"no entry for {name!r}", "one for every prunable leaf", hint)
-            _check_mask(name, given[name], weight)
-        return [jnp.asarray(given[name]) for name in view.names], ()
+            _check_mask(name, masks[name], weight)
+        return [jnp.asarray(masks[name]) for name in view.names], ()
 
-    def refresh(self, step: Any) -> Any:
+    def refresh(self, step: Step) -> Fires:
         """Never fire."""
         return step < 0
 
@@ -44,12 +46,15 @@ class Fixed(Method):
         return view.masks, view.aux
 
     def capacity(self, view: View) -> list[Capacity]:
-        """The number of kept weights."""
-        given = dict(zip(leaf_names(self.mask), jax.tree.leaves(self.mask), strict=True))
-        return [Capacity("fixed", int(jnp.sum(given[name]))) for name in view.names]
+        """Return the number of kept weights."""
+        masks = self._by_name()
+        return [Capacity("fixed", int(jnp.sum(masks[name]))) for name in view.names]
+
+    def _by_name(self) -> dict[str, jax.Array]:
+        return dict(zip(leaf_names(self.mask), jax.tree.leaves(self.mask), strict=True))
 
 
-def _check_mask(name: str, mask: Any, weight: jax.Array) -> None:
+def _check_mask(name: str, mask: ArrayLike, weight: jax.Array) -> None:
     if jnp.result_type(mask) != jnp.bool_:
         fail("fixed", f"mask[{name!r}]", f"dtype {jnp.result_type(mask)}", "bool, True keeps the weight")
     if jnp.shape(mask) != weight.shape:
@@ -57,7 +62,7 @@ def _check_mask(name: str, mask: Any, weight: jax.Array) -> None:
 
 
 def fixed(mask: PyTree) -> Method:
-    """Train with a given mask: transfer of a sparse model, fine-tuning of a lottery ticket.
+    """Train inside a mask that never changes: transfer of a sparse model, fine-tuning of a lottery ticket.
 
     w stays 0 where mask is False, always
 
@@ -93,7 +98,7 @@ class External(Method):
         """Keep all weights."""
         return view.masks, ()
 
-    def refresh(self, step: Any) -> Any:
+    def refresh(self, step: Step) -> Fires:
         """Never fire."""
         return step < 0
 
@@ -128,7 +133,7 @@ class Static(Method):
         """Draw the masks."""
         return random_masks("static", self.sparsity, self.scope, view, self.seed), ()
 
-    def refresh(self, step: Any) -> Any:
+    def refresh(self, step: Step) -> Fires:
         """Never fire."""
         return step < 0
 
@@ -137,7 +142,7 @@ class Static(Method):
         return view.masks, view.aux
 
     def capacity(self, view: View) -> list[Capacity]:
-        """Always the same."""
+        """Return the same number for all masks."""
         level = as_fraction("static", "sparsity", self.sparsity)
         return capacities("static", self.scope, view, level, "fixed")
 
@@ -145,7 +150,7 @@ class Static(Method):
 def static(sparsity: float, *, scope: ScopeLike = "erk", seed: int = 0) -> Method:
     """Train inside a random mask that never changes: the baseline of all sparse training.
 
-    mask = k random weights of each layer, for good
+    mask = k random weights of each layer, at all steps
 
     Args:
       sparsity: fraction of zeros, in [0, 1).

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from sparsejax._checks import fail
+from sparsejax._surface import former_arguments, renamed_arguments
 from sparsejax.pruning._filters import KERNELS, Predicate, selected
 from sparsejax.pruning._leaves import PyTree, flatten_like, is_masked_node, only, spread
 from sparsejax.pruning._method import Method, View
-from sparsejax.pruning._numbers import check_integer, check_weight
+from sparsejax.pruning._numbers import check_weight
 from sparsejax.pruning.allocation._scopes import Scope, ScopeLike, as_scope
-from sparsejax.pruning.methods._cadence import Every
-from sparsejax.pruning.methods._gradual import check_gradual, tabulated
+from sparsejax.pruning.methods._cadence import Cadence, Fires, Step, cadence, check_reaches, end_of
+from sparsejax.pruning.methods._gradual import tabulated
 from sparsejax.pruning.schedules import Schedule
 
 
@@ -29,14 +30,14 @@ class MovementState(NamedTuple):
 
 @dataclass(frozen=True)
 class _Movement(Method):
-    """What both variants share: scores and their optimizer."""
+    """Base of both variants: scores and their optimizer."""
 
     outside = "keep"
 
     scores_tx: optax.GradientTransformation
 
     @property
-    def reset(self) -> Any:
+    def reset(self) -> Literal["none"]:
         """Moments of masked weights stay: masks may change in every step."""
         return "none"
 
@@ -61,17 +62,22 @@ class Movement(_Movement):
     """The method object behind ``movement``."""
 
     schedule: Schedule
-    gate: Every
+    cadence: Cadence
     scope: Scope
+    every_step_after: bool = False  # with the arguments of 0.1.0
 
-    def refresh(self, step: Any) -> Any:
-        """Fire when the gate does, and in every step after its end."""
-        return self.gate(step) | (step > self.gate.end)
+    def refresh(self, step: Step) -> Fires:
+        """Follow the cadence."""
+        fires = self.cadence(step)
+        return fires | (step > self.cadence.steps()[-1]) if self.every_step_after else fires
 
     def update(self, view: View) -> tuple[list[jax.Array], Any]:
-        """Keep the highest scores."""
-        table = jnp.asarray(tabulated("movement", self.schedule, self.gate, self.scope, view))
-        counts = table[self.gate.index(jnp.minimum(view.step, self.gate.end))]
+        """Keep the highest scores, as many as the schedule says at this step, after its end as many as there."""
+        steps = self.cadence
+        last = max(steps.start, end_of(self.schedule) or 0) if steps.stop is None else steps.stop
+        steps = Cadence(steps.update_every, steps.start, last)
+        table = jnp.asarray(tabulated("movement", self.schedule, steps, self.scope, view))
+        counts = table[steps.index(jnp.minimum(view.step, last))]
         return self.scope.choose(view.structure, view.aux.scores, counts), view.aux
 
 
@@ -81,11 +87,11 @@ class SoftMovement(_Movement):
 
     threshold: float
     penalty: float
-    begin: int
+    cadence: Cadence
 
-    def refresh(self, step: Any) -> Any:
-        """Fire in every step from ``begin`` on."""
-        return step >= self.begin
+    def refresh(self, step: Step) -> Fires:
+        """Follow the cadence."""
+        return self.cadence(step)
 
     def score_gradients(self, view: View) -> list[jax.Array]:
         """Add the gradient of the penalty, whose mean runs over all scores."""
@@ -98,10 +104,13 @@ class SoftMovement(_Movement):
         return [jax.nn.sigmoid(score) > self.threshold for score in view.aux.scores], view.aux
 
 
+@former_arguments("refresh", use="update_every, start, stop", former="sparsejax.pruning.methods._deprecated.movement")
 def movement(
     schedule: Schedule,
     *,
-    refresh: Every,
+    update_every: int = 1,
+    start: int = 0,
+    stop: int | None = None,
     scores_tx: optax.GradientTransformation,
     scope: ScopeLike = "global",
 ) -> Method:
@@ -110,12 +119,15 @@ def movement(
     forward: w * mask, mask = top-k(t) of S;  S <- optimizer(S, g * w), g at the masked point;
     w <- optimizer(w, g * mask)
 
-    Under SGD, S adds up -lr * g * w. After the last step of ``refresh`` the mask follows S in every step. Masked
-    weights keep their value and may return. The loss must use ``forward_params(params, opt_state)``.
+    Under SGD, S adds up -lr * g * w. Masked weights keep their value and may return, also after the end of the
+    schedule. The loss must use ``forward_params(params, opt_state)``.
 
     Args:
       schedule: step -> sparsity in [0, 1); published: cubic after a dense warm-up, with a constant tail.
-      refresh: gate, see ``every``; published: every step, ``every(1, begin, end)``.
+      update_every: steps from one update of the mask to the next; published: 1.
+      start: first update after step 0, at which all weights are kept.
+      stop: last update; None is never, as published. It must not be None for a schedule that does not say where it
+        ends (those of ``sparsejax.pruning.schedules`` that rise do).
       scores_tx: optimizer of the scores; published: the same family as for the weights, learning rate 1e-2.
       scope: as for ``magnitude``.
 
@@ -123,26 +135,37 @@ def movement(
       Method for ``pruned``. Scores are dense, as is their optimizer's state.
 
     Raises:
-      ValueError: unknown scope, or the last refresh is before the end of the schedule.
-      TypeError: ``schedule`` is no function, or ``refresh`` no gate.
+      ValueError: unknown scope, steps out of range, or ``stop`` is before the end of the schedule.
+      TypeError: ``schedule`` is no function.
 
     Source: Sanh et al. 2020, "Movement pruning: adaptive sparsity by fine-tuning", section 4.
 
-    >>> from sparsejax.pruning import every, get_mask, pruned, schedules
-    >>> method = movement(schedules.one_shot(0.5, 1), refresh=every(1, 1, 1), scores_tx=optax.sgd(1.0))
+    >>> from sparsejax.pruning import get_mask, pruned, schedules
+    >>> method = movement(schedules.one_shot(0.5, 1), start=1, scores_tx=optax.sgd(1.0))
     >>> tx, params = pruned(optax.sgd(0.1), method), {"kernel": jnp.array([[1.0, -1.0]])}
     >>> _, state = tx.update({"kernel": jnp.array([[1.0, 1.0]])}, tx.init(params), params)
     >>> get_mask(state)["kernel"].tolist()
     [[False, True]]
     """
-    check_gradual("movement", schedule, refresh)
-    return Movement(scores_tx, schedule, refresh, as_scope("movement", scope))
+    steps = cadence("movement", update_every, start, stop)
+    if stop is None and callable(schedule) and end_of(schedule) is None:
+        hint = "This schedule does not say where it ends."
+        fail("movement", "stop", "value None", "the step of the last update", hint)
+    check_reaches("movement", schedule, (end_of(schedule) or 0) if stop is None else stop)
+    return Movement(scores_tx, schedule, steps, as_scope("movement", scope))
 
 
+@renamed_arguments(begin="start")
 def soft_movement(
-    *, threshold: float, penalty: float, scores_tx: optax.GradientTransformation, begin: int = 0
+    *,
+    threshold: float,
+    penalty: float,
+    scores_tx: optax.GradientTransformation,
+    update_every: int = 1,
+    start: int = 0,
+    stop: int | None = None,
 ) -> Method:
-    """Movement pruning with a threshold on the scores instead of a count.
+    """Keep the weights whose movement score is above a threshold, however many they are.
 
     mask = sigmoid(S) > threshold;  S <- optimizer(S, g * w + penalty * d mean(sigmoid(S)) / dS)
 
@@ -152,7 +175,9 @@ def soft_movement(
       threshold: in (0, 0.5): scores start at 0, where the sigmoid is 0.5.
       penalty: weight of the mean of sigmoid(S) in the loss, at least 0; the sparsity is set by it.
       scores_tx: optimizer of the scores.
-      begin: first step with a mask.
+      update_every: steps from one update of the mask to the next; published: 1.
+      start: first update after step 0, at which all weights are kept.
+      stop: last update; None is never, as published.
 
     Returns:
       Method for ``pruned``; the loss must use ``forward_params(params, opt_state)``.
@@ -168,12 +193,12 @@ def soft_movement(
     if not 0 < threshold < 0.5:
         fail("soft_movement", "threshold", f"value {threshold}", "a number in (0, 0.5)")
     check_weight("soft_movement", "penalty", penalty)
-    check_integer("soft_movement", "begin", begin, 0)
-    return SoftMovement(scores_tx, float(threshold), float(penalty), begin)
+    steps = cadence("soft_movement", update_every, start, stop)
+    return SoftMovement(scores_tx, float(threshold), float(penalty), steps)
 
 
 class SoftThresholdParams(NamedTuple):
-    """What trains.
+    """The trained parameters of ``soft_threshold``.
 
     Attributes:
       weights: parameters; those of prunable leaves stand behind their threshold.
@@ -220,7 +245,7 @@ def _soft(weight: jax.Array, theta: Any) -> jax.Array:
 
 
 def soft_threshold(*, where: Predicate = KERNELS, initial: float = -3200.0) -> SoftThreshold:
-    """Soft threshold reparametrisation: the network finds its own thresholds, one per layer.
+    """Learn a threshold for each layer together with its weights (STR, soft threshold reparametrisation).
 
     w~ = sign(w) * relu(|w| - sigmoid(theta_l));  dL/dtheta = -sigmoid'(theta) * sum of sign(w) * g over
     |w| > sigmoid(theta)

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax._surface import renamed_arguments
 from sparsejax.pruning._method import Method, View
-from sparsejax.pruning._numbers import check_integer, check_weight
+from sparsejax.pruning._numbers import check_weight
 from sparsejax.pruning.allocation._distributions import as_fraction
 from sparsejax.pruning.allocation._scopes import Scope, ScopeLike, as_scope, kept_weights
+from sparsejax.pruning.methods._cadence import Cadence, Fires, Step, cadence
 from sparsejax.pruning.methods._exchange import layer_scope
 
 
@@ -24,7 +26,7 @@ class StraightThrough(Method):
     outside = "train"
 
     sparsity: float
-    period: int
+    cadence: Cadence
     decay: float
     scope: Scope
 
@@ -32,20 +34,20 @@ class StraightThrough(Method):
         """Keep the largest weights."""
         return self._choose(view), ()
 
-    def refresh(self, step: Any) -> Any:
-        """Fire every ``period`` steps."""
-        return step % self.period == 0
+    def refresh(self, step: Step) -> Fires:
+        """Follow the cadence."""
+        return self.cadence(step)
 
     def update(self, view: View) -> tuple[list[jax.Array], Any]:
         """Keep the largest weights."""
         return self._choose(view), view.aux
 
     def trained(self, view: View) -> list[jax.Array]:
-        """All weights train."""
+        """Train all weights."""
         return [jnp.ones_like(mask) for mask in view.masks]
 
     def gradients(self, view: View) -> list[jax.Array]:
-        """The dense gradient, plus the decay of pruned weights."""
+        """Return the dense gradient, plus the decay of pruned weights."""
         if not self.decay:
             return view.grads
         leaves = zip(view.grads, view.masks, view.weights, strict=True)
@@ -57,7 +59,16 @@ class StraightThrough(Method):
         return self.scope.choose(view.structure, [jnp.abs(weight) for weight in view.weights], np.array(counts))
 
 
-def straight_through(sparsity: float, *, period: int = 1, decay: float = 0.0, scope: ScopeLike = "layer") -> Method:
+@renamed_arguments(period="update_every")
+def straight_through(
+    sparsity: float,
+    *,
+    update_every: int = 1,
+    start: int = 0,
+    stop: int | None = None,
+    decay: float = 0.0,
+    scope: ScopeLike = "layer",
+) -> Method:
     """Use the largest weights in the forward pass, and train all of them with its gradient.
 
     forward: w * mask;  w <- w - lr * (g + decay * (1 - mask) * w), g at the masked point;  mask <- top-k of |w|
@@ -67,7 +78,9 @@ def straight_through(sparsity: float, *, period: int = 1, decay: float = 0.0, sc
 
     Args:
       sparsity: fraction of zeros in the forward pass, in [0, 1).
-      period: steps between choices of the mask; published: 1 (DNW), 16 (DPF).
+      update_every: steps from one update of the mask to the next; published: 1 (DNW), 16 (DPF).
+      start: first update after the mask of step 0.
+      stop: last update; None is never, as published.
       decay: pulls pruned weights to 0, at least 0; published: 2e-4 with ``n_of_m`` structure (SR-STE).
       scope: as for ``magnitude``.
 
@@ -77,9 +90,9 @@ def straight_through(sparsity: float, *, period: int = 1, decay: float = 0.0, sc
     Raises:
       ValueError: a value out of range.
 
-    Source: Wortsman et al. 2019, "Discovering neural wirings" (period 1); Lin et al. 2020, "Dynamic model pruning
-      with feedback" (DPF, period 16); Zhou et al. 2021, "Learning N:M fine-grained structured sparse neural networks
-      from scratch" (SR-STE, equation 9).
+    Source: Wortsman et al. 2019, "Discovering neural wirings" (every step); Lin et al. 2020, "Dynamic model pruning
+      with feedback" (DPF, every 16 steps); Zhou et al. 2021, "Learning N:M fine-grained structured sparse neural
+      networks from scratch" (SR-STE, equation 9).
 
     >>> import optax
     >>> from sparsejax.pruning import forward_params, n_of_m, pruned
@@ -89,9 +102,9 @@ def straight_through(sparsity: float, *, period: int = 1, decay: float = 0.0, sc
     [[0.0, 0.0], [0.0, 0.0], [4.0, 5.0], [6.0, 7.0]]
     """
     as_fraction("straight_through", "sparsity", sparsity)
-    check_integer("straight_through", "period", period)
+    steps = cadence("straight_through", update_every, start, stop)
     check_weight("straight_through", "decay", decay)
-    return StraightThrough(float(sparsity), period, float(decay), as_scope("straight_through", scope))
+    return StraightThrough(float(sparsity), steps, float(decay), as_scope("straight_through", scope))
 
 
 @dataclass(frozen=True)
@@ -102,7 +115,7 @@ class TopKAST(Method):
 
     forward: float
     backward: float
-    period: int
+    cadence: Cadence
     penalty: float
     scope: Scope
 
@@ -110,9 +123,9 @@ class TopKAST(Method):
         """Choose both sets."""
         return self.update(view)
 
-    def refresh(self, step: Any) -> Any:
-        """Fire every ``period`` steps."""
-        return step % self.period == 0
+    def refresh(self, step: Step) -> Fires:
+        """Follow the cadence."""
+        return self.cadence(step)
 
     def update(self, view: View) -> tuple[list[jax.Array], Any]:
         """Choose both sets by magnitude."""
@@ -122,11 +135,11 @@ class TopKAST(Method):
         return forward, backward
 
     def trained(self, view: View) -> list[jax.Array]:
-        """The backward set trains."""
+        """Train the backward set."""
         return view.aux
 
     def gradients(self, view: View) -> list[jax.Array]:
-        """The gradient on the backward set, with that of the exploration penalty."""
+        """Return the gradient on the backward set, with that of the exploration penalty."""
         units = self._counts(view, self.forward)
         kept = kept_weights(view.structure, view.names, view.shapes, units)
         leaves = zip(view.grads, view.masks, view.aux, view.weights, kept, strict=True)
@@ -141,11 +154,14 @@ class TopKAST(Method):
         return self.scope.counts("top_kast", view.structure, view.names, view.shapes, level)
 
 
+@renamed_arguments(period="update_every")
 def top_kast(
     sparsity: float,
     backward_sparsity: float,
     *,
-    period: int = 1,
+    update_every: int = 1,
+    start: int = 0,
+    stop: int | None = None,
     penalty: float = 0.0,
     scope: ScopeLike = "layer",
 ) -> Method:
@@ -161,7 +177,9 @@ def top_kast(
       sparsity: fraction of zeros in the forward pass, 1 - D, in [0, 1).
       backward_sparsity: fraction of weights that do not train, at most ``sparsity``; published 0.8 or 0.9 with 0.9,
         0.95 or 0.98.
-      period: steps between choices of the sets; published: 1 to 100 make little difference.
+      update_every: steps from one update of the sets to the next; published: 1 to 100 make little difference.
+      start: first update after the sets of step 0.
+      stop: last update; None is never, as published.
       penalty: of the exploration regulariser, at least 0; its gradient is added here, not in your loss.
       scope: as for ``static``; published: the same in each layer, first and last dense.
 
@@ -182,10 +200,10 @@ def top_kast(
     forward = as_fraction("top_kast", "sparsity", sparsity)
     if as_fraction("top_kast", "backward_sparsity", backward_sparsity) > forward:
         fail("top_kast", "backward_sparsity", f"value {backward_sparsity}", f"at most the forward one, {sparsity}")
-    check_integer("top_kast", "period", period)
+    steps = cadence("top_kast", update_every, start, stop)
     check_weight("top_kast", "penalty", penalty)
     scope_ = layer_scope("top_kast", scope)
-    return TopKAST(float(sparsity), float(backward_sparsity), period, float(penalty), scope_)
+    return TopKAST(float(sparsity), float(backward_sparsity), steps, float(penalty), scope_)
 
 
 @dataclass(frozen=True)
@@ -201,7 +219,7 @@ class HardThreshold(Method):
         """Project the first weights."""
         return self.update(view)
 
-    def refresh(self, step: Any) -> Any:
+    def refresh(self, step: Step) -> Fires:
         """Fire in every step."""
         return step >= 0
 
@@ -213,7 +231,7 @@ class HardThreshold(Method):
         return self.scope.choose(view.structure, scores, np.array(counts)), ()
 
     def trained(self, view: View) -> list[jax.Array]:
-        """All weights take the dense step."""
+        """Let all weights take the dense step."""
         return [jnp.ones_like(mask) for mask in view.masks]
 
 
