@@ -104,7 +104,7 @@ def _optimizer(sparsity: float, epochs: int, per_epoch: int) -> optax.GradientTr
         return inner
     begin, end = round(0.1 * epochs) * per_epoch, round(0.8 * epochs) * per_epoch
     ramp = pruning.schedules.cubic(0.05, sparsity, begin=begin, end=end)
-    return pruning.pruned(inner, pruning.magnitude(ramp, refresh=pruning.every(per_epoch, begin, end)))
+    return pruning.pruned(inner, pruning.magnitude(ramp, update_every=per_epoch, start=begin, stop=end))
 
 
 @functools.lru_cache(maxsize=64)

@@ -128,7 +128,7 @@ def _thirds(rate: float, steps: int, start: int = 0) -> optax.Schedule:
 def _gmp(sparsity: float) -> optax.GradientTransformation:
     """Ten prunings, cubic, 40 steps apart, from a dense network; then 400 steps."""
     ramp = pruning.schedules.cubic(0.0, sparsity, begin=0, end=400)
-    method = pruning.magnitude(ramp, scope="global", refresh=pruning.every(40, 0, 400))
+    method = pruning.magnitude(ramp, scope="global", update_every=40, stop=400)
     return pruning.pruned(_sgd(_thirds(0.01, 400, start=400)), method, where=PRUNABLE)
 
 

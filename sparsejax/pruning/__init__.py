@@ -31,43 +31,20 @@ from sparsejax.pruning.allocation import (
     uniform,
     unstructured,
 )
-from sparsejax.pruning.methods._acdc import acdc, dense_partner
-from sparsejax.pruning.methods._cadence import Every, every
-from sparsejax.pruning.methods._fixed import external, fixed
-from sparsejax.pruning.methods._hard_threshold import hard_threshold
-from sparsejax.pruning.methods._lottery_tickets import Ticket, lottery_tickets
-from sparsejax.pruning.methods._magnitude import magnitude, one_shot
-from sparsejax.pruning.methods._mest import mest
-from sparsejax.pruning.methods._movement import movement, soft_movement
-from sparsejax.pruning.methods._phases import Phase, PhaseList, ShortPhasesWarning, acdc_phases
-from sparsejax.pruning.methods._redistribution import granet, snfs
-from sparsejax.pruning.methods._scored import random_, saliency
-from sparsejax.pruning.methods._soft_threshold import STR, STRParams, str_
-from sparsejax.pruning.methods._sparse_training import rigl, set_, static
-from sparsejax.pruning.methods._straight_through import straight_through
-from sparsejax.pruning.methods._top_kast import top_kast
+from sparsejax.pruning.methods import *  # noqa: F403 (methods/__init__.py lists them)
 
 __all__ = [
-    "STR",
     "Change",
     "CompressedState",
-    "Every",
     "Filter",
     "Indices",
     "Method",
     "Overlap",
     "PackedMask",
-    "Phase",
-    "PhaseList",
     "PrunedState",
     "PruningReport",
-    "STRParams",
-    "ShortPhasesWarning",
-    "Ticket",
     "View",
     "accounting",
-    "acdc",
-    "acdc_phases",
     "across",
     "allocation",
     "block",
@@ -76,58 +53,46 @@ __all__ = [
     "compress",
     "dead_units",
     "decompress",
-    "dense_partner",
     "erk",
-    "every",
     "expand",
-    "external",
-    "fixed",
     "forward_params",
     "get_mask",
-    "granet",
-    "hard_threshold",
     "init",
     "is_kernel",
-    "lottery_tickets",
-    "magnitude",
     "mask_from_scores",
     "mask_from_zeros",
-    "mest",
     "methods",
     "metrics",
-    "movement",
     "n_of_m",
-    "one_shot",
     "overlap",
     "path",
     "per_layer",
     "project",
     "prune",
     "pruned",
-    "random_",
     "recalibrate",
     "report",
     "rescale_by_density",
-    "rigl",
     "row_balanced",
-    "saliency",
     "schedules",
     "scores",
-    "set_",
     "shuffle_within_layers",
-    "snfs",
-    "soft_movement",
     "sparsity_of",
-    "static",
     "stored",
-    "str_",
-    "straight_through",
-    "top_kast",
     "uniform",
     "unstructured",
 ]
+__all__ += methods.__all__
 
+_CADENCE = "the arguments update_every, start, stop of a method"
 _RENAMED = {
+    "Every": ("sparsejax.pruning.methods._deprecated.Every", _CADENCE),
+    "STR": "sparsejax.pruning.SoftThreshold",
+    "STRParams": "sparsejax.pruning.SoftThresholdParams",
+    "every": ("sparsejax.pruning.methods._deprecated.every", _CADENCE),
+    "random_": "sparsejax.pruning.random_pruning",
+    "set_": "sparsejax.pruning.sparse_evolutionary_training",
+    "str_": "sparsejax.pruning.soft_threshold",
     "Capacity": "sparsejax.pruning.allocation.Capacity",
     "Grid": "sparsejax.pruning.allocation.Grid",
     "LayerShape": "sparsejax.pruning.accounting.LayerShape",

@@ -1,4 +1,4 @@
-"""Acceptance 5 and 6: what AC/DC and RigL do at each step, on problems small enough to follow by hand."""
+"""What AC/DC and RigL do at each step, on problems small enough to follow by hand."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def acdc_run() -> list[tuple[Any, Any]]:
     return run(tx, {"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(2)}, 10)
 
 
-def test_05_the_first_compressed_forward_sees_the_top_of_the_previous_step(acdc_run) -> None:
+def test_the_first_compressed_forward_sees_the_top_of_the_previous_step(acdc_run) -> None:
     w = m = np.zeros((3, 4), np.float32)
     for _ in range(3):  # classical SGD, momentum, coupled decay
         m = np.float32(0.9) * m + (w - np.asarray(TARGET) + np.float32(0.01) * w)
@@ -50,7 +50,7 @@ def test_05_the_first_compressed_forward_sees_the_top_of_the_previous_step(acdc_
     assert int(sp.metrics(acdc_run[2][1])["phase"]) == 0
 
 
-def test_05_weights_that_come_back_are_zero_at_the_first_dense_forward(acdc_run) -> None:
+def test_weights_that_come_back_are_zero_at_the_first_dense_forward(acdc_run) -> None:
     for before, after in ((4, 5),):
         mask = sp.get_mask(acdc_run[before][1])["kernel"]
         params, state = acdc_run[after]
@@ -59,7 +59,7 @@ def test_05_weights_that_come_back_are_zero_at_the_first_dense_forward(acdc_run)
     assert bool(jnp.all(acdc_run[6][0]["kernel"] != 0))
 
 
-def test_05_all_momentum_is_zero_before_the_first_dense_update(acdc_run) -> None:
+def test_all_momentum_is_zero_before_the_first_dense_update(acdc_run) -> None:
     def trace(i: int) -> Any:
         return acdc_run[i][1].inner[1][0].trace
 
@@ -71,7 +71,7 @@ def test_05_all_momentum_is_zero_before_the_first_dense_update(acdc_run) -> None
     assert bool(jnp.all(trace(3)["bias"] != 0))
 
 
-def test_05_decay_acts_on_every_parameter(acdc_run) -> None:
+def test_weight_decay_acts_on_every_parameter(acdc_run) -> None:
     (before, state), (after, _) = acdc_run[5], acdc_run[6]
     # Momentum is 0, so the step is -lr * (g + decay * w) exactly.
     for name, target in (("kernel", TARGET), ("bias", jnp.ones(2))):
@@ -80,7 +80,7 @@ def test_05_decay_acts_on_every_parameter(acdc_run) -> None:
     assert int(state.step) == 5
 
 
-def test_05_other_resets() -> None:
+def test_other_resets_of_acdc() -> None:
     phases = sp.acdc_phases(total=10, warmup=3, sparse=2, dense=2, last_dense=2, final_sparse=3)
     params = {"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(2)}
     kept = {}
@@ -119,7 +119,7 @@ COUNTS = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_05_published_phase_lists_epoch_by_epoch(name) -> None:
+def test_published_phase_lists_epoch_by_epoch(name) -> None:
     keys = ("total", "warmup", "sparse", "dense", "last_dense", "final_sparse")
     lengths, intervals = PUBLISHED[name]
     phases = sp.acdc_phases(**dict(zip(keys, lengths, strict=True)))
@@ -133,7 +133,7 @@ def test_05_published_phase_lists_epoch_by_epoch(name) -> None:
     assert scaled.switches == tuple(3 * t for t in fired)
 
 
-def test_05_phases_against_the_time_in_which_sgd_forgets() -> None:
+def test_phases_against_the_time_in_which_sgd_forgets() -> None:
     common = {"total": 100, "warmup": 10, "sparse": 5, "dense": 5, "last_dense": 10, "final_sparse": 15}
     optimizer = {"learning_rate": 0.256, "momentum": 0.875, "weight_decay": 2.0**-15}
     phases = sp.acdc_phases(**common, steps_per_unit=5005, **optimizer)
@@ -142,7 +142,7 @@ def test_05_phases_against_the_time_in_which_sgd_forgets() -> None:
         sp.acdc_phases(**common, steps_per_unit=100, **optimizer)
 
 
-def test_05_the_dense_partner_goes_on_from_inside_the_last_dense_phase(acdc_run) -> None:
+def test_the_dense_partner_goes_on_from_inside_the_last_dense_phase(acdc_run) -> None:
     inner = optax.chain(optax.add_decayed_weights(0.01), optax.sgd(0.1, momentum=0.9))
     (params, state), (after, _) = acdc_run[5], acdc_run[6]
     partner = sp.dense_partner(state)
@@ -159,11 +159,11 @@ GRAD = {"kernel": jnp.array([[9.0, 1.0, 8.0, 2.0], [3.0, 7.0, 4.0, 6.0], [0.5, 0
 @pytest.fixture(scope="module")
 def rigl_run() -> list[tuple[Any, Any]]:
     """4 of 12 weights, exchange of floor(0.5 * 4) = 2 after steps 3 and 6, nothing from step 8 on."""
-    tx = sp.pruned(optax.sgd(0.01, momentum=0.9), sp.rigl(2 / 3, every=3, end=8, drop=0.5, seed=1))
+    tx = sp.pruned(optax.sgd(0.01, momentum=0.9), sp.rigl(2 / 3, update_every=3, stop=6, drop=0.5, seed=1))
     return run(tx, {"kernel": TARGET, "bias": jnp.zeros(2)}, 12, grad=lambda params: GRAD)
 
 
-def test_06_the_inner_step_is_skipped_on_an_update(rigl_run) -> None:
+def test_the_inner_step_is_skipped_on_an_update(rigl_run) -> None:
     (before, old), (after, new) = rigl_run[2], rigl_run[3]
     np.testing.assert_array_equal(before["bias"], after["bias"])
     np.testing.assert_array_equal(old.inner[0].trace["bias"], new.inner[0].trace["bias"])
@@ -173,7 +173,7 @@ def test_06_the_inner_step_is_skipped_on_an_update(rigl_run) -> None:
     assert int(new.step) == 3
 
 
-def test_06_drops_the_smallest_and_grows_the_steepest(rigl_run) -> None:
+def test_drops_the_smallest_and_grows_the_steepest(rigl_run) -> None:
     for t in (3, 6):
         old, new = (np.asarray(sp.get_mask(rigl_run[i][1])["kernel"]).ravel() for i in (t - 1, t))
         weights = np.abs(np.asarray(rigl_run[t - 1][0]["kernel"])).ravel()
@@ -186,11 +186,11 @@ def test_06_drops_the_smallest_and_grows_the_steepest(rigl_run) -> None:
         assert int(change.dropped) == int(change.grown) == int((new & ~old).sum())
 
 
-def test_06_a_dropped_weight_may_return_with_value_and_momentum() -> None:
+def test_a_dropped_weight_may_return_with_value_and_momentum() -> None:
     # The gradient is largest where the weights already are: what is dropped is what grows.
     mask_of = sp.pruned(optax.sgd(0.1), sp.static(2 / 3, seed=1)).init({"kernel": TARGET, "bias": jnp.zeros(2)}).mask
     grad = {"kernel": jnp.where(mask_of["kernel"], 5.0, 0.1), "bias": jnp.ones(2)}
-    tx = sp.pruned(optax.sgd(0.01, momentum=0.9), sp.rigl(2 / 3, every=3, end=8, drop=0.5, seed=1))
+    tx = sp.pruned(optax.sgd(0.01, momentum=0.9), sp.rigl(2 / 3, update_every=3, stop=6, drop=0.5, seed=1))
     history = run(tx, {"kernel": TARGET, "bias": jnp.zeros(2)}, 3, grad=lambda params: grad)
     (before, old), (after, new) = history[2], history[3]
     np.testing.assert_array_equal(before["kernel"], after["kernel"])
@@ -199,7 +199,7 @@ def test_06_a_dropped_weight_may_return_with_value_and_momentum() -> None:
     assert int(new.change.dropped) == int(new.change.grown) == 0
 
 
-def test_06_grown_weights_have_no_value_and_no_momentum(rigl_run) -> None:
+def test_grown_weights_have_no_value_and_no_momentum(rigl_run) -> None:
     old, new = (sp.get_mask(rigl_run[i][1])["kernel"] for i in (2, 3))
     params, state = rigl_run[3]
     assert jnp.any(new & ~old)
@@ -208,15 +208,15 @@ def test_06_grown_weights_have_no_value_and_no_momentum(rigl_run) -> None:
     assert bool(jnp.all(rigl_run[4][0]["kernel"][new & ~old] != 0))
 
 
-def test_06_nothing_changes_after_the_end(rigl_run) -> None:
+def test_nothing_changes_after_the_end(rigl_run) -> None:
     masks = [sp.get_mask(state)["kernel"] for _, state in rigl_run]
     assert [int(state.change.step) for _, state in rigl_run] == [0] * 3 + [3] * 3 + [6] * 7
     assert all(jnp.array_equal(mask, masks[6]) for mask in masks[6:])
-    assert not any(sp.rigl(2 / 3, every=3, end=9).refresh(t) for t in range(9, 100))
+    assert not any(sp.rigl(2 / 3, update_every=3, stop=6).refresh(t) for t in range(9, 100))
 
 
-def test_06_gradients_of_the_last_steps_are_added_up() -> None:
-    method = sp.rigl(0.5, every=4, end=9, grow_grad_steps=2)
+def test_gradients_of_the_last_steps_are_added_up() -> None:
+    method = sp.rigl(0.5, update_every=4, stop=8, grow_grad_steps=2)
     tx = sp.pruned(optax.sgd(0.0), method)
     params = {"kernel": jnp.ones((2, 2))}
     state: Any = tx.init(params)
