@@ -4,7 +4,6 @@ Needs ``pip install 'sparsejax[analysis]'``. Source: Iofinova, Konstantinov, Lam
 Multisource Learning from Unreliable Training Data", TMLR.
 """
 
-from sparsejax.analysis.multisource._adversarial import AdversarialLearner
 from sparsejax.analysis.multisource._adversaries import (
     ADVERSARIES,
     PAPER_LABELS,
@@ -12,11 +11,8 @@ from sparsejax.analysis.multisource._adversaries import (
     choose_sources,
     manipulate,
 )
-from sparsejax.analysis.multisource._baselines import Ensemble, KonstantinovFilter
-from sparsejax.analysis.multisource._boosted import BoostedTrees
 from sparsejax.analysis.multisource._classifier import FLEAClassifier
-from sparsejax.analysis.multisource._dataset import Dataset, blocks
-from sparsejax.analysis.multisource._datasets import (
+from sparsejax.analysis.multisource.data._loaders import (
     FILES,
     census,
     encode_census,
@@ -24,9 +20,17 @@ from sparsejax.analysis.multisource._datasets import (
     fetch_dataset,
     load_dataset,
 )
-from sparsejax.analysis.multisource._filter import FLEA, SourceFilter, SourceWarning
-from sparsejax.analysis.multisource._learners import PlainLearner, PostprocessedLearner, RegularisedLearner
-from sparsejax.analysis.multisource._methods import (
+from sparsejax.analysis.multisource.data._table import Dataset, blocks
+from sparsejax.analysis.multisource.filter._flea import FLEA, SourceFilter, SourceWarning
+from sparsejax.analysis.multisource.filter._select import quantiles, select
+from sparsejax.analysis.multisource.learners._adversarial import AdversarialLearner
+from sparsejax.analysis.multisource.learners._boosted import BoostedTrees
+from sparsejax.analysis.multisource.learners._ensemble import Ensemble, KonstantinovFilter
+from sparsejax.analysis.multisource.learners._regularised import PlainLearner, PostprocessedLearner, RegularisedLearner
+from sparsejax.analysis.multisource.learners._resampled import ResampledLearner, reweigh
+from sparsejax.analysis.multisource.learners._robust import RobustLearner
+from sparsejax.analysis.multisource.learners._tilted import HierarchicalTERM
+from sparsejax.analysis.multisource.study._methods import (
     CLASSIFIERS,
     LEARNERS,
     METHODS,
@@ -34,14 +38,10 @@ from sparsejax.analysis.multisource._methods import (
     make_learner,
     make_method,
 )
-from sparsejax.analysis.multisource._metrics import METRICS, evaluate
-from sparsejax.analysis.multisource._plots import plot_bars, plot_scores
-from sparsejax.analysis.multisource._resample import ResampledLearner, reweigh
-from sparsejax.analysis.multisource._robust import RobustLearner
-from sparsejax.analysis.multisource._select import quantiles, select
-from sparsejax.analysis.multisource._study import run_study
-from sparsejax.analysis.multisource._tables import agreement, compare, summarise, table, worst_case
-from sparsejax.analysis.multisource._term import HierarchicalTERM
+from sparsejax.analysis.multisource.study._metrics import METRICS, evaluate
+from sparsejax.analysis.multisource.study._plots import plot_bars, plot_scores
+from sparsejax.analysis.multisource.study._run import run_study
+from sparsejax.analysis.multisource.study._tables import agreement, compare, summarise, table, worst_case
 
 __all__ = [
     "ADVERSARIES",

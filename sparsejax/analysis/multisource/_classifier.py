@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from sparsejax.analysis.multisource._filter import FLEA, SourceFilter
 from sparsejax.analysis.multisource._inputs import rows
 from sparsejax.analysis.multisource._sklearn import BaseEstimator, ClassifierMixin, accepted, clone
+from sparsejax.analysis.multisource.filter._flea import FLEA, SourceFilter
 
 
 class FLEAClassifier(ClassifierMixin, BaseEstimator):

@@ -65,8 +65,8 @@ def run(arguments: argparse.Namespace, refuse: Callable[[BaseException], int]) -
 
 def _run(arguments: argparse.Namespace) -> tuple[Any, str]:
     from sparsejax._extras import require
-    from sparsejax.analysis.transfer._report import report
-    from sparsejax.analysis.transfer._study import run_transfer
+    from sparsejax.analysis.transfer.runs._study import run_transfer
+    from sparsejax.analysis.transfer.tables._report import report
 
     pd = require("pandas", _FUNCTION)
     if arguments.seeds < 1:
@@ -101,8 +101,8 @@ def _run(arguments: argparse.Namespace) -> tuple[Any, str]:
 
 
 def _settings(arguments: argparse.Namespace) -> Any:
-    from sparsejax.analysis.transfer._config import SGDConfig
-    from sparsejax.analysis.transfer._study import StudySettings
+    from sparsejax.analysis.transfer.runs._config import SGDConfig
+    from sparsejax.analysis.transfer.runs._study import StudySettings
 
     changes = {"epochs": arguments.epochs, "batch_size": arguments.batch_size}
     if arguments.lr is not None:
@@ -132,7 +132,7 @@ def _backbone(word: str, arguments: argparse.Namespace) -> Any:
     from flax import nnx
 
     from sparsejax import models, train
-    from sparsejax.analysis.transfer._study import Backbone
+    from sparsejax.analysis.transfer.runs._study import Backbone
 
     name, separator, path = word.rpartition("=")
     path = Path(path)

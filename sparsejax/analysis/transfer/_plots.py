@@ -9,10 +9,10 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._extras import require
-from sparsejax.analysis.transfer._aggregate import aggregate
-from sparsejax.analysis.transfer._cells import ANY_ERROR, cells
-from sparsejax.analysis.transfer._ranks import rank_methods
-from sparsejax.analysis.transfer._relations import task_difficulty
+from sparsejax.analysis.transfer.tables._aggregate import aggregate
+from sparsejax.analysis.transfer.tables._cells import ANY_ERROR, cells
+from sparsejax.analysis.transfer.tables._ranks import rank_methods
+from sparsejax.analysis.transfer.tables._relations import task_difficulty
 
 # Up to here an axis of relative error increase is linear, and logarithmic beyond.
 _LINEAR_PERCENT = 50

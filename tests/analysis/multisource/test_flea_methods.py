@@ -11,8 +11,8 @@ from sklearn.model_selection import GridSearchCV
 from xgboost import XGBClassifier
 
 from sparsejax.analysis import multisource as ms
-from sparsejax.analysis.multisource import _robust
-from sparsejax.analysis.multisource._term import tilted_loss
+from sparsejax.analysis.multisource.learners import _robust
+from sparsejax.analysis.multisource.learners._tilted import tilted_loss
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from flax import nnx
 
 from sparsejax._checks import fail
 from sparsejax._cpu_info import cpu_info
-from sparsejax.analysis.transfer._config import SGDConfig
-from sparsejax.analysis.transfer._features import features_of
-from sparsejax.analysis.transfer._linear import head_step
-from sparsejax.analysis.transfer._probe import initial_head
+from sparsejax.analysis.transfer.runs._config import SGDConfig
+from sparsejax.analysis.transfer.runs._features import features_of
+from sparsejax.analysis.transfer.runs._linear import head_step
+from sparsejax.analysis.transfer.runs._probe import initial_head
 from sparsejax.data import ImageTask
 from sparsejax.models import without_head
 

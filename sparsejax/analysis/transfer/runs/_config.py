@@ -10,7 +10,7 @@ from typing import Any, get_args
 import optax
 
 from sparsejax._checks import fail
-from sparsejax.analysis.transfer._batch_norm import BatchNormMode
+from sparsejax.analysis.transfer.runs._batch_norm import BatchNormMode
 from sparsejax.data import BENCHMARKS
 
 # The study lowers the rate after epochs 0 to 50, and 51 to 100, of 150: 51, 50 and 49 epochs.

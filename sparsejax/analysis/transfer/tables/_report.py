@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparsejax.analysis.transfer._aggregate import aggregate, aggregate_categories
-from sparsejax.analysis.transfer._cells import cells, seed_noise
-from sparsejax.analysis.transfer._compare import compare_to_dense, win_tie_loss
-from sparsejax.analysis.transfer._ranks import rank_methods
-from sparsejax.analysis.transfer._relations import difficulty_correlation, regime_agreement, upstream_correlation
-from sparsejax.analysis.transfer._results import check_results
+from sparsejax.analysis.transfer.tables._aggregate import aggregate, aggregate_categories
+from sparsejax.analysis.transfer.tables._cells import cells, seed_noise
+from sparsejax.analysis.transfer.tables._compare import compare_to_dense, win_tie_loss
+from sparsejax.analysis.transfer.tables._ranks import rank_methods
+from sparsejax.analysis.transfer.tables._relations import difficulty_correlation, regime_agreement, upstream_correlation
+from sparsejax.analysis.transfer.tables._results import check_results
 
 _PERCENT = ("mean_acc", "rel_err", "mean", "median", "max")
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax.analysis.multisource._inputs import binary, labels_of
-from sparsejax.analysis.multisource._learners import PlainLearner
-from sparsejax.analysis.multisource._linear import FairClassifier
 from sparsejax.analysis.multisource._sklearn import accepted, clone
+from sparsejax.analysis.multisource.learners._base import FairClassifier
+from sparsejax.analysis.multisource.learners._regularised import PlainLearner
 
 
 class ResampledLearner(FairClassifier):

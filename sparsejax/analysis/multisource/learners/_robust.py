@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.multisource._linear import CLIP, Fit, LinearClassifier
+from sparsejax.analysis.multisource.learners._base import CLIP, Fit, LinearClassifier
 
 _ROUND = 256  # Numbers of rows are rounded up to a multiple: programs are compiled per shape.
 _DRAWS = 10  # weightings of each group that a kept iterate is tested on

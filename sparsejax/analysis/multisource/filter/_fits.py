@@ -11,8 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparsejax.analysis.multisource import _bfgs, _newton
-from sparsejax.analysis.multisource._stack import ROUND, Pair, Stack, take_pair
+from sparsejax.analysis.multisource.filter import _bfgs, _newton
+from sparsejax.analysis.multisource.filter._stack import ROUND, Pair, Stack, take_pair
 
 CLIP = 20.0  # logits are clipped to [-CLIP, CLIP], with zero gradient outside
 _SOFT = 1e-8  # of the smooth absolute value

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sparsejax.analysis.transfer._batch_norm import recalibrate_batch_norm
-from sparsejax.analysis.transfer._config import SGDConfig
-from sparsejax.analysis.transfer._features import Features, extract_features, features_of
 from sparsejax.analysis.transfer._metrics import accuracy, per_class_accuracy
-from sparsejax.analysis.transfer._probe import ProbeResult, initial_head
+from sparsejax.analysis.transfer.runs._batch_norm import recalibrate_batch_norm
+from sparsejax.analysis.transfer.runs._config import SGDConfig
+from sparsejax.analysis.transfer.runs._features import Features, extract_features, features_of
+from sparsejax.analysis.transfer.runs._probe import ProbeResult, initial_head
 from sparsejax.data import ImageTask
 from sparsejax.models import without_head
 

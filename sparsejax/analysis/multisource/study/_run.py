@@ -14,12 +14,12 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax.analysis.multisource._adversaries import ADVERSARIES, TrainingSet, choose_sources, manipulate
-from sparsejax.analysis.multisource._baselines import KonstantinovFilter
-from sparsejax.analysis.multisource._dataset import Dataset, blocks
-from sparsejax.analysis.multisource._filter import FLEA
-from sparsejax.analysis.multisource._methods import CLASSIFIERS, LEARNERS, METHODS, learners_of, make_method
-from sparsejax.analysis.multisource._metrics import evaluate
 from sparsejax.analysis.multisource._sklearn import accepted
+from sparsejax.analysis.multisource.data._table import Dataset, blocks
+from sparsejax.analysis.multisource.filter._flea import FLEA
+from sparsejax.analysis.multisource.learners._ensemble import KonstantinovFilter
+from sparsejax.analysis.multisource.study._methods import CLASSIFIERS, LEARNERS, METHODS, learners_of, make_method
+from sparsejax.analysis.multisource.study._metrics import evaluate
 
 
 def run_study(

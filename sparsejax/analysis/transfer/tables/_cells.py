@@ -6,7 +6,7 @@ from typing import Any
 
 from sparsejax._checks import fail
 from sparsejax.analysis.transfer._metrics import relative_error_increase
-from sparsejax.analysis.transfer._results import CELL, check_results
+from sparsejax.analysis.transfer.tables._results import CELL, check_results
 
 # Means are rounded before they are compared: sums taken in another order must not make a winner.
 DECIMALS = 9

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from sparsejax._extras import require
-from sparsejax.analysis.transfer._cells import cells
-from sparsejax.analysis.transfer._results import MODEL
-from sparsejax.analysis.transfer._signed_rank import wilcoxon_exact
+from sparsejax.analysis.transfer.tables._cells import cells
+from sparsejax.analysis.transfer.tables._results import MODEL
+from sparsejax.analysis.transfer.tables._signed_rank import wilcoxon_exact
 from sparsejax.data import BENCHMARKS
 
 

@@ -15,12 +15,12 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._extras import require
-from sparsejax.analysis.transfer._batch_norm import recalibrate_batch_norm
-from sparsejax.analysis.transfer._config import SGDConfig
-from sparsejax.analysis.transfer._features import extract_features, model_hash
-from sparsejax.analysis.transfer._finetune import finetune
-from sparsejax.analysis.transfer._probe import Solver, linear_probe
-from sparsejax.analysis.transfer._results import CATEGORIES
+from sparsejax.analysis.transfer.runs._batch_norm import recalibrate_batch_norm
+from sparsejax.analysis.transfer.runs._config import SGDConfig
+from sparsejax.analysis.transfer.runs._features import extract_features, model_hash
+from sparsejax.analysis.transfer.runs._finetune import finetune
+from sparsejax.analysis.transfer.runs._probe import Solver, linear_probe
+from sparsejax.analysis.transfer.tables._results import CATEGORIES
 from sparsejax.data import ImageTask
 from sparsejax.train._fixed_mask import Kernels
 

@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 
 from sparsejax._checks import fail, message
-from sparsejax.analysis.multisource._diagnosis import diagnose
-from sparsejax.analysis.multisource._distances import distances
 from sparsejax.analysis.multisource._inputs import Sources, features, rows, sources
-from sparsejax.analysis.multisource._select import number_to_keep, quantiles, select
 from sparsejax.analysis.multisource._sklearn import BaseEstimator, register
+from sparsejax.analysis.multisource.filter._diagnosis import diagnose
+from sparsejax.analysis.multisource.filter._distances import distances
+from sparsejax.analysis.multisource.filter._select import number_to_keep, quantiles, select
 
 _UNEVEN = 10.0  # ratio of the largest to the smallest source from which a warning is given
 _BALANCED = 0.05  # distance of a group's share from 1/2 below which flipped groups leave no trace in the disbalance

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.multisource._linear import (
+from sparsejax.analysis.multisource._sklearn import accepted, clone
+from sparsejax.analysis.multisource.learners._base import (
     FairClassifier,
     LinearClassifier,
     cross_entropy,
@@ -16,7 +17,6 @@ from sparsejax.analysis.multisource._linear import (
     sigmoid,
     softabs,
 )
-from sparsejax.analysis.multisource._sklearn import accepted, clone
 
 
 class PlainLearner(LinearClassifier):

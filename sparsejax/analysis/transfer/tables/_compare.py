@@ -9,9 +9,9 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._extras import require
-from sparsejax.analysis.transfer._cells import ANY_ERROR, cells
-from sparsejax.analysis.transfer._results import CELL, MODEL, check_results
-from sparsejax.analysis.transfer._signed_rank import holm, wilcoxon_exact
+from sparsejax.analysis.transfer.tables._cells import ANY_ERROR, cells
+from sparsejax.analysis.transfer.tables._results import CELL, MODEL, check_results
+from sparsejax.analysis.transfer.tables._signed_rank import holm, wilcoxon_exact
 
 
 def compare_to_dense(results: Any, *, baseline: str = "Dense", correction: str = "holm") -> Any:

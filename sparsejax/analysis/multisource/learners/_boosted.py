@@ -9,7 +9,7 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._extras import require
-from sparsejax.analysis.multisource._linear import FairClassifier
+from sparsejax.analysis.multisource.learners._base import FairClassifier
 
 
 class BoostedTrees(FairClassifier):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sparsejax.analysis.multisource._inputs import labels_of
-from sparsejax.analysis.multisource._linear import (
+from sparsejax.analysis.multisource.learners._base import (
     LinearClassifier,
     cross_entropy,
     logistic_start,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sparsejax.analysis.multisource._linear import CLIP, Fit, LinearClassifier, logistic_start
+from sparsejax.analysis.multisource.learners._base import CLIP, Fit, LinearClassifier, logistic_start
 
 _ROUND = 256  # Numbers of rows are rounded up to a multiple: programs are compiled per shape.
 

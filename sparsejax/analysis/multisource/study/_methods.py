@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsejax.analysis.multisource._adversarial import AdversarialLearner
-from sparsejax.analysis.multisource._baselines import Ensemble
-from sparsejax.analysis.multisource._boosted import BoostedTrees
-from sparsejax.analysis.multisource._learners import PlainLearner, PostprocessedLearner, RegularisedLearner
-from sparsejax.analysis.multisource._resample import ResampledLearner
-from sparsejax.analysis.multisource._robust import RobustLearner
-from sparsejax.analysis.multisource._term import HierarchicalTERM
+from sparsejax.analysis.multisource.learners._adversarial import AdversarialLearner
+from sparsejax.analysis.multisource.learners._boosted import BoostedTrees
+from sparsejax.analysis.multisource.learners._ensemble import Ensemble
+from sparsejax.analysis.multisource.learners._regularised import PlainLearner, PostprocessedLearner, RegularisedLearner
+from sparsejax.analysis.multisource.learners._resampled import ResampledLearner
+from sparsejax.analysis.multisource.learners._robust import RobustLearner
+from sparsejax.analysis.multisource.learners._tilted import HierarchicalTERM
 
 LEARNERS = ("none", "reg", "pp", "adv", "resample")
 METHODS = ("original", "oracle", "naive", "flea", "konstantinov", "ensemble", "hterm", "dro")

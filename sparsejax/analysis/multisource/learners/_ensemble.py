@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.multisource._distances import pairwise_discrepancy
-from sparsejax.analysis.multisource._filter import SourceFilter
 from sparsejax.analysis.multisource._inputs import sources
-from sparsejax.analysis.multisource._linear import FairClassifier
 from sparsejax.analysis.multisource._sklearn import accepted, clone
+from sparsejax.analysis.multisource.filter._distances import pairwise_discrepancy
+from sparsejax.analysis.multisource.filter._flea import SourceFilter
+from sparsejax.analysis.multisource.learners._base import FairClassifier
 
 
 class KonstantinovFilter(SourceFilter):

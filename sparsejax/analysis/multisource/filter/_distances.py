@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sparsejax.analysis.multisource import _fits
-from sparsejax.analysis.multisource._stack import Stack, stack_sources
+from sparsejax.analysis.multisource.filter import _fits
+from sparsejax.analysis.multisource.filter._stack import Stack, stack_sources
 
 _LANE_BYTES = 256 * 2**10  # of the features of the pairs that are fitted side by side: they should stay in cache
 _CHUNK = 64  # pairs of one call, about

@@ -14,9 +14,9 @@ import optax
 
 from sparsejax._checks import fail
 from sparsejax._extras import require
-from sparsejax.analysis.transfer._config import SGDConfig
-from sparsejax.analysis.transfer._features import Features
 from sparsejax.analysis.transfer._metrics import accuracy, per_class_accuracy
+from sparsejax.analysis.transfer.runs._config import SGDConfig
+from sparsejax.analysis.transfer.runs._features import Features
 
 Solver = Literal["sgd", "lbfgs"]
 

@@ -12,10 +12,10 @@ import numpy as np
 from flax import nnx
 
 from sparsejax._checks import fail
-from sparsejax.analysis.transfer._batch_norm import freeze_batch_norm, recalibrate_batch_norm
-from sparsejax.analysis.transfer._config import SGDConfig
 from sparsejax.analysis.transfer._metrics import accuracy, per_class_accuracy
-from sparsejax.analysis.transfer._steps import ArraySteps
+from sparsejax.analysis.transfer.runs._batch_norm import freeze_batch_norm, recalibrate_batch_norm
+from sparsejax.analysis.transfer.runs._config import SGDConfig
+from sparsejax.analysis.transfer.runs._steps import ArraySteps
 from sparsejax.data import Images, ImageTask
 from sparsejax.models import find_head, with_new_head
 from sparsejax.train import FixedMask, fix_masks

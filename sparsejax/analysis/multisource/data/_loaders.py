@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail, message
-from sparsejax.analysis.multisource._dataset import Dataset, encode
+from sparsejax.analysis.multisource.data._table import Dataset, encode
 
 _AGES = [15, 25, 35, 45, 55, 65, 99]
 _HOURS = [0, 20, 30, 40, 99]

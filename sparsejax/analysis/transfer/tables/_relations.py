@@ -8,8 +8,8 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._extras import require
-from sparsejax.analysis.transfer._cells import ANY_ERROR, cells
-from sparsejax.analysis.transfer._results import MODEL
+from sparsejax.analysis.transfer.tables._cells import ANY_ERROR, cells
+from sparsejax.analysis.transfer.tables._results import MODEL
 
 
 def task_difficulty(results: Any, *, baseline: str = "Dense") -> Any:

@@ -8,8 +8,8 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._extras import require
-from sparsejax.analysis.transfer._cells import ANY_ERROR, cells
-from sparsejax.analysis.transfer._compare import sparsity_levels
+from sparsejax.analysis.transfer.tables._cells import ANY_ERROR, cells
+from sparsejax.analysis.transfer.tables._compare import sparsity_levels
 
 
 def rank_methods(results: Any, *, baseline: str = "Dense", tolerance: float = 0.0) -> Any:
