@@ -21,14 +21,17 @@ from sparsejax.analysis.multisource.data._loaders import (
     load_dataset,
 )
 from sparsejax.analysis.multisource.data._table import Dataset, blocks
-from sparsejax.analysis.multisource.filter._flea import FLEA, SourceFilter, SourceWarning
+from sparsejax.analysis.multisource.filter._base import SourceFilter
+from sparsejax.analysis.multisource.filter._flea import FLEA, SourceWarning
+from sparsejax.analysis.multisource.filter._konstantinov import KonstantinovFilter
 from sparsejax.analysis.multisource.filter._select import quantiles, select
 from sparsejax.analysis.multisource.learners._adversarial import AdversarialLearner
 from sparsejax.analysis.multisource.learners._boosted import BoostedTrees
-from sparsejax.analysis.multisource.learners._ensemble import Ensemble, KonstantinovFilter
-from sparsejax.analysis.multisource.learners._regularised import PlainLearner, PostprocessedLearner, RegularisedLearner
+from sparsejax.analysis.multisource.learners._ensemble import Ensemble
+from sparsejax.analysis.multisource.learners._regularised import PlainLearner, RegularisedLearner
 from sparsejax.analysis.multisource.learners._resampled import ResampledLearner, reweigh
 from sparsejax.analysis.multisource.learners._robust import RobustLearner
+from sparsejax.analysis.multisource.learners._thresholds import PostprocessedLearner
 from sparsejax.analysis.multisource.learners._tilted import HierarchicalTERM
 from sparsejax.analysis.multisource.study._methods import (
     CLASSIFIERS,

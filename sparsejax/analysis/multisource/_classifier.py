@@ -8,7 +8,8 @@ import numpy as np
 
 from sparsejax.analysis.multisource._inputs import rows
 from sparsejax.analysis.multisource._sklearn import BaseEstimator, ClassifierMixin, accepted, clone
-from sparsejax.analysis.multisource.filter._flea import FLEA, SourceFilter
+from sparsejax.analysis.multisource.filter._base import SourceFilter
+from sparsejax.analysis.multisource.filter._flea import FLEA
 
 
 class FLEAClassifier(ClassifierMixin, BaseEstimator):

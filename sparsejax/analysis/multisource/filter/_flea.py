@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from sparsejax._checks import fail, message
-from sparsejax.analysis.multisource._inputs import Sources, features, rows, sources
-from sparsejax.analysis.multisource._sklearn import BaseEstimator, register
+from sparsejax.analysis.multisource._inputs import Sources
+from sparsejax.analysis.multisource.filter._base import SourceFilter
 from sparsejax.analysis.multisource.filter._diagnosis import diagnose
 from sparsejax.analysis.multisource.filter._distances import distances
 from sparsejax.analysis.multisource.filter._select import number_to_keep, quantiles, select
@@ -21,67 +21,6 @@ _BALANCED = 0.05  # distance of a group's share from 1/2 below which flipped gro
 
 class SourceWarning(UserWarning):
     """The sources make the filter's verdict less certain; the message says why."""
-
-
-class SourceFilter(BaseEstimator):
-    """What filters of sources share: which rows belong to kept sources.
-
-    Attributes:
-      sources_: labels of the sources, sorted.
-      kept_sources_: labels of those kept.
-      support_: row mask of the training set, True where the row's source is kept.
-    """
-
-    sources_: np.ndarray
-    kept_sources_: np.ndarray
-    support_: np.ndarray
-    n_features_in_: int
-
-    def mask(self, source: Any) -> np.ndarray:
-        """Tell for each row whether its source was kept.
-
-        Args:
-          source: one label per row, all of them seen in ``fit``.
-
-        Raises:
-          ValueError: an unknown label.
-        """
-        labels = np.asarray(source)
-        unknown = ~np.isin(labels, self.sources_)
-        if unknown.any():
-            shown = f"the unknown label {labels[unknown].tolist()[0]!r}"
-            fail(f"{type(self).__name__}.mask", "source", shown, f"labels among {self.sources_.tolist()}")
-        return np.isin(labels, self.kept_sources_)
-
-    def pool(self, *arrays: Any, source: Any) -> tuple[Any, ...]:
-        """Return the rows of the kept sources of each array or data frame.
-
-        Raises:
-          ValueError: an unknown source label.
-        """
-        mask = self.mask(source)
-        return tuple(rows(array, mask) for array in arrays)
-
-    def fit_resample(self, X: Any, y: Any, *, sensitive_features: Any, source: Any) -> tuple[Any, Any]:
-        """Fit, and return the kept rows of X and y; the name is that of imbalanced-learn's samplers."""
-        self.fit(X, y, sensitive_features=sensitive_features, source=source)
-        return rows(X, self.support_), rows(y, self.support_)
-
-    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None, source: Any = None) -> SourceFilter:
-        """Decide which sources to keep."""
-        raise NotImplementedError
-
-    def _inputs(self, X: Any, y: Any, sensitive_features: Any, source: Any) -> Sources:
-        name = f"{type(self).__name__}.fit"
-        if y is None:
-            fail(name, "y", "value None", "one label per row", "requires y to be passed, but the target y is None.")
-        matrix = features(name, register(self, X, reset=True))
-        return sources(name, matrix, y, sensitive_features, source)
-
-    def _keep(self, data: Sources, kept: np.ndarray) -> None:
-        self.sources_ = data.names
-        self.kept_sources_ = data.names[kept]
-        self.support_ = np.isin(data.source, kept)
 
 
 class FLEA(SourceFilter):

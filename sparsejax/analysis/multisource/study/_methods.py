@@ -7,9 +7,10 @@ from typing import Any
 from sparsejax.analysis.multisource.learners._adversarial import AdversarialLearner
 from sparsejax.analysis.multisource.learners._boosted import BoostedTrees
 from sparsejax.analysis.multisource.learners._ensemble import Ensemble
-from sparsejax.analysis.multisource.learners._regularised import PlainLearner, PostprocessedLearner, RegularisedLearner
+from sparsejax.analysis.multisource.learners._regularised import PlainLearner, RegularisedLearner
 from sparsejax.analysis.multisource.learners._resampled import ResampledLearner
 from sparsejax.analysis.multisource.learners._robust import RobustLearner
+from sparsejax.analysis.multisource.learners._thresholds import PostprocessedLearner
 from sparsejax.analysis.multisource.learners._tilted import HierarchicalTERM
 
 LEARNERS = ("none", "reg", "pp", "adv", "resample")

@@ -17,7 +17,7 @@ from sparsejax.analysis.multisource._adversaries import ADVERSARIES, TrainingSet
 from sparsejax.analysis.multisource._sklearn import accepted
 from sparsejax.analysis.multisource.data._table import Dataset, blocks
 from sparsejax.analysis.multisource.filter._flea import FLEA
-from sparsejax.analysis.multisource.learners._ensemble import KonstantinovFilter
+from sparsejax.analysis.multisource.filter._konstantinov import KonstantinovFilter
 from sparsejax.analysis.multisource.study._methods import CLASSIFIERS, LEARNERS, METHODS, learners_of, make_method
 from sparsejax.analysis.multisource.study._metrics import evaluate
 
