@@ -14,7 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from sparsejax.analysis.multisource import FLEA, TrainingSet, blocks, choose_sources, load_dataset, manipulate, select
+from sparsejax.analysis.multisource import (
+    FLEA,
+    TrainingSet,
+    assign_sources,
+    choose_sources,
+    load_dataset,
+    manipulate,
+    select_sources,
+)
 
 _CLIP = 20.0
 
@@ -31,7 +39,7 @@ def main() -> None:
     parser.add_argument("-N", type=int, default=20, help="manipulated ones (default 20)")
     options = parser.parse_args()
     data, _ = load_dataset(options.data, options.path).split(0)
-    clean = TrainingSet(data.X, data.y, data.a, blocks(len(data.y), options.n), data.protected)
+    clean = TrainingSet(data.X, data.y, data.a, assign_sources(len(data.y), options.n), data.protected)
     malicious = choose_sources(options.n, options.N, 0)
     bad = manipulate("flip#protected", clean, malicious, jax.random.key(0))
     flea = FLEA(n_keep=options.n - options.N)
@@ -44,7 +52,7 @@ def main() -> None:
         start = time.perf_counter()
         scores = one_by_one(bad, options.n)
         alone = time.perf_counter() - start
-    kept = select(scores, options.n - options.N)
+    kept = select_sources(scores, options.n - options.N)
     largest = np.abs(scores - flea.d_scores_).max()
     print(f"one after another {alone:.1f} s; batched, first call {times[0]:.1f} s, next {times[1]:.1f} s")
     print(f"{alone / times[0]:.1f} and {alone / times[1]:.1f} times faster")

@@ -220,7 +220,7 @@ def _backbone(
     predicted = transfer.predict(model, upstream.test)
     category = CATEGORY.get(method)
     backbone = transfer.Backbone(model, method, sparsity, "mlp", category=category)
-    return backbone, transfer.accuracy(upstream.test.labels, predicted)
+    return backbone, transfer.top1_accuracy(upstream.test.labels, predicted)
 
 
 def _stored(folder: Path, upstream: data.ImageTask, seed: int, sparsities: Sequence[float]) -> list[Any]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sparsejax.analysis.multisource._inputs import rows
-from sparsejax.analysis.multisource._sklearn import BaseEstimator, ClassifierMixin, accepted, clone
+from sparsejax.analysis.multisource._inputs import take_rows
+from sparsejax.analysis.multisource._sklearn import BaseEstimator, ClassifierMixin, accepted_arguments, clone
 from sparsejax.analysis.multisource.filter._base import SourceFilter
 from sparsejax.analysis.multisource.filter._flea import FLEA
 
@@ -49,9 +49,9 @@ class FLEAClassifier(ClassifierMixin, BaseEstimator):
         self.filter_.fit(X, y, sensitive_features=sensitive_features, source=source)
         kept = self.filter_.support_
         self.estimator_ = clone(self.estimator)
-        parts = {"sensitive_features": rows(sensitive_features, kept), "source": rows(source, kept)}
-        more = accepted(self.estimator_, **parts)
-        self.estimator_.fit(rows(X, kept), rows(y, kept), **more)
+        parts = {"sensitive_features": take_rows(sensitive_features, kept), "source": take_rows(source, kept)}
+        more = accepted_arguments(self.estimator_, **parts)
+        self.estimator_.fit(take_rows(X, kept), take_rows(y, kept), **more)
         self.classes_ = np.unique(np.asarray(y))
         self.n_features_in_ = self.filter_.n_features_in_
         return self

@@ -96,7 +96,7 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     print("accuracy % / demographic parity violation %")
     for adversary in dict.fromkeys(summary["adversary"]):
-        print(f"\n{adversary}\n{ms.table(summary, adversary).droplevel([0, 1, 2, 3]).to_string()}")
+        print(f"\n{adversary}\n{ms.results_table(summary, adversary).droplevel([0, 1, 2, 3]).to_string()}")
     return 0
 
 
@@ -108,7 +108,9 @@ def _write(results: Any, summary: Any, out: Path) -> None:
 
     results.to_csv(out / "results.csv", index=False)
     summary.to_csv(out / "summary.csv", index=False)
-    text = [f"{name}\n\n{ms.table(summary, name).to_string()}\n" for name in dict.fromkeys(summary["adversary"])]
+    text = [
+        f"{name}\n\n{ms.results_table(summary, name).to_string()}\n" for name in dict.fromkeys(summary["adversary"])
+    ]
     head = "accuracy % / demographic parity violation %, mean±standard deviation over seeds\n"
     (out / "tables.txt").write_text("\n".join([head, *text]))
     scored = summary[summary["metric"] == "accuracy"]
@@ -124,12 +126,12 @@ def _compare(options: argparse.Namespace) -> int:
     from sparsejax.analysis import multisource as ms
 
     results = pd.concat([pd.read_csv(folder / "results.csv") for folder in options.results])
-    found = ms.compare(results, pd.read_csv(options.published))
+    found = ms.compare_published(results, pd.read_csv(options.published))
     found = found[found["metric"].isin(options.metric)]
     if options.method:
         found = found[found["method"].isin(options.method)]
     if found.empty:
-        raise ValueError("compare: results has no row with published numbers; expected the study's settings.")
+        raise ValueError("compare_published: results has no row with published numbers; expected the study's settings.")
     if options.out is not None:
         found.to_csv(options.out, index=False)
     if options.json:

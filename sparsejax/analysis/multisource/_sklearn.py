@@ -24,7 +24,7 @@ except ImportError as error:
         message("sparsejax.analysis.multisource", "the environment", "no scikit-learn", "scikit-learn", _HINT)
     ) from error
 
-__all__ = ["BaseEstimator", "ClassifierMixin", "accepted", "clone", "fixed_budget", "register"]
+__all__ = ["BaseEstimator", "ClassifierMixin", "accepted_arguments", "clone", "ignore_iteration_limit", "register"]
 
 
 def clone(estimator: Any) -> Any:
@@ -32,7 +32,7 @@ def clone(estimator: Any) -> Any:
     return _clone(estimator)
 
 
-def accepted(estimator: Any, **values: Any) -> dict[str, Any]:
+def accepted_arguments(estimator: Any, **values: Any) -> dict[str, Any]:
     """Return those of ``sensitive_features`` and ``source`` that the estimator's ``fit`` takes.
 
     It takes what it names. The reductions of fairlearn take ``sensitive_features`` as any keyword; scikit-learn's own
@@ -51,7 +51,7 @@ def accepted(estimator: Any, **values: Any) -> dict[str, Any]:
 def register(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
     """Return X as an array, and record or compare the number and names of its features as scikit-learn does.
 
-    Missing values pass: `_inputs.features` names the place.
+    Missing values pass: `check_features` names the place.
     """
     if hasattr(validation, "validate_data"):  # scikit-learn 1.6 and later
         options: dict[str, Any] = {"ensure_all_finite": False}
@@ -60,7 +60,7 @@ def register(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def fixed_budget() -> Iterator[None]:
+def ignore_iteration_limit() -> Iterator[None]:
     """Silence warnings about the iteration limit: the published methods take the last iterate by design."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -10,7 +10,7 @@ import numpy as np
 from sparsejax._checks import fail
 
 
-def accuracy(y_true: Any, y_pred: Any) -> float:
+def top1_accuracy(y_true: Any, y_pred: Any) -> float:
     """Return top-1 accuracy, the fraction of examples that are classified correctly, in [0, 1]; higher is better.
 
     Args:
@@ -20,10 +20,10 @@ def accuracy(y_true: Any, y_pred: Any) -> float:
     Raises:
       ValueError: different lengths, or no example.
 
-    >>> accuracy([0, 0, 0, 1], [0, 0, 0, 0])
+    >>> top1_accuracy([0, 0, 0, 1], [0, 0, 0, 0])
     0.75
     """
-    y_true, y_pred = _checked("accuracy", y_true, y_pred)
+    y_true, y_pred = _checked("top1_accuracy", y_true, y_pred)
     return float((y_true == y_pred).mean())
 
 
@@ -58,7 +58,7 @@ def mean_per_class_accuracy(y_true: Any, y_pred: Any, num_classes: int | None = 
 
     mean over c of (correct in c / examples in c), over the classes that have examples
 
-    Equal to `accuracy` where all classes have equally many examples.
+    Equal to `top1_accuracy` where all classes have equally many examples.
 
     Args:
       y_true: int[n].
@@ -79,7 +79,7 @@ def mean_per_class_accuracy(y_true: Any, y_pred: Any, num_classes: int | None = 
     return float(np.nanmean(per_class_accuracy(y_true, y_pred, count)))
 
 
-METRICS: dict[str, Callable[[Any, Any], float]] = {"top1": accuracy, "mean_per_class": mean_per_class_accuracy}
+METRICS: dict[str, Callable[[Any, Any], float]] = {"top1": top1_accuracy, "mean_per_class": mean_per_class_accuracy}
 
 
 def relative_error_increase(accuracy: Any, dense: Any, *, min_error: float | None = None, below: str = "floor") -> Any:

@@ -21,7 +21,7 @@ def rows():
     a = (rng.random(240) < 0.4).astype(int)
     X = np.column_stack([rng.normal(size=(240, 2)) + a[:, None], a])
     y = (X[:, 0] - X[:, 1] + a + rng.normal(size=240) > 0.5).astype(int)
-    return ms.TrainingSet(X, y, a, ms.blocks(240, 4), 2)
+    return ms.TrainingSet(X, y, a, ms.assign_sources(240, 4), 2)
 
 
 def unfairness(model, rows, **options):

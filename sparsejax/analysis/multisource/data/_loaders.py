@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail, message
-from sparsejax.analysis.multisource.data._table import Dataset, encode
+from sparsejax.analysis.multisource.data._table import TabularDataset, encode
 
 _AGES = [15, 25, 35, 45, 55, 65, 99]
 _HOURS = [0, 20, 30, 40, 99]
@@ -22,7 +22,7 @@ FILES = {
 }
 
 
-def load_dataset(name: str, path: str | Path) -> Dataset:
+def load_dataset(name: str, path: str | Path) -> TabularDataset:
     """Load adult, compas, drugs or germancredit from the file that the study used.
 
     Args:
@@ -49,13 +49,13 @@ def load_dataset(name: str, path: str | Path) -> Dataset:
     return encode_table(name, table)
 
 
-def encode_table(name: str, table: Any) -> Dataset:
+def encode_table(name: str, table: Any) -> TabularDataset:
     """Encode a data frame with the columns of the study's file, for example one that was read in another way.
 
     Raises:
       ValueError: unknown name; or a column is missing.
     """
-    encoders: dict[str, Callable[[Any], Dataset]] = {
+    encoders: dict[str, Callable[[Any], TabularDataset]] = {
         "adult": _adult,
         "compas": _compas,
         "drugs": _drugs,
@@ -69,7 +69,7 @@ def encode_table(name: str, table: Any) -> Dataset:
         fail("encode_table", "table", f"no column {error}", f"the columns of {FILES[name]}")
 
 
-def fetch_dataset(name: str, *, data_home: str | Path | None = None) -> Dataset:
+def fetch_dataset(name: str, *, data_home: str | Path | None = None) -> TabularDataset:
     """Download adult or germancredit with scikit-learn's OpenML loader and encode it as in the study.
 
     adult is OpenML's data set 1590, germancredit its 31 ("credit-g"), whose columns and categories are renamed to those
@@ -143,7 +143,7 @@ def _frame(**columns: Any) -> Any:
     return pd.DataFrame(columns)
 
 
-def _adult(table: Any) -> Dataset:
+def _adult(table: Any) -> TabularDataset:
     country = table["native-country"].where(table["native-country"] == "United-States", "Other")
     categorical = _frame(
         workclass=table["workclass"],
@@ -158,7 +158,7 @@ def _adult(table: Any) -> Dataset:
     return encode("adult", categorical, female, table[[]], rich, "female")
 
 
-def _compas(table: Any) -> Dataset:
+def _compas(table: Any) -> TabularDataset:
     days = table["days_b_screening_arrest"]
     keep = days.between(-30, 30) & (table["is_recid"] != -1) & (table["c_charge_degree"] != "O")
     table = table[keep & table["score_text"].notna() & (table["score_text"] != "N/A")]
@@ -170,14 +170,14 @@ def _compas(table: Any) -> Dataset:
     )
 
 
-def _drugs(table: Any) -> Dataset:
+def _drugs(table: Any) -> TabularDataset:
     numeric = ["Age", "Education", "Country", "Ethnicity", "Nscore", "Escore", "Oscore", "Ascore", "Cscore"]
     numeric += ["Impulsive", "SS"]
     female = (table["Gender"] > 0).to_numpy()
     return encode("drugs", table[[]], female, table[numeric], (table["Coke"] != "CL0").to_numpy(), "female")
 
 
-def _germancredit(table: Any) -> Dataset:
+def _germancredit(table: Any) -> TabularDataset:
     categorical = _frame(
         age=_bins(table["Age"], _AGES), saving=table["Saving accounts"], checking=table["Checking account"]
     )
@@ -186,7 +186,9 @@ def _germancredit(table: Any) -> Dataset:
     return encode("germancredit", categorical, female, numeric, (table["Risk"] == "good").to_numpy(), "female")
 
 
-def census(year: int = 2018, rows: int = 10_000, seed: int = 0, data_home: str | Path = "data") -> tuple[Dataset, Any]:
+def census(
+    year: int = 2018, rows: int = 10_000, seed: int = 0, data_home: str | Path = "data"
+) -> tuple[TabularDataset, Any]:
     """Download the census data of the study through folktables: one source per state.
 
     At most ``rows`` rows of a state are drawn before folktables' filter for income prediction. The 50 states and
@@ -221,7 +223,7 @@ def census(year: int = 2018, rows: int = 10_000, seed: int = 0, data_home: str |
     return encode_census(pd.concat(parts, ignore_index=True))
 
 
-def encode_census(table: Any) -> tuple[Dataset, Any]:
+def encode_census(table: Any) -> tuple[TabularDataset, Any]:
     """Encode rows of the American Community Survey (columns of ACSIncome, and ``state``) as the study did."""
     categorical = _frame(
         age=_bins(table["AGEP"], _AGES),

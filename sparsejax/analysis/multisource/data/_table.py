@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 
-class Dataset(NamedTuple):
+class TabularDataset(NamedTuple):
     """One table, encoded.
 
     Attributes:
@@ -26,7 +26,7 @@ class Dataset(NamedTuple):
     protected: int
     columns: tuple[str, ...]
 
-    def split(self, seed: int, test_size: float = 0.2) -> tuple[Dataset, Dataset]:
+    def split(self, seed: int, test_size: float = 0.2) -> tuple[TabularDataset, TabularDataset]:
         """Split into training and test part as scikit-learn's ``train_test_split(random_state=seed)`` does."""
         from sklearn.model_selection import train_test_split
 
@@ -35,7 +35,9 @@ class Dataset(NamedTuple):
         return train, test
 
 
-def encode(name: str, categorical: Any, protected: np.ndarray, numeric: Any, target: np.ndarray, label: str) -> Dataset:
+def encode(
+    name: str, categorical: Any, protected: np.ndarray, numeric: Any, target: np.ndarray, label: str
+) -> TabularDataset:
     """Encode as in the study: one-hot with the first category dropped, the attribute, then the numbers, unscaled.
 
     Args:
@@ -53,13 +55,15 @@ def encode(name: str, categorical: Any, protected: np.ndarray, numeric: Any, tar
     one_hot = pd.get_dummies(text, drop_first=True, dtype=float) if text.shape[1] else text
     table = pd.concat([one_hot, pd.DataFrame({label: protected.astype(float)}, index=text.index), numeric], axis=1)
     X = table.to_numpy(np.float64)
-    return Dataset(name, X, target.astype(int), protected.astype(int), one_hot.shape[1], tuple(map(str, table.columns)))
+    return TabularDataset(
+        name, X, target.astype(int), protected.astype(int), one_hot.shape[1], tuple(map(str, table.columns))
+    )
 
 
-def blocks(rows: int, n_sources: int) -> np.ndarray:
+def assign_sources(rows: int, n_sources: int) -> np.ndarray:
     """Source of each row: consecutive blocks of equal size, the first ones a row longer where that does not divide.
 
-    >>> blocks(7, 3)
+    >>> assign_sources(7, 3)
     array([0, 0, 0, 1, 1, 2, 2])
     """
     return np.repeat(np.arange(n_sources), [len(part) for part in np.array_split(np.arange(rows), n_sources)])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.multisource._inputs import Sources, features, rows, sources
+from sparsejax.analysis.multisource._inputs import Sources, check_features, encode_sources, take_rows
 from sparsejax.analysis.multisource._sklearn import BaseEstimator, register
 
 
@@ -48,12 +48,12 @@ class SourceFilter(BaseEstimator):
           ValueError: an unknown source label.
         """
         mask = self.mask(source)
-        return tuple(rows(array, mask) for array in arrays)
+        return tuple(take_rows(array, mask) for array in arrays)
 
     def fit_resample(self, X: Any, y: Any, *, sensitive_features: Any, source: Any) -> tuple[Any, Any]:
         """Fit, and return the kept rows of X and y; the name is that of imbalanced-learn's samplers."""
         self.fit(X, y, sensitive_features=sensitive_features, source=source)
-        return rows(X, self.support_), rows(y, self.support_)
+        return take_rows(X, self.support_), take_rows(y, self.support_)
 
     def fit(self, X: Any, y: Any, *, sensitive_features: Any = None, source: Any = None) -> SourceFilter:
         """Decide which sources to keep."""
@@ -63,8 +63,8 @@ class SourceFilter(BaseEstimator):
         name = f"{type(self).__name__}.fit"
         if y is None:
             fail(name, "y", "value None", "one label per row", "requires y to be passed, but the target y is None.")
-        matrix = features(name, register(self, X, reset=True))
-        return sources(name, matrix, y, sensitive_features, source)
+        matrix = check_features(name, register(self, X, reset=True))
+        return encode_sources(name, matrix, y, sensitive_features, source)
 
     def _keep(self, data: Sources, kept: np.ndarray) -> None:
         self.sources_ = data.names

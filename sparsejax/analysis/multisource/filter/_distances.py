@@ -17,7 +17,7 @@ _LANE_BYTES = 256 * 2**10  # of the features of the pairs that are fitted side b
 _CHUNK = 64  # pairs of one call, about
 
 # Name, function of (stack, pair, *options), pairs, options.
-Fit = tuple[str, Callable[..., _fits.Value], np.ndarray, tuple[Any, ...]]
+PairFit = tuple[str, Callable[..., _fits.PairDistance], np.ndarray, tuple[Any, ...]]
 Progress = Callable[[str, int, int], Any]
 
 
@@ -98,21 +98,21 @@ def _symmetric(count: int, pairs: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames=("fit", "lanes"))
 def _fit_chunk(
-    fit: Callable[..., _fits.Value], stack: Stack, pairs: jax.Array, options: tuple[Any, ...], lanes: int
-) -> _fits.Value:
+    fit: Callable[..., _fits.PairDistance], stack: Stack, pairs: jax.Array, options: tuple[Any, ...], lanes: int
+) -> _fits.PairDistance:
     # A batch of one would be computed by products with a batch axis, which are slower.
     return jax.lax.map(lambda pair: fit(stack, pair, *options), pairs, batch_size=lanes if lanes > 1 else None)
 
 
 def _every(
-    fits: Sequence[Fit], stack: Stack, batch_size: int | None, n_jobs: int | None, progress: Progress | None
+    fits: Sequence[PairFit], stack: Stack, batch_size: int | None, n_jobs: int | None, progress: Progress | None
 ) -> list[list[np.ndarray]]:
     """Values, failures and iterations of every pair, for each fit."""
     import joblib
 
     lanes = _lanes(stack, batch_size)
 
-    def run(fit: Fit, chunk: np.ndarray) -> _fits.Value:
+    def run(fit: PairFit, chunk: np.ndarray) -> _fits.PairDistance:
         _, function, pairs, options = fit
         side = min(lanes, len(pairs))
         size = -(-min(_CHUNK, len(pairs)) // side) * side

@@ -21,7 +21,7 @@ _FACTORS = ROUND  # of the numbers of rows
 _RIDGE = 1e-6
 
 
-class Value(NamedTuple):
+class PairDistance(NamedTuple):
     """A distance, whether its fit converged, and the iterations it took."""
 
     value: jax.Array
@@ -29,7 +29,7 @@ class Value(NamedTuple):
     n_iter: jax.Array
 
 
-def discrepancy(stack: Stack, pair: jax.Array) -> Value:
+def discrepancy(stack: Stack, pair: jax.Array) -> PairDistance:
     """disc(S, T) = max_f |R_S(f) - R_T(f)|, R the share of wrong decisions.
 
     Maximised by logistic regression on S with its labels and T with flipped ones, each set of total weight 1. Swapping
@@ -40,10 +40,10 @@ def discrepancy(stack: Stack, pair: jax.Array) -> Value:
     weight = both.weight / both.weight.sum(1, keepdims=True)
     fit = _newton.logistic(both.X, target.ravel(), weight.ravel(), jnp.full(len(both.X), _RIDGE))
     wrong = weight * (_decisions(both, fit.theta) != (both.y > 0.5))
-    return Value(jnp.abs(wrong[0].sum() - wrong[1].sum()), fit.converged, fit.n_iter)
+    return PairDistance(jnp.abs(wrong[0].sum() - wrong[1].sum()), fit.converged, fit.n_iter)
 
 
-def signed_disparity(stack: Stack, pair: jax.Array) -> Value:
+def signed_disparity(stack: Stack, pair: jax.Array) -> PairDistance:
     """disp(S, T) = max_f |gamma_S(f) - gamma_T(f)| with the signed gamma_S(f) = E_S[f | a=1] - E_S[f | a=0].
 
     Convex: predict a on S and 1 - a on T, each (set, group) of weight 1/4. Symmetric. In [0, 2]; at least the
@@ -55,10 +55,10 @@ def signed_disparity(stack: Stack, pair: jax.Array) -> Value:
     weight = 0.25 * both.group.sum(0)
     fit = _newton.logistic(both.X, target.ravel(), weight.ravel(), jnp.full(len(both.X), _RIDGE))
     rates = _rates(both, fit.theta)
-    return Value(jnp.abs((rates[1, 0] - rates[0, 0]) - (rates[1, 1] - rates[0, 1])), fit.converged, fit.n_iter)
+    return PairDistance(jnp.abs((rates[1, 0] - rates[0, 0]) - (rates[1, 1] - rates[0, 1])), fit.converged, fit.n_iter)
 
 
-def absolute_disparity(stack: Stack, pair: jax.Array, max_iter: int, tol: float) -> Value:
+def absolute_disparity(stack: Stack, pair: jax.Array, max_iter: int, tol: float) -> PairDistance:
     """|Gamma_S(f) - Gamma_T(f)| with Gamma(f) = |E[f | a=1] - E[f | a=0]| where f minimises `disparity_objective`.
 
     BFGS from logistic regression for "a equals 0" on S, L2 penalty with C = 1, intercept free. In [0, 1].
@@ -70,7 +70,7 @@ def absolute_disparity(stack: Stack, pair: jax.Array, max_iter: int, tol: float)
     fit = _bfgs.minimise(disparity_objective(both), start.theta, max_iter, tol)
     rates = _rates(both, fit.x)
     gaps = jnp.abs(rates[0] - rates[1])
-    return Value(jnp.abs(gaps[0] - gaps[1]), jnp.abs(fit.grad).max() <= tol, fit.n_iter)
+    return PairDistance(jnp.abs(gaps[0] - gaps[1]), jnp.abs(fit.grad).max() <= tol, fit.n_iter)
 
 
 def disparity_objective(both: Pair) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:

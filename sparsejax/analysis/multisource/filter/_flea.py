@@ -13,7 +13,7 @@ from sparsejax.analysis.multisource._inputs import Sources
 from sparsejax.analysis.multisource.filter._base import SourceFilter
 from sparsejax.analysis.multisource.filter._diagnosis import diagnose
 from sparsejax.analysis.multisource.filter._distances import distances
-from sparsejax.analysis.multisource.filter._select import number_to_keep, quantiles, select
+from sparsejax.analysis.multisource.filter._select import number_to_keep, quantiles, select_sources
 
 _UNEVEN = 10.0  # ratio of the largest to the smallest source from which a warning is given
 _BALANCED = 0.05  # distance of a group's share from 1/2 below which flipped groups leave no trace in the disbalance
@@ -137,8 +137,8 @@ class FLEA(SourceFilter):
         stacked = np.stack(list(parts.values()))
         self.d_scores_ = stacked.sum(0) if self.aggregation == "sum" else stacked.max(0)
         self.q_values_ = quantiles(self.d_scores_, keep)
-        kept = select(self.d_scores_, keep, self.ties)
-        alone = {name: select(matrix, keep, self.ties) for name, matrix in parts.items()}
+        kept = select_sources(self.d_scores_, keep, self.ties)
+        alone = {name: select_sources(matrix, keep, self.ties) for name, matrix in parts.items()}
         self.kept_by_ = {name: data.names[chosen] for name, chosen in alone.items()}
         self._keep(data, kept)
         self.diagnosis_ = diagnose(data, parts, self.q_values_, kept, alone)

@@ -11,7 +11,7 @@ _SHORTEST = 2.0**-9  # step length below which rounding decides
 _ROUNDING = 1e-12  # relative to the loss
 
 
-class Fit(NamedTuple):
+class LogisticFit(NamedTuple):
     """Weights with the intercept last, float64[d + 1]; whether the gradient got small; steps taken."""
 
     theta: jax.Array
@@ -21,7 +21,7 @@ class Fit(NamedTuple):
 
 def logistic(
     X: jax.Array, target: jax.Array, weight: jax.Array, l2: jax.Array, *, max_iter: int = 100, tol: float = 1e-7
-) -> Fit:
+) -> LogisticFit:
     """Minimise sum_i weight_i * BCE(theta . X_i, target_i) + 1/2 sum_k l2_k theta_k^2.
 
     Args:
@@ -67,4 +67,4 @@ def logistic(
     theta, logits, p = jnp.zeros(len(X), X.dtype), jnp.zeros(X.shape[1], X.dtype), jnp.full(X.shape[1], 0.5, X.dtype)
     start = theta, logits, p, gradient(p, theta), loss(logits, theta), jnp.zeros((), int)
     theta, _, _, grad, _, count = jax.lax.while_loop(unfinished, body, start)
-    return Fit(theta, jnp.abs(grad).max() <= tol, count)
+    return LogisticFit(theta, jnp.abs(grad).max() <= tol, count)

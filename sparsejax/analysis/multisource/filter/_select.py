@@ -41,7 +41,7 @@ def quantiles(scores: np.ndarray, keep: int) -> np.ndarray:
     return np.sort(scores, axis=1)[:, keep - 1]
 
 
-def select(scores: np.ndarray, keep: int, ties: str = "first") -> np.ndarray:
+def select_sources(scores: np.ndarray, keep: int, ties: str = "first") -> np.ndarray:
     """Indices of the kept sources, in order.
 
     Args:
@@ -52,7 +52,7 @@ def select(scores: np.ndarray, keep: int, ties: str = "first") -> np.ndarray:
 
     Source: Iofinova et al. 2022, algorithm 1.
 
-    >>> select(np.array([[0.0, 0.1, 0.9], [0.1, 0.0, 0.8], [0.9, 0.8, 0.0]]), 2)
+    >>> select_sources(np.array([[0.0, 0.1, 0.9], [0.1, 0.0, 0.8], [0.9, 0.8, 0.0]]), 2)
     array([0, 1])
     """
     q = quantiles(scores, keep)

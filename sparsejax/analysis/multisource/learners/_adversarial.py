@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sparsejax.analysis.multisource.learners._base import CLIP, Fit, LinearClassifier, logistic_start
+from sparsejax.analysis.multisource.learners._base import CLIP, LinearClassifier, LinearFit, logistic_start
 
 _ROUND = 256  # Numbers of rows are rounded up to a multiple: programs are compiled per shape.
 
@@ -47,7 +47,7 @@ class AdversarialLearner(LinearClassifier):
         start = logistic_start(matrix, labels, 1.0, 500).theta
         with jax.enable_x64(True):
             theta = _play(columns, y_padded, a_padded, start, self.eta, self.learning_rate, self.steps)
-            self._set(Fit(np.asarray(theta), self.steps))
+            self._set(LinearFit(np.asarray(theta), self.steps))
         return self
 
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.multisource._inputs import binary, classes, features
-from sparsejax.analysis.multisource._sklearn import BaseEstimator, ClassifierMixin, fixed_budget, register
+from sparsejax.analysis.multisource._inputs import check_features, encode_binary, encode_classes
+from sparsejax.analysis.multisource._sklearn import BaseEstimator, ClassifierMixin, ignore_iteration_limit, register
 
 CLIP = 20.0  # logits are clipped to [-CLIP, CLIP], with zero gradient outside
 _SOFT = 1e-8  # of the smooth absolute value
@@ -37,11 +37,11 @@ class FairClassifier(ClassifierMixin, BaseEstimator):
         name = f"{type(self).__name__}.fit"
         if y is None:
             fail(name, "y", "value None", "one label per row", "requires y to be passed, but the target y is None.")
-        matrix = features(name, register(self, X, reset=True))
-        labels, self.classes_ = classes(name, y, len(matrix))
+        matrix = check_features(name, register(self, X, reset=True))
+        labels, self.classes_ = encode_classes(name, y, len(matrix))
         a = np.zeros(len(labels), int)
         if self._needs_groups or sensitive_features is not None:
-            a, self.groups_ = binary(name, "sensitive_features", sensitive_features, len(matrix))
+            a, self.groups_ = encode_binary(name, "sensitive_features", sensitive_features, len(matrix))
         return matrix, labels, a
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -52,7 +52,7 @@ class FairClassifier(ClassifierMixin, BaseEstimator):
         from sklearn.utils.validation import check_is_fitted
 
         check_is_fitted(self)
-        return features(f"{type(self).__name__}.predict", register(self, X, reset=False))
+        return check_features(f"{type(self).__name__}.predict", register(self, X, reset=False))
 
     def predict(self, X: Any, **options: Any) -> np.ndarray:
         """Decide; options are those of ``decision_function``."""
@@ -65,7 +65,7 @@ class FairClassifier(ClassifierMixin, BaseEstimator):
         return np.stack([1 - one, one], axis=1)
 
 
-class Fit(NamedTuple):
+class LinearFit(NamedTuple):
     """Weights with the intercept last, float64[d + 1], and the iterations that they took."""
 
     theta: np.ndarray
@@ -85,7 +85,7 @@ class LinearClassifier(FairClassifier):
     intercept_: np.ndarray
     n_iter_: int
 
-    def _set(self, fit: Fit) -> None:
+    def _set(self, fit: LinearFit) -> None:
         self.coef_, self.intercept_, self.n_iter_ = fit.theta[None, :-1], fit.theta[-1:], fit.n_iter
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -93,19 +93,21 @@ class LinearClassifier(FairClassifier):
         return self._checked(X) @ self.coef_[0] + self.intercept_[0]
 
 
-def logistic_start(X: np.ndarray, y: np.ndarray, C: float, max_iter: int) -> Fit:
+def logistic_start(X: np.ndarray, y: np.ndarray, C: float, max_iter: int) -> LinearFit:
     """Fit scikit-learn's logistic regression."""
     from sklearn.linear_model import LogisticRegression
 
-    with fixed_budget():
+    with ignore_iteration_limit():
         model = LogisticRegression(C=C, max_iter=max_iter).fit(X, y)
-    return Fit(np.append(model.coef_[0], model.intercept_), int(model.n_iter_[0]))
+    return LinearFit(np.append(model.coef_[0], model.intercept_), int(model.n_iter_[0]))
 
 
 Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
 
-def minimise(objective: Objective, X: np.ndarray, start: np.ndarray, max_iter: int, tol: float, l2: float = 0.0) -> Fit:
+def minimise(
+    objective: Objective, X: np.ndarray, start: np.ndarray, max_iter: int, tol: float, l2: float = 0.0
+) -> LinearFit:
     """Minimise a function of the logits of all rows over linear classifiers, by BFGS.
 
     Args:
@@ -129,7 +131,7 @@ def minimise(objective: Objective, X: np.ndarray, start: np.ndarray, max_iter: i
 
     options = {"gtol": tol, "maxiter": max_iter}
     found = minimize(of_weights, start, jac=True, method="BFGS", options=options)
-    return Fit(found.x, max(int(found.nit), 1))
+    return LinearFit(found.x, max(int(found.nit), 1))
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sparsejax.analysis.multisource._inputs import sources
-from sparsejax.analysis.multisource._sklearn import accepted, clone
+from sparsejax.analysis.multisource._inputs import encode_sources
+from sparsejax.analysis.multisource._sklearn import accepted_arguments, clone
 from sparsejax.analysis.multisource.learners._base import FairClassifier
 
 
@@ -31,12 +31,12 @@ class Ensemble(FairClassifier):
           ValueError: as of `FLEA`; or a source has one class or one group, which its learner cannot do with.
         """
         matrix, _, _ = self._inputs(X, y, sensitive_features)
-        data = sources("Ensemble.fit", matrix, y, sensitive_features, source)
+        data = encode_sources("Ensemble.fit", matrix, y, sensitive_features, source)
         self.sources_, self.estimators_ = data.names, []
         for index in range(len(data.names)):
             rows = data.source == index
             model = clone(self.estimator)
-            more = accepted(model, sensitive_features=data.groups[data.a[rows]])
+            more = accepted_arguments(model, sensitive_features=data.groups[data.a[rows]])
             self.estimators_.append(model.fit(matrix[rows], data.y[rows], **more))
         return self
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.multisource._inputs import binary, labels_of
-from sparsejax.analysis.multisource._sklearn import accepted, clone
+from sparsejax.analysis.multisource._inputs import encode_binary, encode_labels
+from sparsejax.analysis.multisource._sklearn import accepted_arguments, clone
 from sparsejax.analysis.multisource.learners._base import FairClassifier
 from sparsejax.analysis.multisource.learners._regularised import PlainLearner
 
@@ -45,14 +45,14 @@ class ResampledLearner(FairClassifier):
         matrix, labels, a = self._inputs(X, y, sensitive_features)
         origin = np.zeros(len(labels), int)
         if source is not None:
-            origin = labels_of("ResampledLearner.fit", "source", source, len(labels))[1]
+            origin = encode_labels("ResampledLearner.fit", "source", source, len(labels))[1]
         rng = np.random.default_rng(self.random_state)
         parts = [np.flatnonzero(origin == index) for index in np.unique(origin)]
         rows = np.concatenate([part[_draw(labels[part], a[part], rng)] for part in parts])
         if len(np.unique(labels[rows])) < 2:
             fail("ResampledLearner.fit", "y", "one class after resampling", "both classes")
         self.estimator_ = clone(PlainLearner() if self.estimator is None else self.estimator)
-        more = accepted(self.estimator_, sensitive_features=a[rows], source=origin[rows])
+        more = accepted_arguments(self.estimator_, sensitive_features=a[rows], source=origin[rows])
         self.estimator_.fit(matrix[rows], labels[rows], **more)
         return self
 
@@ -84,8 +84,8 @@ def reweigh(y: Any, *, sensitive_features: Any) -> np.ndarray:
     >>> reweigh([1, 1, 0, 1], sensitive_features=[0, 0, 0, 1]).round(3).tolist()
     [1.125, 1.125, 0.75, 0.75]
     """
-    labels, _ = binary("reweigh", "y", y, len(y))
-    a, _ = binary("reweigh", "sensitive_features", sensitive_features, len(labels))
+    labels, _ = encode_binary("reweigh", "y", y, len(y))
+    a, _ = encode_binary("reweigh", "sensitive_features", sensitive_features, len(labels))
     cell = 2 * a + labels
     expected = np.outer(np.bincount(a), np.bincount(labels)).ravel() / len(labels)
     return expected[cell] / np.bincount(cell, minlength=4)[cell]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.multisource.learners._base import CLIP, Fit, LinearClassifier
+from sparsejax.analysis.multisource.learners._base import CLIP, LinearClassifier, LinearFit
 
 _ROUND = 256  # Numbers of rows are rounded up to a multiple: programs are compiled per shape.
 _DRAWS = 10  # weightings of each group that a kept iterate is tested on
@@ -89,7 +89,7 @@ class RobustLearner(LinearClassifier):
                 theta = _play(
                     columns, y_padded, member, key, self.slack_, self.tv, rates, steps=self.steps, legacy=self.legacy
                 )
-                self._set(Fit(np.asarray(theta), self.steps))
+                self._set(LinearFit(np.asarray(theta), self.steps))
                 decisions = matrix @ self.coef_[0] + self.intercept_[0] >= 0
                 if 0 < decisions.mean() < 1 or self.slack_ >= 1:  # a slack of 1 forbids nothing
                     return self

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.multisource._sklearn import accepted, clone
+from sparsejax.analysis.multisource._sklearn import accepted_arguments, clone
 from sparsejax.analysis.multisource.learners._base import FairClassifier
 from sparsejax.analysis.multisource.learners._regularised import PlainLearner
 
@@ -38,7 +38,7 @@ class PostprocessedLearner(FairClassifier):
         """
         matrix, labels, a = self._inputs(X, y, sensitive_features)
         self.estimator_ = clone(PlainLearner() if self.estimator is None else self.estimator)
-        self.estimator_.fit(matrix, labels, **accepted(self.estimator_, sensitive_features=a, source=source))
+        self.estimator_.fit(matrix, labels, **accepted_arguments(self.estimator_, sensitive_features=a, source=source))
         scores = self.estimator_.decision_function(matrix)
         grid = np.linspace(0, 1, 101)
         curves = [_threshold_curve(scores[a == g], labels[a == g], grid) for g in (0, 1)]

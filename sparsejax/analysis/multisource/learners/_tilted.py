@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsejax.analysis.multisource._inputs import labels_of
+from sparsejax.analysis.multisource._inputs import encode_labels
 from sparsejax.analysis.multisource.learners._base import (
     LinearClassifier,
     cross_entropy,
@@ -58,7 +58,7 @@ class HierarchicalTERM(LinearClassifier):
           ValueError: labels or attribute not binary, missing values, or no source labels.
         """
         matrix, labels, a = self._inputs(X, y, sensitive_features)
-        origin = labels_of("HierarchicalTERM.fit", "source", source, len(labels))[1]
+        origin = encode_labels("HierarchicalTERM.fit", "source", source, len(labels))[1]
         objective = tilted_loss(labels, a, origin, self.tau, self.t, self.legacy)
         start = logistic_start(matrix, labels, 1.0, self.max_iter)
         self._set(minimise(objective, matrix, start.theta, self.max_iter, self.tol, self.l2))

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.multisource._inputs import binary
+from sparsejax.analysis.multisource._inputs import encode_binary
 
 METRICS = ("accuracy", "auc", "dp_violation", "eo_violation", "eodds_violation")
 
 
-def evaluate(y_true: Any, y_pred: Any, *, sensitive_features: Any, y_score: Any = None) -> dict[str, float]:
+def evaluate_decisions(y_true: Any, y_pred: Any, *, sensitive_features: Any, y_score: Any = None) -> dict[str, float]:
     """Judge decisions on a test set.
 
     Args:
@@ -31,16 +31,15 @@ def evaluate(y_true: Any, y_pred: Any, *, sensitive_features: Any, y_score: Any 
     Raises:
       ValueError: lengths differ; labels or decisions other than 0 and 1.
 
-    >>> evaluate([1, 0, 1, 0], [1, 0, 1, 1], sensitive_features=[0, 0, 1, 1])["dp_violation"]
+    >>> evaluate_decisions([1, 0, 1, 0], [1, 0, 1, 1], sensitive_features=[0, 0, 1, 1])["dp_violation"]
     0.5
     """
     y, decision = (np.asarray(values).astype(float) for values in (y_true, y_pred))
     for name, values in (("y_true", y), ("y_pred", decision)):
         if values.shape != (len(y),) or not np.isin(values, (0, 1)).all():
-            fail(
-                "evaluate", name, f"shape {values.shape} and values {np.unique(values)[:4]}", f"{len(y)} zeros and ones"
-            )
-    a, _ = binary("evaluate", "sensitive_features", sensitive_features, len(y))
+            shown = f"shape {values.shape} and values {np.unique(values)[:4]}"
+            fail("evaluate_decisions", name, shown, f"{len(y)} zeros and ones")
+    a, _ = encode_binary("evaluate_decisions", "sensitive_features", sensitive_features, len(y))
     result = {"accuracy": float((y == decision).mean()), "auc": _auc(y, y_score)}
     rates = {
         "positive_rate": [_mean(decision, a == g) for g in (0, 1)],

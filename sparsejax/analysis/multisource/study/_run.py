@@ -14,16 +14,16 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax.analysis.multisource._adversaries import ADVERSARIES, TrainingSet, choose_sources, manipulate
-from sparsejax.analysis.multisource._sklearn import accepted
-from sparsejax.analysis.multisource.data._table import Dataset, blocks
+from sparsejax.analysis.multisource._sklearn import accepted_arguments
+from sparsejax.analysis.multisource.data._table import TabularDataset, assign_sources
 from sparsejax.analysis.multisource.filter._flea import FLEA
 from sparsejax.analysis.multisource.filter._konstantinov import KonstantinovFilter
 from sparsejax.analysis.multisource.study._methods import CLASSIFIERS, LEARNERS, METHODS, learners_of, make_method
-from sparsejax.analysis.multisource.study._metrics import evaluate
+from sparsejax.analysis.multisource.study._metrics import evaluate_decisions
 
 
 def run_study(
-    data: Dataset,
+    data: TabularDataset,
     out: str | Path,
     *,
     adversaries: Sequence[str] = ADVERSARIES,
@@ -83,7 +83,7 @@ def run_study(
 
 
 def _seed(
-    data: Dataset, source: Any, folder: Path, setting: dict[str, Any], adversaries: list[str], seed: int
+    data: TabularDataset, source: Any, folder: Path, setting: dict[str, Any], adversaries: list[str], seed: int
 ) -> list[dict]:
     """Every adversary of one seed. Training sets that occur twice, such as a perfectly filtered one, train once."""
     rows, memory = [], {}
@@ -100,12 +100,12 @@ def _seed(
 
 
 def _cell(
-    data: Dataset, source: Any, setting: dict[str, Any], adversary: str, seed: int, memory: dict
+    data: TabularDataset, source: Any, setting: dict[str, Any], adversary: str, seed: int, memory: dict
 ) -> list[dict[str, Any]]:
     train, test = data.split(seed)
     # Labels of sources are split with the rows, in the place of the labels.
     split = None if source is None else data._replace(y=source).split(seed)[0].y
-    origin = blocks(len(train.y), setting["n_sources"]) if split is None else split
+    origin = assign_sources(len(train.y), setting["n_sources"]) if split is None else split
     clean = TrainingSet(train.X, train.y, train.a, origin, train.protected)
     chosen = choose_sources(setting["n_sources"], setting["n_malicious"], seed)
     bad = manipulate(adversary, clean, chosen, jax.random.key(seed))
@@ -145,7 +145,7 @@ def _pools(
 
 def _train(
     pool: TrainingSet,
-    test: Dataset,
+    test: TabularDataset,
     setting: dict[str, Any],
     method: str,
     learner: str,
@@ -160,11 +160,11 @@ def _train(
         malicious = setting["n_malicious"] / setting["n_sources"]
         model = make_method(method, learner, setting["classifier"], seed, malicious, setting["legacy"])
         by_source = {"source": pool.source} if own in ("ensemble", "hterm") else {}
-        model.fit(pool.X, pool.y, **accepted(model, sensitive_features=pool.a, **by_source))
+        model.fit(pool.X, pool.y, **accepted_arguments(model, sensitive_features=pool.a, **by_source))
         options = {"sensitive_features": test.a} if learner == "pp" else {}
         predicted = model.predict(test.X, **options)
         score = model.predict_proba(test.X, **options)[:, 1]
-        memory[key] = evaluate(test.y, predicted, sensitive_features=test.a, y_score=score)
+        memory[key] = evaluate_decisions(test.y, predicted, sensitive_features=test.a, y_score=score)
         if own == "ensemble":
             deciding = model.sources_[model.deciding_source(test.X, **options)]
             memory[key]["fraction_decisions_malicious"] = float(np.isin(deciding, chosen).mean())

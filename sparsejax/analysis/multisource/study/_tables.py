@@ -52,7 +52,7 @@ def summarise(results: Any) -> Any:
     return groups.agg(mean="mean", std=lambda values: values.std(ddof=0), count="count").reset_index()
 
 
-def table(summary: Any, adversary: str = "worst") -> Any:
+def results_table(summary: Any, adversary: str = "worst") -> Any:
     """Accuracy % / demographic parity violation %, with standard deviations, as the paper prints them.
 
     Args:
@@ -68,7 +68,7 @@ def table(summary: Any, adversary: str = "worst") -> Any:
     chosen = summary[(summary["adversary"] == adversary) & summary["metric"].isin(("accuracy", "dp_violation"))]
     if chosen.empty:
         known = ", ".join(dict.fromkeys(summary["adversary"]))
-        fail("table", "adversary", f"value {adversary!r}", f"one of the summary's: {known}")
+        fail("results_table", "adversary", f"value {adversary!r}", f"one of the summary's: {known}")
     rows = ["dataset", "n_sources", "n_malicious", "classifier", "learner"]
     percent = chosen.assign(
         text=[f"{100 * m:.1f}±{100 * s:.1f}" for m, s in zip(chosen["mean"], chosen["std"], strict=True)]
@@ -78,7 +78,7 @@ def table(summary: Any, adversary: str = "worst") -> Any:
     return joined.unstack("method", sort=False).fillna("")
 
 
-def compare(results: Any, published: Any) -> Any:
+def compare_published(results: Any, published: Any) -> Any:
     """Compare means over seeds with published ones.
 
     Args:
@@ -96,7 +96,7 @@ def compare(results: Any, published: Any) -> Any:
     ours = summarise(results)
     missing = [column for column in ours.columns if column not in published.columns]
     if missing:
-        fail("compare", "published", f"no column {missing[0]!r}", f"the columns {', '.join(ours.columns)}")
+        fail("compare_published", "published", f"no column {missing[0]!r}", f"the columns {', '.join(ours.columns)}")
     keys = [column for column in ours.columns if column not in ("mean", "std", "count")]
     both = ours.merge(published, on=keys, suffixes=("", "_published"))
     both["difference"] = both["mean"] - both["mean_published"]
@@ -110,7 +110,7 @@ def compare(results: Any, published: Any) -> Any:
 
 
 def agreement(comparison: Any) -> Any:
-    """Count the rows of `compare` that agree, for each data set, classifier, method and metric: "agreeing of all"."""
+    """Count the rows of `compare_published` that agree for each data set, classifier, method and metric: "3 of 4"."""
     groups = comparison.groupby(["dataset", "classifier", "method", "metric"], sort=False)["agrees"]
     counts = groups.agg(lambda agrees: f"{int(agrees.sum())} of {len(agrees)}")
     return counts.unstack("metric", sort=False).fillna("")

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from sparsejax._checks import fail
-from sparsejax.analysis.transfer._metrics import accuracy, per_class_accuracy
+from sparsejax.analysis.transfer._metrics import per_class_accuracy, top1_accuracy
 from sparsejax.analysis.transfer.runs._batch_norm import freeze_batch_norm, recalibrate_batch_norm
 from sparsejax.analysis.transfer.runs._config import SGDConfig
 from sparsejax.analysis.transfer.runs._steps import ArraySteps
@@ -26,7 +26,7 @@ _TEST_BATCH = 256
 
 
 @dataclass(frozen=True)
-class Epoch:
+class FinetuneEpoch:
     """One row of the history: epochs done, mean loss over the epoch, accuracies after it (None where not tested)."""
 
     epoch: int
@@ -57,7 +57,7 @@ class FinetuneResult:
     top1: float
     mean_per_class: float
     per_class: np.ndarray
-    history: tuple[Epoch, ...]
+    history: tuple[FinetuneEpoch, ...]
     masks: dict[str, np.ndarray]
     sparsity_before: float
     sparsity_after: float
@@ -114,19 +114,19 @@ def finetune(
     optimizer = prepared.optimizer(config.optimizer(len(task.train)))
     step = ArraySteps(tuned, optimizer)
     steps = config.steps_per_epoch(len(task.train))
-    history: list[Epoch] = []
+    history: list[FinetuneEpoch] = []
     best: tuple[float, int, Any] | None = None
     for epoch in range(config.epochs):
         loss = _epoch(step, task.train, config, seed, epoch, steps, progress)
         last = epoch + 1 == config.epochs
         due = last or (evaluate_every is not None and (epoch + 1) % evaluate_every == 0)
         if not due:
-            history.append(Epoch(epoch + 1, loss, None, None, None))
+            history.append(FinetuneEpoch(epoch + 1, loss, None, None, None))
             continue
         step.store()
         found = _test(tuned, task.test, task.num_classes)
         val = None if task.val is None else _test(tuned, task.val, task.num_classes)[0]
-        history.append(Epoch(epoch + 1, loss, found[0], found[1], val))
+        history.append(FinetuneEpoch(epoch + 1, loss, found[0], found[1], val))
         if val is not None and (best is None or val > best[0]):
             best = val, epoch + 1, nnx.clone(tuned, graph=True)
     if best is not None:
@@ -216,4 +216,4 @@ def _predict(model: Any, images: jax.Array) -> jax.Array:
 def _test(model: Any, images: Images, num_classes: int) -> tuple[float, float, np.ndarray]:
     predicted = predict(model, images)
     per_class = per_class_accuracy(images.labels, predicted, num_classes)
-    return accuracy(images.labels, predicted), float(np.nanmean(per_class)), per_class
+    return top1_accuracy(images.labels, predicted), float(np.nanmean(per_class)), per_class

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sparsejax.analysis.transfer._metrics import accuracy, per_class_accuracy
+from sparsejax.analysis.transfer._metrics import per_class_accuracy, top1_accuracy
 from sparsejax.analysis.transfer.runs._batch_norm import recalibrate_batch_norm
 from sparsejax.analysis.transfer.runs._config import SGDConfig
 from sparsejax.analysis.transfer.runs._features import Features, extract_features, features_of
@@ -73,11 +73,11 @@ def train_linear_online(
             total += float(loss) * len(rows)
             if progress is not None:
                 progress(epoch * steps + number + 1, config.epochs * steps)
-        history.append((total / len(task.train), accuracy(test.y, _predicted(state[0], test))))
+        history.append((total / len(task.train), top1_accuracy(test.y, _predicted(state[0], test))))
     predicted = _predicted(state[0], test)
     per_class = per_class_accuracy(test.y, predicted, task.num_classes)
     weights, bias = map(np.asarray, state[0])
-    top1, mean = accuracy(test.y, predicted), float(np.nanmean(per_class))
+    top1, mean = top1_accuracy(test.y, predicted), float(np.nanmean(per_class))
     return ProbeResult(weights, bias, top1, mean, per_class, seed, None, np.array(history))
 
 

@@ -14,7 +14,7 @@ import optax
 
 from sparsejax._checks import fail
 from sparsejax._extras import require
-from sparsejax.analysis.transfer._metrics import accuracy, per_class_accuracy
+from sparsejax.analysis.transfer._metrics import per_class_accuracy, top1_accuracy
 from sparsejax.analysis.transfer.runs._config import SGDConfig
 from sparsejax.analysis.transfer.runs._features import Features
 
@@ -112,7 +112,7 @@ def linear_probe(
         per_class = per_class_accuracy(test.y, predicted, num_classes)
         weights = weights / scale[:, None]
         mean = float(np.nanmean(per_class))
-        top1 = accuracy(test.y, predicted)
+        top1 = top1_accuracy(test.y, predicted)
         results.append(ProbeResult(weights, bias - shift @ weights, top1, mean, per_class, seed, c, history))
     return tuple(results)
 
@@ -189,7 +189,7 @@ def _fit_lbfgs(
         scores = []
         for candidate in C_GRID:
             weights, bias = _logistic(first, num_classes, candidate)
-            scores.append(accuracy(second.y, np.argmax(second.x @ weights + bias, axis=1)))
+            scores.append(top1_accuracy(second.y, np.argmax(second.x @ weights + bias, axis=1)))
         best = float(C_GRID[int(np.argmax(scores))])  # the strongest regularisation among equals
         both = train if val is None else Features(np.concatenate([train.x, val.x]), np.concatenate([train.y, val.y]))
         found.append((*_logistic(both, num_classes, best), best, None))

@@ -19,7 +19,7 @@ _PERCENT = ("mean_acc", "rel_err", "mean", "median", "max")
 
 
 @dataclass(frozen=True)
-class Report:
+class TransferReport:
     """What `report` found.
 
     Attributes:
@@ -73,7 +73,7 @@ def report(
     groups: Mapping[str, str] | None = None,
     tolerance: float = 0.0,
     **options: float | str | None,
-) -> Report:
+) -> TransferReport:
     """Compute every table that the results allow.
 
     Args:
@@ -85,7 +85,7 @@ def report(
       **options: ``min_error`` and ``below``, as for `cells`.
 
     Returns:
-      `Report`; print it.
+      `TransferReport`; print it.
 
     Raises:
       ValueError: as `cells`.
@@ -114,7 +114,7 @@ def report(
             tables[name] = compute()
         except ValueError as error:  # the results do not hold what the table needs: the message says what
             left_out[name] = str(error)
-    return Report({name: table for name, table in tables.items() if len(table)}, left_out, _caveats(results))
+    return TransferReport({name: table for name, table in tables.items() if len(table)}, left_out, _caveats(results))
 
 
 def _caveats(results: Any) -> list[str]:
