@@ -1,7 +1,7 @@
 """``python -m sparsejax_bench.multisource``: the batched FLEA filter against fitting the same pairs one after another.
 
-The contestant fits discrepancy with scikit-learn's logistic regression and disparity with SciPy's BFGS and an exact
-NumPy gradient, as the published estimators say. It gets one thread: its products are small, and take several times
+The baseline fits discrepancy with scikit-learn's logistic regression and disparity with SciPy's BFGS and an exact
+NumPy gradient, as the published estimators say. It runs on one thread: its products are small, and take several times
 longer with more. The whole takes some minutes.
 """
 
@@ -109,10 +109,10 @@ def _disparity(S: np.ndarray, T: np.ndarray, a_S: np.ndarray, a_T: np.ndarray) -
         return value, of_S @ S + of_T @ T
 
     theta0 = np.append(start.coef_[0], start.intercept_)
-    found: Any = minimize(objective, theta0, jac=True, method="BFGS", options={"gtol": 1e-4, "maxiter": 500})
+    result: Any = minimize(objective, theta0, jac=True, method="BFGS", options={"gtol": 1e-4, "maxiter": 500})
     gaps = []
     for part, a in ((S, a_S), (T, a_T)):
-        positive = part @ found.x >= 0
+        positive = part @ result.x >= 0
         gaps.append(abs(positive[a == 1].mean() - positive[a == 0].mean()))
     return abs(gaps[0] - gaps[1])
 

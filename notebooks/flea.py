@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown]
-# # Which of several data sources lies?
+# # Which of several data sources were manipulated?
 #
 # FLEA (Iofinova, Konstantinov and Lampert, TMLR 2022) looks at training sets from several sources, some of which were
 # manipulated by someone who knows everything, and keeps a majority whose members agree on the accuracy, the fairness and
@@ -58,7 +58,7 @@ if not have_data:
 # ## The published results
 #
 # Accuracy / demographic parity violation in percent, the worst case over eleven manipulations, mean and standard deviation
-# over ten seeds; N = 5 sources, 2 of them manipulated (folktables: N = 51). `oracle` learns from the honest sources alone,
+# over ten seeds; N = 5 sources, 2 of them manipulated (folktables: N = 51). `oracle` learns from the clean sources alone,
 # `naive` from all.
 
 # %%
@@ -103,7 +103,7 @@ if have_data:
     display(ms.results_table(summary, adversary).droplevel("classifier").style.set_caption(f"linear, {adversary}"))
 
 # %% [markdown]
-# Beside the published means: how many of ours lie within two standard errors of the difference, over all adversaries and
+# Beside the published means: how many of ours are within two standard errors of the difference, over all adversaries and
 # learners, then every one of `flea`, `oracle` and `naive` that does not. Two standard errors are exceeded by chance in about
 # one of twenty independent cases; these are not independent, since both sides share the splits.
 
@@ -164,13 +164,13 @@ if have_data:
         ax.axis("off")
     for ax, attack in zip(axes.ravel(), attacks, strict=False):
         bad = ms.manipulate(attack, clean, bad_sources, jax.random.key(0))
-        found = ms.FLEA(n_keep=3).fit(bad.X, bad.y, sensitive_features=bad.a, source=bad.source)
+        flea = ms.FLEA(n_keep=3).fit(bad.X, bad.y, sensitive_features=bad.a, source=bad.source)
         ax.axis("on")
-        kept = ", ".join(map(str, found.kept_sources_))
-        ms.plot_scores(found.d_scores_, found.sources_, bad_sources, ax, f"{attack}\nkept: {kept}")
+        kept = ", ".join(map(str, flea.kept_sources_))
+        ms.plot_scores(flea.d_scores_, flea.sources_, bad_sources, ax, f"{attack}\nkept: {kept}")
         ax.title.set_fontsize(8)
     plt.show()
-    display(found.diagnosis_.round(3))
+    display(flea.diagnosis_.round(3))
 
 # %% [markdown]
 # ## The weak spot, and its repair
@@ -198,12 +198,10 @@ if have_data:
             for disparity in ("absolute", "signed"):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", ms.SourceWarning)  # it names this very weakness
-                    found = ms.FLEA(n_keep=3, disparity=disparity)
-                    found.fit(bad.X, bad.y, sensitive_features=bad.a, source=bad.source)
-                alone = (
-                    {} if disparity == "signed" else {f"{name} alone": kept for name, kept in found.kept_by_.items()}
-                )
-                for column, kept in {**alone, f"FLEA, {disparity}": found.kept_sources_}.items():
+                    flea = ms.FLEA(n_keep=3, disparity=disparity)
+                    flea.fit(bad.X, bad.y, sensitive_features=bad.a, source=bad.source)
+                alone = {} if disparity == "signed" else {f"{name} alone": kept for name, kept in flea.kept_by_.items()}
+                for column, kept in {**alone, f"FLEA, {disparity}": flea.kept_sources_}.items():
                     row[column] = np.isin(kept, malicious).mean()
             rows.append(row)
     weak_spot = pd.DataFrame(rows).groupby("protected column", sort=False).mean()

@@ -1,7 +1,7 @@
 """Manipulations of sources, to test filters with.
 
 Each is a pure function: it takes the training set, which sources are manipulated, and a JAX key, and returns a new
-training set. They are a test suite; a real adversary may do anything.
+training set. They are a test suite; a real adversary may do anything else.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _resample(part: TrainingSet, pool: TrainingSet, rng: np.random.Generator) ->
 
 
 def _draw_rows(candidates: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw without replacement; where more are needed than there are, complete copies come first."""
+    """Draw without replacement; if more rows are needed than exist, all of them are repeated first."""
     copies, rest = divmod(count, len(candidates))
     return np.concatenate([np.tile(candidates, copies), rng.choice(candidates, rest, replace=False)])
 
@@ -69,7 +69,7 @@ def _random_anchor(part: TrainingSet, pool: TrainingSet, value: int, rng: np.ran
     """Replace a source by rows near two anchors.
 
     Rows with a = ``value`` are called disadvantaged. One anchor is drawn among the advantaged rows of the source with
-    y = 0: as many pool rows as the source has with y = 0, advantaged with y = 1, nearest to it, come in. Another is
+    y = 0; the nearest advantaged pool rows with y = 1, as many as the source has with y = 0, are taken. Another is
     drawn among the disadvantaged rows with y = 1: as many as the source has with y = 1, disadvantaged with y = 0.
     Nearness is Euclidean, of the unscaled features. Where the pool has too few such rows, all of it is repeated in
     complete copies, and the source grows.
@@ -143,7 +143,7 @@ def manipulate(name: str, data: TrainingSet, chosen: np.ndarray, key: jax.Array)
       name: one of `ADVERSARIES`.
       data: the training set; the pool to draw from is the whole of it.
       chosen: sources to manipulate.
-      key: JAX key; the same key gives the same result, each source has a stream of its own.
+      key: JAX key; the same key gives the same result, each source draws from a separate stream.
 
     Returns:
       A new training set with rows ordered by source. randomanchor may change the size of a source.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
+
+# One value per row, or no values.
+Labels: TypeAlias = ArrayLike | None
 
 
 class Sources(NamedTuple):
@@ -31,7 +35,7 @@ class Sources(NamedTuple):
     groups: np.ndarray
 
 
-def check_features(function: str, X: Any) -> np.ndarray:
+def check_features(function: str, X: ArrayLike) -> np.ndarray:
     """Return the features as float64[n, d].
 
     Raises:
@@ -63,7 +67,7 @@ def encode_binary(function: str, operand: str, values: Any, rows: int) -> tuple[
     return positions, distinct
 
 
-def encode_classes(function: str, y: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+def encode_classes(function: str, y: ArrayLike, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Return positions 0 or 1 of the labels, and the two labels, sorted; in scikit-learn's words where they are wrong.
 
     Raises:
@@ -85,7 +89,7 @@ def encode_classes(function: str, y: Any, rows: int) -> tuple[np.ndarray, np.nda
     return positions, distinct
 
 
-def encode_sources(function: str, X: Any, y: Any, sensitive_features: Any, source: Any) -> Sources:
+def encode_sources(function: str, X: ArrayLike, y: ArrayLike, sensitive_features: Labels, source: Labels) -> Sources:
     """Check and encode a training set from several sources.
 
     Raises:

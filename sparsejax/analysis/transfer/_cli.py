@@ -12,7 +12,7 @@ from typing import Any
 
 from sparsejax._checks import fail
 
-HELP = "Adapt trained networks, dense and sparse, to other data sets, and compare them. Resumes what was stopped."
+HELP = "Adapt trained networks, dense and sparse, to other data sets, and compare them. Resumes an interrupted study."
 _FUNCTION = "transfer"
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, default=argparse.SUPPRESS, help="folder of the results")
     parser.add_argument("--seeds", type=int, default=3, help="downstream runs of each cell, seeds 0, 1, ...")
     parser.add_argument("--epochs", type=int, default=150, help="passes over the data; the rate falls in proportion")
-    parser.add_argument("--lr", type=float, default=None, help="learning rate; the study's if not given")
+    parser.add_argument("--lr", type=float, default=None, help="learning rate; the study's by default")
     parser.add_argument("--batch-size", type=int, default=64, help="examples per step")
     parser.add_argument("--solver", choices=("sgd", "lbfgs"), default="sgd", help="of the linear classifier")
     parser.add_argument("--standardize", action="store_true", help="features, before the linear classifier")
@@ -92,9 +92,9 @@ def _run(arguments: argparse.Namespace) -> tuple[Any, str]:
     results = pd.concat(parts, ignore_index=True)
     results.to_csv(arguments.out / "results.csv", index=False)
     if len(backbones) > 1 and any(backbone.method == "Dense" for backbone in backbones):
-        found = report(results, min_error=1e-3)
-        found.save(arguments.out / "report")
-        return results, str(found)
+        page = report(results, min_error=1e-3)
+        page.save(arguments.out / "report")
+        return results, str(page)
     keys = ["regime", "method", "sparsity", "dataset"]
     table = results.groupby(keys, sort=False)["value"].agg(["count", "mean", "std"]).round(4)
     return results, table.to_string()
@@ -118,13 +118,13 @@ def _settings(arguments: argparse.Namespace) -> Any:
 
 
 def _task(spec: str, regime: str, arguments: argparse.Namespace) -> Any:
-    """A data set as the study reads it: ImageNet's statistics for a frozen network, its own when all is trained."""
+    """Load a data set as the study does: statistics of ImageNet if the network is frozen, else of the data set."""
     from sparsejax.data import BENCHMARKS, Reading, load_task
 
     shape = {"resize": arguments.resize, "size": arguments.size, "interpolation": arguments.interpolation}
-    own = BENCHMARKS.get(spec.partition(":")[0])
-    if regime == "full" and own is not None:
-        shape |= {"mean": own.mean, "std": own.std}
+    known = BENCHMARKS.get(spec.partition(":")[0])
+    if regime == "full" and known is not None:
+        shape |= {"mean": known.mean, "std": known.std}
     return load_task(spec, Reading(**shape))
 
 

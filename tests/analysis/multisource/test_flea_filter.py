@@ -29,7 +29,7 @@ def fitted(problem):
     return ms.FLEA().fit(**problem)
 
 
-def test_finds_the_liar_and_says_why(fitted):
+def test_the_manipulated_source_is_dropped_with_its_reason(fitted):
     assert "e" not in fitted.kept_sources_ and len(fitted.kept_sources_) == 3
     report = fitted.diagnosis_
     assert report.loc["e", "reason"] == "discrepancy" and not report.loc["e", "kept"]

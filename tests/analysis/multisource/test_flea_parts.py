@@ -44,8 +44,8 @@ def test_what_attacks_do(clean):
     for value in (0, 1):
         anchored = attacked(f"randomanchor#{value}")
         assert (anchored.y == (anchored.a != value)).all()
-    with pytest.raises(ValueError, match="manipulate: name has value 'lie'"):
-        ms.manipulate("lie", clean, np.array([1]), jax.random.key(0))
+    with pytest.raises(ValueError, match="manipulate: name has value 'swap'"):
+        ms.manipulate("swap", clean, np.array([1]), jax.random.key(0))
 
 
 @pytest.mark.parametrize("learner", ms.LEARNERS)

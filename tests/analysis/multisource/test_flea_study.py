@@ -41,8 +41,8 @@ def test_worst_case_is_taken_for_each_seed(results):
 def test_table_is_that_of_the_paper(results):
     table = ms.results_table(ms.summarise(results))
     assert table.loc[("toy", 5, 2, "linear", "reg"), "naive"] == "80.5±0.5 / 20.5±0.5"
-    with pytest.raises(ValueError, match="results_table: adversary has value 'lie'"):
-        ms.results_table(ms.summarise(results), "lie")
+    with pytest.raises(ValueError, match="results_table: adversary has value 'swap'"):
+        ms.results_table(ms.summarise(results), "swap")
 
 
 def test_published_worst_case_reads_like_ours(shared_data):
@@ -137,7 +137,7 @@ def test_user_errors_are_one_line(tmp_path, capsys, words, text):
 def test_more_user_errors(shared_data, tmp_path, capsys):
     known = ["run", "--data", "germancredit", "--path", shared_data / "flea", "--out", tmp_path]
     for words, text in (
-        (["--adversary", "lie"], "adversaries has value 'lie'"),
+        (["--adversary", "swap"], "adversaries has value 'swap'"),
         (["--learner", "guess"], "learners has value 'guess'"),
         (["-n", 5, "-N", 3], "n_malicious has value 3; expected less than half of 5"),
     ):
@@ -145,7 +145,7 @@ def test_more_user_errors(shared_data, tmp_path, capsys):
     assert run("compare", tmp_path / "absent", "--published", tmp_path) == 2
 
 
-def test_sources_that_are_given_are_kept(tmp_path):
+def test_source_labels_of_the_caller_are_used(tmp_path):
     rng = np.random.default_rng(0)
     X = np.column_stack([rng.normal(size=(200, 2)), np.arange(200) % 2])
     y = (X[:, 0] + rng.normal(size=200) > 0).astype(int)

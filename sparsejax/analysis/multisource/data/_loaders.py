@@ -1,16 +1,22 @@
 """Loaders: from a folder of CSV files, from OpenML through scikit-learn, and from the census through folktables."""
 
+# pandas declares unions that are too wide for its results.
+# pyright: reportArgumentType=false, reportAssignmentType=false
+
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparsejax._checks import fail, message
 from sparsejax.analysis.multisource.data._table import TabularDataset, encode
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _AGES = [15, 25, 35, 45, 55, 65, 99]
 _HOURS = [0, 20, 30, 40, 99]
@@ -49,8 +55,8 @@ def load_dataset(name: str, path: str | Path) -> TabularDataset:
     return encode_table(name, table)
 
 
-def encode_table(name: str, table: Any) -> TabularDataset:
-    """Encode a data frame with the columns of the study's file, for example one that was read in another way.
+def encode_table(name: str, table: pd.DataFrame) -> TabularDataset:
+    """Encode a data frame with the columns of the study's file, for example one from another file format.
 
     Raises:
       ValueError: unknown name; or a column is missing.
@@ -73,7 +79,7 @@ def fetch_dataset(name: str, *, data_home: str | Path | None = None) -> TabularD
     """Download adult or germancredit with scikit-learn's OpenML loader and encode it as in the study.
 
     adult is OpenML's data set 1590, germancredit its 31 ("credit-g"), whose columns and categories are renamed to those
-    of the study's file. The study's columns of compas and drugs are not among what this loader knows.
+    of the study's file. The study's columns of compas and drugs are not supported by this loader.
 
     Args:
       name: of the data set.
@@ -106,14 +112,14 @@ def fetch_dataset(name: str, *, data_home: str | Path | None = None) -> TabularD
     return encode_table(name, table)
 
 
-def _adult_file(frame: Any) -> Any:
+def _adult_file(frame: pd.DataFrame) -> Any:
     table = frame.rename(columns={"sex": "gender", "class": "income", "education-num": "educational-num"})
     text = table.select_dtypes(exclude="number").columns
     table[text] = table[text].astype(object).where(table[text].notna(), "?")
     return table
 
 
-def _credit_file(frame: Any) -> Any:
+def _credit_file(frame: pd.DataFrame) -> Any:
     saving = {"<100": "little", "100<=X<500": "moderate", "500<=X<1000": "quite rich", ">=1000": "rich"}
     checking = {"<0": "little", "0<=X<200": "moderate", ">=200": "rich"}  # none, or none known, is missing
     text = frame.astype({name: str for name in ("savings_status", "checking_status", "personal_status")})
@@ -143,7 +149,7 @@ def _frame(**columns: Any) -> Any:
     return pd.DataFrame(columns)
 
 
-def _adult(table: Any) -> TabularDataset:
+def _adult(table: pd.DataFrame) -> TabularDataset:
     country = table["native-country"].where(table["native-country"] == "United-States", "Other")
     categorical = _frame(
         workclass=table["workclass"],
@@ -158,7 +164,7 @@ def _adult(table: Any) -> TabularDataset:
     return encode("adult", categorical, female, table[[]], rich, "female")
 
 
-def _compas(table: Any) -> TabularDataset:
+def _compas(table: pd.DataFrame) -> TabularDataset:
     days = table["days_b_screening_arrest"]
     keep = days.between(-30, 30) & (table["is_recid"] != -1) & (table["c_charge_degree"] != "O")
     table = table[keep & table["score_text"].notna() & (table["score_text"] != "N/A")]
@@ -170,14 +176,14 @@ def _compas(table: Any) -> TabularDataset:
     )
 
 
-def _drugs(table: Any) -> TabularDataset:
+def _drugs(table: pd.DataFrame) -> TabularDataset:
     numeric = ["Age", "Education", "Country", "Ethnicity", "Nscore", "Escore", "Oscore", "Ascore", "Cscore"]
     numeric += ["Impulsive", "SS"]
     female = (table["Gender"] > 0).to_numpy()
     return encode("drugs", table[[]], female, table[numeric], (table["Coke"] != "CL0").to_numpy(), "female")
 
 
-def _germancredit(table: Any) -> TabularDataset:
+def _germancredit(table: pd.DataFrame) -> TabularDataset:
     categorical = _frame(
         age=_bins(table["Age"], _AGES), saving=table["Saving accounts"], checking=table["Checking account"]
     )
@@ -188,7 +194,7 @@ def _germancredit(table: Any) -> TabularDataset:
 
 def census(
     year: int = 2018, rows: int = 10_000, seed: int = 0, data_home: str | Path = "data"
-) -> tuple[TabularDataset, Any]:
+) -> tuple[TabularDataset, np.ndarray]:
     """Download the census data of the study through folktables: one source per state.
 
     At most ``rows`` rows of a state are drawn before folktables' filter for income prediction. The 50 states and
@@ -223,7 +229,7 @@ def census(
     return encode_census(pd.concat(parts, ignore_index=True))
 
 
-def encode_census(table: Any) -> tuple[TabularDataset, Any]:
+def encode_census(table: pd.DataFrame) -> tuple[TabularDataset, np.ndarray]:
     """Encode rows of the American Community Survey (columns of ACSIncome, and ``state``) as the study did."""
     categorical = _frame(
         age=_bins(table["AGEP"], _AGES),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    pass
 
 
 class TabularDataset(NamedTuple):
@@ -13,7 +16,7 @@ class TabularDataset(NamedTuple):
     Attributes:
       name: of the data set.
       X: features with the protected attribute as one column, float64[n, d].
-      y: labels, int[n], 1 is the outcome that is wished for.
+      y: labels, int[n], 1 is the favourable outcome.
       a: protected attribute, int[n], equal to ``X[:, protected]``.
       protected: position of the attribute among the columns.
       columns: names of the columns of X.
@@ -61,7 +64,7 @@ def encode(
 
 
 def assign_sources(rows: int, n_sources: int) -> np.ndarray:
-    """Source of each row: consecutive blocks of equal size, the first ones a row longer where that does not divide.
+    """Return the source of each row: consecutive blocks of equal size; the first ones have a row more if needed.
 
     >>> assign_sources(7, 3)
     array([0, 0, 0, 1, 1, 2, 2])

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
-from sparsejax.analysis.multisource._inputs import Sources, check_features, encode_sources, take_rows
+from sparsejax.analysis.multisource._inputs import Labels, Sources, check_features, encode_sources, take_rows
 from sparsejax.analysis.multisource._sklearn import BaseEstimator, register
 
 
 class SourceFilter(BaseEstimator):
-    """What filters of sources share: which rows belong to kept sources.
+    """A filter of sources: which sources are kept, and which rows belong to them.
 
     Attributes:
       sources_: labels of the sources, sorted.
@@ -25,8 +26,8 @@ class SourceFilter(BaseEstimator):
     support_: np.ndarray
     n_features_in_: int
 
-    def mask(self, source: Any) -> np.ndarray:
-        """Tell for each row whether its source was kept.
+    def mask(self, source: ArrayLike) -> np.ndarray:
+        """Return for each row whether its source was kept.
 
         Args:
           source: one label per row, all of them seen in ``fit``.
@@ -41,7 +42,7 @@ class SourceFilter(BaseEstimator):
             fail(f"{type(self).__name__}.mask", "source", shown, f"labels among {self.sources_.tolist()}")
         return np.isin(labels, self.kept_sources_)
 
-    def pool(self, *arrays: Any, source: Any) -> tuple[Any, ...]:
+    def pool(self, *arrays: Any, source: ArrayLike) -> tuple[Any, ...]:
         """Return the rows of the kept sources of each array or data frame.
 
         Raises:
@@ -50,16 +51,25 @@ class SourceFilter(BaseEstimator):
         mask = self.mask(source)
         return tuple(take_rows(array, mask) for array in arrays)
 
-    def fit_resample(self, X: Any, y: Any, *, sensitive_features: Any, source: Any) -> tuple[Any, Any]:
+    def fit_resample(
+        self, X: ArrayLike, y: ArrayLike, *, sensitive_features: ArrayLike, source: ArrayLike
+    ) -> tuple[Any, Any]:
         """Fit, and return the kept rows of X and y; the name is that of imbalanced-learn's samplers."""
         self.fit(X, y, sensitive_features=sensitive_features, source=source)
         return take_rows(X, self.support_), take_rows(y, self.support_)
 
-    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None, source: Any = None) -> SourceFilter:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        sensitive_features: Labels = None,
+        source: Labels = None,
+    ) -> SourceFilter:
         """Decide which sources to keep."""
         raise NotImplementedError
 
-    def _inputs(self, X: Any, y: Any, sensitive_features: Any, source: Any) -> Sources:
+    def _inputs(self, X: ArrayLike, y: ArrayLike, sensitive_features: Labels, source: Labels) -> Sources:
         name = f"{type(self).__name__}.fit"
         if y is None:
             fail(name, "y", "value None", "one label per row", "requires y to be passed, but the target y is None.")

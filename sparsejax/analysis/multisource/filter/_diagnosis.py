@@ -1,17 +1,20 @@
-"""Why a source was kept or dropped, as a table."""
+"""A table of every source: its distances, and why it was kept or dropped."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparsejax.analysis.multisource._inputs import Sources
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 def diagnose(
     data: Sources, parts: dict[str, np.ndarray], q: np.ndarray, kept: np.ndarray, alone: dict[str, np.ndarray]
-) -> Any:
+) -> pd.DataFrame:
     """Describe every source.
 
     Args:

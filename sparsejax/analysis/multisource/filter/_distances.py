@@ -55,7 +55,7 @@ def distances(
     """Estimate discrepancy, disparity and disbalance of every pair.
 
     Arguments are as in `Sources` and `FLEA`. A source that lacks a group has the largest possible disparity to every
-    other one: nothing can be said for it.
+    other one: its fairness cannot be estimated.
     """
     count = int(source.max()) + 1
     upper = np.array(list(itertools.combinations(range(count), 2)))
@@ -90,7 +90,7 @@ def _lanes(stack: Stack, batch_size: int | None) -> int:
 
 
 def _symmetric(count: int, pairs: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Elementwise maximum of the matrix and its transpose, 0 on the diagonal."""
+    """Return the elementwise maximum of the matrix and its transpose, 0 on the diagonal."""
     matrix = np.zeros((count, count), values.dtype)
     matrix[tuple(pairs.T)] = values
     return np.maximum(matrix, matrix.T)
@@ -107,7 +107,7 @@ def _fit_chunk(
 def _every(
     fits: Sequence[PairFit], stack: Stack, batch_size: int | None, n_jobs: int | None, progress: Progress | None
 ) -> list[list[np.ndarray]]:
-    """Values, failures and iterations of every pair, for each fit."""
+    """Return values, failures and iterations of every pair, for each fit."""
     import joblib
 
     lanes = _lanes(stack, batch_size)
@@ -118,27 +118,27 @@ def _every(
         size = -(-min(_CHUNK, len(pairs)) // side) * side
         full = np.concatenate([chunk, np.repeat(chunk[:1], size - len(chunk), axis=0)])  # the shape that was compiled
         with jax.enable_x64(True):  # which holds for a thread
-            found = jax.device_get(_fit_chunk(function, stack, full, options, side))
-        return jax.tree.map(lambda leaf: leaf[: len(chunk)], found)
+            values = jax.device_get(_fit_chunk(function, stack, full, options, side))
+        return jax.tree.map(lambda leaf: leaf[: len(chunk)], values)
 
     size = -(-_CHUNK // lanes) * lanes
     chunks = [(fit, start) for fit in fits for start in range(0, len(fit[2]), size)]
-    # The first chunk of each fit compiles its program, which the others then find.
+    # The first chunk of each fit compiles its program, which the others reuse.
     chunks.sort(key=lambda chunk: chunk[1] > 0)
-    found: dict[str, list[Any]] = {fit[0]: [] for fit in fits}
+    by_fit: dict[str, list[Any]] = {fit[0]: [] for fit in fits}
     for part in (chunks[: len(fits)], chunks[len(fits) :]):
         jobs = [joblib.delayed(run)(fit, fit[2][start : start + size]) for fit, start in part]
         results = joblib.Parallel(n_jobs, require="sharedmem", return_as="generator")(jobs)
         for ((name, _, pairs, _), start), result in zip(part, results, strict=True):
-            found[name].append(result)
+            by_fit[name].append(result)
             if progress is not None:
                 progress(name, min(start + size, len(pairs)), len(pairs))
-    joined = [[np.concatenate(leaves) for leaves in zip(*found[fit[0]], strict=True)] for fit in fits]
+    joined = [[np.concatenate(leaves) for leaves in zip(*by_fit[fit[0]], strict=True)] for fit in fits]
     return [[value, ~good, steps] for value, good, steps in joined]
 
 
 def pairwise_discrepancy(X: np.ndarray, y: np.ndarray, a: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Discrepancy of every pair, float64[N, N], without the other distances."""
+    """Return the discrepancy of every pair, float64[N, N], without the other distances."""
     count = int(source.max()) + 1
     with jax.enable_x64(True):
         stack = stack_sources(X, y, a, source)

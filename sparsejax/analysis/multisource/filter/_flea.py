@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail, message
-from sparsejax.analysis.multisource._inputs import Sources
+from sparsejax.analysis.multisource._inputs import Labels, Sources
 from sparsejax.analysis.multisource.filter._base import SourceFilter
 from sparsejax.analysis.multisource.filter._diagnosis import diagnose
 from sparsejax.analysis.multisource.filter._distances import distances
@@ -34,13 +35,13 @@ class FLEA(SourceFilter):
         D           = their sum
 
     A source's q is its K-th smallest D, itself counted; the K sources with the smallest q are kept. If fewer than
-    half of the sources are manipulated, in whatever way, each kept source agrees with at least one honest source on
+    half of the sources are manipulated, in whatever way, each kept source agrees with at least one clean source on
     accuracy, fairness and group share of every classifier, so that learning from the kept ones is safe; any learner
-    may follow. Honest sources are assumed to be samples of similar distributions.
+    may follow. Clean sources are assumed to be samples of similar distributions.
 
     Args:
-      n_keep: K; a number of sources, a share in (0.5, 1], or None for the smallest majority. Sources known to be
-        honest beyond that are worth keeping: N minus the number of manipulated ones, if known.
+      n_keep: K; a number of sources, a share in (0.5, 1], or None for the smallest majority. If the number
+        of manipulated sources is known, N minus that number keeps all clean ones.
       disparity: "absolute" is the published method: Gamma is an absolute value. It cannot see a source whose groups
         are swapped if the attribute is not a feature and the groups are of the same size, and pooling such a source
         hides unfairness. "signed" drops the absolute value, sees this, and is convex and faster.
@@ -63,8 +64,8 @@ class FLEA(SourceFilter):
       converged_, n_iter_: of the longest fit of each pair.
       diagnosis_: data frame with one row per source; see `diagnose`.
 
-    A source with one class takes part as it is: discrepancy is defined. A source with one group has the largest
-    possible disparity to all others, with a warning, since nothing can be said about its fairness.
+    A source with one class is compared as it is: discrepancy is defined. A source with one group has the largest
+    possible disparity to all others, with a warning, since its fairness cannot be estimated.
 
     All arithmetic is in 64 bit, and nothing is random. Cost: (N - 1) passes over all rows for each of some tens of
     iterations, for each of the three fits of a pair.
@@ -75,7 +76,7 @@ class FLEA(SourceFilter):
     >>> rng = np.random.default_rng(0)
     >>> X = rng.normal(size=(500, 3))
     >>> y, a, source = X[:, 0] > 0, X[:, 1] > 0.5, np.repeat(list("abcde"), 100)
-    >>> y[source == "d"] = ~y[source == "d"]  # this source lies
+    >>> y[source == "d"] = ~y[source == "d"]  # the manipulated source
     >>> FLEA(n_keep=4, disparity="signed").fit(X, y, sensitive_features=a, source=source).kept_sources_.tolist()
     ['a', 'b', 'c', 'e']
     """
@@ -103,7 +104,7 @@ class FLEA(SourceFilter):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None, source: Any = None) -> FLEA:
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None, source: Labels = None) -> FLEA:
         """Measure the distances of all pairs and decide which sources to keep.
 
         Args:
@@ -159,7 +160,7 @@ def _warn(data: Sources, disparity: str) -> None:
     sizes = np.bincount(data.source)
     shares = np.bincount(data.source, data.a) / sizes
     if sizes.max() > _UNEVEN * sizes.min():
-        hint = "Distances of small sources are noisy and large, so honest small sources may be dropped."
+        hint = "Distances of small sources are noisy and large, so clean small sources may be dropped."
         expected = f"sources within a factor {_UNEVEN:g} of each other"
         _say("source", f"sizes from {sizes.min()} to {sizes.max()} rows", expected, hint)
     for index in np.flatnonzero((shares == 0) | (shares == 1)):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
+from sparsejax.analysis.multisource._inputs import Labels
 from sparsejax.analysis.multisource.filter._base import SourceFilter
 from sparsejax.analysis.multisource.filter._distances import pairwise_discrepancy
 
@@ -34,7 +34,14 @@ class KonstantinovFilter(SourceFilter):
         self.n_malicious = n_malicious
         self.delta = delta
 
-    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None, source: Any = None) -> KonstantinovFilter:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        sensitive_features: Labels = None,
+        source: Labels = None,
+    ) -> KonstantinovFilter:
         """Measure discrepancies and decide which sources to keep.
 
         Raises:

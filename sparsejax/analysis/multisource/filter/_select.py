@@ -17,8 +17,8 @@ def number_to_keep(n_keep: int | float | None, count: int) -> int:
       n_keep: a number; a share in (0.5, 1], rounded up; or None for the smallest majority, floor(count / 2) + 1.
 
     Raises:
-      ValueError: not above half of the sources, or above all. With half or fewer, sources that agree on the same lie
-        may look as consistent as the honest ones.
+      ValueError: not above half of the sources, or above all. With half or fewer, sources that were manipulated
+        alike may look as consistent as the clean ones.
     """
     if n_keep is None:
         return count // 2 + 1

@@ -1,15 +1,16 @@
-"""The adversarial learner: a classifier whose logit should not betray the attribute."""
+"""The adversarial learner: a classifier whose logit should say little about the protected attribute."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from numpy.typing import ArrayLike
 
+from sparsejax.analysis.multisource._inputs import Labels
 from sparsejax.analysis.multisource.learners._base import CLIP, LinearClassifier, LinearFit, logistic_start
 
 _ROUND = 256  # Numbers of rows are rounded up to a multiple: programs are compiled per shape.
@@ -23,7 +24,7 @@ class AdversarialLearner(LinearClassifier):
 
     Args:
       eta: weight of the attacker.
-      steps: of each player.
+      steps: of Adam, for the classifier and for the attacker.
       learning_rate: of Adam, per step.
 
     Source: Wadsworth et al. 2018, "Achieving Fairness through Adversarial Learning".
@@ -34,7 +35,7 @@ class AdversarialLearner(LinearClassifier):
         self.steps = steps
         self.learning_rate = learning_rate
 
-    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None) -> AdversarialLearner:
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None) -> AdversarialLearner:
         """Fit.
 
         Raises:
@@ -46,20 +47,22 @@ class AdversarialLearner(LinearClassifier):
         y_padded, a_padded = (np.pad(values.astype(float), (0, padding)) for values in (labels, a))
         start = logistic_start(matrix, labels, 1.0, 500).theta
         with jax.enable_x64(True):
-            theta = _play(columns, y_padded, a_padded, start, self.eta, self.learning_rate, self.steps)
+            theta = _train(columns, y_padded, a_padded, start, self.eta, self.learning_rate, self.steps)
             self._set(LinearFit(np.asarray(theta), self.steps))
         return self
 
 
 @functools.partial(jax.jit, static_argnames="steps")
-def _play(X: jax.Array, y: jax.Array, a: jax.Array, theta: jax.Array, eta: float, rate: float, steps: int) -> jax.Array:
+def _train(
+    X: jax.Array, y: jax.Array, a: jax.Array, theta: jax.Array, eta: float, rate: float, steps: int
+) -> jax.Array:
     weight = X[:, -1] / X[:, -1].sum()  # the intercept's column is 0 in padding rows
 
     def bce(logits, target):
         return weight @ (jnp.logaddexp(0.0, logits) - target * logits)
 
-    def attack(players):
-        theta, attacker = players
+    def attack(parameters):
+        theta, attacker = parameters
         return eta * bce(attacker[0] * jnp.clip(X @ theta, -CLIP, CLIP) - attacker[1], a)
 
     def step(_, carry):

@@ -1,4 +1,4 @@
-"""What the linear learners share: inputs, decisions, and the minimiser."""
+"""Base classes of the learners: inputs, decisions by a score, and the minimiser."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
-from sparsejax.analysis.multisource._inputs import check_features, encode_binary, encode_classes
+from sparsejax.analysis.multisource._inputs import Labels, check_features, encode_binary, encode_classes
 from sparsejax.analysis.multisource._sklearn import BaseEstimator, ClassifierMixin, ignore_iteration_limit, register
 
 CLIP = 20.0  # logits are clipped to [-CLIP, CLIP], with zero gradient outside
@@ -20,7 +21,7 @@ class FairClassifier(ClassifierMixin, BaseEstimator):
 
     Attributes:
       classes_: the two labels, sorted; the second is the positive one.
-      groups_: the two values of the protected attribute, if it was given.
+      groups_: the two values of the protected attribute, if it was passed.
     """
 
     classes_: np.ndarray
@@ -32,8 +33,10 @@ class FairClassifier(ClassifierMixin, BaseEstimator):
         tags.classifier_tags.multi_class = False
         return tags
 
-    def _inputs(self, X: Any, y: Any, sensitive_features: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Features, labels and attribute; the last is all zero where the learner can do without it."""
+    def _inputs(
+        self, X: ArrayLike, y: ArrayLike, sensitive_features: Labels
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return features, labels and attribute; the attribute is all zero where the learner does not need it."""
         name = f"{type(self).__name__}.fit"
         if y is None:
             fail(name, "y", "value None", "one label per row", "requires y to be passed, but the target y is None.")
@@ -44,23 +47,23 @@ class FairClassifier(ClassifierMixin, BaseEstimator):
             a, self.groups_ = encode_binary(name, "sensitive_features", sensitive_features, len(matrix))
         return matrix, labels, a
 
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Score of the second class, float64[n]; positive or 0 decides for it."""
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
+        """Return the score of the second class, float64[n]; 0 or more predicts that class."""
         raise NotImplementedError
 
-    def _checked(self, X: Any) -> np.ndarray:
+    def _checked(self, X: ArrayLike) -> np.ndarray:
         from sklearn.utils.validation import check_is_fitted
 
         check_is_fitted(self)
         return check_features(f"{type(self).__name__}.predict", register(self, X, reset=False))
 
-    def predict(self, X: Any, **options: Any) -> np.ndarray:
-        """Decide; options are those of ``decision_function``."""
+    def predict(self, X: ArrayLike, **options: Any) -> np.ndarray:
+        """Predict labels; options are those of ``decision_function``."""
         positive = self.decision_function(X, **options) >= 0
         return self.classes_[positive.astype(int)]
 
-    def predict_proba(self, X: Any, **options: Any) -> np.ndarray:
-        """Probabilities of both classes, float64[n, 2]; for fair learners only their order means something."""
+    def predict_proba(self, X: ArrayLike, **options: Any) -> np.ndarray:
+        """Return probabilities of both classes, float64[n, 2]; for fair learners only their order has a meaning."""
         one = sigmoid(self.decision_function(X, **options))
         return np.stack([1 - one, one], axis=1)
 
@@ -88,8 +91,8 @@ class LinearClassifier(FairClassifier):
     def _set(self, fit: LinearFit) -> None:
         self.coef_, self.intercept_, self.n_iter_ = fit.theta[None, :-1], fit.theta[-1:], fit.n_iter
 
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Logits, float64[n]; the second class is chosen where they are at least 0."""
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
+        """Return logits, float64[n]; the second class is predicted where they are at least 0."""
         return self._checked(X) @ self.coef_[0] + self.intercept_[0]
 
 
@@ -130,8 +133,8 @@ def minimise(
         return value + 0.5 * penalty @ theta**2, gradient + penalty * theta
 
     options = {"gtol": tol, "maxiter": max_iter}
-    found = minimize(of_weights, start, jac=True, method="BFGS", options=options)
-    return LinearFit(found.x, max(int(found.nit), 1))
+    result = minimize(of_weights, start, jac=True, method="BFGS", options=options)
+    return LinearFit(result.x, max(int(result.nit), 1))
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
 from sparsejax._extras import require
+from sparsejax.analysis.multisource._inputs import Labels
 from sparsejax.analysis.multisource.learners._base import FairClassifier
 
 
 class BoostedTrees(FairClassifier):
     """XGBoost with number of trees and depth chosen by cross-validated accuracy; "none" on "xgboost" in the study.
 
-    Trees are added one by one, so a model of 500 trees holds those of 100, 200, ..: each fold and depth is fitted
+    Trees are added one by one, so a model of 500 trees contains those of 100, 200, ...; each fold and depth is fitted
     once and judged at every number of trees. The choice is that of scikit-learn's ``GridSearchCV`` over both.
 
     Args:
@@ -46,8 +48,8 @@ class BoostedTrees(FairClassifier):
         self.cv = cv
         self.n_jobs = n_jobs
 
-    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None) -> BoostedTrees:
-        """Choose and fit; ``sensitive_features`` is accepted like that of the other learners, and not used.
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None) -> BoostedTrees:
+        """Choose and fit; ``sensitive_features`` is accepted as in the other learners, and not used.
 
         Raises:
           ImportError: xgboost is not installed.
@@ -79,7 +81,7 @@ class BoostedTrees(FairClassifier):
                     scores[i, j, fold] = (predicted == y[test]).mean()
         return scores
 
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Log-odds of the second class, float64[n]."""
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
+        """Return log-odds of the second class, float64[n]."""
         matrix = self._checked(X)
         return self.estimator_.predict(matrix, output_margin=True).astype(np.float64)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from sparsejax.analysis.multisource._inputs import encode_sources
-from sparsejax.analysis.multisource._sklearn import accepted_arguments, clone
+from sparsejax.analysis.multisource._inputs import Labels, encode_sources
+from sparsejax.analysis.multisource._sklearn import BaseEstimator, accepted_arguments, clone
 from sparsejax.analysis.multisource.learners._base import FairClassifier
 
 
@@ -15,20 +16,20 @@ class Ensemble(FairClassifier):
     """One classifier per source; the score is the median of their probabilities, decided at 1/2.
 
     Args:
-      estimator: a learner of this module, trained on each source on its own.
+      estimator: a learner of this module, trained on each source separately.
 
     Attributes:
       estimators_: one per source, in the order of ``sources_``.
     """
 
-    def __init__(self, estimator: Any):
+    def __init__(self, estimator: BaseEstimator):
         self.estimator = estimator
 
-    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None, source: Any = None) -> Ensemble:
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None, source: Labels = None) -> Ensemble:
         """Fit one classifier per source.
 
         Raises:
-          ValueError: as of `FLEA`; or a source has one class or one group, which its learner cannot do with.
+          ValueError: as of `FLEA`; or a source has one class or one group and its learner needs both.
         """
         matrix, _, _ = self._inputs(X, y, sensitive_features)
         data = encode_sources("Ensemble.fit", matrix, y, sensitive_features, source)
@@ -40,18 +41,18 @@ class Ensemble(FairClassifier):
             self.estimators_.append(model.fit(matrix[rows], data.y[rows], **more))
         return self
 
-    def decision_function(self, X: Any, **options: Any) -> np.ndarray:
-        """Median probability less 1/2, float64[n]; options are passed on to the classifiers."""
+    def decision_function(self, X: ArrayLike, **options: Any) -> np.ndarray:
+        """Return the median probability minus 1/2, float64[n]; options go to the classifiers."""
         return np.median(self._scores(X, options), axis=0) - 0.5
 
-    def deciding_source(self, X: Any, **options: Any) -> np.ndarray:
-        """Position in ``sources_`` of the source with the median probability, int[n]; the lower one of an even number.
+    def deciding_source(self, X: ArrayLike, **options: Any) -> np.ndarray:
+        """Return the position in ``sources_`` of the source with the median probability, int[n]; of two, the lower.
 
-        Options are passed on to the classifiers.
+        Options go to the classifiers.
         """
         scores = self._scores(X, options)
         return np.argsort(scores, axis=0, kind="stable")[(len(scores) - 1) // 2]
 
-    def _scores(self, X: Any, options: dict[str, Any]) -> np.ndarray:
+    def _scores(self, X: ArrayLike, options: dict[str, Any]) -> np.ndarray:
         matrix = self._checked(X)
         return np.array([model.predict_proba(matrix, **options)[:, 1] for model in self.estimators_])

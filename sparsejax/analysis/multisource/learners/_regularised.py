@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import ArrayLike
 
+from sparsejax.analysis.multisource._inputs import Labels
 from sparsejax.analysis.multisource.learners._base import (
     LinearClassifier,
     cross_entropy,
@@ -17,7 +17,7 @@ from sparsejax.analysis.multisource.learners._base import (
 
 
 class PlainLearner(LinearClassifier):
-    """Logistic regression without penalty and without regard to fairness; "none" in the study.
+    """Logistic regression without penalty on weights or unfairness; "none" in the study.
 
     Args:
       max_iter: most iterations of L-BFGS.
@@ -30,8 +30,8 @@ class PlainLearner(LinearClassifier):
     def __init__(self, max_iter: int = 700):
         self.max_iter = max_iter
 
-    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None) -> PlainLearner:
-        """Fit; ``sensitive_features`` is accepted like that of the other learners, and not used."""
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None) -> PlainLearner:
+        """Fit; ``sensitive_features`` is accepted as in the other learners, and not used."""
         matrix, labels, _ = self._inputs(X, y, sensitive_features)
         self._set(logistic_start(matrix, labels, np.inf, self.max_iter))
         return self
@@ -55,7 +55,7 @@ class RegularisedLearner(LinearClassifier):
         self.max_iter = max_iter
         self.tol = tol
 
-    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None) -> RegularisedLearner:
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None) -> RegularisedLearner:
         """Fit.
 
         Raises:

@@ -1,14 +1,13 @@
-"""Making label and protected attribute independent in the training set: by resampling, or by weights."""
+"""Training sets in which label and protected attribute are independent: by resampling, or by weights."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
-from sparsejax.analysis.multisource._inputs import encode_binary, encode_labels
-from sparsejax.analysis.multisource._sklearn import accepted_arguments, clone
+from sparsejax.analysis.multisource._inputs import Labels, encode_binary, encode_labels
+from sparsejax.analysis.multisource._sklearn import BaseEstimator, accepted_arguments, clone
 from sparsejax.analysis.multisource.learners._base import FairClassifier
 from sparsejax.analysis.multisource.learners._regularised import PlainLearner
 
@@ -25,22 +24,29 @@ class ResampledLearner(FairClassifier):
     Source: Kamiran and Calders 2012, "Data preprocessing techniques for classification without discrimination".
     """
 
-    def __init__(self, estimator: Any = None, random_state: int | None = None):
+    def __init__(self, estimator: BaseEstimator | None = None, random_state: int | None = None):
         self.estimator = estimator
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None, source: Any = None) -> ResampledLearner:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        sensitive_features: Labels = None,
+        source: Labels = None,
+    ) -> ResampledLearner:
         """Resample and fit.
 
         Args:
           X: features.
           y: labels.
-          sensitive_features: the protected attribute; passed on where the classifier takes it.
-          source: label of the source of each row, or None; given, each source is resampled on its own, and it is
-            passed on where the classifier takes it.
+          sensitive_features: the protected attribute; goes to the classifier if that takes it.
+          source: label of the source of each row, or None. If passed, each source is resampled separately, and
+            it goes to the classifier if that takes it.
 
         Raises:
-          ValueError: labels or attribute not binary, missing values, or nothing of one class left to learn from.
+          ValueError: labels or attribute not binary, missing values, or no row of one class left after resampling.
         """
         matrix, labels, a = self._inputs(X, y, sensitive_features)
         origin = np.zeros(len(labels), int)
@@ -56,8 +62,8 @@ class ResampledLearner(FairClassifier):
         self.estimator_.fit(matrix[rows], labels[rows], **more)
         return self
 
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Log-odds of the second class, float64[n]."""
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
+        """Return log-odds of the second class, float64[n]."""
         matrix = self._checked(X)
         if hasattr(self.estimator_, "decision_function"):
             return self.estimator_.decision_function(matrix)
@@ -66,8 +72,8 @@ class ResampledLearner(FairClassifier):
             return np.log(p) - np.log1p(-p)
 
 
-def reweigh(y: Any, *, sensitive_features: Any) -> np.ndarray:
-    """Weights that make label and attribute independent: what `ResampledLearner` does on average, without chance.
+def reweigh(y: ArrayLike, *, sensitive_features: ArrayLike) -> np.ndarray:
+    """Return weights that make label and attribute independent: the expectation of what `ResampledLearner` draws.
 
     Args:
       y: labels, two distinct values.
@@ -84,7 +90,7 @@ def reweigh(y: Any, *, sensitive_features: Any) -> np.ndarray:
     >>> reweigh([1, 1, 0, 1], sensitive_features=[0, 0, 0, 1]).round(3).tolist()
     [1.125, 1.125, 0.75, 0.75]
     """
-    labels, _ = encode_binary("reweigh", "y", y, len(y))
+    labels, _ = encode_binary("reweigh", "y", y, np.size(y))
     a, _ = encode_binary("reweigh", "sensitive_features", sensitive_features, len(labels))
     cell = 2 * a + labels
     expected = np.outer(np.bincount(a), np.bincount(labels)).ravel() / len(labels)

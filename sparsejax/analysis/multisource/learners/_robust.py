@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
+from sparsejax.analysis.multisource._inputs import Labels
 from sparsejax.analysis.multisource.learners._base import CLIP, LinearClassifier, LinearFit
 
 _ROUND = 256  # Numbers of rows are rounded up to a multiple: programs are compiled per shape.
@@ -33,9 +34,9 @@ class RobustLearner(LinearClassifier):
         manipulated sources.
       slack: first slack.
       steps: of each attempt.
-      learning_rate, weight_rate, multiplier_rate: of the three players.
+      learning_rate, weight_rate, multiplier_rate: step sizes of the classifier, the weights and the multipliers.
       legacy: draw the weightings of the test as for the published numbers: the mean of the uniform weighting and a
-        random one, whatever ``tv``. Else they lie on the boundary of the ball.
+        random one, whatever ``tv``. Otherwise they are on the boundary of the ball.
       random_state: seed of the draws.
 
     Attributes:
@@ -66,7 +67,7 @@ class RobustLearner(LinearClassifier):
         self.legacy = legacy
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None) -> RobustLearner:
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None) -> RobustLearner:
         """Fit.
 
         Raises:
@@ -86,7 +87,7 @@ class RobustLearner(LinearClassifier):
         with jax.enable_x64(True):
             while True:
                 key = jax.random.key(self.random_state)
-                theta = _play(
+                theta = _train(
                     columns, y_padded, member, key, self.slack_, self.tv, rates, steps=self.steps, legacy=self.legacy
                 )
                 self._set(LinearFit(np.asarray(theta), self.steps))
@@ -97,7 +98,7 @@ class RobustLearner(LinearClassifier):
 
 
 @functools.partial(jax.jit, static_argnames=("steps", "legacy"))
-def _play(
+def _train(
     X: jax.Array,
     y: jax.Array,
     member: jax.Array,

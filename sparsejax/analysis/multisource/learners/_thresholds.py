@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
-from sparsejax.analysis.multisource._sklearn import accepted_arguments, clone
+from sparsejax.analysis.multisource._inputs import Labels
+from sparsejax.analysis.multisource._sklearn import BaseEstimator, accepted_arguments, clone
 from sparsejax.analysis.multisource.learners._base import FairClassifier
 from sparsejax.analysis.multisource.learners._regularised import PlainLearner
 
@@ -27,11 +27,18 @@ class PostprocessedLearner(FairClassifier):
       rate_: the chosen rate of negatives.
     """
 
-    def __init__(self, estimator: Any = None):
+    def __init__(self, estimator: BaseEstimator | None = None):
         self.estimator = estimator
 
-    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None, source: Any = None) -> PostprocessedLearner:
-        """Fit; ``source`` is passed on where the classifier takes it.
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        sensitive_features: Labels = None,
+        source: Labels = None,
+    ) -> PostprocessedLearner:
+        """Fit; ``source`` goes to the classifier if that takes it.
 
         Raises:
           ValueError: labels or attribute not binary, or missing values.
@@ -47,8 +54,8 @@ class PostprocessedLearner(FairClassifier):
         self.thresholds_ = np.array([curve[0][best] for curve in curves])
         return self
 
-    def decision_function(self, X: Any, *, sensitive_features: Any = None) -> np.ndarray:
-        """Scores less the threshold of the row's group.
+    def decision_function(self, X: ArrayLike, *, sensitive_features: Labels = None) -> np.ndarray:
+        """Return scores minus the threshold of the row's group.
 
         Raises:
           ValueError: no ``sensitive_features``, or a group that was not seen in ``fit``.
@@ -66,7 +73,7 @@ class PostprocessedLearner(FairClassifier):
 
 
 def _threshold_curve(logits: np.ndarray, labels: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Threshold and number of correct decisions of one group for each rate of negatives.
+    """Return the threshold and the number of correct decisions of one group for each rate of negatives.
 
     Thresholds are interpolated between the sorted logits, the k-th lowest of n at the rate k / n, and numbers of
     correct decisions between those with the k lowest rows negative, as in the study.

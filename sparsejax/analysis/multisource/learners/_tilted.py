@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from sparsejax.analysis.multisource._inputs import encode_labels
+from sparsejax.analysis.multisource._inputs import Labels, encode_labels
 from sparsejax.analysis.multisource.learners._base import (
     LinearClassifier,
     cross_entropy,
@@ -17,7 +18,7 @@ from sparsejax.analysis.multisource.learners._base import (
 
 
 class HierarchicalTERM(LinearClassifier):
-    """Logistic regression that weighs the worse group of each source up and bad sources down; "hterm".
+    """Logistic regression that gives more weight to the worse group of each source and less to bad sources; "hterm".
 
         L_s = 1/tau ln sum_g n_sg/n_s exp(tau loss_sg)      loss_sg: mean cross-entropy of group g in source s
         L   = 1/t ln sum_s n_s/n exp(t L_s) + l2/2 |w|^2
@@ -51,7 +52,14 @@ class HierarchicalTERM(LinearClassifier):
         self.max_iter = max_iter
         self.tol = tol
 
-    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None, source: Any = None) -> HierarchicalTERM:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        sensitive_features: Labels = None,
+        source: Labels = None,
+    ) -> HierarchicalTERM:
         """Fit.
 
         Raises:

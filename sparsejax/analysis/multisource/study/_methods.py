@@ -22,7 +22,7 @@ def learners_of(method: str, classifier: str) -> tuple[str, ...]:
     """Names of the learners that a method of the study goes with.
 
     Methods that choose a training set go with all of them, on trees with those that need no gradient. "hterm" has its
-    own loss, so it goes with what surrounds a loss; "dro" has its own constraints and is counted as "reg".
+    own loss, so it goes with learners that wrap another one; "dro" has fairness constraints and counts as "reg".
     """
     if classifier == "xgboost":
         return () if method in ("hterm", "dro") else ("none", "resample")

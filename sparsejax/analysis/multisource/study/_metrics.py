@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
-from sparsejax.analysis.multisource._inputs import encode_binary
+from sparsejax.analysis.multisource._inputs import Labels, encode_binary
 
 METRICS = ("accuracy", "auc", "dp_violation", "eo_violation", "eodds_violation")
 
 
-def evaluate_decisions(y_true: Any, y_pred: Any, *, sensitive_features: Any, y_score: Any = None) -> dict[str, float]:
-    """Judge decisions on a test set.
+def evaluate_decisions(
+    y_true: ArrayLike, y_pred: ArrayLike, *, sensitive_features: ArrayLike, y_score: Labels = None
+) -> dict[str, float]:
+    """Measure accuracy and unfairness of decisions on a test set.
 
     Args:
       y_true: labels, 0 or 1.

@@ -1,23 +1,35 @@
 """The paper's bar plots, and distances as heat maps. Needs matplotlib."""
 
+# pandas declares unions that are too wide for its results.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
 from sparsejax.analysis.multisource._adversaries import PAPER_LABELS
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-def plot_bars(summary: Any, dataset: str, learner: str, classifier: str = "linear", methods: Any = None) -> Any:
-    """Bars of accuracy and fairness for each adversary and method, with one standard deviation as whiskers.
+
+def plot_bars(
+    summary: pd.DataFrame, dataset: str, learner: str, classifier: str = "linear", methods: Sequence[str] | None = None
+) -> Figure:
+    """Draw bars of accuracy and fairness for each adversary and method, with one standard deviation as whiskers.
 
     Args:
       summary: data frame of `summarise`, or of published results.
       dataset, learner, classifier: which of them.
-      methods: names, in the order of the bars; None for all that there are but "oracle" and "original", which no
-        adversary touches: their means are lines.
+      methods: names, in the order of the bars; None for all but "oracle" and "original", which do
+        not depend on the adversary: their means are lines.
 
     Returns:
       A matplotlib figure: accuracy above, fairness (1 - demographic parity violation) below.
@@ -58,8 +70,14 @@ def plot_bars(summary: Any, dataset: str, learner: str, classifier: str = "linea
     return figure
 
 
-def plot_scores(scores: np.ndarray, sources: Any = None, malicious: Any = (), ax: Any = None, title: str = "") -> Any:
-    """Heat map of a matrix of distances between sources, such as ``d_scores_`` of `FLEA`.
+def plot_scores(
+    scores: np.ndarray,
+    sources: ArrayLike | None = None,
+    malicious: ArrayLike = (),
+    ax: Axes | None = None,
+    title: str = "",
+) -> Axes:
+    """Draw a heat map of a matrix of distances between sources, such as ``d_scores_`` of `FLEA`.
 
     Args:
       scores: float[N, N].

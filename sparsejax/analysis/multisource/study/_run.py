@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax._files import write_atomically
 from sparsejax.analysis.multisource._adversaries import ADVERSARIES, TrainingSet, choose_sources, manipulate
+from sparsejax.analysis.multisource._inputs import Labels
 from sparsejax.analysis.multisource._sklearn import accepted_arguments
 from sparsejax.analysis.multisource.data._table import TabularDataset, assign_sources
 from sparsejax.analysis.multisource.filter._flea import FLEA
 from sparsejax.analysis.multisource.filter._konstantinov import KonstantinovFilter
 from sparsejax.analysis.multisource.study._methods import CLASSIFIERS, LEARNERS, METHODS, learners_of, make_method
 from sparsejax.analysis.multisource.study._metrics import evaluate_decisions
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def run_study(
@@ -35,21 +39,21 @@ def run_study(
     seeds: int = 10,
     legacy: bool = False,
     n_jobs: int = 1,
-    source: Any = None,
-) -> Any:
-    """Run what is not in the folder yet, and return all of it.
+    source: Labels = None,
+) -> pd.DataFrame:
+    """Run every cell that the folder does not have yet, and return all results.
 
     Args:
-      data: the whole table; each seed splits it, deals the training part to sources, and chooses the malicious ones.
+      data: the whole table; each seed splits it, assigns training rows to sources, and draws the malicious ones.
       out: folder; one JSON file per adversary and seed, written when that cell is complete.
-      adversaries, learners, methods: names to run. Learners that a method does not go with are left out; see
+      adversaries, learners, methods: names to run. Learners that do not apply to a method are left out; see
         `learners_of`.
       classifier: "linear" or "xgboost".
       n_sources, n_malicious: of each run; FLEA keeps n_sources - n_malicious.
       seeds: number of seeds, from 0.
       legacy: give "hterm" and "dro" the defects of the published numbers; see `HierarchicalTERM`, `RobustLearner`.
       n_jobs: processes, as in joblib.
-      source: source of each row of ``data``, such as the state of `census`; None deals the training part into
+      source: source of each row of ``data``, such as the state of `census`; None splits the training part into
         ``n_sources`` equal blocks.
 
     Returns:
@@ -83,24 +87,27 @@ def run_study(
 
 
 def _seed(
-    data: TabularDataset, source: Any, folder: Path, setting: dict[str, Any], adversaries: list[str], seed: int
+    data: TabularDataset,
+    source: np.ndarray | None,
+    folder: Path,
+    setting: dict[str, Any],
+    adversaries: list[str],
+    seed: int,
 ) -> list[dict]:
-    """Every adversary of one seed. Training sets that occur twice, such as a perfectly filtered one, train once."""
+    """Run every adversary of one seed. Equal training sets, such as perfectly filtered ones, train once."""
     rows, memory = [], {}
     for adversary in adversaries:
         key = hashlib.sha256(json.dumps([setting, adversary, seed], sort_keys=True).encode()).hexdigest()[:16]
         file = folder / f"{data.name}-{adversary.replace('#', '_')}-{seed}-{key}.json"
         if not file.exists():
             cell = _cell(data, source, setting, adversary, seed, memory)
-            partial = file.with_suffix(f".{os.getpid()}.partial")
-            partial.write_text(json.dumps(cell))
-            partial.replace(file)
+            write_atomically(file, json.dumps(cell))
         rows += json.loads(file.read_text())
     return rows
 
 
 def _cell(
-    data: TabularDataset, source: Any, setting: dict[str, Any], adversary: str, seed: int, memory: dict
+    data: TabularDataset, source: np.ndarray | None, setting: dict[str, Any], adversary: str, seed: int, memory: dict
 ) -> list[dict[str, Any]]:
     train, test = data.split(seed)
     # Labels of sources are split with the rows, in the place of the labels.
@@ -122,7 +129,7 @@ def _cell(
 def _pools(
     setting: dict[str, Any], clean: TrainingSet, bad: TrainingSet, chosen: np.ndarray
 ) -> tuple[dict[str, TrainingSet], list[dict[str, Any]]]:
-    """Training set of each method; and the share of malicious sources among those that the filters kept."""
+    """Return the training set of each method, and the share of malicious sources among those that filters kept."""
     pools, rows = {}, []
     for method in setting["methods"]:
         pools[method] = bad
@@ -131,12 +138,12 @@ def _pools(
             pools[method] = clean if method == "original" else clean.rows(~np.isin(clean.source, chosen))
         elif method in ("flea", "konstantinov"):
             keep = setting["n_sources"] - setting["n_malicious"]
-            found = FLEA(n_keep=keep) if method == "flea" else KonstantinovFilter(setting["n_malicious"])
-            found.fit(bad.X, bad.y, sensitive_features=bad.a, source=bad.source)
-            pools[method] = bad.rows(found.support_)
-            kept = {"flea" if method == "flea" else "selected": found.kept_sources_}
-            if isinstance(found, FLEA):
-                kept |= {name[:4]: labels for name, labels in found.kept_by_.items()}  # disc, disp, disb
+            source_filter = FLEA(n_keep=keep) if method == "flea" else KonstantinovFilter(setting["n_malicious"])
+            source_filter.fit(bad.X, bad.y, sensitive_features=bad.a, source=bad.source)
+            pools[method] = bad.rows(source_filter.support_)
+            kept = {"flea" if method == "flea" else "selected": source_filter.kept_sources_}
+            if isinstance(source_filter, FLEA):
+                kept |= {name[:4]: labels for name, labels in source_filter.kept_by_.items()}  # disc, disp, disb
         for name, labels in kept.items():
             share = float(np.isin(labels, chosen).mean())
             rows.append({"learner": "-", "method": method, "metric": f"fraction_malicious_{name}", "value": share})
@@ -154,18 +161,18 @@ def _train(
     memory: dict,
 ) -> dict[str, float]:
     content = b"".join(np.ascontiguousarray(part).tobytes() for part in pool[:4])
-    own = method if method in ("ensemble", "hterm", "dro") else "one model"
-    key = hashlib.sha256(content).digest(), own, learner
+    kind = method if method in ("ensemble", "hterm", "dro") else "one model"
+    key = hashlib.sha256(content).digest(), kind, learner
     if key not in memory:
         malicious = setting["n_malicious"] / setting["n_sources"]
         model = make_method(method, learner, setting["classifier"], seed, malicious, setting["legacy"])
-        by_source = {"source": pool.source} if own in ("ensemble", "hterm") else {}
+        by_source = {"source": pool.source} if kind in ("ensemble", "hterm") else {}
         model.fit(pool.X, pool.y, **accepted_arguments(model, sensitive_features=pool.a, **by_source))
         options = {"sensitive_features": test.a} if learner == "pp" else {}
         predicted = model.predict(test.X, **options)
         score = model.predict_proba(test.X, **options)[:, 1]
         memory[key] = evaluate_decisions(test.y, predicted, sensitive_features=test.a, y_score=score)
-        if own == "ensemble":
+        if kind == "ensemble":
             deciding = model.sources_[model.deciding_source(test.X, **options)]
             memory[key]["fraction_decisions_malicious"] = float(np.isin(deciding, chosen).mean())
     return memory[key]

@@ -1,22 +1,28 @@
 """Results of a study as tables: means over seeds, the worst case over adversaries, agreement with published ones."""
 
+# pandas declares unions that are too wide for its results.
+# pyright: reportAttributeAccessIssue=false, reportReturnType=false
+
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax.analysis.multisource._adversaries import ADVERSARIES
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _RUN = ["dataset", "n_sources", "n_malicious", "classifier", "learner", "method", "metric"]
-_CLEAN = ("original", "oracle")  # training sets that no adversary touches
+_CLEAN = ("original", "oracle")  # training sets without manipulated sources
 
 
-def worst_case(results: Any) -> Any:
+def worst_case(results: pd.DataFrame) -> pd.DataFrame:
     """Return for each seed the worst value over the adversaries, as further rows with adversary "worst".
 
-    The smallest accuracy and AUC, the largest of all other metrics, each on its own. "original" and "oracle" are taken
+    The smallest accuracy and AUC, the largest of all other metrics, each separately. "original" and "oracle" are taken
     from the runs without manipulation. Empty unless ``results`` has all adversaries.
 
     Args:
@@ -33,8 +39,8 @@ def worst_case(results: Any) -> Any:
     return rows.assign(value=rows["value"] * rows["sign"], adversary="worst")[list(results.columns)]
 
 
-def summarise(results: Any) -> Any:
-    """Mean, population standard deviation and count over seeds, for each adversary and the worst case.
+def summarise(results: pd.DataFrame) -> pd.DataFrame:
+    """Return mean, population standard deviation and count over seeds, for each adversary and the worst case.
 
     Args:
       results: data frame of `run_study`.
@@ -52,12 +58,12 @@ def summarise(results: Any) -> Any:
     return groups.agg(mean="mean", std=lambda values: values.std(ddof=0), count="count").reset_index()
 
 
-def results_table(summary: Any, adversary: str = "worst") -> Any:
-    """Accuracy % / demographic parity violation %, with standard deviations, as the paper prints them.
+def results_table(summary: pd.DataFrame, adversary: str = "worst") -> pd.DataFrame:
+    """Return accuracy % / demographic parity violation %, with standard deviations, as the paper prints them.
 
     Args:
       summary: data frame of `summarise`, or of published results.
-      adversary: whose results.
+      adversary: one of the summary.
 
     Returns:
       Data frame of text: one row per data set, setting and learner, one column per method.
@@ -78,7 +84,7 @@ def results_table(summary: Any, adversary: str = "worst") -> Any:
     return joined.unstack("method", sort=False).fillna("")
 
 
-def compare_published(results: Any, published: Any) -> Any:
+def compare_published(results: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """Compare means over seeds with published ones.
 
     Args:
@@ -87,7 +93,7 @@ def compare_published(results: Any, published: Any) -> Any:
 
     Returns:
       Data frame, one row for each key in both: ``mean``, ``published``, their ``difference``, ``two_se`` (two standard
-      errors of the difference, as if the seeds were drawn anew; one seed is given the published spread), and
+      errors of the difference, as if the seeds were drawn again; one seed gets the published spread), and
       ``agrees``: |difference| at most ``two_se`` or 5e-4, the rounding of values published with three decimals.
 
     Raises:
@@ -109,7 +115,7 @@ def compare_published(results: Any, published: Any) -> Any:
     ]
 
 
-def agreement(comparison: Any) -> Any:
+def agreement(comparison: pd.DataFrame) -> pd.DataFrame:
     """Count the rows of `compare_published` that agree for each data set, classifier, method and metric: "3 of 4"."""
     groups = comparison.groupby(["dataset", "classifier", "method", "metric"], sort=False)["agrees"]
     counts = groups.agg(lambda agrees: f"{int(agrees.sum())} of {len(agrees)}")

@@ -1,4 +1,4 @@
-"""Batch norm in a network that is taken over: frozen, or with statistics of other data."""
+"""Batch norm of a pretrained network: frozen, or with statistics of other data."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from flax import nnx
 
 from sparsejax.data import Images
 
-M = TypeVar("M")
+M = TypeVar("M", bound=nnx.Module)
 BatchNormMode = Literal["train", "frozen", "recalibrated"]
 
 
-def batch_norms(model: Any) -> list[Any]:
+def batch_norms(model: nnx.Module) -> list[Any]:
     """Return the batch norms of a model, Flax's and this library's."""
     return [node for _, node in nnx.iter_modules(model) if isinstance(node, nnx.BatchNorm)]
 
 
-def freeze_batch_norm(model: Any) -> None:
-    """Make the batch norms use their running averages and leave them alone, in place."""
+def freeze_batch_norm(model: nnx.Module) -> None:
+    """Make the batch norms use their running averages and not update them, in place."""
     for norm in batch_norms(model):
         norm.use_running_average = True
 
 
 def recalibrate_batch_norm(model: M, images: Images, *, batch_size: int = 256, passes: int = 1, seed: int = 0) -> M:
-    """Estimate the running averages of batch norm anew, on other images; nothing else changes.
+    """Estimate the running averages of batch norm again, on other images; nothing else changes.
 
     mean, var = averages over all batches of the batch's mean and variance, weighted by its size, each batch normalised
-    by its own statistics
+    by its statistics
 
-    What the study offers and leaves off. A lottery ticket, weights of a dense network behind a mask it was not trained
-    with, has the dense network's statistics: they are stale, and this repairs them.
+    An option of the study that is off by default. A lottery ticket (a mask on the weights of a dense
+    network that was trained without it) has stale statistics, those of the dense network; this replaces them.
 
     Args:
       model: NNX module. It is not changed.
@@ -59,8 +59,8 @@ def recalibrate_batch_norm(model: M, images: Images, *, batch_size: int = 256, p
     count = 0
     for batch in _batches(len(images), batch_size, passes, seed):
         _forward(copy, jnp.asarray(images.images(batch)))
-        found = [len(batch) * np.asarray(v[...], np.float64) for norm in norms for v in (norm.mean, norm.var)]
-        sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
+        weighted = [len(batch) * np.asarray(v[...], np.float64) for norm in norms for v in (norm.mean, norm.var)]
+        sums = [a + b for a, b in zip(sums, weighted, strict=True)] if sums else weighted
         count += len(batch)
     values = iter(sums)
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -71,13 +71,13 @@ def recalibrate_batch_norm(model: M, images: Images, *, batch_size: int = 256, p
 
 
 @nnx.jit
-def _forward(model: Any, images: jax.Array) -> None:
+def _forward(model: nnx.Module, images: jax.Array) -> None:
     model(images)
 
 
 def _batches(count: int, size: int, passes: int, seed: int) -> list[np.ndarray]:
-    found = []
+    batches = []
     for number in range(passes):
         order = np.random.default_rng((seed, number)).permutation(count)
-        found += [order[start : start + size] for start in range(0, count, size)]
-    return found
+        batches += [order[start : start + size] for start in range(0, count, size)]
+    return batches

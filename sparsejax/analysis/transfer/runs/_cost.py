@@ -1,4 +1,4 @@
-"""What linear fine-tuning costs with one form of a frozen network against another: forward pass, classifier, data."""
+"""Time of linear fine-tuning with several forms of a frozen network: forward pass, classifier, data."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class EpochCost:
 
 @dataclass(frozen=True)
 class LinearCost:
-    """The cost for each form of a network, measured in turn.
+    """The cost for each form of a network, measured alternately.
 
     Attributes:
       costs: by name.
@@ -63,19 +63,19 @@ class LinearCost:
     isa: str
 
     def speedup(self, name: str, part: str = "seconds") -> float:
-        """Time of the baseline divided by that of a form: above 1 the form is faster."""
+        """Return the time of the baseline divided by that of a form: above 1 the form is faster."""
         return getattr(self.costs[self.baseline], part) / getattr(self.costs[name], part)
 
     def break_even(self, name: str, once: float) -> float:
-        """Epochs after which a form has saved what it cost once, such as the seconds of its conversion.
+        """Return the epochs after which a form has saved a one-time cost, such as the seconds of its conversion.
 
-        With features that are computed once and for all, the whole saving is that of one epoch's ``backbone``.
+        If features are computed only once, the whole saving is that of one epoch's ``backbone``.
         """
         saved = self.costs[self.baseline].seconds - self.costs[name].seconds
         return once / saved if saved > 0 else float("inf")
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers, for JSON."""
+        """Return all numbers, for JSON."""
         ratios = {
             name: {"epoch": self.speedup(name), "backbone": self.speedup(name, "backbone")} for name in self.costs
         }
@@ -93,7 +93,7 @@ class LinearCost:
 
 
 def time_linear_epoch(
-    models: Mapping[str, Any],
+    models: Mapping[str, nnx.Module],
     task: ImageTask,
     *,
     head: str | None = None,
@@ -103,13 +103,13 @@ def time_linear_epoch(
 ) -> LinearCost:
     """Time an epoch of linear fine-tuning with features recomputed from the images, for several forms of one network.
 
-    The forms take turns, epoch by epoch, after one batch of each that is not counted (it compiles). The last, smaller
+    The forms are timed alternately, epoch by epoch, after one untimed batch of each that compiles. The last, smaller
     batch of an epoch is left out: it would compile a second time.
 
     Args:
       models: the forms by name, such as {"dense": densify(model), "sparse": model}; the first is the baseline.
       task: its training split is used.
-      head: path of the classifier to leave out; found by its name if None.
+      head: path of the classifier to leave out; looked up by name if None.
       batch_size: the study's is 64.
       epochs: timed ones of each form, at least 5.
       seed: of order, augmentation and classifier.
@@ -148,7 +148,7 @@ def time_linear_epoch(
 class _Form:
     """One form of the network, with a classifier."""
 
-    def __init__(self, model: Any, task: ImageTask, head: str | None, batch_size: int, seed: int) -> None:
+    def __init__(self, model: nnx.Module, task: ImageTask, head: str | None, batch_size: int, seed: int) -> None:
         self._backbone = without_head(model, head)
         self._backbone.eval()
         self._forward = nnx.cached_partial(features_of, self._backbone)
@@ -164,7 +164,7 @@ class _Form:
         self.compile = time.perf_counter() - begin
 
     def epoch(self, number: int) -> tuple[float, float, float, float]:
-        """Seconds in all, forward, classifier, data."""
+        """Return seconds: total, forward, classifier, data."""
         order = np.random.default_rng((self._seed, number)).permutation(len(self._task.train))
         parts = np.zeros(3)
         for start in range(0, len(order) - self._size + 1, self._size):

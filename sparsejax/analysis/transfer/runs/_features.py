@@ -7,14 +7,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from sparsejax._checks import fail
+from sparsejax._files import write_atomically
+from sparsejax.analysis.transfer.runs._batches import map_batches
 from sparsejax.data import Images
 from sparsejax.models import without_head
 
@@ -51,7 +51,7 @@ class Features:
 
 
 def extract_features(
-    model: Any,
+    model: nnx.Module,
     images: Images,
     *,
     head: str | None = None,
@@ -61,17 +61,16 @@ def extract_features(
 ) -> Features:
     """Run a frozen network on images in inference mode, without its classifier.
 
-    Batch norm uses the stored statistics and leaves them alone. Features with more than two axes are averaged over all
-    but the first and the last. They do not depend on the batch size (to rounding) nor on any seed: images are taken
-    without augmentation.
+    Batch norm uses the stored statistics. Features with more than two axes are averaged over all but the first and the
+    last. They do not depend on the batch size (up to rounding) nor on a seed: images are not augmented.
 
     Args:
       model: NNX module, sparse or dense. It is not changed.
       images: a split.
-      head: path of the classifier; found by its name if None; "" for a network that has none.
+      head: path of the classifier; looked up by name if None; "" for a network that has none.
       batch_size: images per call; bounds the memory of activations.
       cache: folder; the features of a network on a split are stored there, under a hash of both.
-      progress: called with (images done, images in all).
+      progress: called with (images done, total images).
 
     Returns:
       `Features`, float32 on the host.
@@ -96,30 +95,27 @@ def extract_features(
         file = Path(cache) / f"features-{_key(backbone, images)}.npy"
         if file.is_file():
             return Features(np.load(file), images.labels)
-    count, size = len(images), min(batch_size, len(images))
-    parts = []
-    for start in range(0, count, size):
-        rows = np.arange(start, min(start + size, count))
-        chunk = images.images(rows)
-        # Every call has the same shape, so it is compiled once.
-        padded = np.concatenate([chunk, np.zeros((size - len(chunk), *chunk.shape[1:]), chunk.dtype)])
-        parts.append(np.asarray(features_of(backbone, jnp.asarray(padded)), np.float32)[: len(rows)])
+    parts, done = [], 0
+    for part in map_batches(lambda batch: features_of(backbone, batch), images.images, len(images), batch_size):
+        parts.append(part.astype(np.float32))
+        done += len(part)
         if progress is not None:
-            progress(int(rows[-1]) + 1, count)
-    found = Features(np.concatenate(parts), images.labels)
+            progress(done, len(images))
+    features = Features(np.concatenate(parts), images.labels)
     if file is not None:
-        _save(file, found.x)
-    return found
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, lambda out: np.save(out, features.x))
+    return features
 
 
 @nnx.jit
-def features_of(backbone: Any, images: jax.Array) -> jax.Array:
-    """Features float[n, F] of a network without classifier, in the mode it is in."""
+def features_of(backbone: nnx.Module, images: jax.Array) -> jax.Array:
+    """Return features float[n, F] of a network without classifier, in the mode it is in."""
     out = backbone(images)
     return out.mean(axis=tuple(range(1, out.ndim - 1))) if out.ndim > 2 else out
 
 
-def model_hash(model: Any) -> str:
+def model_hash(model: nnx.Module) -> str:
     """Return a hash of every variable of a model, and of its layers' names and sizes."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_flatten_with_path(nnx.state(model, nnx.Not(nnx.RngState)))[0]:
@@ -129,15 +125,6 @@ def model_hash(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _key(backbone: Any, images: Images) -> str:
+def _key(backbone: nnx.Module, images: Images) -> str:
     text = f"{type(backbone).__name__} {model_hash(backbone)} {images.fingerprint()}"
     return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-def _save(file: Path, x: np.ndarray) -> None:
-    """Write under another name first: a reader finds the whole file or none."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(f".{os.getpid()}.partial")
-    with draft.open("wb") as out:
-        np.save(out, x)
-    draft.replace(file)

@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
 from sparsejax.analysis.transfer._metrics import per_class_accuracy, top1_accuracy
 from sparsejax.analysis.transfer.runs._batch_norm import freeze_batch_norm, recalibrate_batch_norm
+from sparsejax.analysis.transfer.runs._batches import map_batches
 from sparsejax.analysis.transfer.runs._config import SGDConfig
 from sparsejax.analysis.transfer.runs._steps import ArraySteps
 from sparsejax.data import Images, ImageTask
@@ -53,7 +55,7 @@ class FinetuneResult:
       seed: of the run.
     """
 
-    model: Any
+    model: nnx.Module
     top1: float
     mean_per_class: float
     per_class: np.ndarray
@@ -66,11 +68,11 @@ class FinetuneResult:
 
 
 def finetune(
-    model: Any,
+    model: nnx.Module,
     task: ImageTask,
     config: SGDConfig | None = None,
     *,
-    masks: Mapping[str, Any] | None = None,
+    masks: Mapping[str, ArrayLike] | None = None,
     head: str | None = None,
     kernels: Kernels = "sparse",
     min_sparsity: float = 0.8,
@@ -88,15 +90,15 @@ def finetune(
     Args:
       model: NNX module, dense with zeros or sparse. It is not changed.
       task: the data. Training images are augmented where its split does that. With a validation split the network of
-        the epoch that is best on it is returned, otherwise that of the last epoch: never one chosen on the test split.
+        the best epoch on it is returned, otherwise that of the last epoch. It is never chosen on the test split.
       config: settings; those of the study for this data set if None.
       masks: bool array by layer path, true keeps; None: patterns of sparse layers, and zeros of dense ones.
-      head: path of the classifier; found by its name if None.
+      head: path of the classifier; looked up by name if None.
       kernels: "sparse" or "dense".
       min_sparsity: of a layer, for sparse kernels to pay.
       seed: of the classifier's initial value, the order of examples and the augmentation.
       evaluate_every: epochs between tests; None tests at the end only.
-      progress: called with (steps done, steps in all).
+      progress: called with (steps done, total steps).
 
     Returns:
       `FinetuneResult`.
@@ -124,9 +126,9 @@ def finetune(
             history.append(FinetuneEpoch(epoch + 1, loss, None, None, None))
             continue
         step.store()
-        found = _test(tuned, task.test, task.num_classes)
+        tested = _test(tuned, task.test, task.num_classes)
         val = None if task.val is None else _test(tuned, task.val, task.num_classes)[0]
-        history.append(FinetuneEpoch(epoch + 1, loss, found[0], found[1], val))
+        history.append(FinetuneEpoch(epoch + 1, loss, tested[0], tested[1], val))
         if val is not None and (best is None or val > best[0]):
             best = val, epoch + 1, nnx.clone(tuned, graph=True)
     if best is not None:
@@ -141,16 +143,16 @@ def finetune(
 
 
 def _prepare(
-    model: Any,
+    model: nnx.Module,
     task: ImageTask,
     config: SGDConfig,
-    masks: Mapping[str, Any] | None,
+    masks: Mapping[str, ArrayLike] | None,
     head: str,
     kernels: Kernels,
     min_sparsity: float,
     seed: int,
 ) -> tuple[FixedMask, Any]:
-    """The network with a new classifier, its masks fixed, its batch norm as asked for."""
+    """Return the network with a new classifier, fixed masks, and batch norm in the mode of ``config``."""
     if config.batch_norm == "recalibrated":
         model = recalibrate_batch_norm(model, task.train, seed=seed)
     fresh = with_new_head(model, task.num_classes, head=head, rngs=nnx.Rngs(seed))
@@ -187,7 +189,7 @@ def _epoch(
     return total / len(images)
 
 
-def predict(model: Any, images: Images) -> np.ndarray:
+def predict(model: nnx.Module, images: Images) -> np.ndarray:
     """Return the predicted classes int32[N] of a classifier in inference mode; it is left in the mode it was in.
 
     >>> from sparsejax.data import ArrayImages
@@ -198,22 +200,16 @@ def predict(model: Any, images: Images) -> np.ndarray:
     """
     copy = nnx.clone(model, graph=True)
     copy.eval()
-    count, size = len(images), min(_TEST_BATCH, len(images))
-    found = []
-    for start in range(0, count, size):
-        rows = np.arange(start, min(start + size, count))
-        chunk = images.images(rows)
-        padded = np.concatenate([chunk, np.zeros((size - len(chunk), *chunk.shape[1:]), chunk.dtype)])
-        found.append(np.asarray(_predict(copy, jnp.asarray(padded)), np.int32)[: len(rows)])
-    return np.concatenate(found)
+    parts = map_batches(lambda batch: _predict(copy, batch), images.images, len(images), _TEST_BATCH)
+    return np.concatenate(list(parts)).astype(np.int32)
 
 
 @nnx.jit
-def _predict(model: Any, images: jax.Array) -> jax.Array:
+def _predict(model: nnx.Module, images: jax.Array) -> jax.Array:
     return jnp.argmax(model(images), axis=-1)
 
 
-def _test(model: Any, images: Images, num_classes: int) -> tuple[float, float, np.ndarray]:
+def _test(model: nnx.Module, images: Images, num_classes: int) -> tuple[float, float, np.ndarray]:
     predicted = predict(model, images)
     per_class = per_class_accuracy(images.labels, predicted, num_classes)
     return top1_accuracy(images.labels, predicted), float(np.nanmean(per_class)), per_class

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 
 from sparsejax.analysis.transfer._metrics import per_class_accuracy, top1_accuracy
 from sparsejax.analysis.transfer.runs._batch_norm import recalibrate_batch_norm
@@ -22,7 +22,7 @@ Head = tuple[jax.Array, jax.Array]
 
 
 def train_linear_online(
-    model: Any,
+    model: nnx.Module,
     task: ImageTask,
     config: SGDConfig | None = None,
     *,
@@ -30,7 +30,7 @@ def train_linear_online(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> ProbeResult:
-    """Train a classifier on features of a frozen network that are computed anew, from augmented images, every epoch.
+    """Train a classifier on features of a frozen network, recomputed every epoch from augmented images.
 
     The study's second form of linear fine-tuning, the one whose time a sparse network shortens. Frozen means parameters
     and batch statistics: the network runs in inference mode, also in training. (The authors' code without its sparse
@@ -42,9 +42,9 @@ def train_linear_online(
       task: the data; training images are augmented where its split does that.
       config: settings; the study's if None. ``batch_norm="recalibrated"`` estimates the statistics on the training
         images first.
-      head: path of the classifier to leave out; found by its name if None; "" for a network that has none.
+      head: path of the classifier to leave out; looked up by name if None; "" for a network that has none.
       seed: of the classifier's initial value, the order of examples and the augmentation.
-      progress: called with (steps done, steps in all).
+      progress: called with (steps done, total steps).
 
     Returns:
       `ProbeResult`.

@@ -31,7 +31,7 @@ class ProbeResult:
     """A linear classifier on features.
 
     Attributes:
-      weights: float32[F, K], of the features as they were given (standardisation is folded in).
+      weights: float32[F, K], of the features as passed (standardisation is folded in).
       bias: float32[K].
       top1: accuracy on the test split.
       mean_per_class: mean over classes that have test examples.
@@ -152,7 +152,7 @@ def _fit_sgd(
 
 @jax.jit
 def _epoch(state: Any, data: Any, orders: jax.Array, rate: Any, momentum: Any, decay: Any) -> Any:
-    """One epoch for every seed: (weights, velocities), mean loss and test accuracy of each."""
+    """Run one epoch for every seed and return (weights, velocities), mean loss and test accuracy of each."""
     x, y, test_x, test_y = data
 
     def one(state: Any, order: jax.Array) -> Any:
@@ -183,7 +183,7 @@ def _fit_lbfgs(
     if C is not None:
         weights, bias = _logistic(train, num_classes, C)
         return [(weights, bias, C, None) for _ in seeds]
-    found = []
+    fitted = []
     for seed in seeds:
         first, second = _split(train, seed) if val is None else (train, val)
         scores = []
@@ -192,12 +192,12 @@ def _fit_lbfgs(
             scores.append(top1_accuracy(second.y, np.argmax(second.x @ weights + bias, axis=1)))
         best = float(C_GRID[int(np.argmax(scores))])  # the strongest regularisation among equals
         both = train if val is None else Features(np.concatenate([train.x, val.x]), np.concatenate([train.y, val.y]))
-        found.append((*_logistic(both, num_classes, best), best, None))
-    return found
+        fitted.append((*_logistic(both, num_classes, best), best, None))
+    return fitted
 
 
 def _logistic(train: Features, num_classes: int, C: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weights [F, K] and biases [K] of logistic regression; classes without examples are never predicted."""
+    """Return weights [F, K] and biases [K] of logistic regression; classes without examples are never predicted."""
     linear_model = require("sklearn.linear_model", "linear_probe")
     present = np.unique(train.y)
     if len(present) < 2:
@@ -214,14 +214,13 @@ def _logistic(train: Features, num_classes: int, C: float) -> tuple[np.ndarray, 
 
 def _split(train: Features, seed: int) -> tuple[Features, Features]:
     order = np.random.default_rng((seed, 2)).permutation(len(train.y))
-    held = max(1, len(order) // _VALIDATION_SHARE)
-    return Features(train.x[order[held:]], train.y[order[held:]]), Features(
-        train.x[order[:held]], train.y[order[:held]]
-    )
+    count = max(1, len(order) // _VALIDATION_SHARE)
+    first, second = (Features(train.x[rows], train.y[rows]) for rows in (order[count:], order[:count]))
+    return first, second
 
 
 def _statistics(x: np.ndarray, standardize: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Shift and scale of each feature; a constant one is only shifted."""
+    """Return shift and scale of each feature; a constant one is only shifted."""
     if not standardize:
         return np.zeros(x.shape[1], np.float32), np.ones(x.shape[1], np.float32)
     deviation = x.std(axis=0, dtype=np.float64)

@@ -9,12 +9,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+from flax import nnx
+from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
 from sparsejax._extras import require
+from sparsejax._files import write_atomically
 from sparsejax.analysis.transfer.runs._batch_norm import recalibrate_batch_norm
 from sparsejax.analysis.transfer.runs._config import SGDConfig
 from sparsejax.analysis.transfer.runs._features import extract_features, model_hash
@@ -24,13 +27,16 @@ from sparsejax.analysis.transfer.tables._results import CATEGORIES
 from sparsejax.data import ImageTask
 from sparsejax.train._fixed_mask import Kernels
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Regime = Literal["linear", "full"]
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network to transfer, and what it is called in tables.
+    """A network to transfer, and its name in tables.
 
     Attributes:
       model: NNX module, dense or sparse, with its upstream classifier.
@@ -39,14 +45,14 @@ class Backbone:
       arch: name of the network.
       masks: bool array by layer path, or None: see `finetune`.
       category: of the method; that of the published study if it is one of its methods, else "other".
-      head: path of the classifier; found by its name if None.
+      head: path of the classifier; looked up by name if None.
     """
 
-    model: Any
+    model: nnx.Module
     method: str = "Dense"
     sparsity: float = 0.0
     arch: str = "network"
-    masks: Mapping[str, Any] | None = None
+    masks: Mapping[str, ArrayLike] | None = None
     category: str | None = None
     head: str | None = None
 
@@ -88,12 +94,12 @@ def run_transfer(
     settings: StudySettings | None = None,
     n_jobs: int = 1,
     progress: Progress | None = None,
-) -> Any:
-    """Run what is not in the folder yet, and return all of it.
+) -> pd.DataFrame:
+    """Run every job that the folder does not have yet, and return all results.
 
     A job is one backbone on one task: features are computed once for all seeds of the linear regime, whose classifiers
     are trained as one batch; full fine-tuning runs seed by seed. Each finished run is a file, under a hash of weights,
-    masks, data and settings, so a study that was stopped goes on where it was. Jobs go through joblib: inside
+    masks, data and settings, so an interrupted study resumes. Jobs go through joblib: inside
     ``joblib.parallel_config(backend="dask")`` or ``"ray"`` they run on a cluster, with ``out`` on a shared disk.
 
     Args:
@@ -104,7 +110,7 @@ def run_transfer(
       seeds: of the downstream runs.
       settings: those of the published study if None.
       n_jobs: processes, as in joblib.
-      progress: called in each process with (what is done, steps done, steps in all); must go through pickle if there
+      progress: called in each process with (description, steps done, total steps); must be picklable if there
         are several.
 
     Returns:
@@ -154,7 +160,7 @@ def _job(
     settings: StudySettings,
     progress: Progress | None,
 ) -> list[dict[str, Any]]:
-    """All runs of one backbone on one task, in the order of regimes and seeds."""
+    """Return all runs of one backbone on one task, in the order of regimes and seeds."""
     base = _base_key(backbone, task)
     files: dict[tuple[str, int], Path] = {}
     for regime in regimes:
@@ -164,18 +170,13 @@ def _job(
     name = f"{backbone.method} {backbone.sparsity:g} on {task.name}"
     missing = [seed for seed in seeds if "linear" in regimes and not files["linear", seed].exists()]
     if missing:
-        for seed, row in zip(
-            missing,
-            _linear(backbone, task, folder, missing, settings, _named(progress, f"features, {name}")),
-            strict=True,
-        ):
-            _write(files["linear", seed], row)
+        rows = _linear(backbone, task, folder, missing, settings, _named(progress, f"features, {name}"))
+        for seed, row in zip(missing, rows, strict=True):
+            write_atomically(files["linear", seed], json.dumps(row))
     for seed in seeds:
         if "full" in regimes and not files["full", seed].exists():
-            _write(
-                files["full", seed],
-                _full(backbone, task, seed, settings, _named(progress, f"full, seed {seed}, {name}")),
-            )
+            row = _full(backbone, task, seed, settings, _named(progress, f"full, seed {seed}, {name}"))
+            write_atomically(files["full", seed], json.dumps(row))
     head = {
         "arch": backbone.arch,
         "method": backbone.method,
@@ -257,7 +258,7 @@ def _row(task: ImageTask, top1: float, mean_per_class: float) -> dict[str, Any]:
 
 
 def _relevant(regime: str, task: ImageTask, settings: StudySettings) -> dict[str, Any]:
-    """The settings that a regime's result depends on."""
+    """Return the settings that a regime's result depends on."""
     if regime == "full":
         return {"config": dataclasses.asdict(settings.full_config(task.name)), "kernels": settings.kernels}
     config = dataclasses.asdict(settings.linear)
@@ -273,10 +274,3 @@ def _base_key(backbone: Backbone, task: ImageTask) -> str:
     splits = [split.fingerprint() for split in (task.train, task.val, task.test) if split is not None]
     digest.update(f"{splits} {task.num_classes} {task.metric} {backbone.head}".encode())
     return digest.hexdigest()
-
-
-def _write(file: Path, row: dict[str, Any]) -> None:
-    """Write under another name first: a reader finds the whole file or none."""
-    draft = file.with_suffix(f".{os.getpid()}.partial")
-    draft.write_text(json.dumps(row))
-    draft.replace(file)

@@ -1,9 +1,12 @@
 """Aggregates over data sets: one row for each model, and one for each category of methods."""
 
+# pandas declares unions that are too wide for its results.
+# pyright: reportArgumentType=false, reportCallIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +16,9 @@ from sparsejax.analysis.transfer.tables._results import MODEL
 from sparsejax.analysis.transfer.tables._signed_rank import wilcoxon_exact
 from sparsejax.data import BENCHMARKS
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 def task_groups(datasets: Any, groups: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the group of each data set that has one; those of the published study by default."""
@@ -21,8 +27,12 @@ def task_groups(datasets: Any, groups: Mapping[str, str] | None = None) -> dict[
 
 
 def aggregate(
-    results: Any, *, baseline: str = "Dense", groups: Mapping[str, str] | None = None, **options: float | str | None
-) -> Any:
+    results: pd.DataFrame,
+    *,
+    baseline: str = "Dense",
+    groups: Mapping[str, str] | None = None,
+    **options: float | str | None,
+) -> pd.DataFrame:
     """Average over data sets, with the spread over them.
 
     rel_err_mean = mean over data sets of r, r = (dense error increase) / dense error; its standard error is
@@ -47,7 +57,7 @@ def aggregate(
     Source: Iofinova et al. 2022, comparison over twelve data sets.
     """
     pd = require("pandas", "aggregate")
-    table = cells(results, baseline=baseline, **options)  # pyright: ignore[reportArgumentType]
+    table = cells(results, baseline=baseline, **options)
     group_of = task_groups(table["dataset"].unique(), groups)
     names = sorted(set(group_of.values()))
     rows = []
@@ -66,7 +76,9 @@ def aggregate(
     return pd.DataFrame(rows)
 
 
-def aggregate_categories(results: Any, *, baseline: str = "Dense", **options: float | str | None) -> Any:
+def aggregate_categories(
+    results: pd.DataFrame, *, baseline: str = "Dense", **options: float | str | None
+) -> pd.DataFrame:
     """Average the relative error increase over all methods of a category and all data sets.
 
     Args:
@@ -81,7 +93,7 @@ def aggregate_categories(results: Any, *, baseline: str = "Dense", **options: fl
 
     Source: the categories of Iofinova et al. 2022.
     """
-    table = cells(results, baseline=baseline, **options)  # pyright: ignore[reportArgumentType]
+    table = cells(results, baseline=baseline, **options)
     sparse = table[table["method"] != baseline]
     grouped = sparse.groupby(["arch", "regime", "category", "sparsity"], sort=True)["rel_err_increase"]
     return grouped.agg(n_pairs="count", rel_err_mean="mean", rel_err_sem="sem", rel_err_median="median").reset_index()

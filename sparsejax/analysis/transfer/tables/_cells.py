@@ -1,20 +1,28 @@
 """Cells: the runs of one model on one data set, averaged, and set against the dense model."""
 
+# pandas declares unions that are too wide for its results.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparsejax._checks import fail
 from sparsejax.analysis.transfer._metrics import relative_error_increase
 from sparsejax.analysis.transfer.tables._results import CELL, check_results
 
-# Means are rounded before they are compared: sums taken in another order must not make a winner.
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Means are rounded before they are compared, so that the order of a sum does not decide.
 DECIMALS = 9
-# For what needs accuracies alone: no dense error is too small then.
+# For functions that need accuracies only: no dense error is too small.
 ANY_ERROR = 1e-12
 
 
-def cells(results: Any, *, baseline: str = "Dense", min_error: float | None = None, below: str = "floor") -> Any:
+def cells(
+    results: pd.DataFrame, *, baseline: str = "Dense", min_error: float | None = None, below: str = "floor"
+) -> pd.DataFrame:
     """Average over seeds, and compare each model with the dense one of the same network, regime and data set.
 
     mean = mean over runs; acc_diff = mean - dense_mean; rel_err_increase = -acc_diff / (1 - dense_mean)
@@ -26,9 +34,9 @@ def cells(results: Any, *, baseline: str = "Dense", min_error: float | None = No
 
     Returns:
       Data frame, one row for each (arch, regime, method, sparsity, dataset), sorted: ``category``, ``metric`` (if
-      given), ``n_runs``, ``mean``, ``std`` (n - 1; NaN for one run), ``dense_mean``, ``acc_diff``,
-      ``rel_err_increase``. The standard deviation is over downstream runs only: one upstream checkpoint stands behind
-      a cell, and its luck is not in it.
+      present), ``n_runs``, ``mean``, ``std`` (n - 1; NaN for one run), ``dense_mean``, ``acc_diff``,
+      ``rel_err_increase``. The standard deviation is over downstream runs only: each cell has one upstream
+      checkpoint, whose variation is not included.
 
     Raises:
       ValueError: a bad table; a cell without a baseline, or with several; a dense error of 0 without ``min_error``.
@@ -64,7 +72,7 @@ def cells(results: Any, *, baseline: str = "Dense", min_error: float | None = No
     return table
 
 
-def _dense_means(table: Any, baseline: str) -> Any:
+def _dense_means(table: pd.DataFrame, baseline: str) -> Any:
     keys = ["arch", "regime", "dataset"]
     dense = table[table["method"] == baseline]
     twice = dense.duplicated(keys)
@@ -82,7 +90,7 @@ def _name(key: Any) -> str:
     return "(" + ", ".join(map(str, key)) + ")"
 
 
-def seed_noise(results: Any) -> Any:
+def seed_noise(results: pd.DataFrame) -> pd.DataFrame:
     """Return how much a cell varies over downstream seeds.
 
     Args:

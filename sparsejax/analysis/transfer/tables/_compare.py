@@ -1,9 +1,12 @@
 """Sparse against dense, and method against method, over data sets and over seeds."""
 
+# pandas declares unions that are too wide for its results.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +16,11 @@ from sparsejax.analysis.transfer.tables._cells import ANY_ERROR, cells
 from sparsejax.analysis.transfer.tables._results import CELL, MODEL, check_results
 from sparsejax.analysis.transfer.tables._signed_rank import holm, wilcoxon_exact
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def compare_to_dense(results: Any, *, baseline: str = "Dense", correction: str = "holm") -> Any:
+
+def compare_to_dense(results: pd.DataFrame, *, baseline: str = "Dense", correction: str = "holm") -> pd.DataFrame:
     """Test each model against the dense one over data sets.
 
     Args:
@@ -39,17 +45,17 @@ def compare_to_dense(results: Any, *, baseline: str = "Dense", correction: str =
         dict(zip(MODEL, key, strict=True)) | _difference(part["acc_diff"].to_numpy())
         for key, part in table.groupby(MODEL, sort=True)
     ]
-    found = require("pandas", "compare_to_dense").DataFrame(rows)
+    tests = require("pandas", "compare_to_dense").DataFrame(rows)
     if not rows:
         fail("compare_to_dense", "results", f"no method but {baseline!r}", "at least one sparse model")
     corrected = holm if correction == "holm" else np.asarray
-    found["p_corrected"] = found.groupby(["arch", "regime"])["p"].transform(lambda p: corrected(p))
-    return found
+    tests["p_corrected"] = tests.groupby(["arch", "regime"])["p"].transform(lambda p: corrected(p))
+    return tests
 
 
 def compare_methods(
-    results: Any, methods: str | Sequence[str], against: str | Sequence[str], *, tolerance: float = 0.0
-) -> Any:
+    results: pd.DataFrame, methods: str | Sequence[str], against: str | Sequence[str], *, tolerance: float = 0.0
+) -> pd.DataFrame:
     """Compare methods at the same sparsity over data sets.
 
     Args:
@@ -86,7 +92,7 @@ def compare_methods(
     return require("pandas", "compare_methods").DataFrame(rows)
 
 
-def win_tie_loss(results: Any, *, baseline: str = "Dense", alpha: float = 0.05) -> Any:
+def win_tie_loss(results: pd.DataFrame, *, baseline: str = "Dense", alpha: float = 0.05) -> pd.DataFrame:
     """Count on how many data sets a model is significantly better than, like, or worse than the dense one, over seeds.
 
     Welch's t-test for each data set, not corrected. The seeds are those of the downstream runs: a win says that this

@@ -1,8 +1,11 @@
 """Ranks of methods at one sparsity, over data sets."""
 
+# pandas declares unions that are too wide for its results.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,8 +14,11 @@ from sparsejax._extras import require
 from sparsejax.analysis.transfer.tables._cells import ANY_ERROR, cells
 from sparsejax.analysis.transfer.tables._compare import sparsity_levels
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def rank_methods(results: Any, *, baseline: str = "Dense", tolerance: float = 0.0) -> Any:
+
+def rank_methods(results: pd.DataFrame, *, baseline: str = "Dense", tolerance: float = 0.0) -> pd.DataFrame:
     """Rank the methods of one sparsity and the dense model on each data set, and average.
 
     1 is the highest accuracy; ties share the mean rank.
@@ -47,8 +53,8 @@ def rank_methods(results: Any, *, baseline: str = "Dense", tolerance: float = 0.
             name = part[twice]["method"].iloc[0]
             fail("rank_methods", "tolerance", f"several {name!r} models at sparsity {level:g}", "a smaller value")
         wide = part.pivot(index="dataset", columns="method", values="mean")
-        own = dense[(dense["arch"] == arch) & (dense["regime"] == regime)]
-        wide[baseline] = own.set_index("dataset")["mean"]
+        of_dense = dense[(dense["arch"] == arch) & (dense["regime"] == regime)]
+        wide[baseline] = of_dense.set_index("dataset")["mean"]
         wide = wide.dropna()
         if len(wide) < 2:
             fail(

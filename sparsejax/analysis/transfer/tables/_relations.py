@@ -1,8 +1,11 @@
 """Relations: difficulty of a task, accuracy upstream, and the order of methods under the other regime."""
 
+# pandas declares unions that are too wide for its results.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,8 +14,11 @@ from sparsejax._extras import require
 from sparsejax.analysis.transfer.tables._cells import ANY_ERROR, cells
 from sparsejax.analysis.transfer.tables._results import MODEL
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def task_difficulty(results: Any, *, baseline: str = "Dense") -> Any:
+
+def task_difficulty(results: pd.DataFrame, *, baseline: str = "Dense") -> pd.DataFrame:
     """Return what full fine-tuning gains over a linear classifier, for the dense model.
 
     difficulty = dense accuracy under "full" - dense accuracy under "linear"
@@ -40,7 +46,9 @@ def task_difficulty(results: Any, *, baseline: str = "Dense") -> Any:
     return wide.sort_values(["arch", "difficulty"], ascending=[True, False], ignore_index=True)
 
 
-def difficulty_correlation(results: Any, *, baseline: str = "Dense", **options: float | str | None) -> Any:
+def difficulty_correlation(
+    results: pd.DataFrame, *, baseline: str = "Dense", **options: float | str | None
+) -> pd.DataFrame:
     """Correlate the relative error increase with the difficulty of the task, for each model, over data sets.
 
     Negative: the model gains most (or loses least) on hard tasks.
@@ -56,11 +64,11 @@ def difficulty_correlation(results: Any, *, baseline: str = "Dense", **options: 
       out.
     """
     difficulty = task_difficulty(results, baseline=baseline)
-    table = cells(results, baseline=baseline, **options)  # pyright: ignore[reportArgumentType]
+    table = cells(results, baseline=baseline, **options)
     return correlate_cells(table[table["method"] != baseline], difficulty)
 
 
-def correlate_cells(table: Any, difficulty: Any) -> Any:
+def correlate_cells(table: pd.DataFrame, difficulty: pd.DataFrame) -> pd.DataFrame:
     """What `difficulty_correlation` returns, from the tables of `cells` and `task_difficulty`."""
     stats = require("scipy.stats", "difficulty_correlation")
     table = table.join(difficulty.set_index(["arch", "dataset"])["difficulty"], on=["arch", "dataset"])
@@ -77,7 +85,7 @@ def correlate_cells(table: Any, difficulty: Any) -> Any:
     return require("pandas", "difficulty_correlation").DataFrame(rows)
 
 
-def upstream_correlation(results: Any, upstream: Any) -> Any:
+def upstream_correlation(results: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
     """Correlate the accuracy on the upstream task with that of transfer, over models.
 
     Pearson on the logit scale: for each data set logit(a) minus its mean over models, averaged over data sets, against
@@ -121,7 +129,7 @@ def upstream_correlation(results: Any, upstream: Any) -> Any:
     return require("pandas", "upstream_correlation").DataFrame(rows)
 
 
-def regime_agreement(results: Any, *, baseline: str = "Dense", **options: float | str | None) -> Any:
+def regime_agreement(results: pd.DataFrame, *, baseline: str = "Dense", **options: float | str | None) -> pd.DataFrame:
     """Return how far the two regimes order the methods alike, by mean relative error increase.
 
     1: the same order; 0: unrelated; -1: reversed.
@@ -139,7 +147,7 @@ def regime_agreement(results: Any, *, baseline: str = "Dense", **options: float 
     Source: Kendall 1938, "A new measure of rank correlation".
     """
     stats = require("scipy.stats", "regime_agreement")
-    table = cells(results, baseline=baseline, **options)  # pyright: ignore[reportArgumentType]
+    table = cells(results, baseline=baseline, **options)
     table = table[table["method"] != baseline]
     means = table.groupby(["arch", "sparsity", "method", "regime"])["rel_err_increase"].mean().unstack("regime")
     if not {"linear", "full"} <= set(means.columns):

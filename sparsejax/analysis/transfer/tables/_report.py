@@ -1,4 +1,7 @@
-"""One page on a study: tables, tests and what to beware of."""
+"""One page on a study: tables, tests and caveats."""
+
+# pandas declares unions that are too wide for its results.
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparsejax.analysis.transfer.tables._aggregate import aggregate, aggregate_categories
 from sparsejax.analysis.transfer.tables._cells import cells, seed_noise
@@ -15,18 +18,21 @@ from sparsejax.analysis.transfer.tables._ranks import rank_methods
 from sparsejax.analysis.transfer.tables._relations import difficulty_correlation, regime_agreement, upstream_correlation
 from sparsejax.analysis.transfer.tables._results import check_results
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _PERCENT = ("mean_acc", "rel_err", "mean", "median", "max")
 
 
 @dataclass(frozen=True)
 class TransferReport:
-    """What `report` found.
+    """Tables and caveats that `report` computed.
 
     Attributes:
       tables: data frames by name, fractions throughout: ``aggregates``, ``categories``, ``against_dense``, ``cells``
         always; ``ranks``, ``difficulty``, ``agreement``, ``noise``, ``upstream`` where the results allow them.
-      left_out: why a table is not there, by name.
-      caveats: what a reader must know.
+      left_out: name of a missing table -> the reason.
+      caveats: limits of the conclusions.
     """
 
     tables: dict[str, Any]
@@ -41,7 +47,7 @@ class TransferReport:
             "categories": "By category of method",
             "against_dense": "Against the dense model: exact signed-rank test over data sets",
             "ranks": "Mean ranks, 1 is best",
-            "agreement": "Do the regimes order methods alike",
+            "agreement": "Agreement of the regimes on the order of methods",
             "difficulty": "Error increase and difficulty of the task",
             "upstream": "Accuracy upstream and after transfer",
             "noise": "Standard deviation over downstream seeds",
@@ -50,7 +56,7 @@ class TransferReport:
             if name in self.tables:
                 parts += [f"## {title}", "", _markdown(self.tables[name]), ""]
         parts += [f"- {name} left out: {why}" for name, why in self.left_out.items()]
-        parts += ["", "## Beware", "", *(f"- {text}" for text in self.caveats), ""]
+        parts += ["", "## Caveats", "", *(f"- {text}" for text in self.caveats), ""]
         return "\n".join(parts)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -66,10 +72,10 @@ class TransferReport:
 
 
 def report(
-    results: Any,
+    results: pd.DataFrame,
     *,
     baseline: str = "Dense",
-    upstream: Any = None,
+    upstream: pd.DataFrame | None = None,
     groups: Mapping[str, str] | None = None,
     tolerance: float = 0.0,
     **options: float | str | None,
@@ -95,7 +101,7 @@ def report(
         "aggregates": aggregate(results, baseline=baseline, groups=groups, **options),
         "categories": aggregate_categories(results, baseline=baseline, **options),
         "against_dense": compare_to_dense(results, baseline=baseline),
-        "cells": cells(results, baseline=baseline, **options),  # pyright: ignore[reportArgumentType]
+        "cells": cells(results, baseline=baseline, **options),
         "noise": seed_noise(results),
     }
     wins = win_tie_loss(results, baseline=baseline)
@@ -112,13 +118,13 @@ def report(
             continue
         try:
             tables[name] = compute()
-        except ValueError as error:  # the results do not hold what the table needs: the message says what
+        except ValueError as error:  # the results lack what the table needs; the message says what
             left_out[name] = str(error)
     return TransferReport({name: table for name, table in tables.items() if len(table)}, left_out, _caveats(results))
 
 
-def _caveats(results: Any) -> list[str]:
-    found = [
+def _caveats(results: pd.DataFrame) -> list[str]:
+    caveats = [
         "A row of results is a downstream run. Where one upstream checkpoint stands behind all of them, a difference"
         " between methods includes the luck of that checkpoint and differences of recipe; the spread over seeds does"
         " not.",
@@ -128,16 +134,16 @@ def _caveats(results: Any) -> list[str]:
     if "metric" in results and results["metric"].nunique() > 1:
         per = results.groupby("metric")["dataset"].unique()
         text = "; ".join(f"{metric}: {', '.join(sorted(names))}" for metric, names in per.items())
-        found.append(f"Accuracy is not the same measure on every data set ({text}).")
+        caveats.append(f"Accuracy is not the same measure on every data set ({text}).")
     counts = results.groupby(["arch", "regime", "method", "sparsity", "dataset"]).size()
     if counts.nunique() > 1:
-        found.append(f"Cells hold between {counts.min()} and {counts.max()} runs; each is averaged first.")
+        caveats.append(f"Cells hold between {counts.min()} and {counts.max()} runs; each is averaged first.")
     if "selection" in results and (results["selection"] == "test").any():
-        found.append("Some values were chosen on the test split, which is optimistic.")
-    return found
+        caveats.append("Some values were chosen on the test split, which is optimistic.")
+    return caveats
 
 
-def _markdown(table: Any) -> str:
+def _markdown(table: pd.DataFrame) -> str:
     """A table for reading: at most two decimals for percents, four significant digits otherwise."""
     header = list(table.columns)
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]

@@ -1,16 +1,22 @@
 """The tidy table of results: one row for each finished downstream run."""
 
+# pandas declares unions that are too wide for its results.
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._extras import require
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MODEL = ["arch", "regime", "method", "sparsity"]
 CELL = [*MODEL, "dataset"]
@@ -33,7 +39,7 @@ class RepeatedRunsWarning(UserWarning):
     """Several rows have the same keys and seed; all of them count as runs."""
 
 
-def read_results(path: str | os.PathLike[str]) -> Any:
+def read_results(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read a table of results.
 
     Args:
@@ -52,7 +58,7 @@ def read_results(path: str | os.PathLike[str]) -> Any:
     return check_results(require("pandas", "read_results").read_csv(path), "read_results")
 
 
-def check_results(results: Any, function: str = "check_results") -> Any:
+def check_results(results: pd.DataFrame, function: str = "check_results") -> pd.DataFrame:
     """Check a table of results, and add the columns that can be.
 
     Args:
@@ -100,5 +106,5 @@ def check_results(results: Any, function: str = "check_results") -> Any:
     return results
 
 
-def _where(results: Any, bad: np.ndarray) -> str:
+def _where(results: pd.DataFrame, bad: np.ndarray) -> str:
     return f"First in row {int(np.flatnonzero(bad)[0])}."

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 _DECIMALS = 9
 
 
-def wilcoxon_exact(differences: Any) -> float:
+def wilcoxon_exact(differences: ArrayLike) -> float:
     """Return the two-sided p-value of the exact signed-rank test, with mid-ranks for ties.
 
     p = share of the 2^n sign patterns whose sum of positive ranks is as far from its mean as that of the data
@@ -44,7 +43,7 @@ def wilcoxon_exact(differences: Any) -> float:
     return float(min(1.0, counts[extreme].sum()))
 
 
-def holm(p_values: Any) -> np.ndarray:
+def holm(p_values: ArrayLike) -> np.ndarray:
     """Return Holm's correction of p-values; NaN stays NaN and does not count as a test.
 
     p'(i) = max over j <= i of min(1, (m - j + 1) p(j)), p(1) <= ... <= p(m)
