@@ -208,5 +208,5 @@ def test_heads_by_path(convnet):
 
 def test_predictions_do_not_depend_on_the_size_of_the_last_batch(convnet, task, monkeypatch):
     whole = predict(convnet, task.test)
-    monkeypatch.setattr("sparsejax.analysis.transfer._finetune._TEST_BATCH", 7)
+    monkeypatch.setattr("sparsejax.analysis.transfer.runs._finetune._TEST_BATCH", 7)
     np.testing.assert_array_equal(predict(convnet, task.test), whole)
