@@ -21,7 +21,7 @@ from sparsejax.analysis.transfer.runs._steps import ArraySteps
 from sparsejax.data import ImageSplit, ImageTask
 from sparsejax.models import find_head, with_new_head
 from sparsejax.train import FixedMask, fix_masks
-from sparsejax.train._fixed_mask import Kernels
+from sparsejax.train import KernelChoice as Kernels
 
 # ImageSplit per call in testing: bounds the memory of the activations.
 _TEST_BATCH = 256

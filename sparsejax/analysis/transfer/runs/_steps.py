@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from sparsejax.train._steps import train_step
+from sparsejax.train import train_step
 
 
 class ArraySteps:

@@ -25,7 +25,7 @@ from sparsejax.analysis.transfer.runs._finetune import finetune
 from sparsejax.analysis.transfer.runs._probe import Solver, linear_probe
 from sparsejax.analysis.transfer.tables._results import CATEGORIES
 from sparsejax.data import ImageTask
-from sparsejax.train._fixed_mask import Kernels
+from sparsejax.train import KernelChoice as Kernels
 
 if TYPE_CHECKING:
     import pandas as pd

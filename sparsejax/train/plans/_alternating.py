@@ -7,7 +7,7 @@ import warnings
 from sparsejax import pruning
 from sparsejax._checks import fail
 from sparsejax.train._config import TrainConfig
-from sparsejax.train._plan import Phase, Plan
+from sparsejax.train.plans._plan import Plan, TrainPhase
 
 # The last dense and the final sparse phase as parts of the run: those of all published lists of 100 and 200 epochs.
 _LAST_DENSE = 0.10
@@ -55,12 +55,12 @@ def alternating(config: TrainConfig, steps_per_epoch: int) -> Plan:
             momentum=config.momentum,
             weight_decay=config.weight_decay,
         )
-    phases: list[Phase] = []
+    phases: list[TrainPhase] = []
     for kind, start, end in listed:
         if kind == "sparse" and end < total:
-            phases += [Phase("sparse", start, end - 1), Phase("update", end - 1, end)]
+            phases += [TrainPhase("sparse", start, end - 1), TrainPhase("update", end - 1, end)]
         else:
-            phases.append(Phase(kind, start, end))
+            phases.append(TrainPhase(kind, start, end))
     # The last step of a dense phase compresses: one step earlier the network is still dense.
     tests = {phase.stop for phase in listed} | {phase.stop - 1 for phase in listed if phase.kind == "dense"}
     method = pruning.acdc(config.sparsity, listed, scope=config.scope)

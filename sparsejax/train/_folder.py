@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsejax._checks import fail, message
+from sparsejax._files import write_atomically
 from sparsejax.train._config import TrainConfig
 
 
@@ -70,10 +71,3 @@ class RunDir:
                     f"{wanted.get(name)!r} to resume it",
                     hint,
                 )
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a kill leaves the old content or the new one, never a part."""
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(text)
-    os.replace(draft, path)

@@ -15,11 +15,11 @@ from flax import nnx
 from sparsejax._table import text_table
 from sparsejax.nn import Pattern
 
-from . import _worker
-from ._contest import OK
-from ._network import LEARNING_RATE, MOMENTUM, NetworkCase, NetworkPeer
-from ._report import Report, progress
-from ._targets import outcome, outcome_table
+from ._layer_times import OK
+from .cases._network import LEARNING_RATE, MOMENTUM, NetworkCase, NetworkPeer
+from .harness import _worker
+from .harness._report import Report, progress
+from .harness._targets import outcome, outcome_table
 from .peers import networks, resnet_flax
 
 _OPTIMIZERS = {"SGD with momentum": optax.sgd(LEARNING_RATE, MOMENTUM), "Adam": optax.adam(LEARNING_RATE)}

@@ -1,24 +1,25 @@
-"""The metrics of a run: one CSV row per step, without gaps or repeats after a resume."""
+"""The columns of the training log: one CSV row per step, without gaps or repeats after a resume."""
 
 from __future__ import annotations
 
 import csv
+import io
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple
 
-from sparsejax.train._run_dir import write_atomically
+from sparsejax._files import write_atomically
 
 
-class Row(NamedTuple):
+class MetricsRow(NamedTuple):
     """Metrics of one step.
 
     Attributes:
       step: steps done, from 1.
       epoch: pass over the data that the step belongs to, from 0.
-      phase: "dense", "prune", "sparse" or "update", see `Phase`.
+      phase: "dense", "prune", "sparse" or "update", see `TrainPhase`.
       loss: mean cross-entropy of the step's batch, nats, before the update.
       accuracy: fraction of test examples classified correctly after the step; None where it was not tested.
       sparsity: fraction of zeros among the prunable weights after the step.
@@ -42,7 +43,7 @@ class Row(NamedTuple):
 
 
 class MetricsLog:
-    """Appends rows to a CSV file; each row is with the operating system before ``write`` returns."""
+    """Appends rows to a CSV file; each row reaches the operating system before ``write`` returns."""
 
     def __init__(self, path: Path, done: int) -> None:
         """Open the file, and drop what an interrupted run wrote after its last checkpoint.
@@ -52,13 +53,15 @@ class MetricsLog:
           done: steps that the run is resumed from; 0 for a new run.
         """
         kept = [row for row in read_metrics(path) if row.step <= done] if path.exists() else []
-        lines = [",".join(Row._fields), *(_line(row) for row in kept)]
-        write_atomically(path, "\n".join(lines) + "\n")
-        self._file: TextIO = path.open("a")
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([MetricsRow._fields, *map(_cells, kept)])
+        write_atomically(path, text.getvalue())
+        self._file = path.open("a", newline="")
+        self._writer = csv.writer(self._file, lineterminator="\n")
 
-    def write(self, row: Row) -> None:
+    def write(self, row: MetricsRow) -> None:
         """Append a row."""
-        self._file.write(_line(row) + "\n")
+        self._writer.writerow(_cells(row))
         self._file.flush()
 
     def close(self) -> None:
@@ -66,17 +69,17 @@ class MetricsLog:
         self._file.close()
 
 
-def _line(row: Row) -> str:
-    numbers = row._replace(loss=repr(row.loss), sparsity=f"{row.sparsity:.6f}", ms=f"{row.ms:.3f}")  # type: ignore[arg-type]
-    return ",".join("" if value is None else str(value) for value in numbers)
+def _cells(row: MetricsRow) -> tuple[Any, ...]:
+    """What the file stores: ``csv`` writes None as an empty cell and floats so that they are read back exactly."""
+    return (*row[:5], f"{row.sparsity:.6f}", row.mask_change, row.forward_flops, f"{row.ms:.3f}")
 
 
-def read_metrics(path: Path) -> list[Row]:
+def read_metrics(path: Path) -> list[MetricsRow]:
     """Rows of a metrics file; a last line cut off by a kill is left out."""
     lines = path.read_text().split("\n")
     # What follows the last line break is empty, or a row that a kill cut off.
     return [
-        Row(
+        MetricsRow(
             int(row["step"]),
             int(row["epoch"]),
             row["phase"],
@@ -106,7 +109,7 @@ class PhaseTime:
     median_ms: float
 
 
-def phase_times(rows: Sequence[Row]) -> dict[str, PhaseTime]:
+def phase_times(rows: Sequence[MetricsRow]) -> dict[str, PhaseTime]:
     """Wall time by kind of phase."""
     times: dict[str, list[float]] = {}
     for row in rows:

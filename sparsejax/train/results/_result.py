@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsejax.train._compare import StepComparison
-from sparsejax.train._metrics import PhaseTime
+from flax import nnx
+
+from sparsejax.train.log._metrics import PhaseTime
+from sparsejax.train.results._step_cost import StepComparison
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class TrainResult:
       out: folder of the run.
     """
 
-    model: Any
+    model: nnx.Module
     accuracy: float
     sparsity: float
     step: int

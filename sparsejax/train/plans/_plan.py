@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from sparsejax import pruning
 
 
-class Phase(NamedTuple):
+class TrainPhase(NamedTuple):
     """Steps ``start`` to ``stop - 1`` of a run, all of one kind.
 
     Attributes:
@@ -36,7 +36,7 @@ class Plan:
     """
 
     steps_per_epoch: int
-    phases: tuple[Phase, ...]
+    phases: tuple[TrainPhase, ...]
     method: pruning.Method | None = None
     tests: frozenset[int] = frozenset()
     remark: str = ""
@@ -46,10 +46,10 @@ class Plan:
         """Steps of the run."""
         return self.phases[-1].stop
 
-    def phase(self, step: int) -> Phase:
-        """Phase of the step with this index, from 0.
+    def phase(self, step: int) -> TrainPhase:
+        """TrainPhase of the step with this index, from 0.
 
-        >>> Plan(4, (Phase("dense", 0, 4), Phase("sparse", 4, 8))).phase(4).name
+        >>> Plan(4, (TrainPhase("dense", 0, 4), TrainPhase("sparse", 4, 8))).phase(4).name
         'sparse'
         """
         return next(phase for phase in self.phases if step < phase.stop)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sparsejax._checks import fail
-from sparsejax.train._alternating import alternating
-from sparsejax.train._config import Method, TrainConfig
-from sparsejax.train._dynamic import evolving, static
-from sparsejax.train._gradual import gradual
-from sparsejax.train._plan import Phase, Plan
+from sparsejax.train._config import MethodName, TrainConfig
+from sparsejax.train.plans._alternating import alternating
+from sparsejax.train.plans._dynamic import evolving, static
+from sparsejax.train.plans._gradual import gradual
+from sparsejax.train.plans._plan import Plan, TrainPhase
 
 
 def _dense(config: TrainConfig, steps_per_epoch: int) -> Plan:
-    return Plan(steps_per_epoch, (Phase("dense", 0, steps_per_epoch * config.epochs),))
+    return Plan(steps_per_epoch, (TrainPhase("dense", 0, steps_per_epoch * config.epochs),))
 
 
-METHODS: dict[Method, Callable[[TrainConfig, int], Plan]] = {
+METHODS: dict[MethodName, Callable[[TrainConfig, int], Plan]] = {
     "dense": _dense,  #        dense
     "magnitude": gradual,  #   dense, prune, sparse
     "acdc": alternating,  #    dense, (sparse, update, dense) ..., sparse
@@ -25,7 +25,7 @@ METHODS: dict[Method, Callable[[TrainConfig, int], Plan]] = {
     "rigl": evolving,  #       (sparse, update) ..., sparse
 }
 """Plan of each method. Those that keep dense weights all the time (STR, movement, Top-KAST, straight-through, SNFS)
-gain nothing here; they are in ``sparsejax.pruning``, for a loop of yours."""
+gain nothing here; they are in ``sparsejax.pruning``, for your own training loop."""
 
 
 def make_plan(config: TrainConfig, examples: int) -> Plan:
@@ -35,7 +35,7 @@ def make_plan(config: TrainConfig, examples: int) -> Plan:
       ValueError: a batch does not fit, or there are too few steps for the phases.
 
     >>> make_plan(TrainConfig(method="dense", epochs=2, batch_size=10), 100).phases
-    (Phase(name='dense', start=0, stop=20),)
+    (TrainPhase(name='dense', start=0, stop=20),)
     """
     steps = examples // config.batch_size
     if steps == 0:

@@ -11,7 +11,7 @@ from typing import get_type_hints
 
 from sparsejax._checks import fail
 
-TABLE = Path(__file__).parent / "shapes.csv"
+TABLE = Path(__file__).parents[1] / "shapes.csv"
 UNTUNED = "untuned"  # the set of shapes for which nobody chose a tile
 KINDS = ("linear", "conv", "conv1d")
 

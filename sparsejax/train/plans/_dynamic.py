@@ -5,7 +5,7 @@ from __future__ import annotations
 from sparsejax import pruning
 from sparsejax._checks import fail
 from sparsejax.train._config import TrainConfig
-from sparsejax.train._plan import Phase, Plan
+from sparsejax.train.plans._plan import Plan, TrainPhase
 
 # Part of the run after which the mask stays as it is.
 _EXPLORED = 0.75
@@ -15,9 +15,9 @@ def static(config: TrainConfig, steps_per_epoch: int) -> Plan:
     """Plan of method "static": one phase "sparse", in a random mask.
 
     >>> static(TrainConfig(epochs=2), 10).phases
-    (Phase(name='sparse', start=0, stop=20),)
+    (TrainPhase(name='sparse', start=0, stop=20),)
     """
-    phases = (Phase("sparse", 0, steps_per_epoch * config.epochs),)
+    phases = (TrainPhase("sparse", 0, steps_per_epoch * config.epochs),)
     return Plan(steps_per_epoch, phases, pruning.static(config.sparsity, scope=config.scope, seed=config.seed))
 
 
@@ -43,9 +43,9 @@ def evolving(config: TrainConfig, steps_per_epoch: int) -> Plan:
     method = _method(config, period, end)
     phases, begin = [], 0
     for done in range(period, end, period):
-        phases += [Phase("sparse", begin, done - 1)] * (done - 1 > begin) + [Phase("update", done - 1, done)]
+        phases += [TrainPhase("sparse", begin, done - 1)] * (done - 1 > begin) + [TrainPhase("update", done - 1, done)]
         begin = done
-    return Plan(steps_per_epoch, (*phases, Phase("sparse", begin, total)), method)
+    return Plan(steps_per_epoch, (*phases, TrainPhase("sparse", begin, total)), method)
 
 
 def _method(config: TrainConfig, period: int, end: int) -> pruning.Method:

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any, Protocol
 
-from sparsejax.train._metrics import Row
+from sparsejax.train.log._metrics import MetricsRow
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -19,7 +19,7 @@ class Reporter(Protocol):
         """Begin a run of ``total`` steps, of which ``done`` are done."""
         ...
 
-    def step(self, row: Row) -> None:
+    def step(self, row: MetricsRow) -> None:
         """Report one step."""
         ...
 
@@ -38,7 +38,7 @@ class Quiet:
     def start(self, name: str, total: int, done: int) -> None:
         """Do nothing."""
 
-    def step(self, row: Row) -> None:
+    def step(self, row: MetricsRow) -> None:
         """Do nothing."""
 
     def note(self, text: str) -> None:
@@ -55,7 +55,7 @@ class Lines:
         """Remember the name and the length of the run."""
         self._name, self._total, self._last, self._accuracy = name, total, time.monotonic(), "-"
 
-    def step(self, row: Row) -> None:
+    def step(self, row: MetricsRow) -> None:
         """Print the row if it holds a test result, or if the last line is long ago."""
         if row.accuracy is not None:
             self._accuracy = f"{row.accuracy:.4f}"
@@ -100,7 +100,7 @@ class Bar:
         self._task = self._progress.add_task(name, total=total, completed=done, numbers="compiling")
         self._name = name
 
-    def step(self, row: Row) -> None:
+    def step(self, row: MetricsRow) -> None:
         """Advance the bar."""
         if row.accuracy is not None:
             self._accuracy = f"{row.accuracy:.4f}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from ._case import BACKWARD, Case
+from ..cases._case import BACKWARD, Case
 from ._peak import Peak
 
 _FLOAT, _INT = 4, 4

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sparsejax import pruning
 from sparsejax._table import text_table
-from sparsejax.train._compare import StepComparison, StepCost
-from sparsejax.train._flops import FlopCounter
-from sparsejax.train._plan import Plan
-from sparsejax.train._result import TrainResult
+from sparsejax.train.plans._plan import Plan
+from sparsejax.train.results._flops import FlopCounter
+from sparsejax.train.results._result import TrainResult
+from sparsejax.train.results._step_cost import StepComparison, StepCost
 
 
 def plan_text(plan: Plan, report: pruning.PruningReport | None, flops: FlopCounter) -> str:

@@ -38,7 +38,7 @@ class _Layer:
         """Build the layer; see `scaling.Held`."""
         from sparsejax._allocator import keep_memory
 
-        from . import scaling
+        from .. import scaling
 
         keep_memory()  # as where layers are compared
         self.held = None  # free the one before first
@@ -51,7 +51,7 @@ class _Layer:
 
 
 def _memory(**arguments: Any) -> int:
-    from . import _memory as memory
+    from .. import _network_memory as memory
 
     return memory.measure(**arguments)
 

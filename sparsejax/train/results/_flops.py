@@ -13,7 +13,7 @@ from flax import nnx
 from sparsejax import nn, pruning
 from sparsejax._compat import jaxprs_in_params
 from sparsejax.nn._policy import record_inputs
-from sparsejax.train._metrics import Row
+from sparsejax.train.log._metrics import MetricsRow
 
 _LAYERS = (nnx.Linear, nnx.Conv, nn.SparseLinear, nn.SparseConv)
 
@@ -21,7 +21,7 @@ _LAYERS = (nnx.Linear, nnx.Conv, nn.SparseLinear, nn.SparseConv)
 class FlopCounter:
     """Counts the operations of a forward pass of one example, now, by the weights that are not zero."""
 
-    def __init__(self, model: Any, image_shape: tuple[int, ...]) -> None:
+    def __init__(self, model: nnx.Module, image_shape: tuple[int, ...]) -> None:
         """Trace the model, without computing anything.
 
         Args:
@@ -55,14 +55,14 @@ class FlopCounter:
         kept = {row.path: row.kept for row in report.rows if row.capacity is not None}
         return pruning.accounting.forward_flops(self._layers, kept, self._other)
 
-    def forward(self, model: Any) -> int:
+    def forward(self, model: nnx.Module) -> int:
         """Operations of the network as it is, in either form."""
         kernels = {path: module.kernel for path, module in nnx.iter_modules(model) if isinstance(module, _LAYERS)}
         nonzero = {f"{'/'.join(map(str, path))}/kernel": int(np.count_nonzero(k[...])) for path, k in kernels.items()}
         return pruning.accounting.forward_flops(self._layers, nonzero, self._other)
 
 
-def total_training_flops(rows: Sequence[Row], batch_size: int) -> float:
+def total_training_flops(rows: Sequence[MetricsRow], batch_size: int) -> float:
     """Operations of training, from the rows of a run.
 
     Rows that hold the operations of a forward pass close a stretch of steps; the count stands for all of it.

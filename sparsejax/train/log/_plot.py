@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from sparsejax.train._metrics import Row
+from sparsejax.train.log._metrics import MetricsRow
 
 # Fill of the time a phase takes, from the run with the most phases.
 _SHADES = {"dense": "#f2f2f2", "prune": "#fdebd3", "sparse": "#dcecf7", "update": "#8fb8d8"}
@@ -15,7 +15,7 @@ _SHADES = {"dense": "#f2f2f2", "prune": "#fdebd3", "sparse": "#dcecf7", "update"
 _NAMED = 0.06
 
 
-def plot_metrics(runs: Mapping[str, Sequence[Row]], path: Path) -> None:
+def plot_metrics(runs: Mapping[str, Sequence[MetricsRow]], path: Path) -> None:
     """Save loss, test accuracy, sparsity and mask change over the steps, with the phases as background.
 
     The mask change is the share of the previous support that a new mask leaves out.
@@ -47,7 +47,7 @@ def plot_metrics(runs: Mapping[str, Sequence[Row]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _shade(axes: Any, rows: Sequence[Row]) -> None:
+def _shade(axes: Any, rows: Sequence[MetricsRow]) -> None:
     for phase, group in groupby(rows, key=lambda row: row.phase):
         steps = [row.step for row in group]
         for axis in axes:

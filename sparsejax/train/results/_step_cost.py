@@ -14,6 +14,7 @@ from flax import nnx
 
 from sparsejax import nn
 from sparsejax._checks import fail
+from sparsejax._typing import ArrayLike
 from sparsejax.train._steps import bind_step
 
 _WARM_UP = 2
@@ -60,9 +61,15 @@ class StepComparison:
 
 
 def compare_steps(
-    dense: Any, sparse: Any, tx: optax.GradientTransformation, images: Any, labels: Any, *, repeats: int = 9
+    dense: nnx.Module,
+    sparse: nnx.Module,
+    tx: optax.GradientTransformation,
+    images: ArrayLike,
+    labels: ArrayLike,
+    *,
+    repeats: int = 9,
 ) -> StepComparison:
-    """Time a training step of a dense and of a sparse model, in turn, on the same batch.
+    """Time a training step of a dense and of a sparse model alternately, on the same batch.
 
     A B A B ... with A the dense and B the sparse step, after two unmeasured ones of each; medians
 
@@ -80,7 +87,7 @@ def compare_steps(
     Raises:
       ValueError: fewer than seven repeats.
 
-    Source: interleaving as in every timing of this project: a slow spell of the machine then meets both.
+    Source: timed alternately, as in every timing of this project: a slow spell of the machine affects both.
 
     >>> from sparsejax.models import MLP
     >>> import jax.numpy as jnp
@@ -106,7 +113,7 @@ def compare_steps(
     return StepComparison(costs[0], costs[1], repeats)
 
 
-def model_bytes(model: Any, optimizer: nnx.Optimizer) -> dict[str, int]:
+def model_bytes(model: nnx.Module, optimizer: nnx.Optimizer) -> dict[str, int]:
     """Bytes of trained values, of index arrays, and of the optimizer's state."""
     return {
         "parameter_bytes": _bytes(nnx.state(model, nnx.Param)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sparsejax import pruning
 from sparsejax._checks import fail
 from sparsejax.train._config import TrainConfig
-from sparsejax.train._plan import Phase, Plan
+from sparsejax.train.plans._plan import Plan, TrainPhase
 
 # Masks chosen while the sparsity rises, and the fewest steps between two: often enough to be gradual, seldom enough
 # that weights recover and that choosing (many passes over all prunable weights) costs little.
@@ -30,7 +30,10 @@ def gradual(config: TrainConfig, steps_per_epoch: int) -> Plan:
     end = max(begin + 1, round(total * (config.dense_fraction + config.prune_fraction)))
     if end >= total:
         fail("train", "epochs", f"{total} steps in all", "enough steps for three phases", "Train longer.")
-    phases = [Phase("dense", 0, begin)] * (begin > 0) + [Phase("prune", begin, end), Phase("sparse", end, total)]
+    phases = [TrainPhase("dense", 0, begin)] * (begin > 0) + [
+        TrainPhase("prune", begin, end),
+        TrainPhase("sparse", end, total),
+    ]
     period = max(_SHORTEST_PERIOD, (end - begin) // _MASK_UPDATES)
     method = pruning.magnitude(
         pruning.schedules.cubic(0.0, config.sparsity, begin=begin, end=end),

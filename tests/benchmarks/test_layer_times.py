@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from sparsejax_bench import _contest, peers
-from sparsejax_bench._case import FORWARD, RESULTS, STEP, Case
-from sparsejax_bench._shapes import Shape
+from sparsejax_bench import _layer_times, peers
+from sparsejax_bench.cases._case import FORWARD, RESULTS, STEP, Case
+from sparsejax_bench.cases._shapes import Shape
 from sparsejax_bench.peers import Call, Peer, Variant, sparseprop
 from sparsejax_bench.peers._peer import missing
 
@@ -59,14 +59,14 @@ def failing(case):
 
 
 def test_only_right_results_are_timed(monkeypatch):
-    monkeypatch.setattr(_contest._timing, "PAUSE", 0.0)
+    monkeypatch.setattr(_layer_times._timing, "PAUSE", 0.0)
     ours = fake("sparsejax", right, variants=("between", "alone"), seconds=0.002)
-    monkeypatch.setattr(_contest, "OURS", ours)
+    monkeypatch.setattr(_layer_times, "OURS", ours)
     absent = Peer("gone", lambda: "not installed", lambda case: None, lambda case: pytest.fail("prepared"))
     picky = Peer("picky", lambda: None, lambda case: "odd sizes", lambda case: pytest.fail("prepared"))
     broken = Peer("broken", lambda: None, lambda case: None, failing)
     contestants = [fake("good", right), fake("bad", wrong), fake("worse", failing), absent, picky, broken]
-    result = _contest.run(Case(TINY[0], 0.5), contestants, (FORWARD,), 7)
+    result = _layer_times.run(Case(TINY[0], 0.5), contestants, (FORWARD,), 7)
     assert result.times[FORWARD].keys() == {"sparsejax", "alone", "good"}
     assert result.ratio(FORWARD, "good") == pytest.approx(5.0)
     assert result.ratio(FORWARD, "bad") is None
@@ -78,11 +78,11 @@ def test_only_right_results_are_timed(monkeypatch):
 
 
 def test_the_faster_variant_and_the_fastest_peer_count(monkeypatch):
-    monkeypatch.setattr(_contest._timing, "PAUSE", 0.0)
-    monkeypatch.setattr(_contest, "OURS", fake("sparsejax", right, variants=("between",), seconds=0.002))
+    monkeypatch.setattr(_layer_times._timing, "PAUSE", 0.0)
+    monkeypatch.setattr(_layer_times, "OURS", fake("sparsejax", right, variants=("between",), seconds=0.002))
     slow, fast = fake("two", right, ("slow",), 0.008), fake("two", right, ("fast",), 0.006)
     both = dataclasses.replace(slow, prepare=lambda case: slow.prepare(case) + fast.prepare(case))
-    result = _contest.run(Case(TINY[0], 0.5), [both, fake("one", right, seconds=0.01)], (FORWARD,), 7)
+    result = _layer_times.run(Case(TINY[0], 0.5), [both, fake("one", right, seconds=0.01)], (FORWARD,), 7)
     assert result.times[FORWARD]["two"].variant == "fast"
     assert result.ratio(FORWARD, "one", "two") == pytest.approx(3.0)
 

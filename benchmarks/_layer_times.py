@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 
-from . import _timing
-from ._case import TOLERANCE, Case
-from ._timing import Ratio
+from .cases._case import TOLERANCE, Case
+from .harness import _timing
+from .harness._timing import Ratio
 from .peers import OURS, Call, Peer, Variant
 from .peers.ours import ALONE, BETWEEN
 

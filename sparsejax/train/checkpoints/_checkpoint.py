@@ -58,7 +58,7 @@ class Checkpoints:
     def save(
         self,
         step: int,
-        model: Any,
+        model: nnx.Module,
         optimizer: nnx.Optimizer,
         support: Mapping[str, np.ndarray] | None,
         capacity: Mapping[str, int],
@@ -88,7 +88,7 @@ def _below(prefix: str, arrays: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(name.removeprefix(prefix), array) for name, array in arrays.items() if name.startswith(prefix)]
 
 
-def assign(arrays: Mapping[str, Any], model: Any, optimizer: nnx.Optimizer) -> None:
+def assign(arrays: Mapping[str, Any], model: nnx.Module, optimizer: nnx.Optimizer) -> None:
     """Set every variable of a model and its optimizer to the value in a checkpoint.
 
     Raises:
