@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from sparsejax._checks import fail
 from sparsejax._compat import out_aval
 from sparsejax.kernels import _reference
-from sparsejax.kernels._conv_shapes import ConvGeometry, per_axis, resolve_padding
+from sparsejax.kernels._geometry import ConvGeometry, per_axis, resolve_padding
 from sparsejax.kernels._operands import check_activations, check_data, pattern_operands
 from sparsejax.kernels._primitive import define_bilinear, define_gradients, only_mapped
 from sparsejax.kernels._targets import cpu_lowering

@@ -17,9 +17,8 @@ import numpy as np
 from sparsejax._checks import fail
 from sparsejax._compat import ad, out_aval, zero_tangent
 from sparsejax.kernels import _reference_pool
-from sparsejax.kernels._conv_shapes import per_axis, resolve_padding
+from sparsejax.kernels._geometry import PoolGeometry, per_axis, resolve_padding
 from sparsejax.kernels._operands import check_dtype
-from sparsejax.kernels._pool_shapes import PoolGeometry
 from sparsejax.kernels._primitive import define, define_linear
 from sparsejax.kernels._targets import cpu_lowering
 

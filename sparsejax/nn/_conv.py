@@ -14,7 +14,7 @@ from flax.nnx.nn import dtypes
 
 from sparsejax._checks import fail
 from sparsejax.kernels import add_bias, conv
-from sparsejax.kernels._conv_shapes import per_axis, resolve_padding
+from sparsejax.kernels._geometry import per_axis, resolve_padding
 from sparsejax.nn._layer import (
     SparseLayer,
     binary_mask,

@@ -14,7 +14,7 @@ from flax import nnx
 
 from sparsejax._checks import fail
 from sparsejax._compat import memory_format, with_layout_constraint
-from sparsejax.kernels._conv_shapes import dilate, per_axis
+from sparsejax.kernels._geometry import dilate, per_axis
 from sparsejax.nn._cost_model import Work, predict
 from sparsejax.nn._graph import modules_of
 

@@ -28,7 +28,7 @@ struct ConvGeometry {
   }
 
   // `transposed` for the input gradient, whose source is the cotangent.
-  // See ConvGeometry.attribute in sparsejax/kernels/_conv_shapes.py for the order.
+  // See ConvGeometry.attribute in sparsejax/kernels/_geometry.py for the order.
   static ConvGeometry Decode(ffi::Span<const int64_t> a, bool transposed, Checker& check) {
     constexpr size_t kNumbers = 17;
     ConvGeometry g;
