@@ -10,8 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.kernels import _channel, _conv, _matmul, _norm, _pool, _reference, _reference_norm, _reference_pool
-from sparsejax.kernels._geometry import ConvGeometry, PoolGeometry
+from sparsejax.kernels import (
+    ConvGeometry,
+    PoolGeometry,
+    _channel,
+    _conv,
+    _matmul,
+    _norm,
+    _pool,
+    _reference,
+    _reference_norm,
+    _reference_pool,
+)
 from sparsejax.kernels._operands import pattern_operands
 from sparsejax.kernels._targets import TARGETS
 from sparsejax.pattern import SparsityPattern

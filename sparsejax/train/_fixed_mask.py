@@ -14,6 +14,7 @@ from flax import nnx
 
 from sparsejax import nn, pruning
 from sparsejax._checks import fail
+from sparsejax.nn import dense_kernels as dense_kernels
 
 Kernels = Literal["sparse", "dense"]
 
@@ -115,15 +116,6 @@ def fix_masks(
         rest = {path for path in dense_kernels(dense) if path not in found}
         dense, _ = nn.sparsify(dense, found, min_sparsity=min_sparsity, policy="always", skip=rest)
     return FixedMask(dense, found, tuple(values))
-
-
-def dense_kernels(model: Any) -> dict[str, np.ndarray]:
-    """Kernels of the linear and convolution layers by path, as dense arrays."""
-    found = {}
-    for path, node in nnx.iter_graph(nn.densify(model), graph=True):
-        if isinstance(node, (nnx.Linear, nnx.Conv)):
-            found["/".join(map(str, path))] = np.asarray(node.kernel[...])
-    return found
 
 
 def _checked(path: str, mask: Any, kernels: Mapping[str, np.ndarray]) -> np.ndarray:
