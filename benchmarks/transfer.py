@@ -18,8 +18,8 @@ from sparsejax import data, models, nn
 from sparsejax._cpu_info import cpu_info
 from sparsejax._xla_flags import add_flag
 from sparsejax.analysis import transfer
+from sparsejax.nn import dense_kernels
 from sparsejax.train import compare_steps, fix_masks
-from sparsejax.train._fixed_mask import dense_kernels
 
 
 def main() -> None:

@@ -9,4 +9,5 @@ if TYPE_CHECKING:
 
 __all__ = ["bias", "multisource", "transfer"]
 
-__getattr__, __dir__ = attributes(__name__, submodules=__all__)
+if not TYPE_CHECKING:  # a type checker that sees __getattr__ accepts every name
+    __getattr__, __dir__ = attributes(__name__, submodules=__all__)

@@ -15,6 +15,7 @@ from flax import nnx
 from sparsejax import nn, pruning
 from sparsejax._checks import fail
 from sparsejax._typing import ArrayLike
+from sparsejax.nn import dense_kernels
 
 KernelChoice = Literal["sparse", "dense"]
 
@@ -116,13 +117,6 @@ def fix_masks(
         rest = {path for path in dense_kernels(dense) if path not in kept}
         dense, _ = nn.sparsify(dense, kept, min_sparsity=min_sparsity, policy="always", skip=rest)
     return FixedMask(dense, kept, tuple(values))
-
-
-def dense_kernels(model: nnx.Module) -> dict[str, np.ndarray]:
-    """Kernels of the linear and convolution layers by path, as dense arrays."""
-    graph = nnx.iter_graph(nn.densify(model), graph=True)
-    layers = {path: node for path, node in graph if isinstance(node, (nnx.Linear, nnx.Conv))}
-    return {"/".join(map(str, path)): np.asarray(layer.kernel[...]) for path, layer in layers.items()}
 
 
 def _checked(path: str, mask: Any, kernels: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -12,7 +12,7 @@ from flax import nnx
 
 from sparsejax import nn, pruning
 from sparsejax._compat import jaxprs_in_params
-from sparsejax.nn._policy import record_inputs
+from sparsejax.nn import record_inputs
 from sparsejax.train.log._metrics import MetricsRow
 
 _LAYERS = (nnx.Linear, nnx.Conv, nn.SparseLinear, nn.SparseConv)

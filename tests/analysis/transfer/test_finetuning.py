@@ -13,8 +13,8 @@ from sparsejax import nn
 from sparsejax.analysis.transfer import SGDConfig, finetune, predict, recalibrate_batch_norm
 from sparsejax.data import ArrayImageSplit, ImageTask
 from sparsejax.models import MLP, find_head, with_new_head, without_head
+from sparsejax.nn import dense_kernels
 from sparsejax.train import fix_masks
-from sparsejax.train._fixed_mask import dense_kernels
 
 SHORT = SGDConfig.full(learning_rate=0.05, epochs=3, batch_size=16)
 

@@ -12,7 +12,7 @@ from flax import nnx
 
 import sparsejax
 from helpers.grid import make_pattern, normal
-from sparsejax.kernels._conv_shapes import ConvGeometry, dilate, per_axis, resolve_padding
+from sparsejax.kernels._geometry import ConvGeometry, dilate, per_axis, resolve_padding
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 

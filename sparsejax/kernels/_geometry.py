@@ -1,18 +1,24 @@
-"""Padding, stride and dilation arithmetic of a convolution; pure Python integers, tested alone."""
+"""Padding, stride and dilation arithmetic of convolutions and poolings; pure Python integers, tested alone."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 from jax import lax
 
 from sparsejax._checks import fail
 
-Pairs = tuple[tuple[int, int], ...]
+Pairs: TypeAlias = tuple[tuple[int, int], ...]
+PaddingLike: TypeAlias = str | int | Sequence[int | tuple[int, int]]
+"""Padding as Flax takes it: a name, an integer for both sides of every axis, or one entry per axis."""
+PerAxis: TypeAlias = int | Sequence[int] | None
+"""One integer for every spatial axis, one for each, or None for ones."""
+
+_INTEGERS: tuple[type[Any], ...] = (int, np.integer)
 PADDING_NAMES = ("SAME", "VALID", "CIRCULAR", "CAUSAL")
 
 
@@ -87,23 +93,49 @@ class ConvGeometry:
         return np.array([self.groups, self.in_features, self.out_features, *sum(axes, ())], np.int64)
 
 
+@dataclasses.dataclass(frozen=True)
+class PoolGeometry:
+    """One or two spatial axes: input sizes, window, strides and (low, high) padding; hashable."""
+
+    in_spatial: tuple[int, ...]
+    window: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: Pairs
+
+    @property
+    def out_spatial(self) -> tuple[int, ...]:
+        """``floor((input + padding - window) / stride) + 1``, or 0 where the window does not fit."""
+        sizes = zip(self.in_spatial, self.window, self.strides, self.padding, strict=True)
+        return tuple(max(0, (n + low + high - w) // s + 1) for n, w, s, (low, high) in sizes)
+
+    def attribute(self) -> np.ndarray:
+        """The handlers' ``geometry`` attribute: in, out, window, stride, low padding of two axes."""
+        axes = [
+            (n, out, w, s, low)
+            for n, out, w, s, (low, _) in zip(
+                self.in_spatial, self.out_spatial, self.window, self.strides, self.padding, strict=True
+            )
+        ]
+        return np.array(sum([(1, 1, 1, 1, 0)] * (2 - len(axes)) + axes, ()), np.int64)
+
+
 def dilate(size: int, dilation: int) -> int:
     """Length of ``size`` elements with ``dilation - 1`` gaps between neighbours; 0 stays 0."""
     return (size - 1) * dilation + 1 if size > 0 else 0
 
 
-def per_axis(function: str, operand: str, value: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
+def per_axis(function: str, operand: str, value: PerAxis, rank: int) -> tuple[int, ...]:
     """One positive integer per spatial axis from an integer, a sequence or None (all ones)."""
-    value = 1 if value is None else value
-    values = (value,) * rank if isinstance(value, (int, np.integer)) else tuple(value)
-    if len(values) != rank or any(not isinstance(v, (int, np.integer)) or v < 1 for v in values):
+    raw: Any = 1 if value is None else value
+    values: tuple[Any, ...] = (raw,) * rank if isinstance(raw, _INTEGERS) else tuple(raw)
+    if len(values) != rank or any(not isinstance(v, _INTEGERS) or v < 1 for v in values):
         fail(function, operand, f"value {value!r}", f"a positive integer, or {rank} of them")
     return tuple(int(v) for v in values)
 
 
 def resolve_padding(
     function: str,
-    padding: Any,
+    padding: PaddingLike,
     in_spatial: tuple[int, ...],
     window: tuple[int, ...],
     strides: tuple[int, ...],
@@ -129,14 +161,15 @@ def resolve_padding(
                 fail(function, "padding", f"value 'CAUSAL' with {rank} spatial axes", "one spatial axis")
             return ((dilated[0] - 1, 0),)
         _bad_padding(function, padding, rank)
-    if isinstance(padding, (int, np.integer)):
-        return ((int(padding), int(padding)),) * rank
-    if not isinstance(padding, Sequence) or len(padding) != rank:
+    entries: Any = padding
+    if isinstance(entries, _INTEGERS):
+        return ((int(entries), int(entries)),) * rank
+    if not isinstance(entries, Sequence) or len(entries) != rank:
         _bad_padding(function, padding, rank)
-    if any(not isinstance(p, (int, np.integer, Sequence)) for p in padding):
+    if any(not isinstance(p, (*_INTEGERS, Sequence)) for p in entries):
         _bad_padding(function, padding, rank)
-    pairs = tuple((p, p) if isinstance(p, (int, np.integer)) else tuple(p) for p in padding)
-    if any(len(p) != 2 or any(not isinstance(v, (int, np.integer)) for v in p) for p in pairs):
+    pairs: tuple[tuple[Any, ...], ...] = tuple((p, p) if isinstance(p, _INTEGERS) else tuple(p) for p in entries)
+    if any(len(p) != 2 or any(not isinstance(v, _INTEGERS) for v in p) for p in pairs):
         _bad_padding(function, padding, rank)
     return tuple((int(low), int(high)) for low, high in pairs)
 
