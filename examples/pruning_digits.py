@@ -106,14 +106,16 @@ class Run:
     def flops(self) -> np.ndarray:
         """Return the operations of training by the rules of the AC/DC authors, relative to the dense network."""
         total = np.zeros(self.accuracy.shape)
-        dense = pruning.training_flops([(self.design.flops(), self.design.train_images)] * self.design.epochs)
+        dense = pruning.accounting.training_flops(
+            [(self.design.flops(), self.design.train_images)] * self.design.epochs
+        )
         for lane in np.ndindex(*total.shape):
             counts = [
                 {path: int(each[epoch][lane]) for path, each in self.nonzero.items()}
                 for epoch in range(self.design.epochs)
             ]
             epochs = [(self.design.flops(each), self.design.train_images) for each in counts]
-            total[lane] = pruning.training_flops(epochs) / dense
+            total[lane] = pruning.accounting.training_flops(epochs) / dense
         return total
 
 
@@ -286,7 +288,9 @@ def statements(runs: dict[str, Run]) -> list[tuple[str, bool, str]]:
         )
     for name, each in runs.items():
         if name != "dense":
-            promised = np.array([pruning.global_count(level, [each.design.weights]) for level in each.design.levels])
+            promised = np.array(
+                [pruning.allocation.global_count(level, [each.design.weights]) for level in each.design.levels]
+            )
             exact = bool((each.kept == promised[:, None]).all())
             found.append((f"{name} keeps exactly the promised number", exact, str(each.kept[:, 0].tolist())))
     return found

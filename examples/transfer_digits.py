@@ -37,7 +37,7 @@ TASKS = ("mnist59", "mnist59_few20", "semeion59", "semeion10", "digits59", "digi
 METHODS = ("Dense", "GMP", "AC/DC", "LTH-T", "LTH-T recalibrated")
 CATEGORY = {"LTH-T recalibrated": "lottery_ticket"}
 BATCH, FULL_STEPS, FULL_RATE = 64, 500, 0.02
-PRUNABLE = pruning.kernels() & ~pruning.path("fc/*")
+PRUNABLE = pruning.is_kernel() & ~pruning.path("fc/*")
 LBFGS = "linear, L-BFGS, standardised"
 
 # A process keeps its compiled programs. joblib takes the growth for a leak and starts a fresh process, which is fine.

@@ -3,15 +3,53 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from sparsejax._checks import fail
-from sparsejax.pruning._leaves import PyTree, is_masked_node
-from sparsejax.pruning._packed import PackedMask, unpack
+from sparsejax._typing import PyTree
+from sparsejax.pruning._leaves import LeafNode, is_masked_node
+
+Node = TypeVar("Node")
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["bits"], meta_fields=["shape"])
+@dataclass(frozen=True)
+class PackedMask(LeafNode):
+    """A mask stored as bits, a pytree with one leaf.
+
+    Attributes:
+      bits: uint8[ceil(n / 8)], the first weight in the highest bit of the first byte.
+      shape: shape of the leaf, static.
+    """
+
+    bits: jax.Array
+    shape: tuple[int, ...]
+
+
+def pack(mask: jax.Array) -> PackedMask:
+    """Store a mask as bits.
+
+    >>> pack(jnp.array([[True, False, True]])).bits.tolist()
+    [160]
+    """
+    return PackedMask(jnp.packbits(mask.ravel()), mask.shape)
+
+
+def unpack(mask: Any) -> jax.Array:
+    """Return the bool array of a packed mask; other masks as they are.
+
+    >>> unpack(pack(jnp.array([[True, False, True]]))).tolist()
+    [[True, False, True]]
+    """
+    if not isinstance(mask, PackedMask):
+        return mask
+    return jnp.unpackbits(mask.bits, count=math.prod(mask.shape)).astype(bool).reshape(mask.shape)
 
 
 class Change(NamedTuple):
@@ -42,12 +80,25 @@ class PrunedState(NamedTuple):
     change: Change
 
 
-def _states(function: str, opt_state: PyTree) -> list[PrunedState]:
-    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, PrunedState))
-    found = [node for node in nodes if isinstance(node, PrunedState)]
-    if not found:
+def pruned_states(function: str, opt_state: PyTree) -> list[PrunedState]:
+    """Return every state of ``pruned`` in an optimizer state, in flattening order.
+
+    Raises:
+      ValueError: there is none, or it is inside ``optax.lookahead``, whose averages are not zero outside a mask.
+    """
+    states = nodes_of(opt_state, PrunedState)
+    if not states:
         fail(function, "opt_state", "no state of pruned(...)", "the state of an optimizer that contains one")
-    return found
+    if nodes_of(opt_state, optax.LookaheadState):
+        rule = "none around pruned(...): its slow weights bring pruned weights back"
+        fail(function, "opt_state", "a state of optax.lookahead", rule)
+    return states
+
+
+def nodes_of(tree: PyTree, kind: type[Node]) -> list[Node]:
+    """Return every node of a class in a tree, in flattening order."""
+    nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
+    return [node for node in nodes if isinstance(node, kind)]
 
 
 def _is_mask(node: Any) -> bool:
@@ -55,7 +106,7 @@ def _is_mask(node: Any) -> bool:
 
 
 def get_mask(opt_state: PyTree) -> PyTree:
-    """Find the mask in an optimizer state, also inside ``chain``, ``MultiSteps``, ``partition``, ....
+    """Return the mask in an optimizer state, also inside ``chain``, ``MultiSteps``, ``partition``, ....
 
     Args:
       opt_state: optimizer state that contains one state of ``pruned``, or several on different leaves.
@@ -74,7 +125,7 @@ def get_mask(opt_state: PyTree) -> PyTree:
     >>> get_mask(tx.init({"kernel": jnp.array([[1.0, -2.0]])}))
     {'kernel': Array([[False,  True]], dtype=bool)}
     """
-    flat = [jax.tree.flatten(s.mask, is_leaf=_is_mask) for s in _states("get_mask", opt_state)]
+    flat = [jax.tree.flatten(s.mask, is_leaf=_is_mask) for s in pruned_states("get_mask", opt_state)]
     treedef = flat[0][1]
     if any(other != treedef for _, other in flat):
         fail("get_mask", "opt_state", "masks of several tree structures", "masks for one tree of parameters")
@@ -88,7 +139,7 @@ def get_mask(opt_state: PyTree) -> PyTree:
 
 
 def metrics(opt_state: PyTree) -> dict[str, jax.Array]:
-    """Return what a training loop wants to log about the mask; works under ``jit``.
+    """Return the numbers about the mask that a training loop logs; works under ``jit``.
 
     sparsity = 1 - nnz / n;  churn = dropped / (kept before the change), the lost share of the support
 
@@ -111,7 +162,7 @@ def metrics(opt_state: PyTree) -> dict[str, jax.Array]:
     >>> {name: value.item() for name, value in metrics(state).items()}
     {'sparsity': 0.75, 'nnz': 1, 'phase': 1, 'dropped': 0, 'grown': 0, 'churn': 0.0}
     """
-    states = _states("metrics", opt_state)
+    states = pruned_states("metrics", opt_state)
     masks = [mask for state in states for mask in jax.tree.leaves(state.mask, is_leaf=_is_mask)]
     size = sum(math.prod(mask.shape) for mask in masks if not is_masked_node(mask))
     nnz = total([state.nnz for state in states])

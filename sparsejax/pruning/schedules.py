@@ -21,8 +21,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from sparsejax._checks import fail
-from sparsejax.pruning._numbers import check_integer
+from sparsejax._checks import check_integer, fail
 from sparsejax.pruning.allocation._distributions import as_fraction
 
 __all__ = [

@@ -51,7 +51,7 @@ class Storage:
         again.
     """
 
-    def __init__(self, kept_dense: tuple[str, ...], plan: pruning.Report | None) -> None:
+    def __init__(self, kept_dense: tuple[str, ...], plan: pruning.PruningReport | None) -> None:
         self.kept_dense = kept_dense
         self._bucket = {}
         for row in () if plan is None else plan.rows:

@@ -73,7 +73,11 @@ def promised(name: str, step: int) -> int:
     if name == "mest bound":
         return K if step >= 8 else ALL // 2
     level = (HALF if name == "granet sparse" else RAMP)(max([0, *(t for t in UPDATES if t <= step)]))
-    return sum(sp.uniform(level, (48, 32))) if name in ("random", "fisher") else sp.global_count(level, (48, 32))
+    return (
+        sum(sp.uniform(level, (48, 32)))
+        if name in ("random", "fisher")
+        else sp.allocation.global_count(level, (48, 32))
+    )
 
 
 def run_checked(tools: Any, name: str, inner: str, dtype: Any, *, packed: bool = False) -> tuple[Any, Any, int]:

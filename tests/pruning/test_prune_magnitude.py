@@ -13,9 +13,8 @@ import pytest
 from sparsejax.pruning import (
     fixed,
     get_mask,
-    global_count,
     init,
-    kernels,
+    is_kernel,
     magnitude,
     mask_from_zeros,
     metrics,
@@ -26,6 +25,7 @@ from sparsejax.pruning import (
     sparsity_of,
     uniform,
 )
+from sparsejax.pruning.allocation import global_count
 
 
 def kept_counts(mask) -> list[int]:
@@ -132,7 +132,7 @@ def test_a_fixed_mask_stays_and_only_kept_weights_train(tools, dtype) -> None:
 
 
 def test_a_mask_follows_where(tools) -> None:
-    where = kernels() & ~path("b/*")
+    where = is_kernel() & ~path("b/*")
     params = tools.make_params()
     mask = mask_from_zeros(params, where=where)
     assert mask["b"]["kernel"] == optax.MaskedNode()

@@ -257,7 +257,7 @@ def test_gradual_random_masks_nest_and_depend_on_the_seed(tools) -> None:
 
 def test_a_list_of_rules(tools) -> None:
     ramp = sp.magnitude(schedules.cubic(0.0, 0.75, begin=1, end=5), update_every=2, start=1, stop=5, scope="layer")
-    rules = [(sp.path("a/kernel"), sp.static(0.5), sp.n_of_m(1, 2)), (sp.kernels(), ramp, sp.unstructured())]
+    rules = [(sp.path("a/kernel"), sp.static(0.5), sp.n_of_m(1, 2)), (sp.is_kernel(), ramp, sp.unstructured())]
     tx = sp.pruned(optax.adam(1e-2), rules)
     params, state = sp.init(tx, tools.make_params())
     step = jax.jit(tools.make_step(tx))
@@ -270,9 +270,9 @@ def test_a_list_of_rules(tools) -> None:
     with pytest.raises(ValueError, match="pruned: leaf 'b/kernel' has no rule that matches"):
         sp.pruned(optax.sgd(0.1), rules[:1], where=sp.path("*/kernel")).init(params)
     with pytest.raises(ValueError, match="pruned: method has the method RigL in a list of rules"):
-        sp.pruned(optax.sgd(0.1), [(sp.kernels(), sp.rigl(0.5, stop=400), sp.unstructured())])
+        sp.pruned(optax.sgd(0.1), [(sp.is_kernel(), sp.rigl(0.5, stop=400), sp.unstructured())])
     with pytest.raises(TypeError, match="pruned: method has the rule"):
-        sp.pruned(optax.sgd(0.1), [(sp.kernels(), sp.static(0.5))])  # type: ignore[list-item]
+        sp.pruned(optax.sgd(0.1), [(sp.is_kernel(), sp.static(0.5))])  # type: ignore[list-item]
 
 
 def test_prune_puts_mask_and_compensation_in_force(tools) -> None:
@@ -326,7 +326,7 @@ def test_overlap_and_the_figure_of_the_authors() -> None:
 
 def test_a_report_before_training(tools) -> None:
     params = tools.make_params()
-    layers = [sp.LayerShape("a/kernel", (6, 8)), sp.LayerShape("b/kernel", (8, 4))]
+    layers = [sp.accounting.LayerShape("a/kernel", (6, 8)), sp.accounting.LayerShape("b/kernel", (8, 4))]
     found = sp.report(params, sp.rigl(0.75, stop=900), layers=layers, moments=2)
     tx = sp.pruned(optax.adam(1e-2), sp.rigl(0.75, stop=900))
     masked, state = sp.init(tx, params)
@@ -341,7 +341,7 @@ def test_a_report_before_training(tools) -> None:
     # Biases with their moments and Adam's counter are not part of the figure.
     assert found.bytes("values") == kept - 3 * 4 * 12 - 4
     text = str(found)
-    assert "not in kernels()" in text and "Masks save no time" in text and "(0.250)" in text
+    assert "not in is_kernel()" in text and "Masks save no time" in text and "(0.250)" in text
     by_scores = sp.report(params, sp.acdc(0.75, [sp.Phase("dense", 0, 2), sp.Phase("sparse", 2, 4)]))
     assert by_scores.rows[1].capacity == sp.Capacity("scores", 12)
     assert sp.report(params, sp.straight_through(0.5)).rows[1].capacity == sp.Capacity("dense", 48)

@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from sparsejax.pruning import global_count, magnitude, schedules, uniform
+from sparsejax.pruning import magnitude, schedules, uniform
+from sparsejax.pruning.allocation import global_count
 from sparsejax.pruning.methods._cadence import Cadence
 from sparsejax.pruning.schedules import sparsity_at
 

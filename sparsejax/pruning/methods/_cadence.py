@@ -8,8 +8,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from sparsejax._checks import fail
-from sparsejax.pruning._numbers import check_integer
+from sparsejax._checks import check_integer, fail
 
 Step: TypeAlias = int | jax.Array
 """Optimizer steps done: an int, or an int32 array that may be traced."""

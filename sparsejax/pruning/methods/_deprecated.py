@@ -9,9 +9,8 @@ from typing import Any
 
 import optax
 
-from sparsejax._checks import fail
+from sparsejax._checks import check_integer, fail
 from sparsejax.pruning._method import Method
-from sparsejax.pruning._numbers import check_integer
 from sparsejax.pruning.allocation._scopes import ScopeLike, as_scope
 from sparsejax.pruning.methods import _gradual, _learned, _redistribution, _sparse_training
 from sparsejax.pruning.methods._cadence import Cadence, check_reaches
