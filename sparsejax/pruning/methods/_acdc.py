@@ -11,15 +11,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from sparsejax._checks import check_integer, fail
-from sparsejax.pruning._leaves import PyTree
-from sparsejax.pruning._method import Method, View
+from sparsejax._typing import PyTree
+from sparsejax.pruning._method import Method, View, branch
 from sparsejax.pruning._state import PrunedState, get_mask
-from sparsejax.pruning.allocation import Capacity
 from sparsejax.pruning.allocation._distributions import as_fraction
-from sparsejax.pruning.allocation._scopes import Scope, ScopeLike, as_scope, capacities
+from sparsejax.pruning.allocation._scopes import Capacity, Scope, ScopeLike, as_scope, capacities
 from sparsejax.pruning.methods._cadence import Fires, Step
 
 _SHORT = 0.5
@@ -213,7 +211,7 @@ class ACDC(Method):
         """Moments of weights that a compression drops are zeroed, unless no reset is asked for."""
         return "none" if self.resets == "none" else "dropped"
 
-    def init(self, view: View) -> tuple[list[jax.Array], Any]:
+    def init(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Keep all weights: the first phase is dense. The counts are checked here, before training."""
         self._counts(view)
         return view.masks, ()
@@ -229,11 +227,11 @@ class ACDC(Method):
         starts = [phase.start for phase in self.phases.phases[1:] if phase.kind == "dense"]
         return _is_in(step, starts)
 
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+    def update(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Compress to the largest weights, or set all weights free."""
         counts = np.array(self._counts(view), np.int32)
         sparse = [phase.start for phase in self.phases.phases if phase.kind == "sparse"]
-        masks = lax.cond(
+        masks = branch(
             jnp.any(view.step == jnp.array(sparse, jnp.int32)),
             lambda: self.scope.choose(view.structure, [jnp.abs(weight) for weight in view.weights], counts),
             lambda: [jnp.ones_like(mask) for mask in view.masks],

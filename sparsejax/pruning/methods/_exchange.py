@@ -6,7 +6,7 @@ import abc
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,10 @@ import optax
 from jax.typing import ArrayLike
 
 from sparsejax._checks import fail
+from sparsejax._typing import PyTree
 from sparsejax.pruning._method import Method, View
-from sparsejax.pruning.allocation import Capacity
 from sparsejax.pruning.allocation._distributions import as_fraction
-from sparsejax.pruning.allocation._scopes import Across, Scope, ScopeLike, as_scope, capacities, select_rows
+from sparsejax.pruning.allocation._scopes import Across, Capacity, Scope, ScopeLike, as_scope, capacities, select_rows
 from sparsejax.pruning.allocation._structures import Structure
 from sparsejax.pruning.methods._cadence import Cadence, Fires, Step
 from sparsejax.pruning.schedules import Schedule
@@ -39,11 +39,11 @@ class Exchange(Method):
     drop: Schedule
     seed: int
 
-    def init(self, view: View) -> tuple[list[jax.Array], Any]:
+    def init(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Draw the first masks at random."""
         return random_masks(self.name, self.sparsity, self.scope, view, self.seed), self.first_aux(view)
 
-    def first_aux(self, view: View) -> Any:
+    def first_aux(self, view: View) -> PyTree:
         """Return the state before the first step."""
         return ()
 
@@ -60,7 +60,7 @@ class Exchange(Method):
     def scores(self, view: View) -> tuple[list[jax.Array], list[jax.Array]]:
         """Return the scores by which kept weights stay, and those by which other weights grow."""
 
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+    def update(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Exchange weights in every layer."""
         kept = unit_counts(self.name, self.sparsity, self.scope, view)
         table = np.floor(np.outer(drop_table(self.name, self.drop, self.cadence), kept)).astype(np.int32)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from sparsejax._checks import fail
-from sparsejax.pruning._leaves import PyTree, leaf_names
+from sparsejax._typing import PyTree
+from sparsejax.pruning._leaves import Leaves
 from sparsejax.pruning._method import Method, View
-from sparsejax.pruning.allocation import Capacity
 from sparsejax.pruning.allocation._distributions import as_fraction
-from sparsejax.pruning.allocation._scopes import Scope, ScopeLike, capacities
+from sparsejax.pruning.allocation._scopes import Capacity, Scope, ScopeLike, capacities
 from sparsejax.pruning.methods._cadence import Fires, Step
 from sparsejax.pruning.methods._exchange import layer_scope, random_masks
 
@@ -25,7 +24,7 @@ class Fixed(Method):
 
     mask: PyTree
 
-    def init(self, view: View) -> tuple[list[jax.Array], Any]:
+    def init(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Return the masks, matched to the prunable leaves by path."""
         masks = self._by_name()
         hint = "Build the mask with mask_from_zeros(params, where=...) and give pruned the same where."
@@ -41,7 +40,7 @@ class Fixed(Method):
         """Never fire."""
         return step < 0
 
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+    def update(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Keep the mask."""
         return view.masks, view.aux
 
@@ -51,7 +50,8 @@ class Fixed(Method):
         return [Capacity("fixed", int(jnp.sum(masks[name]))) for name in view.names]
 
     def _by_name(self) -> dict[str, jax.Array]:
-        return dict(zip(leaf_names(self.mask), jax.tree.leaves(self.mask), strict=True))
+        leaves = Leaves.of(self.mask)
+        return dict(zip(leaves.names, leaves.values, strict=True))
 
 
 def _check_mask(name: str, mask: ArrayLike, weight: jax.Array) -> None:
@@ -94,7 +94,7 @@ def fixed(mask: PyTree) -> Method:
 class External(Method):
     """The method object behind ``external``."""
 
-    def init(self, view: View) -> tuple[list[jax.Array], Any]:
+    def init(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Keep all weights."""
         return view.masks, ()
 
@@ -102,7 +102,7 @@ class External(Method):
         """Never fire."""
         return step < 0
 
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+    def update(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Keep the mask."""
         return view.masks, view.aux
 
@@ -129,7 +129,7 @@ class Static(Method):
     scope: Scope
     seed: int
 
-    def init(self, view: View) -> tuple[list[jax.Array], Any]:
+    def init(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Draw the masks."""
         return random_masks("static", self.sparsity, self.scope, view, self.seed), ()
 
@@ -137,7 +137,7 @@ class Static(Method):
         """Never fire."""
         return step < 0
 
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+    def update(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Keep the masks."""
         return view.masks, view.aux
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._surface import former_arguments
+from sparsejax._typing import PyTree
 from sparsejax.pruning import schedules
 from sparsejax.pruning._method import Method, View
-from sparsejax.pruning.allocation import Capacity
-from sparsejax.pruning.allocation._scopes import Scope, ScopeLike, as_scope, capacities
+from sparsejax.pruning.allocation._scopes import Capacity, Scope, ScopeLike, as_scope, capacities
 from sparsejax.pruning.allocation._structures import Structure
 from sparsejax.pruning.methods._cadence import Cadence, Fires, Step, cadence, check_reaches
 from sparsejax.pruning.methods._exchange import random_scores
@@ -40,11 +40,11 @@ class Gradual(Method):
     def scores(self, view: View) -> list[jax.Array]:
         """Return a score for each weight, 0 or larger."""
 
-    def first_aux(self, view: View) -> Any:
+    def first_aux(self, view: View) -> PyTree:
         """Return the state before the first step."""
         return ()
 
-    def init(self, view: View) -> tuple[list[jax.Array], Any]:
+    def init(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Keep all weights (that are not zero, if zeros stay), unless the first update is at step 0."""
         counts = self.counts(view)
         masks = nonzeros(view) if self.keep_zeros else view.masks
@@ -55,7 +55,7 @@ class Gradual(Method):
         """Follow the cadence."""
         return self.cadence(step)
 
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+    def update(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Keep the highest scores, as many as the schedule says at this step."""
         counts = jnp.asarray(self.counts(view))
         return self._choose(view, counts[self.cadence.index(view.step)]), view.aux
@@ -209,11 +209,11 @@ class Saliency(Gradual):
     kind: Kind
     average: float
 
-    def first_aux(self, view: View) -> Any:
+    def first_aux(self, view: View) -> PyTree:
         """Return averages of zero."""
         return [jnp.zeros(shape, jnp.float32) for shape in view.shapes]
 
-    def observe(self, view: View) -> Any:
+    def observe(self, view: View) -> PyTree:
         """Update the averages with the dense gradient of the step."""
         samples = [self._sample(*pair) for pair in zip(view.grads, view.weights, strict=True)]
         return [self.average * old + (1 - self.average) * new for old, new in zip(view.aux, samples, strict=True)]

@@ -11,8 +11,9 @@ import optax
 
 from sparsejax._checks import check_weight, fail
 from sparsejax._surface import former_arguments, renamed_arguments
+from sparsejax._typing import PyTree
 from sparsejax.pruning._filters import KERNELS, Predicate, select_leaves
-from sparsejax.pruning._leaves import Leaves, PyTree, is_masked_node
+from sparsejax.pruning._masks import masked_leaves
 from sparsejax.pruning._method import Method, View
 from sparsejax.pruning.allocation._scopes import Scope, ScopeLike, as_scope
 from sparsejax.pruning.methods._cadence import Cadence, Fires, Step, cadence, check_reaches, end_of
@@ -40,7 +41,7 @@ class _Movement(Method):
         """Moments of masked weights stay: masks may change in every step."""
         return "none"
 
-    def init(self, view: View) -> tuple[list[jax.Array], Any]:
+    def init(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Keep all weights; all scores are zero."""
         scores = [jnp.zeros(shape, jnp.float32) for shape in view.shapes]
         return view.masks, MovementState(scores, self.scores_tx.init(scores))
@@ -50,7 +51,7 @@ class _Movement(Method):
         pairs = zip(view.grads, view.weights, strict=True)
         return [grad.astype(jnp.float32) * weight.astype(jnp.float32) for grad, weight in pairs]
 
-    def observe(self, view: View) -> Any:
+    def observe(self, view: View) -> PyTree:
         """Take a step on the scores."""
         updates, state = self.scores_tx.update(self.score_gradients(view), view.aux.optimizer, view.aux.scores)
         return MovementState([s + u for s, u in zip(view.aux.scores, jax.tree.leaves(updates), strict=True)], state)
@@ -70,7 +71,7 @@ class Movement(_Movement):
         fires = self.cadence(step)
         return fires | (step > self.cadence.steps()[-1]) if self.every_step_after else fires
 
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+    def update(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Keep the highest scores, as many as the schedule says at this step, after its end as many as there."""
         steps = self.cadence
         last = max(steps.start, end_of(self.schedule) or 0) if steps.stop is None else steps.stop
@@ -98,7 +99,7 @@ class SoftMovement(_Movement):
         slopes = [jax.nn.sigmoid(s) * (1 - jax.nn.sigmoid(s)) for s in view.aux.scores]
         return [g + self.penalty / size * s for g, s in zip(super().score_gradients(view), slopes, strict=True)]
 
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+    def update(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Keep the weights whose score is above the threshold."""
         return [jax.nn.sigmoid(score) > self.threshold for score in view.aux.scores], view.aux
 
@@ -223,22 +224,17 @@ class SoftThreshold:
 
     def forward(self, trained: SoftThresholdParams) -> PyTree:
         """Return the parameters of the network; differentiable in weights and thresholds."""
-        leaves = Leaves.of(trained.weights)
-        thetas = leaves.beside("soft_threshold", "thresholds", trained.thresholds)
-        return leaves.unflatten([_soft(*pair) for pair in zip(leaves.values, thetas, strict=True)])
+        leaves, thetas = masked_leaves("soft_threshold", trained.weights, trained.thresholds, "thresholds")
+        return leaves.replaced([_soft(*pair) for pair in zip(leaves.prunable, thetas, strict=True)])
 
     def export(self, trained: SoftThresholdParams) -> tuple[PyTree, PyTree]:
         """Return the final parameters and their masks, for ``fixed`` and ``sparsify``."""
         params = self.forward(trained)
-        leaves = Leaves.of(params)
-        thetas = leaves.beside("soft_threshold", "thresholds", trained.thresholds)
-        pairs = zip(leaves.values, thetas, strict=True)
-        return params, leaves.unflatten([theta if is_masked_node(theta) else leaf != 0 for leaf, theta in pairs])
+        leaves, _ = masked_leaves("soft_threshold", params, trained.thresholds, "thresholds")
+        return params, leaves.masked_tree([leaf != 0 for leaf in leaves.prunable])
 
 
-def _soft(weight: jax.Array, theta: Any) -> jax.Array:
-    if is_masked_node(theta):
-        return weight
+def _soft(weight: jax.Array, theta: jax.Array) -> jax.Array:
     return jnp.sign(weight) * jax.nn.relu(jnp.abs(weight) - jax.nn.sigmoid(theta))
 
 

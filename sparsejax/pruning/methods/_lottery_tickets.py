@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple, get_args
 
+import jax
 import jax.numpy as jnp
 
 from sparsejax._checks import fail
+from sparsejax._typing import PyTree
 from sparsejax.pruning._filters import KERNELS, Predicate, select_leaves
-from sparsejax.pruning._leaves import Leaves, PyTree
+from sparsejax.pruning._leaves import Leaves
 from sparsejax.pruning._masks import apply_mask, mask_from_scores
 from sparsejax.pruning.allocation._distributions import as_fraction
 from sparsejax.pruning.allocation._scopes import ScopeLike
@@ -106,7 +108,7 @@ def _rounds(
     for i in range(1, rounds + 1):
         trained = train(start, mask, i)
         level = sparsity if i == rounds else 1 - (1 - rate) ** i
-        sizes = [jnp.abs(leaf) for leaf in leaves.short(leaves.beside("lottery_tickets", "result of train", trained))]
+        sizes = [jnp.abs(leaf) for leaf in leaves.short(jax.tree.leaves(trained))]
         mask = mask_from_scores(leaves.masked_tree(sizes), level, scope=scope, within=mask)
         start = apply_mask("lottery_tickets", params if rewind == "weights" else trained, mask)
         yield Ticket(i, level, mask, start, trained)

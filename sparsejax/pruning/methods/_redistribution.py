@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._surface import former_arguments
+from sparsejax._typing import PyTree
 from sparsejax.pruning._method import Method, View
 from sparsejax.pruning.allocation._distributions import as_fraction
 from sparsejax.pruning.allocation._scopes import Scope, ScopeLike, across
@@ -57,7 +57,7 @@ class SNFS(Method):
     momentum: float
     seed: int
 
-    def init(self, view: View) -> tuple[list[jax.Array], Any]:
+    def init(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Draw the first masks at random."""
         _check_unstructured("snfs", view)
         masks = random_masks("snfs", self.sparsity, self.scope, view, self.seed)
@@ -67,12 +67,12 @@ class SNFS(Method):
         """Follow the cadence."""
         return self.cadence(step)
 
-    def observe(self, view: View) -> Any:
+    def observe(self, view: View) -> PyTree:
         """Average the dense gradient."""
         mu = self.momentum
         return [mu * old + (1 - mu) * grad for old, grad in zip(view.aux, view.grads, strict=True)]
 
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+    def update(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Drop a fraction in each layer, and share the freed weights by momentum."""
         kept, dropped = _dropped("snfs", self.drop, self.cadence, view)
         moving = [jnp.abs(momentum) for momentum in view.aux]
@@ -109,7 +109,7 @@ class GraNet(Method):
     seed: int
     keep_zeros: bool = False
 
-    def init(self, view: View) -> tuple[list[jax.Array], Any]:
+    def init(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Draw the first masks at random if the schedule starts sparse, or read them off the zeros."""
         _check_unstructured("granet", view)
         if self.keep_zeros:
@@ -123,7 +123,7 @@ class GraNet(Method):
         """Follow the cadence."""
         return self.exchanges(step) | self.pruning(step)
 
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+    def update(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Prune by global magnitude to the count of the step, then exchange in each layer."""
         table = jnp.asarray(tabulated("granet", self.schedule, self.pruning, across(), view))
         now = table[self.pruning.index(jnp.minimum(view.step, self.pruning.steps()[-1]))]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from sparsejax._checks import check_weight, fail
 from sparsejax._surface import former_arguments
+from sparsejax._typing import PyTree
 from sparsejax.pruning._method import Method, View
 from sparsejax.pruning.allocation._distributions import as_fraction
 from sparsejax.pruning.allocation._scopes import ScopeLike
@@ -95,13 +95,13 @@ class RigL(Exchange):
     grow_grad_steps: int
     drop_noise: float
 
-    def first_aux(self, view: View) -> Any:
+    def first_aux(self, view: View) -> PyTree:
         """Return sums of gradients, if more than one step's are used."""
         if self.grow_grad_steps == 1:
             return ()
         return [jnp.zeros(shape, jnp.float32) for shape in view.shapes]
 
-    def observe(self, view: View) -> Any:
+    def observe(self, view: View) -> PyTree:
         """Add up the gradients of the last steps before an update."""
         if self.grow_grad_steps == 1:
             return ()
@@ -190,7 +190,7 @@ class MEST(Exchange):
         pairs = zip(magnitudes(view), gradient_magnitudes(view.grads), strict=True)
         return [size + self.grad_weight * grad for size, grad in pairs], random_scores(view, self.seed, view.step)
 
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+    def update(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Prune to the lower count, then grow to the upper one again; at the last update only prune."""
         upper = unit_counts(self.name, self.sparsity, self.scope, view)
         lower = unit_counts(self.name, self.lower, self.scope, view)
@@ -206,7 +206,7 @@ class MEST(Exchange):
 class HardMEST(MEST):
     """``mest`` with the same count at all times."""
 
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+    def update(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Exchange weights in every layer."""
         return Exchange.update(self, view)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import numpy as np
 
 from sparsejax._checks import check_weight, fail
 from sparsejax._surface import renamed_arguments
+from sparsejax._typing import PyTree
 from sparsejax.pruning._method import Method, View
 from sparsejax.pruning.allocation._distributions import as_fraction
 from sparsejax.pruning.allocation._scopes import Scope, ScopeLike, as_scope, kept_weights
@@ -29,7 +29,7 @@ class StraightThrough(Method):
     decay: float
     scope: Scope
 
-    def init(self, view: View) -> tuple[list[jax.Array], Any]:
+    def init(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Keep the largest weights."""
         return self._choose(view), ()
 
@@ -37,7 +37,7 @@ class StraightThrough(Method):
         """Follow the cadence."""
         return self.cadence(step)
 
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+    def update(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Keep the largest weights."""
         return self._choose(view), view.aux
 
@@ -118,7 +118,7 @@ class TopKAST(Method):
     penalty: float
     scope: Scope
 
-    def init(self, view: View) -> tuple[list[jax.Array], Any]:
+    def init(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Choose both sets."""
         return self.update(view)
 
@@ -126,7 +126,7 @@ class TopKAST(Method):
         """Follow the cadence."""
         return self.cadence(step)
 
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+    def update(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Choose both sets by magnitude."""
         scores = [jnp.abs(weight) for weight in view.weights]
         forward = self.scope.choose(view.structure, scores, np.array(self._counts(view, self.forward)))
@@ -214,7 +214,7 @@ class HardThreshold(Method):
     sparsity: float
     scope: Scope
 
-    def init(self, view: View) -> tuple[list[jax.Array], Any]:
+    def init(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Project the first weights."""
         return self.update(view)
 
@@ -222,7 +222,7 @@ class HardThreshold(Method):
         """Fire in every step."""
         return step >= 0
 
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+    def update(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Keep the largest of the weights that the dense step proposes."""
         level = as_fraction("hard_threshold", "sparsity", self.sparsity)
         counts = self.scope.counts("hard_threshold", view.structure, view.names, view.shapes, level)
