@@ -328,6 +328,18 @@ def test_tables_go_into_files_and_pandas(report, tmp_path, monkeypatch):
         report.table.to_pandas()
 
 
+def test_names_are_no_formulas_in_csv():
+    z = np.array([[1.0, -1.0], [2.0, -2.0], [-1.0, 3.0]])
+    audit = bias.compare(
+        z, z, z > 0, {"@sum": ["=1+1", "x", "x"]}, attribute_names=["=HYPERLINK(1)", "b"], seeds=["-1"]
+    )
+    text = audit.table.to_csv()
+    for cell in ("'=HYPERLINK(1)", "'@sum", "'=1+1"):
+        assert f",{cell}," in text
+    assert ",=" not in text and ",@" not in text
+    assert ",-1," in text and "'-" not in text  # numbers stay numbers
+
+
 def test_plots_return_axes(report):
     import matplotlib
 

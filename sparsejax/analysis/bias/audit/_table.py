@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsejax._checks import fail
+from sparsejax._csv import csv_text
 from sparsejax._extras import require
 from sparsejax._table import text_table
 
@@ -73,12 +72,11 @@ class Table:
         return require("pandas", "Table.to_pandas").DataFrame(self.columns)
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return the table as CSV, and write it to ``path`` if there is one; NaN is an empty field."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows(["" if _is_nan(v) else v for v in row.values()] for row in self)
-        return _written(out.getvalue(), path)
+        """Return the table as CSV, and write it to ``path`` if there is one.
+
+        NaN is an empty field. Text that a spreadsheet would take for a formula starts with an apostrophe.
+        """
+        return _written(csv_text(self.columns, (row.values() for row in self)), path)
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """Return the table as JSON with a version; NaN is null, infinities are the strings "inf" and "-inf"."""
@@ -90,10 +88,6 @@ def _written(text: str, path: str | os.PathLike[str] | None) -> str:
     if path is not None:
         Path(path).write_text(text, encoding="utf-8")
     return text
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
 
 
 def _json(value: Any) -> Any:
