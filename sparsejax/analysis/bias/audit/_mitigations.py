@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def mitigations(comparison: Comparison, w: NumberLike | None = None) -> Table:
     # Abstaining takes samples away, and with them cells; that must not shrink what the other rows are compared on.
     everything = [variant for _, _, seeds in blocks for variants in seeds for variant in variants]
     deciding = [variant.bias.value for variant in everything if "abstain" not in variant.name]
-    common = np.isfinite(np.stack(deciding)).all(axis=0)
+    common = np.asarray(np.isfinite(np.stack(deciding)).all(axis=0))
     rows = [row for sparsity, strategy, seeds in blocks for row in _rows(sparsity, strategy, seeds, common)]
     return Table.of(COLUMNS, rows)
 
@@ -99,7 +99,7 @@ def _evaluate(comparison: Comparison, name: str, y_pred: np.ndarray, share: floa
 
 
 def _rows(
-    sparsity: float, strategy: str, seeds: list[list[_Variant]], common: Any
+    sparsity: float, strategy: str, seeds: list[list[_Variant]], common: np.ndarray
 ) -> Iterator[tuple[float | str | int, ...]]:
     for same in zip(*seeds, strict=True):
         bias = np.array([v.bias.value[common] for v in same])

@@ -7,12 +7,15 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparsejax._checks import fail
 from sparsejax._csv import csv_text
 from sparsejax._extras import require
 from sparsejax._table import text_table
+
+if TYPE_CHECKING:
+    import pandas
 
 JSON_VERSION = 1
 
@@ -63,7 +66,7 @@ class Table:
         keep = [i for i in range(len(self)) if all(column[i] == value for column, value in wanted)]
         return Table({name: [column[i] for i in keep] for name, column in self.columns.items()})
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> pandas.DataFrame:
         """Return a pandas data frame.
 
         Raises:

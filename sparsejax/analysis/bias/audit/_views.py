@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -163,7 +163,7 @@ def ratio(comparison: Comparison, method: SpreadMethod = "between_groups") -> Ta
     return _spread(comparison, lambda rates, at: ratio_of_levels(rates[at], rates[0], method, "BiasAudit.ratio"))
 
 
-def _spread(comparison: Comparison, spread: Any) -> Table:
+def _spread(comparison: Comparison, spread: Callable[[np.ndarray, list[int]], np.ndarray]) -> Table:
     rows = []
     for model, thresholds, runs in _sets(comparison):
         for group in comparison.inputs.groups:
