@@ -402,3 +402,20 @@ def test_bad_input(change, words):
     with pytest.raises(ValueError, match=words) as caught:
         bias.compare(**arguments)
     assert str(caught.value).startswith("compare: ")
+
+
+def test_every_undefined_number_has_its_reason(report, inputs):
+    hidden = inputs["labels"].astype(float)
+    hidden[:, 0] = np.nan
+    collapsed = {level: np.where(np.arange(4) < 3, z, -9.0) for level, z in inputs["sparse"].items()}
+    odd = bias.compare(
+        **inputs | {"labels": hidden, "dense": collapsed[0.5], "sparse": collapsed, "train_labels": hidden}
+    )
+    for audit in (report, odd):
+        for view in (audit.table, audit.overall, audit.by_attribute, audit.by_group, audit.bias, audit.difference()):
+            for row in view:
+                assert np.isnan(row["value"]) == (row["reason"] != ""), row
+        for view in (audit.flips, audit.susceptible()):
+            for row in view:
+                assert bool(row["reason"]) or not np.isnan(row["coverage"]), row
+        assert {reason for reason in audit.table["reason"] if reason} <= set(bias.REASONS)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparsejax.analysis._arrays import NumberLike
+from sparsejax.analysis._arrays import NumberLike, read_number
 from sparsejax.analysis.bias.audit._comparison import Comparison, EvaluatedRun
 from sparsejax.analysis.bias.audit._frame import count_subsets, measures
 from sparsejax.analysis.bias.audit._table import Table
@@ -51,7 +51,7 @@ def mitigations(comparison: Comparison, w: NumberLike | None = None) -> Table:
       over the ``cells`` that are defined in every row and seed; abstention, which loses some, does not count),
       mean absolute gaps. Means over seeds. The rows "override: label" are an upper bound by construction.
     """
-    band = comparison.settings.uncertainty_band if w is None else w
+    band = comparison.settings.uncertainty_band if w is None else read_number("BiasAudit.mitigations", "w", w)
     dense = comparison.runs_of(comparison.inputs.dense)
     masks = [uncertain_cells("BiasAudit.mitigations", run.model.logits[run.seed], band, "logits") for run in dense]
     # The dense model is the reference that a countermeasure tries to restore.
