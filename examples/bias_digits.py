@@ -58,7 +58,7 @@ def attributes_of(images: np.ndarray, digits: np.ndarray) -> np.ndarray:
     dy = rows - ((images * rows).sum(axis=(1, 2)) / ink)[:, None, None]
     dx = columns - ((images * columns).sum(axis=(1, 2)) / ink)[:, None, None]
     slant = (images * dx * dy).sum(axis=(1, 2)) / (images * dy**2).sum(axis=(1, 2))
-    found = (
+    attributes = (
         np.isin(digits, (0, 6, 8, 9)),
         digits % 2 == 0,
         digits >= 5,
@@ -72,7 +72,7 @@ def attributes_of(images: np.ndarray, digits: np.ndarray) -> np.ndarray:
         ink > np.median(ink),
         slant < np.median(slant),
     )
-    return np.stack(found, axis=1).astype(np.int8)
+    return np.stack(attributes, axis=1).astype(np.int8)
 
 
 def make_data(seed: int = 0) -> dict[str, Split]:
@@ -244,8 +244,8 @@ def main() -> None:
     data = make_data()
     levels = (0.0, *SPARSITIES)
     jobs = [(train_joint, data, s, seed, arguments.epochs) for s in levels for seed in range(arguments.seeds)]
-    found = iter(run_many(jobs, arguments.workers))
-    runs = {s: [next(found) for _ in range(arguments.seeds)] for s in levels}
+    results = iter(run_many(jobs, arguments.workers))
+    runs = {s: [next(results) for _ in range(arguments.seeds)] for s in levels}
     report = audit(data, runs, images=data["test"].images, n_boot=200)
     report.to_html(arguments.out)
     print(report)

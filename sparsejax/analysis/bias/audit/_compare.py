@@ -181,7 +181,7 @@ def _read_threshold(threshold: str | ArrayLike, kind: str, inputs: Inputs) -> li
 
 def _fitted(inputs: Inputs, model: ModelOutputs, seed: int) -> np.ndarray:
     assert model.val_logits is not None and inputs.y_val is not None
-    return calibrate_thresholds(model.val_logits[seed], inputs.y_val)
+    return np.atleast_1d(calibrate_thresholds(model.val_logits[seed], inputs.y_val))
 
 
 def _evaluate_all(

@@ -22,7 +22,10 @@ REASONS = {
     "too_few_levels": "fewer than two levels have a value",
     "zero_reference": "the value of the dense model is 0",
     "zero_reference_association": "the smaller training frequency is 0",
+    "both_infinite": "both values are infinite",
     "no_flips": "the two models agree everywhere",
+    "no_direction": "flips between two dense models have no direction",
+    "no_common_cells": "no cell is defined in every run",
 }
 
 

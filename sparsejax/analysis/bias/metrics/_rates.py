@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -19,8 +19,8 @@ SpreadMethod = Literal["between_groups", "to_overall"]
 RATES = ("accuracy", "predicted_positive_rate", "false_positive_rate", "false_negative_rate", "uncertainty")
 
 
-def _rate(name: str, formula: str, direction: str) -> Callable[[Any, Any], Any]:
-    def rate(y_true: ArrayLike, y_pred: ArrayLike) -> Any:
+def _rate(name: str, formula: str, direction: str) -> Callable[[ArrayLike, ArrayLike], float | np.ndarray]:
+    def rate(y_true: ArrayLike, y_pred: ArrayLike) -> float | np.ndarray:
         t, yhat = labels(name, "y_true", y_true), predictions(name, "y_pred", y_pred)
         same_shape(name, y_true=t, y_pred=yhat)
         value = count(indicators(t, yhat), np.ones((1, len(t)))).at(0).rates()[name]
@@ -294,7 +294,7 @@ def rate_gaps(
     return {name: gap(measure, 1, 0) for name, measure in rates.by_group.items()}
 
 
-def gap(rates: Measured, one: Any, zero: Any) -> Measured:
+def gap(rates: Measured, one: int, zero: int) -> Measured:
     """Return the gap between two levels (indices of the leading axis), with the first reason of the two."""
     reason = np.where(rates.reason[one] != "", rates.reason[one], rates.reason[zero])
     return Measured(rates.value[one] - rates.value[zero], reason)

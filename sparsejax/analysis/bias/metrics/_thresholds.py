@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def check_thresholds(function: str, thresholds: ArrayLike, columns: int) -> np.n
 
 def calibrate_thresholds(
     logits: ArrayLike, y_true: ArrayLike, *, rule: Rule = "midpoint", missing: NumberLike | None = None
-) -> Any:
+) -> np.ndarray | float:
     """Fit one threshold per attribute so that as many validation samples are predicted positive as are positive.
 
     k = sum(t);  theta = midpoint of the k-th and the (k+1)-th largest logit
