@@ -16,8 +16,8 @@ import jax
 from sparsejax._checks import fail
 from sparsejax._table import text_table
 
-from ._network import NetworkCase, Trainer
-from ._report import Report
+from .cases._network import NetworkCase, Trainer
+from .harness._report import Report
 from .peers import networks
 
 _STEPS = 5

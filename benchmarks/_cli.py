@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       Exit status: 0, 2 after an error of the user, or that of the child.
     """
-    from . import _machine
+    from .harness import _machine
 
     words = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_args(words)
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_pinned(argv: Sequence[str]) -> int:
     """Run a command in this process, which is pinned."""
     options = parser().parse_args(argv)
-    from ._report import publish
+    from .harness._report import publish
 
     command: Any = importlib.import_module(f".{options.command}", __package__)
     try:

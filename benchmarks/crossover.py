@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 
 from sparsejax._table import text_table
 
-from . import _contest, _shapes, peers
-from ._case import STEP, Case
-from ._contest import Result
-from ._report import Report, percent, progress, times
-from ._shapes import UNTUNED, Shape
-from ._targets import Outcome, outcome, outcome_table
-from ._timing import geometric_mean
+from . import _layer_times, peers
+from ._layer_times import Result
+from .cases import _shapes
+from .cases._case import STEP, Case
+from .cases._shapes import UNTUNED, Shape
+from .harness._report import Report, percent, progress, times
+from .harness._targets import Outcome, outcome, outcome_table
+from .harness._timing import geometric_mean
 
 # Measurements between the ends before the last interpolation.
 _STEPS = 4
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> Report:
         measured: list[Result] = []
 
         def ratio(sparsity: float, shape: Shape = shape, measured: list[Result] = measured) -> float | None:
-            measured.append(_contest.run(Case(shape, sparsity), contestants, (STEP,), options.rounds))
+            measured.append(_layer_times.run(Case(shape, sparsity), contestants, (STEP,), options.rounds))
             return measured[-1].ratio(STEP, *names)
 
         found = search(ratio, low, high, _STEPS)

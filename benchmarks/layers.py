@@ -8,15 +8,17 @@ from collections.abc import Iterable, Sequence
 
 from sparsejax._table import text_table
 
-from . import _contest, _peak, _roofline, _shapes, peers
-from ._case import BACKWARD, FORWARD, STEP, Case
-from ._contest import Result
-from ._peak import Peak
-from ._report import Report, milliseconds, percent, progress, times
-from ._roofline import Limit
-from ._shapes import UNTUNED
-from ._targets import Outcome, outcome, outcome_table
-from ._timing import geometric_mean
+from . import _layer_times, peers
+from ._layer_times import Result
+from .cases import _shapes
+from .cases._case import BACKWARD, FORWARD, STEP, Case
+from .cases._shapes import UNTUNED
+from .harness import _peak, _roofline
+from .harness._peak import Peak
+from .harness._report import Report, milliseconds, percent, progress, times
+from .harness._roofline import Limit
+from .harness._targets import Outcome, outcome, outcome_table
+from .harness._timing import geometric_mean
 from .peers.ours import ALONE
 
 PRODUCTS = (FORWARD, BACKWARD, "input_grad", "weight_grad")
@@ -30,7 +32,7 @@ def run(options: argparse.Namespace) -> Report:
     peak = _peak.measure(options.threads)
     results = []
     for number, case in enumerate(cases, start=1):
-        result = _contest.run(case, contestants, (*PRODUCTS, STEP), options.rounds)
+        result = _layer_times.run(case, contestants, (*PRODUCTS, STEP), options.rounds)
         results.append(result)
         progress(f"[{number}/{len(cases)}] {_line(result)}")
     limits = [_limits(result, peak) for result in results]
@@ -86,7 +88,7 @@ def ratio_table(results: Sequence[Result], names: Sequence[str], measure: str) -
 
 
 def _short(status: str) -> str:
-    return "-" if status == _contest.OK else status.split(":")[0]
+    return "-" if status == _layer_times.OK else status.split(":")[0]
 
 
 def means(results: Sequence[Result], names: Sequence[str]) -> dict[str, dict[str, dict[str, float | None]]]:
@@ -134,7 +136,7 @@ def _remarks(results: Sequence[Result]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for result in results:
         for name, status in result.status.items():
-            if status != _contest.OK:
+            if status != _layer_times.OK:
                 reasons.setdefault(f"{name} {status}", []).append(result.case.shape.name)
     lines = []
     for reason, layers in reasons.items():

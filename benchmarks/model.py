@@ -12,12 +12,13 @@ import numpy as np
 
 from sparsejax._table import text_table
 
-from . import _breakdown, _memory, _timing
-from ._contest import OK
-from ._network import TOLERANCE, NetworkCase, NetworkPeer, Trainer, difference
-from ._report import Report, milliseconds, progress, times
-from ._targets import Outcome, outcome, outcome_table
-from ._timing import Ratio, Sampler
+from . import _breakdown, _network_memory
+from ._layer_times import OK
+from .cases._network import TOLERANCE, NetworkCase, NetworkPeer, Trainer, difference
+from .harness import _timing
+from .harness._report import Report, milliseconds, progress, times
+from .harness._targets import Outcome, outcome, outcome_table
+from .harness._timing import Ratio, Sampler
 from .peers import networks
 
 _AT = 0.95  # the sparsity of the targets
@@ -30,7 +31,7 @@ def run(options: argparse.Namespace) -> Report:
     if options.breakdown:
         return _breakdown.run(cases, options.threads)
     if options.memory:
-        return _memory.run(cases, [networks.OURS, *contestants], options.threads)
+        return _network_memory.run(cases, [networks.OURS, *contestants], options.threads)
     results = [race(case, contestants, options.rounds) for case in cases]
     outcomes = _summary(results, [peer.name for peer in contestants])
     text = "\n\n".join([*(result.text() for result in results), outcome_table(outcomes)])

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import sparsejax as sx
 from sparsejax._table import text_table
 
-from . import _timing
-from ._case import FORWARD, RESULTS, STEP, TOLERANCE, Case
-from ._report import Report, progress
-from ._shapes import Shape
-from ._targets import outcome, outcome_table
+from .cases._case import FORWARD, RESULTS, STEP, TOLERANCE, Case
+from .cases._shapes import Shape
+from .harness import _timing
+from .harness._report import Report, progress
+from .harness._targets import outcome, outcome_table
 from .peers.ours import layer, with_gradients
 
 TINY = (

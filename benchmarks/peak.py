@@ -7,9 +7,9 @@ import argparse
 from sparsejax import cpu_info
 from sparsejax._table import text_table
 
-from . import _worker
-from ._peak import Peak
-from ._report import Report, progress
+from .harness import _worker
+from .harness._peak import Peak
+from .harness._report import Report, progress
 
 # Of each probe in each round.
 SECONDS = 0.1

@@ -15,11 +15,11 @@ from sparsejax._table import text_table
 from sparsejax.nn._cost_model import Work
 
 from . import _fit_rule, peers
-from ._case import STEP
 from ._fit_rule import Observation
-from ._report import Report, percent, times
-from ._shapes import Shape
-from ._timing import geometric_mean
+from .cases._case import STEP
+from .cases._shapes import Shape
+from .harness._report import Report, percent, times
+from .harness._timing import geometric_mean
 
 _DENSE, _SPARSE = "xla", peers.OURS.name
 

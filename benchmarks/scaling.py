@@ -9,12 +9,14 @@ from typing import Any
 
 from sparsejax._table import text_table
 
-from . import _shapes, _timing, _worker, peers
-from ._case import BACKWARD, FORWARD, STEP, TOLERANCE, Case
-from ._report import Report, milliseconds, progress, times
-from ._shapes import Shape
-from ._targets import outcome, outcome_table
-from ._timing import Ratio, geometric_mean
+from . import peers
+from .cases import _shapes
+from .cases._case import BACKWARD, FORWARD, STEP, TOLERANCE, Case
+from .cases._shapes import Shape
+from .harness import _timing, _worker
+from .harness._report import Report, milliseconds, progress, times
+from .harness._targets import outcome, outcome_table
+from .harness._timing import Ratio, geometric_mean
 
 PRODUCTS = (FORWARD, BACKWARD, STEP)
 # Shorter layers do not count: there is little to share.

@@ -1,4 +1,4 @@
-"""Digits that are not too easy, a small convolutional network for them, and how it is trained.
+"""Shifted, noisy digits, a small convolutional network for them, and how it is trained.
 
 The images are scikit-learn's digits (or MNIST's made smaller), shifted by a pixel and noisy: plain ones saturate near
 99 % and hide what pruning does. Used by ``pruning_digits.py``.

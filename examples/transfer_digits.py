@@ -8,7 +8,7 @@ weights, with stale or recalibrated batch statistics). A seed is a whole run: up
     python examples/transfer_digits.py --data FOLDER --out transfer-digits
 
 FOLDER holds ``mnist10k`` (the test half of MNIST, two IDX files) and ``semeion/semeion.csv.gz`` (a header, then 256
-pixels and a label in each row). What is done is kept in ``--out`` and not done again.
+pixels and a label in each row). Finished jobs are stored in ``--out`` and not repeated.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _thirds(rate: float, steps: int, start: int = 0) -> optax.Schedule:
 def _gmp(sparsity: float) -> optax.GradientTransformation:
     """Ten prunings, cubic, 40 steps apart, from a dense network; then 400 steps."""
     ramp = pruning.schedules.cubic(0.0, sparsity, begin=0, end=400)
-    method = pruning.magnitude(ramp, scope="global", refresh=pruning.every(40, 0, 400))
+    method = pruning.magnitude(ramp, scope="global", update_every=40, stop=400)
     return pruning.pruned(_sgd(_thirds(0.01, 400, start=400)), method, where=PRUNABLE)
 
 
@@ -186,13 +186,13 @@ def train_upstream(upstream: data.ImageTask, seed: int, sparsities: Sequence[flo
         return _trainer(kind, sparsity)(params, rest, state, images, labels, order)
 
     dense = fit("dense", 0.0, params, rest, 800, 0)
-    found = [("Dense", 0.0, *dense)]
+    pruned = [("Dense", 0.0, *dense)]
     for sparsity in sparsities:
-        found.append(("GMP", sparsity, *fit("GMP", sparsity, *dense, 800, 1)))
-        found.append(("AC/DC", sparsity, *fit("AC/DC", sparsity, params, rest, 930, 2)))
-        found.append(("LTH-T", sparsity, _ticket(fit, dense, sparsity), dense[1]))
+        pruned.append(("GMP", sparsity, *fit("GMP", sparsity, *dense, 800, 1)))
+        pruned.append(("AC/DC", sparsity, *fit("AC/DC", sparsity, params, rest, 930, 2)))
+        pruned.append(("LTH-T", sparsity, _ticket(fit, dense, sparsity), dense[1]))
     rows = []
-    for method, sparsity, *state in found:
+    for method, sparsity, *state in pruned:
         model = nnx.merge(graph, *state)
         rows.append(_backbone(upstream, model, method, sparsity))
         if method == "LTH-T":
@@ -220,11 +220,11 @@ def _backbone(
     predicted = transfer.predict(model, upstream.test)
     category = CATEGORY.get(method)
     backbone = transfer.Backbone(model, method, sparsity, "mlp", category=category)
-    return backbone, transfer.accuracy(upstream.test.labels, predicted)
+    return backbone, transfer.top1_accuracy(upstream.test.labels, predicted)
 
 
 def _stored(folder: Path, upstream: data.ImageTask, seed: int, sparsities: Sequence[float]) -> list[Any]:
-    """What `train_upstream` returns, from the folder if it is there."""
+    """Return what `train_upstream` returns, from the folder if it is stored there."""
     import pickle
 
     file = folder / f"upstream-{seed}-{'-'.join(map(str, sparsities))}.pickle"
@@ -246,7 +246,7 @@ def run_study(
     full_steps: int = FULL_STEPS,
     probe_epochs: int = 150,
 ) -> Any:
-    """Run what is not in the folder yet.
+    """Run every job that the folder does not have yet.
 
     Args:
       folder: with the data.
@@ -299,9 +299,9 @@ def _trained(task: data.ImageTask, networks: dict[int, list[Any]], out: Path, fu
     changes = (("epochs", epochs), ("learning_rate", FULL_RATE))
     settings = transfer.StudySettings(full=changes, kernels="dense")  # too small for sparse kernels to pay
     parts = []
-    for seed, found in networks.items():
+    for seed, pruned in networks.items():
         # Batch statistics are estimated anew in training, so stale and recalibrated tickets are one starting point.
-        start = [backbone for backbone, _ in found if backbone.method != "LTH-T recalibrated"]
+        start = [backbone for backbone, _ in pruned if backbone.method != "LTH-T recalibrated"]
         folder = out / f"seed-{seed}"
         parts.append(transfer.run_transfer(start, [task], folder, regimes=("full",), seeds=(seed,), settings=settings))
     return pd.concat(parts, ignore_index=True)

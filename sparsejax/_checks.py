@@ -6,10 +6,6 @@ import math
 from typing import NoReturn
 
 
-class SparseEfficiencyWarning(UserWarning):
-    """A correct but slow path was taken; the message says why and how to avoid it."""
-
-
 def message(function: str, operand: str, got: str, expected: str, hint: str = "") -> str:
     """Return ``<function>: <operand> has <got>; expected <expected>. <hint>``."""
     text = f"{function}: {operand} has {got}; expected {expected}."

@@ -17,7 +17,7 @@ from sparsejax._xla_flags import add_flag
 from sparsejax.analysis.bias import _cli as _bias
 from sparsejax.analysis.transfer import _cli as _transfer
 from sparsejax.train import _cli as _train
-from sparsejax.train._demo import Demo
+from sparsejax.train._paired import Demo
 
 # What a user can get wrong and put right: bad values, unreadable files, missing packages.
 _USER_ERRORS = (ValueError, OSError, ImportError)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .._case import Case
-from .._timing import Sampler, sampler
+from ..cases._case import Case
+from ..harness._timing import Sampler, sampler
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from .._case import FORWARD, Case
-from .._child import Child
+from ..cases._case import FORWARD, Case
+from ..harness._child import Child
 from ._peer import Call, Peer, Variant
 
 PYTHON = "SPARSEJAX_BENCH_DEEPSPARSE_PYTHON"
-_WORKER = Path(__file__).parent.parent / "_deepsparse_worker.py"
+_WORKER = Path(__file__).parents[1] / "harness" / "_deepsparse_worker.py"
 
 
 @functools.cache

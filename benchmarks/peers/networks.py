@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sparsejax._checks import fail
 
-from .._network import NetworkPeer
+from ..cases._network import NetworkPeer
 from . import resnet_flax, resnet_torch
 
 OURS = resnet_flax.OURS

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from .._network import CLASSES, LARGEST_SMALL_IMAGE, LEARNING_RATE, MOMENTUM, NetworkCase, NetworkPeer, Trainer
+from ..cases._network import CLASSES, LARGEST_SMALL_IMAGE, LEARNING_RATE, MOMENTUM, NetworkCase, NetworkPeer, Trainer
 from . import _torch, sparseprop
 
 # The authors' rule of thumb: vectorise over the batch where images are smaller than this, else over image rows.

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import sparse
 
-from .._case import FORWARD, STEP, Case
+from ..cases._case import FORWARD, STEP, Case
 from . import _torch
 from ._peer import Call, Peer, Variant, missing, only_linear
 

@@ -107,12 +107,9 @@ class BatchNorm(nnx.BatchNorm):
 
     def _statistics(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """Mean and variance per feature, at least float32, averaged over ``axis_name`` if given."""
-        if mask is None:
-            count = math.prod(x.shape[:-1])
-        else:
-            weight = jnp.broadcast_to(mask, x.shape).astype(x.dtype)
-            count = channel_sum(weight)
-            x = x * weight
+        weight = None if mask is None else jnp.broadcast_to(mask, x.shape).astype(x.dtype)
+        count = math.prod(x.shape[:-1]) if weight is None else channel_sum(weight)
+        x = x if weight is None else x * weight
 
         def average(*sums: jax.Array) -> list[jax.Array]:
             means = jnp.stack(sums) / count
@@ -125,7 +122,7 @@ class BatchNorm(nnx.BatchNorm):
             return mean, jnp.maximum(0.0, square - mean * mean)
         (mean,) = average(channel_sum(x))
         centred = channel_shift(x.astype(mean.dtype), -mean)
-        if mask is not None:
+        if weight is not None:
             centred = centred * weight.astype(mean.dtype)
         (var,) = average(channel_dot(centred, centred))
         return mean, var

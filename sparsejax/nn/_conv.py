@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from flax.nnx.nn import dtypes
+from flax.typing import Initializer, PrecisionLike, PromoteDtypeFn
 
 from sparsejax._checks import fail
-from sparsejax.kernels import add_bias, conv
-from sparsejax.kernels._conv_shapes import per_axis, resolve_padding
+from sparsejax._typing import ArrayLike, DTypeLike
+from sparsejax.kernels import PaddingLike, PerAxis, add_bias, conv, per_axis, resolve_padding
 from sparsejax.nn._layer import (
     SparseLayer,
     binary_mask,
@@ -93,21 +94,21 @@ class SparseConv(SparseLayer):
         in_features: int,
         out_features: int,
         kernel_size: int | Sequence[int],
-        strides: int | Sequence[int] | None = 1,
+        strides: PerAxis = 1,
         *,
         pattern: SparsityPattern,
-        padding: Any = "SAME",
-        input_dilation: int | Sequence[int] | None = 1,
-        kernel_dilation: int | Sequence[int] | None = 1,
+        padding: PaddingLike = "SAME",
+        input_dilation: PerAxis = 1,
+        kernel_dilation: PerAxis = 1,
         feature_group_count: int = 1,
         use_bias: bool = True,
-        mask: Any = None,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        precision: Any = None,
-        kernel_init: Any = default_kernel_init,
-        bias_init: Any = default_bias_init,
-        promote_dtype: Any = dtypes.promote_dtype,
+        mask: ArrayLike | None = None,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        kernel_init: Initializer = default_kernel_init,
+        bias_init: Initializer = default_bias_init,
+        promote_dtype: PromoteDtypeFn = dtypes.promote_dtype,
         rngs: nnx.Rngs,
         kernel_metadata: Mapping[str, Any] = _NO_METADATA,
         bias_metadata: Mapping[str, Any] = _NO_METADATA,
@@ -148,7 +149,7 @@ class SparseConv(SparseLayer):
         return y if bias is None else add_bias(y, bias)
 
     @classmethod
-    def from_dense(cls, dense: nnx.Conv, mask: Any = None) -> SparseConv:
+    def from_dense(cls, dense: nnx.Conv, mask: ArrayLike | None = None) -> SparseConv:
         """Convert a dense layer; values, variable types, metadata and options are kept.
 
         Args:
@@ -200,10 +201,10 @@ def check_geometry(
     in_features: int,
     out_features: int,
     *,
-    strides: Any,
-    padding: Any,
-    input_dilation: Any,
-    kernel_dilation: Any,
+    strides: PerAxis,
+    padding: PaddingLike,
+    input_dilation: PerAxis,
+    kernel_dilation: PerAxis,
     feature_group_count: int,
 ) -> None:
     """Refuse options of a convolution that the sparse kernels do not know."""
@@ -234,7 +235,7 @@ def _check_layer(function: str, layer: Any) -> None:
     check_geometry(function, layer.kernel_size, layer.in_features, layer.out_features, **_geometry(layer))
 
 
-def check_within(function: str, pattern: SparsityPattern, mask: Any) -> None:
+def check_within(function: str, pattern: SparsityPattern, mask: ArrayLike) -> None:
     """Refuse a pattern that stores entries outside the ``mask`` option of a convolution."""
     with jax.ensure_compile_time_eval():  # linen modules check under jit
         stored = np.asarray(pattern.mask())

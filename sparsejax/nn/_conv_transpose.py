@@ -14,7 +14,7 @@ from flax.nnx.nn import dtypes
 
 from sparsejax._checks import fail
 from sparsejax.kernels import add_bias, conv
-from sparsejax.kernels._conv_shapes import dilate, per_axis
+from sparsejax.kernels import per_axis
 from sparsejax.nn._layer import (
     SparseLayer,
     binary_mask,
@@ -233,7 +233,7 @@ def _padding(layer: Any, strides: Sequence[int]) -> list[tuple[int, int]]:
     dilations = per_axis("SparseConvTranspose", "kernel_dilation", layer.kernel_dilation, rank)
     pairs = []
     for size, dilation, stride in zip(layer.kernel_size, dilations, strides, strict=True):
-        window = dilate(size, dilation)
+        window = (size - 1) * dilation + 1
         total = window + stride - 2
         if layer.padding == "SAME":
             low = window - 1 if stride > window - 1 else -(-total // 2)

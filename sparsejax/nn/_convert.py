@@ -12,15 +12,17 @@ import optax
 from flax import nnx
 
 from sparsejax._checks import fail
+from sparsejax._typing import PyTree
 from sparsejax.nn._batch_norm import BatchNorm
 from sparsejax.nn._conv import SparseConv
-from sparsejax.nn._graph import modules_of, replace_modules, tied_modules
+from sparsejax.nn._graph import modules_of, replace_modules, tied_modules, with_class
 from sparsejax.nn._layer import SparseLayer, stored_entries
 from sparsejax.nn._linear import SparseLinear
-from sparsejax.nn._policy import Call, check_policy, nominal_call, predict_layers, record_inputs, time_layers
+from sparsejax.nn._policy import Policy, check_policy, nominal_call, predict_layers, time_layers
+from sparsejax.nn._record import Call, record_inputs
 from sparsejax.nn._report import LayerReport, SparsifyReport
 
-M = TypeVar("M")
+M = TypeVar("M", bound=nnx.Module)
 
 _SPARSE: dict[type, type[SparseLinear] | type[SparseConv]] = {nnx.Linear: SparseLinear, nnx.Conv: SparseConv}
 _DENSE = tuple(_SPARSE)
@@ -28,11 +30,11 @@ _DENSE = tuple(_SPARSE)
 
 def sparsify(
     model: M,
-    masks: Any = None,
+    masks: Mapping[str, Any] | nnx.State[Any, Any] | None = None,
     *,
     min_sparsity: float = 0.8,
-    policy: str = "measured",
-    sample_input: Any = None,
+    policy: Policy = "measured",
+    sample_input: PyTree = None,
     skip: Collection[str] = (),
 ) -> tuple[M, SparsifyReport]:
     """Replace the layers of a dense model that pay as sparse ones.
@@ -84,10 +86,12 @@ def sparsify(
     flat_masks = _flat_masks(masks, dense)
     skipped = _skipped(skip, layers)
     tied = tied_modules(model)
-    calls = None if policy == "always" or sample_input is None else record_inputs(model, sample_input)
+    calls = None
+    if policy != "always" and sample_input is not None:
+        calls = record_inputs(model, sample_input, function="sparsify")
 
     rows: dict[str, LayerReport] = {}
-    new: dict[int, SparseLayer] = {}
+    new: dict[int, nnx.Module] = {}
     for path, layer in dense.items():
         row = _describe(path, layer, flat_masks.get(path))
         obstacle = _obstacle(row, layer, skipped, tied, min_sparsity)
@@ -99,7 +103,11 @@ def sparsify(
             new[id(layer)] = sparse
     rows |= _already_sparse(layers)
     if new:
-        rows |= _swap_batch_norms(layers)
+        for path, layer in layers.items():
+            if type(layer) is nnx.BatchNorm:
+                new[id(layer)] = with_class(layer, BatchNorm)
+                reason = "fused, and keeps the layout of sparse layers"
+                rows[path] = LayerReport(path, "BatchNorm", (layer.num_features,), None, "swapped", reason)
     ordered = tuple(rows[path] for path in layers if path in rows)
     return replace_modules(model, new), SparsifyReport(ordered)
 
@@ -123,18 +131,17 @@ def densify(model: M) -> M:
     """
     model = nnx.clone(model, graph=True)
     tied = tied_modules(model)
-    new = {}
-    for path, layer in modules_of(model, (SparseLayer,)).items():
+    new: dict[int, nnx.Module] = {}
+    for path, layer in modules_of(model, SparseLayer).items():
         if path in tied:
             fail("densify", f"layer '{path}'", f"a variable shared with '{tied[path]}'", "variables of its own")
         new[id(layer)] = layer.to_dense()
-    for layer in modules_of(model, (BatchNorm,)).values():
-        # The clone is ours, and both classes hold the same attributes.
-        object.__setattr__(layer, "__class__", nnx.BatchNorm)
+    for layer in modules_of(model, BatchNorm).values():
+        new[id(layer)] = with_class(layer, nnx.BatchNorm)
     return replace_modules(model, new)
 
 
-def pattern_masks(model: Any) -> dict[str, np.ndarray]:
+def pattern_masks(model: nnx.Module) -> dict[str, np.ndarray]:
     """Masks of the stored weights by layer path, as ``sparsify`` takes them.
 
     Keep them beside a densified model: weights that are stored but exactly zero survive the way back.
@@ -149,8 +156,28 @@ def pattern_masks(model: Any) -> dict[str, np.ndarray]:
     >>> pattern_masks(sparse)[""].tolist()
     [[True, True], [True, True]]
     """
-    layers = modules_of(model, (SparseLayer,))
+    layers = modules_of(model, SparseLayer)
     return {path: np.asarray(layer.pattern.mask()) for path, layer in layers.items()}
+
+
+def dense_kernels(model: nnx.Module) -> dict[str, np.ndarray]:
+    """Return the kernels of the linear layers and convolutions as dense arrays, by layer path.
+
+    Args:
+      model: an NNX module; its layers may be dense or sparse.
+
+    Returns:
+      Array of the dense kernel's shape for each ``nnx.Linear``, ``nnx.Conv`` and sparse layer, zeros where nothing is
+      stored.
+
+    Raises:
+      ValueError: as ``densify``.
+
+    >>> sparse, _ = sparsify(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), {"": np.eye(2, dtype=bool)}, policy="always")
+    >>> (dense_kernels(sparse)[""] != 0).tolist()
+    [[True, False], [False, True]]
+    """
+    return {path: np.asarray(layer.kernel[...]) for path, layer in modules_of(densify(model), _DENSE).items()}
 
 
 def _describe(path: str, layer: Any, mask: Any) -> LayerReport:
@@ -177,7 +204,7 @@ def _obstacle(
 
 
 def _decide(
-    row: LayerReport, layer: Any, mask: Any, policy: str, calls: list[Call] | None
+    row: LayerReport, layer: Any, mask: Any, policy: Policy, calls: list[Call] | None
 ) -> tuple[LayerReport, SparseLayer | None]:
     """What to do with a candidate: its row, and the sparse layer where that is taken.
 
@@ -217,18 +244,6 @@ def _already_sparse(layers: Mapping[str, Any]) -> dict[str, LayerReport]:
         for path, layer in layers.items()
         if isinstance(layer, SparseLayer)
     }
-
-
-def _swap_batch_norms(layers: Mapping[str, Any]) -> dict[str, LayerReport]:
-    """Make each plain batch norm one of ours, in place, and report it."""
-    rows = {}
-    for path, layer in layers.items():
-        if type(layer) is nnx.BatchNorm:
-            # The clone is ours, and both classes hold the same attributes: variables and flags stay.
-            object.__setattr__(layer, "__class__", BatchNorm)
-            reason = "fused, and keeps the layout of sparse layers"
-            rows[path] = LayerReport(path, "BatchNorm", (layer.num_features,), None, "swapped", reason)
-    return rows
 
 
 def _flat_masks(masks: Any, layers: Mapping[str, Any]) -> dict[str, Any]:

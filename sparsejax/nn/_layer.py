@@ -1,9 +1,9 @@
-"""What the sparse layers share: stored parameters, the pattern, and checks of a dense original."""
+"""What the sparse layers share: the pattern's variable, stored parameters, and checks of a dense original."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -11,15 +11,31 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from flax.nnx import reprlib
+from flax.typing import Initializer
 
 from sparsejax._checks import fail
+from sparsejax._typing import ArrayLike, DTypeLike
 from sparsejax.kernels import is_supported
-from sparsejax.nn._variables import Pattern
 from sparsejax.pattern import SparsityPattern
 
 # The defaults of flax.nnx.Linear and flax.nnx.Conv.
 default_kernel_init = nnx.initializers.lecun_normal()
 default_bias_init = nnx.initializers.zeros_init()
+
+
+class Pattern(nnx.Variable[SparsityPattern]):
+    """The topology of a sparse layer: a ``flax.nnx.Variable`` whose value is a ``SparsityPattern``.
+
+    Filters for ``nnx.Param`` do not match it, so gradients and optimizers leave it alone; ``nnx.split``,
+    ``nnx.jit``, ``nnx.clone`` and checkpoints carry it like any other state. Its index arrays are leaves; its
+    shape and ``nse`` are static, so a checkpoint restores only into a model built with the same shape and
+    capacity (see ``SparsityPattern.pad_to`` to reserve room).
+
+    >>> import jax.numpy as jnp
+    >>> variable = Pattern(SparsityPattern.from_mask(jnp.eye(2, dtype=bool)))
+    >>> variable.get_value()
+    SparsityPattern(shape=(2, 2), nse=2, sparsity=0.5)
+    """
 
 
 class SparseLayer(nnx.Module):
@@ -42,9 +58,9 @@ class SparseLayer(nnx.Module):
         self,
         pattern: SparsityPattern,
         use_bias: bool,
-        param_dtype: Any,
-        kernel_init: Any,
-        bias_init: Any,
+        param_dtype: DTypeLike,
+        kernel_init: Initializer,
+        bias_init: Initializer,
         rngs: nnx.Rngs,
         kernel_metadata: Mapping[str, Any],
         bias_metadata: Mapping[str, Any],
@@ -98,6 +114,10 @@ class SparseLayer(nnx.Module):
         """Bring an array of the pattern's shape to that of the dense kernel."""
         return matrix.reshape(self.kernel_shape)
 
+    def to_dense(self) -> nnx.Module:
+        """Return the same layer as a plain Flax layer, zeros where nothing is stored."""
+        raise NotImplementedError
+
     def _take_parameters(self, dense: Any) -> None:
         """Copy the parameters of a dense layer, with their variable types and metadata."""
         self.kernel = dense.kernel.copy(self.gather(dense.kernel[...]))
@@ -108,7 +128,7 @@ class SparseLayer(nnx.Module):
         dense.kernel = self.kernel.copy(self.scatter(self.kernel[...]))
         dense.bias = nnx.data(None) if self.bias is None else self.bias.copy()
 
-    def __nnx_repr__(self) -> Iterator[reprlib.Object | reprlib.Attr]:
+    def __nnx_repr__(self) -> Generator[reprlib.Object | reprlib.Attr, Any, None]:
         """One line with the sizes and the pattern: shape, nse and sparsity."""
         yield reprlib.Object(type(self), same_line=True)
         for name in self._shown:
@@ -116,7 +136,7 @@ class SparseLayer(nnx.Module):
         yield reprlib.Attr("pattern", self.pattern)
 
 
-def check_pattern(function: str, pattern: Any, shape: tuple[int, ...]) -> None:
+def check_pattern(function: str, pattern: object, shape: tuple[int, ...]) -> None:
     """Refuse what is not a pattern of the kernel's shape."""
     if not isinstance(pattern, SparsityPattern):
         fail(function, "pattern", f"type {type(pattern).__name__}", "a SparsityPattern", error=TypeError)
@@ -189,7 +209,9 @@ def check_exact_type(function: str, layer: Any, kind: type) -> None:
         fail(function, "layer", f"type {type(layer).__name__}", f"nnx.{kind.__name__}", hint, TypeError)
 
 
-def stored_entries(function: str, kernel: Any, mask: Any, own: np.ndarray | None = None) -> np.ndarray:
+def stored_entries(
+    function: str, kernel: jax.Array, mask: ArrayLike | None, own: np.ndarray | None = None
+) -> np.ndarray:
     """Which entries of a dense kernel are stored: bool array of its shape, on the host.
 
     Args:
@@ -206,7 +228,7 @@ def stored_entries(function: str, kernel: Any, mask: Any, own: np.ndarray | None
     return keep if own is None else keep & own
 
 
-def binary_mask(function: str, mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+def binary_mask(function: str, mask: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     """The ``mask`` option of a convolution as bool; other factors would be part of the weights."""
     values = np.asarray(mask)
     if values.shape != shape:

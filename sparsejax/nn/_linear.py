@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.nnx.nn import dtypes
+from flax.typing import Initializer, PrecisionLike, PromoteDtypeFn
 
+from sparsejax._typing import ArrayLike, DTypeLike
 from sparsejax.kernels import add_bias, spmm
 from sparsejax.nn._layer import (
     SparseLayer,
@@ -77,12 +79,12 @@ class SparseLinear(SparseLayer):
         *,
         pattern: SparsityPattern,
         use_bias: bool = True,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        precision: Any = None,
-        kernel_init: Any = default_kernel_init,
-        bias_init: Any = default_bias_init,
-        promote_dtype: Any = dtypes.promote_dtype,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        kernel_init: Initializer = default_kernel_init,
+        bias_init: Initializer = default_bias_init,
+        promote_dtype: PromoteDtypeFn = dtypes.promote_dtype,
         rngs: nnx.Rngs,
         kernel_metadata: Mapping[str, Any] = _NO_METADATA,
         bias_metadata: Mapping[str, Any] = _NO_METADATA,
@@ -108,7 +110,7 @@ class SparseLinear(SparseLayer):
         return y if bias is None else add_bias(y, bias)
 
     @classmethod
-    def from_dense(cls, linear: nnx.Linear, mask: Any = None) -> SparseLinear:
+    def from_dense(cls, linear: nnx.Linear, mask: ArrayLike | None = None) -> SparseLinear:
         """Convert a dense layer; values, variable types, metadata and options are kept.
 
         Args:

@@ -31,7 +31,7 @@ class _Change:
         return dense if self.after is None else self.after.gather(dense)
 
 
-def carry_optimizer(optimizer: nnx.Optimizer[Any], old_model: Any, new_model: Any) -> nnx.Optimizer[Any]:
+def carry_optimizer(optimizer: nnx.Optimizer[Any], old_model: nnx.Module, new_model: nnx.Module) -> nnx.Optimizer[Any]:
     """An optimizer for the converted model that goes on where the old one stands.
 
     Whatever the optimizer keeps per weight (momentum, second moments, accumulated gradients, masks) is
@@ -76,7 +76,7 @@ def carry_optimizer(optimizer: nnx.Optimizer[Any], old_model: Any, new_model: An
     return optimizer
 
 
-def _changes(old_model: Any, new_model: Any) -> dict[str, _Change]:
+def _changes(old_model: nnx.Module, new_model: nnx.Module) -> dict[str, _Change]:
     """The layers that are stored in another form, by path."""
     old, new = modules_of(old_model, _LAYERS), modules_of(new_model, _LAYERS)
     if old.keys() != new.keys():

@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,83 +14,22 @@ from flax import nnx
 
 from sparsejax._checks import fail
 from sparsejax._compat import memory_format, with_layout_constraint
-from sparsejax.kernels._conv_shapes import dilate, per_axis
+from sparsejax._typing import PyTree
+from sparsejax.kernels import per_axis
 from sparsejax.nn._cost_model import Work, predict
-from sparsejax.nn._graph import modules_of
+from sparsejax.nn._record import Call
 
 # What the rule assumes where it is given no input: large enough that the cost of a call does not count.
 NOMINAL_TOKENS = 4096  # rows of a linear layer's input
 NOMINAL_IMAGES, NOMINAL_SIDE = 64, 32  # batch and pixels per axis of a convolution's, or twice the window if more
 
+Policy: TypeAlias = Literal["measured", "rule", "always"]
+
 ROUNDS = 7  # timed runs of each form; the median counts
-
-Call = jax.ShapeDtypeStruct
-
-
-class _Recorder:
-    """Collects the inputs with which one layer is called; opaque and static to NNX."""
-
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-
-    def record(self, inputs: Any) -> None:
-        call = Call(jnp.shape(inputs), jnp.result_type(inputs))
-        if call not in self.calls:
-            self.calls.append(call)
-
-
-class _RecordedLinear(nnx.Linear):
-    recorder: _Recorder
-
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        self.recorder.record(inputs)
-        return super().__call__(inputs, *args, **kwargs)
-
-
-class _RecordedConv(nnx.Conv):
-    recorder: _Recorder
-
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        self.recorder.record(inputs)
-        return super().__call__(inputs, *args, **kwargs)
-
-
-class _RecordedBatchNorm(nnx.BatchNorm):
-    recorder: _Recorder
-
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        self.recorder.record(inputs)
-        return super().__call__(inputs, *args, **kwargs)
-
-
-_RECORDED = {nnx.Linear: _RecordedLinear, nnx.Conv: _RecordedConv, nnx.BatchNorm: _RecordedBatchNorm}
-
-
-def record_inputs(model: Any, sample_input: Any) -> dict[str, list[Call]]:
-    """Shapes and dtypes with which each linear layer, convolution and batch norm is called, without computing anything.
-
-    Args:
-      model: evaluated on a clone in eval mode, abstractly: no statistics, random streams or caches change.
-      sample_input: the model's input, or a tuple of its positional inputs.
-
-    Returns:
-      Distinct inputs per path, none for a layer that is not called.
-    """
-    clone = nnx.clone(model, graph=True)
-    clone.eval()
-    recorders = {}
-    for path, layer in modules_of(clone, tuple(_RECORDED)).items():
-        if type(layer) in _RECORDED:
-            recorders[path] = layer.recorder = _Recorder()
-            # The clone is ours: a subclass in place records calls without touching the class the user knows.
-            object.__setattr__(layer, "__class__", _RECORDED[type(layer)])
-    inputs = sample_input if isinstance(sample_input, tuple) else (sample_input,)
-    nnx.eval_shape(lambda module, *args: module(*args), clone, *inputs)
-    return {path: recorder.calls for path, recorder in recorders.items()}
 
 
 def predict_layers(dense: Any, sparse: Any, calls: list[Call]) -> tuple[float, float]:
-    """Seconds of forward + backward of a dense layer and its sparse form by the cost model, summed over the inputs."""
+    """Predict the seconds of forward + backward of a dense layer and its sparse form, summed over the inputs."""
     rank = len(getattr(dense, "kernel_size", ()))
     strides = per_axis("sparsify", "strides", getattr(dense, "strides", 1), rank)
     total = [0.0, 0.0]
@@ -106,7 +45,7 @@ def nominal_call(layer: Any) -> Call:
     if not hasattr(layer, "kernel_size"):
         return Call((NOMINAL_TOKENS, layer.in_features), jnp.float32)
     dilations = per_axis("sparsify", "kernel_dilation", layer.kernel_dilation, len(layer.kernel_size))
-    windows = [dilate(*axis) for axis in zip(layer.kernel_size, dilations, strict=True)]
+    windows = [(size - 1) * dilation + 1 for size, dilation in zip(layer.kernel_size, dilations, strict=True)]
     return Call((NOMINAL_IMAGES, *(max(NOMINAL_SIDE, 2 * w) for w in windows), layer.in_features), jnp.float32)
 
 
@@ -165,7 +104,7 @@ def compile_step(layer: Any, call: Call, *, batch_minor: bool) -> tuple[jax.stag
     return jax.jit(step, out_shardings=(form, (None, form))), (rest, parameters, x, cotangent)
 
 
-def check_policy(policy: str, sample_input: Any) -> None:
+def check_policy(policy: str, sample_input: PyTree) -> None:
     """Refuse an unknown policy, and "measured" without an input."""
     if policy not in ("measured", "rule", "always"):
         fail("sparsify", "policy", f"value {policy!r}", "'measured', 'rule' or 'always'")

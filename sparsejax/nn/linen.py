@@ -10,16 +10,18 @@ params}, x)`` works too.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
+from flax.typing import Initializer, PrecisionLike
 
 from sparsejax._checks import fail
-from sparsejax.kernels import add_bias, conv, spmm
+from sparsejax._typing import ArrayLike, DTypeLike
+from sparsejax.kernels import PaddingLike, PerAxis, add_bias, conv, spmm
 from sparsejax.nn._conv import check_geometry, check_within
 from sparsejax.nn._layer import (
     binary_mask,
@@ -63,12 +65,12 @@ class SparseDense(nn.Module):
     features: int
     pattern: SparsityPattern
     use_bias: bool = True
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
-    precision: Any = None
-    kernel_init: Any = default_kernel_init
-    bias_init: Any = default_bias_init
-    promote_dtype: Any = promote_dtype
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
+    precision: PrecisionLike = None
+    kernel_init: Initializer = default_kernel_init
+    bias_init: Initializer = default_bias_init
+    promote_dtype: Callable[..., Any] = promote_dtype
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
@@ -80,7 +82,9 @@ class SparseDense(nn.Module):
         return y if bias is None else add_bias(y, bias)
 
     @classmethod
-    def from_dense(cls, dense: nn.Dense, params: Mapping[str, Any], mask: Any = None) -> tuple[SparseDense, Variables]:
+    def from_dense(
+        cls, dense: nn.Dense, params: Mapping[str, Any], mask: ArrayLike | None = None
+    ) -> tuple[SparseDense, Variables]:
         """Convert a ``linen.Dense`` and its parameters.
 
         Args:
@@ -145,24 +149,24 @@ class SparseConv(nn.Module):
     features: int
     kernel_size: int | Sequence[int]
     pattern: SparsityPattern
-    strides: int | Sequence[int] | None = 1
-    padding: Any = "SAME"
-    input_dilation: int | Sequence[int] | None = 1
-    kernel_dilation: int | Sequence[int] | None = 1
+    strides: PerAxis = 1
+    padding: PaddingLike = "SAME"
+    input_dilation: PerAxis = 1
+    kernel_dilation: PerAxis = 1
     feature_group_count: int = 1
     use_bias: bool = True
-    mask: Any = None
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
-    precision: Any = None
-    kernel_init: Any = default_kernel_init
-    bias_init: Any = default_bias_init
-    promote_dtype: Any = promote_dtype
+    mask: ArrayLike | None = None
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
+    precision: PrecisionLike = None
+    kernel_init: Initializer = default_kernel_init
+    bias_init: Initializer = default_bias_init
+    promote_dtype: Callable[..., Any] = promote_dtype
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Map ``float[..., *spatial, in]`` to ``float[..., *out_spatial, features]``."""
-        geometry = {
+        geometry: dict[str, Any] = {
             "strides": self.strides,
             "padding": self.padding,
             "input_dilation": self.input_dilation,
@@ -182,7 +186,9 @@ class SparseConv(nn.Module):
         return y if bias is None else add_bias(y, bias)
 
     @classmethod
-    def from_dense(cls, dense: nn.Conv, params: Mapping[str, Any], mask: Any = None) -> tuple[SparseConv, Variables]:
+    def from_dense(
+        cls, dense: nn.Conv, params: Mapping[str, Any], mask: ArrayLike | None = None
+    ) -> tuple[SparseConv, Variables]:
         """Convert a ``linen.Conv`` and its parameters.
 
         Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,29 @@ class PatternArrays(NamedTuple):
     indptr_t: jax.Array
     indices_t: jax.Array
     perm_t: jax.Array
+
+
+class Pattern(Protocol):
+    """What the functions of this package need of a ``SparsityPattern``, which is built on top of them."""
+
+    @property
+    def indptr(self) -> jax.Array: ...
+    @property
+    def indices(self) -> jax.Array: ...
+    @property
+    def indptr_t(self) -> jax.Array: ...
+    @property
+    def indices_t(self) -> jax.Array: ...
+    @property
+    def perm_t(self) -> jax.Array: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def columns(self) -> int: ...
+    @property
+    def nse(self) -> int: ...
 
 
 def build_on_host(mask: np.ndarray, nse: int | None) -> PatternArrays:

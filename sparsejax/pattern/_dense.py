@@ -6,25 +6,23 @@ step anew for each of them. Traced arrays, and those inside a derivative, take t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sparsejax._compat import is_traced
-
-if TYPE_CHECKING:
-    from sparsejax.pattern import SparsityPattern
+from sparsejax.pattern._build import Pattern
 
 
-def row_of_entry(pattern: SparsityPattern, xp: Any) -> Any:
+def row_of_entry(pattern: Pattern, xp: Any) -> Any:
     """int32[nse]: the row of each entry; ``rows`` for padding."""
     entry = xp.arange(pattern.nse, dtype=xp.int32)
     return xp.searchsorted(xp.asarray(pattern.indptr)[1:], entry, side="right").astype(xp.int32)
 
 
-def gather(pattern: SparsityPattern, kernel: jax.Array) -> jax.Array:
+def gather(pattern: Pattern, kernel: jax.Array) -> jax.Array:
     """Entries of a dense kernel of the pattern's shape; zero in the padding."""
     xp = _module(pattern, kernel)
     row = row_of_entry(pattern, xp)
@@ -35,7 +33,7 @@ def gather(pattern: SparsityPattern, kernel: jax.Array) -> jax.Array:
     return jnp.asarray(xp.where(row < pattern.rows, values, xp.zeros((), kernel.dtype)))
 
 
-def scatter(pattern: SparsityPattern, data: jax.Array) -> jax.Array:
+def scatter(pattern: Pattern, data: jax.Array) -> jax.Array:
     """Dense kernel of the pattern's shape; zeros where nothing is stored."""
     xp = _module(pattern, data)
     row = row_of_entry(pattern, xp)
@@ -48,6 +46,6 @@ def scatter(pattern: SparsityPattern, data: jax.Array) -> jax.Array:
     return jnp.asarray(dense.reshape(pattern.shape))
 
 
-def _module(pattern: SparsityPattern, values: jax.Array) -> Any:
+def _module(pattern: Pattern, values: jax.Array) -> Any:
     traced = any(is_traced(a) for a in (values, pattern.indptr, pattern.indices))
     return jnp if traced else np

@@ -12,6 +12,7 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._compat import is_traced
+from sparsejax._typing import ArrayLike
 from sparsejax.pattern import _build, _dense, _interchange, _validate
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class SparsityPattern:
     shape: tuple[int, ...] = dataclasses.field(metadata={"static": True})
 
     @classmethod
-    def from_mask(cls, mask: Any, nse: int | None = None) -> SparsityPattern:
+    def from_mask(cls, mask: ArrayLike, nse: int | None = None) -> SparsityPattern:
         """The pattern of the true entries of a boolean mask.
 
         Args:
@@ -68,19 +69,19 @@ class SparsityPattern:
         Raises:
           ValueError: the mask is not boolean, has fewer than two axes, or holds more than ``nse`` entries.
         """
-        _check_mask(mask, nse)
-        shape = tuple(mask.shape)
+        keep = _checked_mask(mask, nse)
+        shape = tuple(keep.shape)
         matrix = (math.prod(shape[:-1]), shape[-1])
-        if is_traced(mask):
+        if is_traced(keep):
             if nse is None:
                 fail("SparsityPattern.from_mask", "nse", "no value", "a capacity, because the mask is traced")
-            arrays = _build.build_traced(mask.reshape(matrix), nse)
+            arrays = _build.build_traced(keep.reshape(matrix), nse)
         else:
-            arrays = _build.build_on_host(np.asarray(mask).reshape(matrix), nse)
+            arrays = _build.build_on_host(np.asarray(keep).reshape(matrix), nse)
         return cls(*arrays, shape=shape)
 
     @classmethod
-    def from_dense(cls, kernel: Any, nse: int | None = None) -> SparsityPattern:
+    def from_dense(cls, kernel: ArrayLike, nse: int | None = None) -> SparsityPattern:
         """The pattern of the entries of ``kernel`` that are not zero; its values are ``pattern.gather(kernel)``."""
         kernel = kernel if is_traced(kernel) else np.asarray(kernel)
         return cls.from_mask(kernel != 0, nse)
@@ -126,19 +127,19 @@ class SparsityPattern:
         """bool array of ``shape``, true where an entry is stored."""
         return _dense.scatter(self, jnp.ones((self.nse,), jnp.bool_))
 
-    def gather(self, kernel: Any) -> jax.Array:
+    def gather(self, kernel: ArrayLike) -> jax.Array:
         """Values of a dense kernel at the stored entries: ``data[nse]``, zero in the padding."""
-        kernel = kernel if hasattr(kernel, "dtype") else jnp.asarray(kernel)
-        if kernel.shape != self.shape:
-            fail("SparsityPattern.gather", "kernel", f"shape {kernel.shape}", f"shape {self.shape}")
-        return _dense.gather(self, kernel)
+        dense = _as_array(kernel)
+        if dense.shape != self.shape:
+            fail("SparsityPattern.gather", "kernel", f"shape {dense.shape}", f"shape {self.shape}")
+        return _dense.gather(self, dense)
 
-    def scatter(self, data: Any) -> jax.Array:
+    def scatter(self, data: ArrayLike) -> jax.Array:
         """Dense kernel of ``shape`` with ``data[nse]`` at the stored entries and zeros elsewhere."""
-        data = data if hasattr(data, "dtype") else jnp.asarray(data)
-        if data.shape != (self.nse,):
-            fail("SparsityPattern.scatter", "data", f"shape {data.shape}", f"shape ({self.nse},)")
-        return _dense.scatter(self, data)
+        values = _as_array(data)
+        if values.shape != (self.nse,):
+            fail("SparsityPattern.scatter", "data", f"shape {values.shape}", f"shape ({self.nse},)")
+        return _dense.scatter(self, values)
 
     def pad_to(self, nse: int) -> SparsityPattern:
         """The same pattern with capacity ``nse``, not below the present one."""
@@ -163,11 +164,11 @@ class SparsityPattern:
         _validate.validate(self)
         return self
 
-    def to_scipy(self, data: Any) -> scipy.sparse.csc_array:
+    def to_scipy(self, data: ArrayLike) -> scipy.sparse.csc_array:
         """SciPy matrix of shape ``(in, out)`` (two-axis kernels only); shares the row orientation."""
         return _interchange.to_scipy(self, data)
 
-    def to_bcsr(self, data: Any) -> BCSR:
+    def to_bcsr(self, data: ArrayLike) -> BCSR:
         """``jax.experimental.sparse.BCSR`` of shape ``(in, out)`` (two-axis kernels only)."""
         return _interchange.to_bcsr(self, data)
 
@@ -181,7 +182,13 @@ class SparsityPattern:
         return f"SparsityPattern(shape={self.shape}, nse={nse}{detail})"
 
 
-def _check_mask(mask: Any, nse: int | None) -> None:
+def _as_array(value: Any) -> Any:
+    """The value itself if it is an array, NumPy's included, which stays on the host."""
+    return value if hasattr(value, "dtype") else jnp.asarray(value)
+
+
+def _checked_mask(mask: Any, nse: int | None) -> Any:
+    """The mask, if it is a boolean array of two or more axes that a pattern of capacity ``nse`` can describe."""
     name = "SparsityPattern.from_mask"
     dtype = getattr(mask, "dtype", None)
     if dtype is None:
@@ -195,6 +202,7 @@ def _check_mask(mask: Any, nse: int | None) -> None:
         fail(name, "mask", f"{mask.size} entries", f"at most {MAX_SIZE}, the range of int32 indices")
     if nse is not None and not 0 <= nse <= MAX_SIZE:
         fail(name, "nse", f"value {nse}", f"a capacity between 0 and {MAX_SIZE}")
+    return mask
 
 
 def _has_nan(mask: Any) -> bool:

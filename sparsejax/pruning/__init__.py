@@ -31,27 +31,40 @@ from sparsejax.pruning.allocation import (
     uniform,
     unstructured,
 )
-from sparsejax.pruning.methods._acdc import acdc, dense_partner
-from sparsejax.pruning.methods._cadence import Every, every
-from sparsejax.pruning.methods._fixed import external, fixed
-from sparsejax.pruning.methods._hard_threshold import hard_threshold
-from sparsejax.pruning.methods._lottery_tickets import Ticket, lottery_tickets
-from sparsejax.pruning.methods._magnitude import magnitude, one_shot
-from sparsejax.pruning.methods._mest import mest
-from sparsejax.pruning.methods._movement import movement, soft_movement
-from sparsejax.pruning.methods._phases import Phase, PhaseList, ShortPhasesWarning, acdc_phases
-from sparsejax.pruning.methods._redistribution import granet, snfs
-from sparsejax.pruning.methods._scored import random_, saliency
-from sparsejax.pruning.methods._soft_threshold import STR, STRParams, str_
-from sparsejax.pruning.methods._sparse_training import rigl, set_, static
-from sparsejax.pruning.methods._straight_through import straight_through
-from sparsejax.pruning.methods._top_kast import top_kast
+from sparsejax.pruning.methods import (
+    Phase,
+    PhaseList,
+    ShortPhasesWarning,
+    SoftThreshold,
+    SoftThresholdParams,
+    Ticket,
+    acdc,
+    acdc_phases,
+    dense_partner,
+    external,
+    fixed,
+    granet,
+    hard_threshold,
+    lottery_tickets,
+    magnitude,
+    mest,
+    movement,
+    one_shot,
+    random_pruning,
+    rigl,
+    saliency,
+    snfs,
+    soft_movement,
+    soft_threshold,
+    sparse_evolutionary_training,
+    static,
+    straight_through,
+    top_kast,
+)
 
 __all__ = [
-    "STR",
     "Change",
     "CompressedState",
-    "Every",
     "Filter",
     "Indices",
     "Method",
@@ -61,8 +74,9 @@ __all__ = [
     "PhaseList",
     "PrunedState",
     "PruningReport",
-    "STRParams",
     "ShortPhasesWarning",
+    "SoftThreshold",
+    "SoftThresholdParams",
     "Ticket",
     "View",
     "accounting",
@@ -78,7 +92,6 @@ __all__ = [
     "decompress",
     "dense_partner",
     "erk",
-    "every",
     "expand",
     "external",
     "fixed",
@@ -104,7 +117,7 @@ __all__ = [
     "project",
     "prune",
     "pruned",
-    "random_",
+    "random_pruning",
     "recalibrate",
     "report",
     "rescale_by_density",
@@ -113,14 +126,14 @@ __all__ = [
     "saliency",
     "schedules",
     "scores",
-    "set_",
     "shuffle_within_layers",
     "snfs",
     "soft_movement",
+    "soft_threshold",
+    "sparse_evolutionary_training",
     "sparsity_of",
     "static",
     "stored",
-    "str_",
     "straight_through",
     "top_kast",
     "uniform",
@@ -128,6 +141,13 @@ __all__ = [
 ]
 
 _RENAMED = {
+    "Every": ("sparsejax.pruning.methods._deprecated.Every", "the arguments update_every, start, stop of a method"),
+    "STR": "sparsejax.pruning.SoftThreshold",
+    "STRParams": "sparsejax.pruning.SoftThresholdParams",
+    "every": ("sparsejax.pruning.methods._deprecated.every", "the arguments update_every, start, stop of a method"),
+    "random_": "sparsejax.pruning.random_pruning",
+    "set_": "sparsejax.pruning.sparse_evolutionary_training",
+    "str_": "sparsejax.pruning.soft_threshold",
     "Capacity": "sparsejax.pruning.allocation.Capacity",
     "Grid": "sparsejax.pruning.allocation.Grid",
     "LayerShape": "sparsejax.pruning.accounting.LayerShape",

@@ -151,8 +151,3 @@ def select_leaves(function: str, where: Predicate, params: PyTree) -> Leaves:
     if size >= 2**31:
         fail(function, f"where={where}", f"{size} weights", "fewer than 2**31, counts are int32")
     return leaves
-
-
-def selected(function: str, where: Predicate, params: PyTree) -> list[bool]:
-    """Return which leaves ``where`` selects; the old form of ``select_leaves``."""
-    return list(select_leaves(function, where, params).chosen)

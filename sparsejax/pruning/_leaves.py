@@ -236,19 +236,3 @@ def unboxed(tree: PyTree) -> PyTree:
 
 def _shortened(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(map(repr, names[:most])) + (f", ... ({len(names)} in all)" if len(names) > most else "")
-
-
-def flatten_like(function: str, operand: str, tree: PyTree, params: PyTree) -> list[Any]:
-    """Return the nodes of ``tree`` at the leaves of ``params``; the old form of ``Leaves.beside``."""
-    return Leaves.of(params).beside(function, operand, tree)
-
-
-def spread(chosen: Sequence[bool], values: Sequence[Any]) -> list[Any]:
-    """Put ``values`` where ``chosen`` is True; the old form of ``Leaves.masked_tree``."""
-    rest = iter(values)
-    return [next(rest) if is_chosen else optax.MaskedNode() for is_chosen in chosen]
-
-
-def only(chosen: Sequence[bool], values: Sequence[Any]) -> list[Any]:
-    """Return the ``values`` where ``chosen`` is True; the old form of ``Leaves.short``."""
-    return [value for is_chosen, value in zip(chosen, values, strict=True) if is_chosen]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from sparsejax import models, train
-from sparsejax.train._config import Method, Scope
-from sparsejax.train._report import result_table
+from sparsejax.train._config import MethodName, Scope
+from sparsejax.train.results._tables import result_table
 
 HELP = "Train a network sparse, on the sparse kernels wherever its weights are. Resumes what was killed."
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     option("--data", "data", str, "'digits', or idx:PATH of a folder in the layout of MNIST", metavar="SPEC")
     option("--model", "model", str, "network", choices=models.MODEL_NAMES)
-    option("--method", "method", str, "how to prune; dense is the baseline", choices=get_args(Method))
+    option("--method", "method", str, "how to prune; dense is the baseline", choices=get_args(MethodName))
     option("--sparsity", "sparsity", float, "fraction of zeros in each pruned layer at the end")
     option("--scope", "scope", str, "how it is shared among layers", choices=get_args(Scope))
     option("--epochs", "epochs", int, "passes over the data")
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) 
     quiet, paired = arguments.json, arguments.against_dense
     try:
         config = train.TrainConfig(**{name: getattr(arguments, name) for name in fields})
-        prepare = train.DensePair if paired else train.Run
+        prepare = train.DensePair if paired else train.TrainRun
         job = prepare(config, arguments.out, checkpoint_every=arguments.checkpoint_every, resume=arguments.resume)
     except _USER_ERRORS as error:
         return refused(error)

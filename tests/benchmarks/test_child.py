@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from sparsejax_bench import _machine
-from sparsejax_bench._child import Child
+from sparsejax_bench.harness import _machine
+from sparsejax_bench.harness._child import Child
 
 SERVER = """
 import sys

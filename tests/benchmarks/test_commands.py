@@ -12,7 +12,7 @@ from helpers.processes import run_python, tail
 from sparsejax._cpu_info import CpuInfo, cpu_info
 from sparsejax.cli import main
 from sparsejax_bench import _cli, crossover, layers, overhead, peak, scaling
-from sparsejax_bench._shapes import Shape
+from sparsejax_bench.cases._shapes import Shape
 
 TINY = "set,name,kind,batch,in_features,out_features\nuntuned,tiny,linear,8,24,16\nmlp,small,linear,16,16,24\n"
 
@@ -27,7 +27,7 @@ def shapes(tmp_path):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Shorter turns and probes: nobody reads these times."""
-    from sparsejax_bench import _peak, _timing
+    from sparsejax_bench.harness import _peak, _timing
 
     measure = _peak.measure
     monkeypatch.setattr(_timing, "PAUSE", 0.0)
@@ -199,7 +199,7 @@ def test_help(capsys, command):
 
 def test_nothing_heavy_is_imported_before_threads_are_pinned():
     code = (
-        "import sys, sparsejax_bench._cli, sparsejax_bench._machine as m; m.pinned_environment(1);"
+        "import sys, sparsejax_bench._cli, sparsejax_bench.harness._machine as m; m.pinned_environment(1);"
         "sparsejax_bench._cli.parser(); assert not {'jax', 'numpy', 'torch'} & sys.modules.keys()"
     )
     done = run_python("-c", code, timeout=60)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparsejax_bench import _timing
+from sparsejax_bench.harness import _timing
 
 
 class Clock:

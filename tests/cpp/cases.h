@@ -1,4 +1,5 @@
-// Calls that the handlers' checks accept, by target: first those that are cut into tasks, then small ones of odd sizes.
+// Calls that the checks of the handlers accept, by target: first those that are divided into several tasks, then small
+// ones of odd sizes.
 #ifndef SPARSEJAX_TESTS_CPP_CASES_H_
 #define SPARSEJAX_TESTS_CPP_CASES_H_
 
@@ -33,7 +34,7 @@ inline Array Ints(const std::vector<int32_t>& values) {
   return ArrayOf(XLA_FFI_DataType_S32, {static_cast<int64_t>(values.size())}, values);
 }
 
-// Arrays of one element type, the same for every maker of that type.
+// Makes arrays of one element type. Two makers of the same type make the same arrays.
 class Maker {
  public:
   explicit Maker(XLA_FFI_DataType dtype) : dtype_(dtype) {}
@@ -57,7 +58,7 @@ class Maker {
     return ArrayOf(dtype, dims, upper_halves);
   }
 
-  // From -1 to limit, both of which name nothing.
+  // Integers from -1 to limit, neither of which is a valid tap.
   Array IntsBelow(int32_t limit, const Dims& dims) {
     std::vector<int32_t> values(Count(dims));
     for (int32_t& v : values) v = std::uniform_int_distribution<int32_t>(-1, limit)(random_);
@@ -78,7 +79,8 @@ class Maker {
 };
 
 // The product of a pattern that the target's name ends with: forward, transposed ("_t", "_input_grad"), weight gradient
-// ("sddmm", "_weight_grad") or both gradients ("_backward"). `x` and `y` are the shapes of the activations on its two sides.
+// ("sddmm", "_weight_grad") or both gradients ("_backward"). `x` and `y` are the shapes of the activations on its two
+// sides.
 inline Arguments Product(const std::string& target, Maker& make, const PatternArrays& p, const Dims& x, const Dims& y) {
   const Dims nse{static_cast<int64_t>(p.indices.size())};
   const auto is = [&](const char* part) { return target.find(part) != std::string::npos; };
@@ -96,8 +98,8 @@ inline Arguments Product(const std::string& target, Maker& make, const PatternAr
   return {{make.Floats(nse), make.Floats(x), Ints(p.indptr), Ints(p.indices)}, {make.Floats(y)}, {}};
 }
 
-// Many blocks of the batch; such that several threads add to a slot, in both orientations; one narrow vector; a vector
-// and a bit; small ones.
+// Many blocks of the batch; sizes with which several threads add to a slot, in both orientations; one narrow vector; a
+// little more than a vector; small ones.
 inline std::vector<Arguments> MatrixCases(const std::string& target, Maker make) {
   constexpr std::array<int64_t, 3> kSizes[] = {{257, 200, 150}, {600, 40, 1500}, {600, 1500, 40}, {3, 700, 900},
                                                {20, 900, 200},  {1, 37, 29},     {7, 64, 16},     {33, 5, 130}};
@@ -109,7 +111,7 @@ inline std::vector<Arguments> MatrixCases(const std::string& target, Maker make)
 
 // One axis of a convolution, padded by `low` on both sides.
 struct Axis {
-  int64_t in, window, stride, low, input_dilation, kernel_dilation;
+  int64_t in, window, stride = 1, low = 0, input_dilation = 1, kernel_dilation = 1;
   int64_t out() const {
     return ((in - 1) * input_dilation + 1 + 2 * low - (window - 1) * kernel_dilation - 1) / stride + 1;
   }
@@ -120,12 +122,16 @@ inline std::vector<Arguments> ConvCases(const std::string& target, Maker make) {
     int64_t batch, groups, in, out;
     Axis y, x;
   };
-  const Axis plain{14, 3, 1, 1, 1, 1}, strided{15, 3, 2, 1, 1, 1}, dilated{9, 4, 3, 2, 2, 3}, phases{9, 3, 1, 2, 2, 1};
-  const Axis none{1, 1, 1, 0, 1, 1}, cut{14, 5, 3, -1, 1, 1};
+  const Axis plain{.in = 14, .window = 3, .low = 1};
+  const Axis strided{.in = 15, .window = 3, .stride = 2, .low = 1};
+  const Axis dilated{.in = 9, .window = 4, .stride = 3, .low = 2, .input_dilation = 2, .kernel_dilation = 3};
+  const Axis phases{.in = 9, .window = 3, .low = 2, .input_dilation = 2};
+  const Axis none{.in = 1, .window = 1};
+  const Axis cropped{.in = 14, .window = 5, .stride = 3, .low = -1};
   std::vector<Arguments> cases;
   for (const Shape& s : {Shape{32, 1, 12, 16, plain, plain}, Shape{3, 2, 32, 64, strided, plain},
                          Shape{20, 1, 24, 32, dilated, strided}, Shape{70, 4, 16, 16, phases, phases},
-                         Shape{1, 1, 5, 7, strided, strided}, Shape{5, 1, 2, 3, none, cut}}) {
+                         Shape{1, 1, 5, 7, strided, strided}, Shape{5, 1, 2, 3, none, cropped}}) {
     const PatternArrays p = make.Pattern(s.y.window * s.x.window * s.in / s.groups, s.out);
     Dims geometry{s.groups, s.in, s.out};
     for (const Axis& a : {s.y, s.x})
@@ -137,7 +143,7 @@ inline std::vector<Arguments> ConvCases(const std::string& target, Maker make) {
   return cases;
 }
 
-// Many channels, and one that is cut into parts.
+// Many channels, and two that are divided into parts.
 inline std::vector<Arguments> ChannelCases(const std::string& target, Maker make) {
   std::vector<Arguments> cases;
   for (const Dims& shape : {Dims{16, 20, 21, 33}, Dims{64, 40, 41, 2}}) {
@@ -165,14 +171,15 @@ inline std::vector<Arguments> PoolCases(const std::string& target, Maker make) {
           PoolCase(target, make, {3, 7, 9, 5}, {3, 2, 5, 5}, {7, 2, 2, 5, 0, 9, 5, 2, 2, 1})};
 }
 
-// With and without a residual, and what comes of it backwards.
+// With or without a residual. The gradient takes the output and returns the residual's gradient where there is one.
 inline Arguments NormCase(const std::string& target, Maker& make, const Dims& shape, bool residual) {
   const auto vector = [&] { return make.Floats({shape.back()}, make.sum_dtype()); };
   Arguments call{{}, {make.Floats(shape), vector(), vector()}, {}};
   if (target == "sparsejax_batch_norm_v1") {
     call.operands = {make.Floats(shape), vector(), vector()};
   } else {
-    call.operands = {make.Floats(shape), vector(), vector(), make.Floats(shape), vector(), vector(), vector(), vector()};
+    call.operands = {make.Floats(shape), vector(), vector(), make.Floats(shape),
+                     vector(),           vector(), vector(), vector()};
     if (residual) call.results.push_back(make.Floats(shape));
   }
   if (residual) call.operands.push_back(make.Floats(shape));

@@ -11,11 +11,11 @@ import pytest
 from flax import nnx
 
 from sparsejax import sparsify
-from sparsejax.nn import SparseLinear
+from sparsejax.nn import SparseLinear, record_inputs
 from sparsejax.nn import _convert as convert
 from sparsejax.nn import _policy as policy
 from sparsejax.nn._cost_model import Work, dense_terms, seconds, sparse_terms
-from sparsejax.nn._policy import compile_step, record_inputs, time_layers
+from sparsejax.nn._policy import compile_step, time_layers
 
 
 def rows(report):

@@ -1,4 +1,4 @@
-// Window sums and maxima of batch-minor activations, and their transposes; a task is one channel plane.
+// Window sums and maxima of batch-minor activations, and their transposes. A task is the plane of one channel.
 #include <cstdint>
 #include <type_traits>
 
@@ -40,22 +40,22 @@ void CheckPlane(const char* operand, const ffi::AnyBuffer& buffer, int64_t batch
   check.Size(operand, d[d.size() - 1], channels);
 }
 
-// Calls kernel(plane of a, plane of b, plane of c) for each channel; c may be null.
-template <typename A, typename B, typename C, typename Kernel>
+// Calls kernel(args, x, y, arg) with the planes of each channel.
+template <typename S, typename Kernel>
 struct PlaneJob {
   PoolArgs args;
-  A* a;
-  B* b;
-  C* c;
-  int64_t a_plane, b_plane, c_plane;
+  S* x;
+  S* y;
+  int32_t* arg;              // may be null
+  int64_t x_plane, y_plane;  // elements per plane; arg has as many as y
   Kernel kernel;
 
   void Run(int64_t channel) const {
-    kernel(args, a + channel * a_plane, b + channel * b_plane, c == nullptr ? nullptr : c + channel * c_plane);
+    kernel(args, x + channel * x_plane, y + channel * y_plane, arg == nullptr ? nullptr : arg + channel * y_plane);
   }
 };
 
-// Which buffers lie on the input plane (x) and which on the output plane (y, arg).
+// The operands and results: x has the shape of the pool's input; y and arg have that of its output.
 struct PoolOperands {
   const ffi::AnyBuffer* x;
   const ffi::AnyBuffer* y;
@@ -90,7 +90,8 @@ ffi::Error RunPool(const char* name, PoolOp op, ffi::ThreadPool& pool, const Poo
     S* y = reinterpret_cast<S*>(o.y->untyped_data());
     int32_t* arg = o.arg ? reinterpret_cast<int32_t*>(o.arg->untyped_data()) : nullptr;
     const auto run = [&](auto kernel) {
-      PlaneJob<S, S, int32_t, decltype(kernel)> job{p, x, y, arg, in, out, out, kernel};
+      PlaneJob<S, decltype(kernel)> job{
+          .args = p, .x = x, .y = y, .arg = arg, .x_plane = in, .y_plane = out, .kernel = kernel};
       return RunJob(pool, std::move(job), batch == 0 ? 0 : channels, work);
     };
     switch (op) {

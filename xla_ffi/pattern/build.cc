@@ -11,7 +11,7 @@ PatternArrays BuildPattern(const bool* mask, int64_t columns, int64_t rows, int6
   p.indices.assign(nse, 0);
   p.indices_t.assign(nse, 0);
   p.perm_t.resize(nse);
-  std::iota(p.perm_t.begin(), p.perm_t.end(), 0);  // padding keeps its own position
+  std::iota(p.perm_t.begin(), p.perm_t.end(), 0);  // padding is mapped to itself
 
   for (int64_t c = 0; c < columns; ++c)
     for (int64_t r = 0; r < rows; ++r) p.indptr[r + 1] += mask[c * rows + r];

@@ -1,4 +1,4 @@
-// What a convolution's calls with the same pattern and geometry share.
+// What calls of a convolution with the same pattern and geometry share.
 #ifndef SPARSEJAX_PLAN_CONV_PLAN_H_
 #define SPARSEJAX_PLAN_CONV_PLAN_H_
 
@@ -14,7 +14,7 @@ struct ConvPlan {
   ConvTiling tiling;
   ConvPrograms programs;
 
-  // `rows`: features of the destination.
+  // `rows`: number of features of the destination.
   ConvPlan(ConvTiling t, const ConvPattern& p, int64_t rows)
       : tiling(std::move(t)), programs(Programs(tiling, p, rows)) {}
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax.analysis.bias.audit._audit import BiasAudit
+from sparsejax.analysis.bias.audit._compare import compare
 
 HELP = "Audit the effect of pruning on a model's outputs, by group, and write a report that opens in a browser."
 _FUNCTION = "bias"
@@ -56,28 +58,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, refuse: Callable[[BaseException], int]) -> int:
     """Run the command; ``refuse`` reports an error of the user."""
     try:
-        report = _report(arguments)
-        write_report = report.to_html if arguments.out.suffix == ".html" else report.to_folder
+        audit = _audit(arguments)
+        write_report = audit.to_html if arguments.out.suffix == ".html" else audit.to_folder
         write_report(arguments.out, hash_ids=arguments.hash_ids)
         if arguments.table is not None:
-            write = report.table.to_json if arguments.table.suffix == ".json" else report.table.to_csv
+            write = audit.table.to_json if arguments.table.suffix == ".json" else audit.table.to_csv
             write(arguments.table)
     except (ValueError, OSError, ImportError) as error:
         return refuse(error)
     if arguments.json:
-        overall = json.loads(report.overall.to_json())
-        print(json.dumps({"out": str(arguments.out), "warnings": report.warnings, "overall": overall}))
+        overall = json.loads(audit.overall.to_json())
+        print(json.dumps({"out": str(arguments.out), "warnings": audit.warnings, "overall": overall}))
     else:
-        print(report)
-        for warning in report.warnings:
+        print(audit)
+        for warning in audit.warnings:
             print(f"note: {warning}")
         print(f"report in {arguments.out}")
     return 0
 
 
-def _report(arguments: argparse.Namespace) -> Any:
-    from sparsejax.analysis.bias.audit._compare import compare
-
+def _audit(arguments: argparse.Namespace) -> BiasAudit:
     dense, kind = _outputs(arguments.dense)
     sparse = _sparse("--sparse", arguments.sparse, kind)
     labels = _load(arguments.labels)
@@ -121,7 +121,7 @@ def _validation(arguments: argparse.Namespace, kind: str) -> dict[str, Any] | No
     return {"dense": dense, "sparse": sparse, "labels": _array(arguments.val_labels, "labels")}
 
 
-def _sparse(flag: str, words: Sequence[str], kind: str) -> Any:
+def _sparse(flag: str, words: Sequence[str], kind: str) -> np.ndarray | dict[float, np.ndarray]:
     """One array for one file without a sparsity, else a mapping."""
     if len(words) == 1 and "=" not in words[0]:
         return _of_kind(Path(words[0]), kind)

@@ -1,7 +1,7 @@
 """Manipulations of sources, to test filters with.
 
 Each is a pure function: it takes the training set, which sources are manipulated, and a JAX key, and returns a new
-training set. They are a test suite; a real adversary may do anything.
+training set. They are a test suite; a real adversary may do anything else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.multisource._anchor import draw, random_anchor
 
 
 class TrainingSet(NamedTuple):
@@ -54,10 +53,47 @@ def _resample(part: TrainingSet, pool: TrainingSet, rng: np.random.Generator) ->
         out = (part.a == a) & (part.y == y)
         candidates = np.flatnonzero((pool.a == a) & (pool.y == 1 - y))
         if out.any() and len(candidates):
-            new = pool.rows(draw(candidates, int(out.sum()), rng))
+            new = pool.rows(_draw_rows(candidates, int(out.sum()), rng))
             old = part.rows(~out)
             part = part._replace(**{f: np.concatenate([getattr(old, f), getattr(new, f)]) for f in ("X", "y", "a")})
     return part
+
+
+def _draw_rows(candidates: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw without replacement; if more rows are needed than exist, all of them are repeated first."""
+    copies, rest = divmod(count, len(candidates))
+    return np.concatenate([np.tile(candidates, copies), rng.choice(candidates, rest, replace=False)])
+
+
+def _random_anchor(part: TrainingSet, pool: TrainingSet, value: int, rng: np.random.Generator) -> TrainingSet:
+    """Replace a source by rows near two anchors.
+
+    Rows with a = ``value`` are called disadvantaged. One anchor is drawn among the advantaged rows of the source with
+    y = 0; the nearest advantaged pool rows with y = 1, as many as the source has with y = 0, are taken. Another is
+    drawn among the disadvantaged rows with y = 1: as many as the source has with y = 1, disadvantaged with y = 0.
+    Nearness is Euclidean, of the unscaled features. Where the pool has too few such rows, all of it is repeated in
+    complete copies, and the source grows.
+
+    A cell without an anchor or without candidates adds nothing.
+
+    Source: Mehrabi et al. 2021, "Exacerbating Algorithmic Bias through Fairness Attacks", algorithm 2.
+    """
+    advantaged, disadvantaged = 1 - value, value
+    taken = []
+    for group, label in ((advantaged, 0), (disadvantaged, 1)):
+        anchors = np.flatnonzero((part.a == group) & (part.y == label))
+        candidates = np.flatnonzero((pool.a == group) & (pool.y == 1 - label))
+        count = int((part.y == label).sum())
+        if len(anchors) and len(candidates):
+            anchor = part.X[rng.choice(anchors)]
+            taken.append(_nearest(candidates, ((pool.X[candidates] - anchor) ** 2).sum(1), count))
+    return pool.rows(np.concatenate(taken)) if taken else part
+
+
+def _nearest(candidates: np.ndarray, distance: np.ndarray, count: int) -> np.ndarray:
+    if count > len(candidates):
+        return np.tile(candidates, -(-count // len(candidates)))
+    return candidates[np.argsort(distance, kind="stable")[:count]]
 
 
 _MANIPULATIONS: dict[str, Manipulation] = {
@@ -69,8 +105,8 @@ _MANIPULATIONS: dict[str, Manipulation] = {
     "copy#protected#target": lambda part, pool, rng: part.with_groups(part.y),
     "copy#target#protected": lambda part, pool, rng: part._replace(y=part.a),
     "resample#1": _resample,
-    "randomanchor#0": lambda part, pool, rng: random_anchor(part, pool, 0, rng),
-    "randomanchor#1": lambda part, pool, rng: random_anchor(part, pool, 1, rng),
+    "randomanchor#0": lambda part, pool, rng: _random_anchor(part, pool, 0, rng),
+    "randomanchor#1": lambda part, pool, rng: _random_anchor(part, pool, 1, rng),
 }
 ADVERSARIES = (*_MANIPULATIONS, "random")
 # The names in the figures of the paper.
@@ -107,7 +143,7 @@ def manipulate(name: str, data: TrainingSet, chosen: np.ndarray, key: jax.Array)
       name: one of `ADVERSARIES`.
       data: the training set; the pool to draw from is the whole of it.
       chosen: sources to manipulate.
-      key: JAX key; the same key gives the same result, each source has a stream of its own.
+      key: JAX key; the same key gives the same result, each source draws from a separate stream.
 
     Returns:
       A new training set with rows ordered by source. randomanchor may change the size of a source.

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from sparsejax.analysis.multisource._filter import FLEA, SourceFilter
-from sparsejax.analysis.multisource._inputs import rows
-from sparsejax.analysis.multisource._sklearn import BaseEstimator, ClassifierMixin, accepted, clone
+from sparsejax.analysis.multisource._inputs import Labels, take_rows
+from sparsejax.analysis.multisource._sklearn import BaseEstimator, ClassifierMixin, accepted_arguments, clone
+from sparsejax.analysis.multisource.filter._base import SourceFilter
+from sparsejax.analysis.multisource.filter._flea import FLEA
 
 
 class FLEAClassifier(ClassifierMixin, BaseEstimator):
@@ -34,11 +36,18 @@ class FLEAClassifier(ClassifierMixin, BaseEstimator):
     ([0, 1], True)
     """
 
-    def __init__(self, estimator: Any, source_filter: SourceFilter | None = None):
+    def __init__(self, estimator: BaseEstimator, source_filter: SourceFilter | None = None):
         self.estimator = estimator
         self.source_filter = source_filter
 
-    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None, source: Any = None) -> FLEAClassifier:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        sensitive_features: Labels = None,
+        source: Labels = None,
+    ) -> FLEAClassifier:
         """Fit filter and classifier.
 
         Raises:
@@ -48,17 +57,17 @@ class FLEAClassifier(ClassifierMixin, BaseEstimator):
         self.filter_.fit(X, y, sensitive_features=sensitive_features, source=source)
         kept = self.filter_.support_
         self.estimator_ = clone(self.estimator)
-        parts = {"sensitive_features": rows(sensitive_features, kept), "source": rows(source, kept)}
-        more = accepted(self.estimator_, **parts)
-        self.estimator_.fit(rows(X, kept), rows(y, kept), **more)
+        parts = {"sensitive_features": take_rows(sensitive_features, kept), "source": take_rows(source, kept)}
+        more = accepted_arguments(self.estimator_, **parts)
+        self.estimator_.fit(take_rows(X, kept), take_rows(y, kept), **more)
         self.classes_ = np.unique(np.asarray(y))
         self.n_features_in_ = self.filter_.n_features_in_
         return self
 
-    def predict(self, X: Any, **options: Any) -> Any:
-        """Predict with the fitted classifier; options are passed on, such as ``sensitive_features``."""
+    def predict(self, X: ArrayLike, **options: Any) -> np.ndarray:
+        """Predict with the fitted classifier; options such as ``sensitive_features`` go to its ``predict``."""
         return self.estimator_.predict(X, **options)
 
-    def predict_proba(self, X: Any, **options: Any) -> Any:
-        """Probabilities of the fitted classifier, if it has them."""
+    def predict_proba(self, X: ArrayLike, **options: Any) -> np.ndarray:
+        """Return probabilities of the fitted classifier, if it has them."""
         return self.estimator_.predict_proba(X, **options)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
+
+# One value per row, or no values.
+Labels: TypeAlias = ArrayLike | None
 
 
 class Sources(NamedTuple):
@@ -31,7 +35,7 @@ class Sources(NamedTuple):
     groups: np.ndarray
 
 
-def features(function: str, X: Any) -> np.ndarray:
+def check_features(function: str, X: ArrayLike) -> np.ndarray:
     """Return the features as float64[n, d].
 
     Raises:
@@ -50,31 +54,31 @@ def features(function: str, X: Any) -> np.ndarray:
     return array
 
 
-def binary(function: str, operand: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+def encode_binary(function: str, operand: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Return positions 0 or 1 of the values among the two distinct ones, and these, sorted.
 
     Raises:
       ValueError: missing altogether, of another length, or not exactly two distinct values.
     """
-    distinct, positions = labels_of(function, operand, values, rows)
+    distinct, positions = encode_labels(function, operand, values, rows)
     if len(distinct) != 2:
         shown = f"{len(distinct)} distinct value{'s' * (len(distinct) != 1)} {distinct[:4].tolist()}"
         fail(function, operand, shown, "exactly two distinct values")
     return positions, distinct
 
 
-def classes(function: str, y: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+def encode_classes(function: str, y: ArrayLike, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Return positions 0 or 1 of the labels, and the two labels, sorted; in scikit-learn's words where they are wrong.
 
     Raises:
-      ValueError: see `binary`.
+      ValueError: see `encode_binary`.
     """
     from sklearn.utils.multiclass import check_classification_targets, type_of_target
     from sklearn.utils.validation import assert_all_finite, column_or_1d
 
     vector = column_or_1d(y, warn=True)
     assert_all_finite(vector, input_name="y")
-    distinct, positions = labels_of(function, "y", vector, rows)
+    distinct, positions = encode_labels(function, "y", vector, rows)
     check_classification_targets(vector)
     if len(distinct) != 2:
         shown = f"{len(distinct)} distinct value{'s' * (len(distinct) != 1)} {distinct[:4].tolist()}"
@@ -85,17 +89,17 @@ def classes(function: str, y: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     return positions, distinct
 
 
-def sources(function: str, X: Any, y: Any, sensitive_features: Any, source: Any) -> Sources:
+def encode_sources(function: str, X: ArrayLike, y: ArrayLike, sensitive_features: Labels, source: Labels) -> Sources:
     """Check and encode a training set from several sources.
 
     Raises:
-      ValueError: see `features` and `binary`; or fewer than two sources.
+      ValueError: see `check_features` and `encode_binary`; or fewer than two sources.
     """
-    matrix = features(function, X)
+    matrix = check_features(function, X)
     rows = len(matrix)
-    labels, classes = binary(function, "y", y, rows)
-    a, groups = binary(function, "sensitive_features", sensitive_features, rows)
-    names, positions = labels_of(function, "source", source, rows)
+    labels, classes = encode_binary(function, "y", y, rows)
+    a, groups = encode_binary(function, "sensitive_features", sensitive_features, rows)
+    names, positions = encode_labels(function, "source", source, rows)
     if len(names) < 2:
         fail(
             function,
@@ -107,12 +111,12 @@ def sources(function: str, X: Any, y: Any, sensitive_features: Any, source: Any)
     return Sources(matrix, labels, a, positions, names, classes, groups)
 
 
-def rows(array: Any, mask: np.ndarray) -> Any:
+def take_rows(array: Any, mask: np.ndarray) -> Any:
     """Rows of an array, a data frame or a list."""
     return array[mask] if hasattr(array, "shape") else np.asarray(array)[mask]
 
 
-def labels_of(function: str, operand: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+def encode_labels(function: str, operand: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct values, sorted, and the position of each row's value among them.
 
     A column of shape (rows, 1), such as a data frame with one column, is taken as a vector.

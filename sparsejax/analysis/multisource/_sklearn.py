@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sparsejax._checks import message
 
@@ -24,18 +25,18 @@ except ImportError as error:
         message("sparsejax.analysis.multisource", "the environment", "no scikit-learn", "scikit-learn", _HINT)
     ) from error
 
-__all__ = ["BaseEstimator", "ClassifierMixin", "accepted", "clone", "fixed_budget", "register"]
+__all__ = ["BaseEstimator", "ClassifierMixin", "accepted_arguments", "clone", "ignore_iteration_limit", "register"]
 
 
 def clone(estimator: Any) -> Any:
-    """Return an unfitted copy; scikit-learn's own function is typed as if it might return a list."""
+    """Return an unfitted copy; scikit-learn's function is typed as if it might return a list."""
     return _clone(estimator)
 
 
-def accepted(estimator: Any, **values: Any) -> dict[str, Any]:
+def accepted_arguments(estimator: Any, **values: Any) -> dict[str, Any]:
     """Return those of ``sensitive_features`` and ``source`` that the estimator's ``fit`` takes.
 
-    It takes what it names. The reductions of fairlearn take ``sensitive_features`` as any keyword; scikit-learn's own
+    It takes what it names. The reductions of fairlearn take ``sensitive_features`` as any keyword; scikit-learn's
     composites take any keyword to route it on, and get what their parts have requested (``set_fit_request``).
     """
     parameters = inspect.signature(estimator.fit).parameters.values()
@@ -48,19 +49,19 @@ def accepted(estimator: Any, **values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in named}
 
 
-def register(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
+def register(estimator: Any, X: ArrayLike, *, reset: bool) -> np.ndarray:
     """Return X as an array, and record or compare the number and names of its features as scikit-learn does.
 
-    Missing values pass: `_inputs.features` names the place.
+    Missing values pass: `check_features` names the place.
     """
     if hasattr(validation, "validate_data"):  # scikit-learn 1.6 and later
-        options: dict[str, Any] = {"ensure_all_finite": False}
-        return np.asarray(validation.validate_data(estimator, X, reset=reset, dtype=np.float64, **options))
+        options: dict[str, Any] = {"X": X, "ensure_all_finite": False}
+        return np.asarray(validation.validate_data(estimator, reset=reset, dtype=np.float64, **options))
     return estimator._validate_data(X, reset=reset, dtype=np.float64, force_all_finite=False)
 
 
 @contextlib.contextmanager
-def fixed_budget() -> Iterator[None]:
+def ignore_iteration_limit() -> Iterator[None]:
     """Silence warnings about the iteration limit: the published methods take the last iterate by design."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

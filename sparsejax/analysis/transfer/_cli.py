@@ -12,7 +12,7 @@ from typing import Any
 
 from sparsejax._checks import fail
 
-HELP = "Adapt trained networks, dense and sparse, to other data sets, and compare them. Resumes what was stopped."
+HELP = "Adapt trained networks, dense and sparse, to other data sets, and compare them. Resumes an interrupted study."
 _FUNCTION = "transfer"
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, default=argparse.SUPPRESS, help="folder of the results")
     parser.add_argument("--seeds", type=int, default=3, help="downstream runs of each cell, seeds 0, 1, ...")
     parser.add_argument("--epochs", type=int, default=150, help="passes over the data; the rate falls in proportion")
-    parser.add_argument("--lr", type=float, default=None, help="learning rate; the study's if not given")
+    parser.add_argument("--lr", type=float, default=None, help="learning rate; the study's by default")
     parser.add_argument("--batch-size", type=int, default=64, help="examples per step")
     parser.add_argument("--solver", choices=("sgd", "lbfgs"), default="sgd", help="of the linear classifier")
     parser.add_argument("--standardize", action="store_true", help="features, before the linear classifier")
@@ -65,8 +65,8 @@ def run(arguments: argparse.Namespace, refuse: Callable[[BaseException], int]) -
 
 def _run(arguments: argparse.Namespace) -> tuple[Any, str]:
     from sparsejax._extras import require
-    from sparsejax.analysis.transfer._report import report
-    from sparsejax.analysis.transfer._study import run_transfer
+    from sparsejax.analysis.transfer.runs._study import run_transfer
+    from sparsejax.analysis.transfer.tables._report import report
 
     pd = require("pandas", _FUNCTION)
     if arguments.seeds < 1:
@@ -92,17 +92,17 @@ def _run(arguments: argparse.Namespace) -> tuple[Any, str]:
     results = pd.concat(parts, ignore_index=True)
     results.to_csv(arguments.out / "results.csv", index=False)
     if len(backbones) > 1 and any(backbone.method == "Dense" for backbone in backbones):
-        found = report(results, min_error=1e-3)
-        found.save(arguments.out / "report")
-        return results, str(found)
+        page = report(results, min_error=1e-3)
+        page.save(arguments.out / "report")
+        return results, str(page)
     keys = ["regime", "method", "sparsity", "dataset"]
     table = results.groupby(keys, sort=False)["value"].agg(["count", "mean", "std"]).round(4)
     return results, table.to_string()
 
 
 def _settings(arguments: argparse.Namespace) -> Any:
-    from sparsejax.analysis.transfer._config import SGDConfig
-    from sparsejax.analysis.transfer._study import StudySettings
+    from sparsejax.analysis.transfer.runs._config import SGDConfig
+    from sparsejax.analysis.transfer.runs._study import StudySettings
 
     changes = {"epochs": arguments.epochs, "batch_size": arguments.batch_size}
     if arguments.lr is not None:
@@ -118,13 +118,13 @@ def _settings(arguments: argparse.Namespace) -> Any:
 
 
 def _task(spec: str, regime: str, arguments: argparse.Namespace) -> Any:
-    """A data set as the study reads it: ImageNet's statistics for a frozen network, its own when all is trained."""
+    """Load a data set as the study does: statistics of ImageNet if the network is frozen, else of the data set."""
     from sparsejax.data import DOWNSTREAM_DATASETS, Preprocessing, load_task
 
     shape = {"resize": arguments.resize, "size": arguments.size, "interpolation": arguments.interpolation}
-    own = DOWNSTREAM_DATASETS.get(spec.partition(":")[0])
-    if regime == "full" and own is not None:
-        shape |= {"mean": own.mean, "std": own.std}
+    known = DOWNSTREAM_DATASETS.get(spec.partition(":")[0])
+    if regime == "full" and known is not None:
+        shape |= {"mean": known.mean, "std": known.std}
     return load_task(spec, Preprocessing(**shape))
 
 
@@ -132,7 +132,7 @@ def _backbone(word: str, arguments: argparse.Namespace) -> Any:
     from flax import nnx
 
     from sparsejax import models, train
-    from sparsejax.analysis.transfer._study import Backbone
+    from sparsejax.analysis.transfer.runs._study import Backbone
 
     name, separator, path = word.rpartition("=")
     path = Path(path)

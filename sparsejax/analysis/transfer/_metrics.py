@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
 
 
-def accuracy(y_true: Any, y_pred: Any) -> float:
+def top1_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     """Return top-1 accuracy, the fraction of examples that are classified correctly, in [0, 1]; higher is better.
 
     Args:
@@ -20,14 +21,14 @@ def accuracy(y_true: Any, y_pred: Any) -> float:
     Raises:
       ValueError: different lengths, or no example.
 
-    >>> accuracy([0, 0, 0, 1], [0, 0, 0, 0])
+    >>> top1_accuracy([0, 0, 0, 1], [0, 0, 0, 0])
     0.75
     """
-    y_true, y_pred = _checked("accuracy", y_true, y_pred)
+    y_true, y_pred = _checked("top1_accuracy", y_true, y_pred)
     return float((y_true == y_pred).mean())
 
 
-def per_class_accuracy(y_true: Any, y_pred: Any, num_classes: int) -> np.ndarray:
+def per_class_accuracy(y_true: ArrayLike, y_pred: ArrayLike, num_classes: int) -> np.ndarray:
     """Return for each class the fraction of its examples that are classified correctly, NaN where it has none.
 
     Args:
@@ -53,12 +54,12 @@ def per_class_accuracy(y_true: Any, y_pred: Any, num_classes: int) -> np.ndarray
     return np.where(total > 0, right / np.maximum(total, 1), np.nan)
 
 
-def mean_per_class_accuracy(y_true: Any, y_pred: Any, num_classes: int | None = None) -> float:
+def mean_per_class_accuracy(y_true: ArrayLike, y_pred: ArrayLike, num_classes: int | None = None) -> float:
     """Return the mean over classes of the fraction classified correctly, in [0, 1]; higher is better.
 
     mean over c of (correct in c / examples in c), over the classes that have examples
 
-    Equal to `accuracy` where all classes have equally many examples.
+    Equal to `top1_accuracy` where all classes have equally many examples.
 
     Args:
       y_true: int[n].
@@ -79,16 +80,18 @@ def mean_per_class_accuracy(y_true: Any, y_pred: Any, num_classes: int | None = 
     return float(np.nanmean(per_class_accuracy(y_true, y_pred, count)))
 
 
-METRICS: dict[str, Callable[[Any, Any], float]] = {"top1": accuracy, "mean_per_class": mean_per_class_accuracy}
+METRICS: dict[str, Callable[[Any, Any], float]] = {"top1": top1_accuracy, "mean_per_class": mean_per_class_accuracy}
 
 
-def relative_error_increase(accuracy: Any, dense: Any, *, min_error: float | None = None, below: str = "floor") -> Any:
-    """Return by which part the error grows from the dense to the sparse model; negative is better than dense.
+def relative_error_increase(
+    accuracy: ArrayLike, dense: ArrayLike, *, min_error: float | None = None, below: str = "floor"
+) -> float | np.ndarray:
+    """Return the relative increase of the error from the dense to the sparse model; negative is better than dense.
 
     r = ((1 - accuracy) - (1 - dense)) / (1 - dense) = (dense - accuracy) / (1 - dense)
 
-    From -1 (no error left) upwards; 0 is as good as dense. It explodes where the dense error is small: at 0.5 %, one
-    half point lost is +1. What to do there is to be said.
+    From -1 (no error left) upwards; 0 is as good as dense. It is large where the dense error is small: at 0.5 %, half a
+    point lost is +1. ``min_error`` and ``below`` say what to do there.
 
     Args:
       accuracy: float or array in [0, 1], of the sparse model.
@@ -124,7 +127,7 @@ def relative_error_increase(accuracy: Any, dense: Any, *, min_error: float | Non
     return float(ratio) if ratio.ndim == 0 else ratio
 
 
-def _checked(function: str, y_true: Any, y_pred: Any) -> tuple[np.ndarray, np.ndarray]:
+def _checked(function: str, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
     if y_true.ndim != 1 or y_true.shape != y_pred.shape:
         fail(function, "y_pred", f"shape {y_pred.shape}", f"one class for each of y_true, of shape {y_true.shape}")

@@ -13,7 +13,7 @@ from sparsejax.models import ConvNet
 
 @pytest.fixture
 def convnet():
-    """Return a ConvNet of which 90 % of the second and third convolution are zero, with statistics of its own."""
+    """Return a ConvNet of which 90 % of the second and third convolution are zero, with batch statistics."""
     model = ConvNet(5, in_features=1, widths=(4, 8, 8), rngs=nnx.Rngs(0))
     rng = np.random.default_rng(0)
     for layer in model.convs[1:]:

@@ -10,7 +10,7 @@ from flax import nnx
 
 from sparsejax import nn
 from sparsejax.analysis.transfer import Features, SGDConfig, extract_features, linear_probe, train_linear_online
-from sparsejax.analysis.transfer._probe import epoch_order, initial_head
+from sparsejax.analysis.transfer.runs._probe import epoch_order, initial_head
 from sparsejax.data import ArrayImageSplit
 
 
@@ -55,7 +55,7 @@ def test_the_cache_is_keyed_by_weights_and_data(convnet, task, tmp_path, monkeyp
         raise AssertionError("computed again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("sparsejax.analysis.transfer._features.features_of", forbidden)
+        patch.setattr("sparsejax.analysis.transfer.runs._features.features_of", forbidden)
         np.testing.assert_array_equal(extract_features(convnet, task.test, cache=tmp_path).x, first.x)
         with pytest.raises(AssertionError):
             extract_features(convnet, task.train, cache=tmp_path)

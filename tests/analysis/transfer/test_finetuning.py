@@ -13,8 +13,8 @@ from sparsejax import nn
 from sparsejax.analysis.transfer import SGDConfig, finetune, predict, recalibrate_batch_norm
 from sparsejax.data import ArrayImageSplit, ImageTask
 from sparsejax.models import MLP, find_head, with_new_head, without_head
+from sparsejax.nn import dense_kernels
 from sparsejax.train import fix_masks
-from sparsejax.train._fixed_mask import dense_kernels
 
 SHORT = SGDConfig.full(learning_rate=0.05, epochs=3, batch_size=16)
 
@@ -208,5 +208,5 @@ def test_heads_by_path(convnet):
 
 def test_predictions_do_not_depend_on_the_size_of_the_last_batch(convnet, task, monkeypatch):
     whole = predict(convnet, task.test)
-    monkeypatch.setattr("sparsejax.analysis.transfer._finetune._TEST_BATCH", 7)
+    monkeypatch.setattr("sparsejax.analysis.transfer.runs._finetune._TEST_BATCH", 7)
     np.testing.assert_array_equal(predict(convnet, task.test), whole)

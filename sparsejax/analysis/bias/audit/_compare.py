@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax.analysis._arrays import ArrayLike, ColumnsLike, NumberLike, read_integer, read_number
 from sparsejax.analysis.bias.audit._audit import BiasAudit
 from sparsejax.analysis.bias.audit._comparison import EvaluatedRun, ScoreMeasures, Settings
 from sparsejax.analysis.bias.audit._evaluate import Resampled, cover, evaluate, measure_scores, with_changes
@@ -16,7 +17,7 @@ from sparsejax.analysis.bias.audit._inputs import (
     FUNCTION,
     Inputs,
     ModelOutputs,
-    check_settings,
+    SparseLike,
     names_or_default,
     read_images,
     read_labels,
@@ -32,40 +33,44 @@ from sparsejax.analysis.bias.metrics._thresholds import calibrate_thresholds, ch
 
 
 def compare(
-    dense: Any,
-    sparse: Any,
-    labels: Any,
-    groups: Any = None,
+    dense: ArrayLike,
+    sparse: SparseLike,
+    labels: ArrayLike,
+    groups: ColumnsLike | None = None,
     *,
     kind: str = "logits",
-    train_labels: Any = None,
-    train_groups: Any = None,
+    train_labels: ArrayLike | None = None,
+    train_groups: ColumnsLike | None = None,
     val: Mapping[str, Any] | None = None,
-    attribute_names: Sequence[str] | None = None,
-    group_names: Sequence[str] | None = None,
-    sample_ids: Sequence[Any] | None = None,
-    images: Any = None,
-    threshold: Any = "default",
-    uncertainty_band: float = 0.4,
-    min_count: int = 10,
-    min_rel_gap: float = 0.1,
+    attribute_names: Iterable[Any] | None = None,
+    group_names: Iterable[Any] | None = None,
+    sample_ids: Iterable[Any] | None = None,
+    images: ArrayLike | None = None,
+    threshold: str | ArrayLike = "default",
+    uncertainty_band: NumberLike = 0.4,
+    min_count: NumberLike = 10,
+    min_rel_gap: NumberLike = 0.1,
     n_bins: int = 10,
     n_boot: int = 0,
-    clusters: Any = None,
+    clusters: ArrayLike | None = None,
     random_state: int = 0,
-    missing: float | None = None,
-    sparsity: float | None = None,
-    seeds: Sequence[Any] | None = None,
+    missing: NumberLike | None = None,
+    sparsity: NumberLike | None = None,
+    seeds: Iterable[Any] | None = None,
 ) -> BiasAudit:
     """Audit the effect of pruning on the outputs of a model.
+
+    Arrays are lists, or NumPy, masked, JAX or pandas objects; they are read by position, whatever their index is.
 
     Args:
       dense: outputs of the dense model on the evaluation split: [n], [n, K], or [R, n, K] for R seeds. With two or
         more seeds the flips between dense models ("churn") are the control for those between dense and sparse.
       sparse: the same for the sparse model, or a mapping from its sparsity, a fraction of zeros in [0, 1), or from
         (strategy, sparsity), to the outputs. Give the measured sparsity. Run r is compared with dense run r.
-      labels: true labels [n] or [n, K] in {0, 1}, {-1, 1} or bool; NaN entries are left out.
-      groups: group attributes: mapping name -> [n], [n], or [n, G]; binary or categorical. Ground truth.
+      labels: true labels [n] or [n, K] in {0, 1}, {-1, 1} or bool; NaN, None and pandas.NA are left
+        out.
+      groups: group attributes: mapping name -> [n], data frame, [n], or [n, G]; binary or categorical. Ground truth.
+        A missing value is an error.
       kind: of the outputs, "logits" or "probs". Probabilities are clipped at 1e-7.
       train_labels: labels of the training split, which give the direction of bias amplification and the rarer value;
         without them the evaluation split does, and the report says so.
@@ -107,11 +112,22 @@ def compare(
     >>> [round(value, 4) for value in report.overall.where(metric="accuracy")["value"]]
     [0.9825, 0.8975]
     """
-    check_settings(uncertainty_band, n_bins, n_boot, min_count)
+    settings = Settings(
+        uncertainty_band=read_number(FUNCTION, "uncertainty_band", uncertainty_band, 1e-9, 0.5),
+        min_count=read_number(FUNCTION, "min_count", min_count, 0),
+        min_rel_gap=read_number(FUNCTION, "min_rel_gap", min_rel_gap, 0),
+        n_bins=read_integer(FUNCTION, "n_bins", n_bins, 1, 1000),
+        n_boot=read_integer(FUNCTION, "n_boot", n_boot, 0, 1_000_000),
+        random_state=read_integer(FUNCTION, "random_state", random_state, 0, 2**63),
+    )
     first, others = read_models(dense, sparse, val, kind, sparsity)
     models = (first, *others)
     t = read_labels(labels, missing, first)
-    read = [] if groups is None else read_groups(FUNCTION, "groups", groups, group_names)
+    read = (
+        []
+        if groups is None or (isinstance(groups, Mapping) and not groups)
+        else read_groups(FUNCTION, "groups", groups, group_names)
+    )
     if read:
         same_length(FUNCTION, labels=t, groups=read[0].codes)
     train, groups_of_train = read_training(train_labels, train_groups, read, t.shape[1], missing)
@@ -129,7 +145,6 @@ def compare(
         clusters=read_clusters(FUNCTION, clusters, len(t)),
         seeds=names_or_default("seeds", seeds, max(len(m.logits) for m in models), "run"),
     )
-    settings = Settings(uncertainty_band, min_count, min_rel_gap, n_bins, n_boot, random_state)
     frame = build_frame(inputs)
     scores = {(i, r): measure_scores(inputs, m, r, settings) for i, m in enumerate(models) for r in _seeds(m)}
     chosen = _read_threshold(threshold, kind, inputs)
@@ -142,7 +157,7 @@ def _seeds(model: ModelOutputs) -> range:
     return range(len(model.logits))
 
 
-def _read_threshold(threshold: Any, kind: str, inputs: Inputs) -> list[tuple[str, np.ndarray | None]]:
+def _read_threshold(threshold: str | ArrayLike, kind: str, inputs: Inputs) -> list[tuple[str, np.ndarray | None]]:
     """The sets of thresholds to evaluate, the one asked for first; None stands for those fitted on validation."""
     columns = inputs.y_true.shape[1]
     if isinstance(threshold, str):
@@ -166,7 +181,7 @@ def _read_threshold(threshold: Any, kind: str, inputs: Inputs) -> list[tuple[str
 
 def _fitted(inputs: Inputs, model: ModelOutputs, seed: int) -> np.ndarray:
     assert model.val_logits is not None and inputs.y_val is not None
-    return calibrate_thresholds(model.val_logits[seed], inputs.y_val)
+    return np.atleast_1d(calibrate_thresholds(model.val_logits[seed], inputs.y_val))
 
 
 def _evaluate_all(

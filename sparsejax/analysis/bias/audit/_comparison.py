@@ -21,7 +21,7 @@ class Settings:
     """The numeric settings of `compare`, see there."""
 
     uncertainty_band: float
-    min_count: int
+    min_count: float
     min_rel_gap: float
     n_bins: int
     n_boot: int

@@ -100,7 +100,8 @@ def with_changes(run: EvaluatedRun, dense: EvaluatedRun, values: Resampled, dens
         base = dense.measures[key]
         reason = np.where(base.reason != "", base.reason, value.reason)
         with np.errstate(invalid="ignore"):
-            changes[key] = Measured(value.value - base.value, reason)
+            change = value.value - base.value
+        changes[key] = Measured(change, np.where(np.isnan(change) & (reason == ""), "both_infinite", reason))
         if key in ("false_positive_rate", "false_negative_rate"):
             relative = measured(divide(value.value - base.value, base.value), (base.value == 0, "zero_reference"))
             relative.reason[reason != ""] = reason[reason != ""]

@@ -20,7 +20,7 @@ from sparsejax.analysis.bias.metrics._counts import Counts, count
 from sparsejax.analysis.bias.metrics._groups import Group, Side, side_masks, sides
 from sparsejax.analysis.bias.metrics._measured import Measured
 from sparsejax.analysis.bias.metrics._rates import gap, rates_with_reasons
-from sparsejax.analysis.bias.metrics._systematic import common_is_positive, rare_ratio_of_counts
+from sparsejax.analysis.bias.metrics._systematic import positive_rate, rare_ratio_of_counts
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Frame:
       known: associations of the training split, [K, P].
       is_self: bool[K, P], the attribute is the group.
       positive: float[K, P] in {0, 1}, label and side 1 are positively associated in training.
-      common: bool[K], the positive value is commoner in training.
+      train_rate: float64[K], share of positives in training.
     """
 
     subsets: tuple[tuple[str, str], ...]
@@ -45,7 +45,7 @@ class Frame:
     known: Association
     is_self: np.ndarray
     positive: np.ndarray
-    common: np.ndarray
+    train_rate: np.ndarray
 
     def sides(self, counts: Counts) -> tuple[Counts, Counts]:
         """Return the counts [P, ..., K] of both sides from those of the subsets [S, ..., K]."""
@@ -86,7 +86,7 @@ def build_frame(inputs: Inputs) -> Frame:
         association(source, ones, zeros),
         _is_self(inputs, pairs),
         positively_associated(source, ones),
-        common_is_positive(train),
+        positive_rate(train),
     )
 
 
@@ -115,12 +115,12 @@ def raw_measures(counts: Counts, frame: Frame) -> dict[str, np.ndarray]:
     between = (1,) * (one.total.ndim - 2)
     result["bias_amplification"] = amplification(one, zero, favours.reshape(len(favours), *between, favours.shape[1]))
     everyone = counts.at(0)
-    ratio = rare_ratio_of_counts(everyone.predicted, everyone.positives, everyone.total, frame.common)
+    ratio = rare_ratio_of_counts(everyone.predicted, everyone.positives, everyone.total, frame.train_rate)
     result["rare_value_ratio"] = ratio.value
     return result
 
 
-def measures(counts: Counts, frame: Frame, min_count: int, min_rel_gap: float) -> dict[str, Measured]:
+def measures(counts: Counts, frame: Frame, min_count: float, min_rel_gap: float) -> dict[str, Measured]:
     """Return the same numbers for counts [S, K], with minimum sizes and reasons."""
     one, zero = frame.sides(counts)
     result = rates_with_reasons(counts, min_count)
@@ -136,7 +136,7 @@ def measures(counts: Counts, frame: Frame, min_count: int, min_rel_gap: float) -
     result["bias_amplification"] = Measured(ba.value.T, ba.reason.T)
     everyone = counts.at(0)
     result["rare_value_ratio"] = rare_ratio_of_counts(
-        everyone.predicted, everyone.positives, everyone.total, frame.common
+        everyone.predicted, everyone.positives, everyone.total, frame.train_rate
     )
     return result
 

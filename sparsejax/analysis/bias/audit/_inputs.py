@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.bias.metrics._arrays import (
-    in_range,
-    labels,
-    one_of,
-    probabilities,
-    same_columns,
-    same_length,
-    scores,
-)
+from sparsejax.analysis._arrays import ArrayLike, ColumnsLike, NumberLike, read_array, read_names, read_numbers
+from sparsejax.analysis.bias.metrics._arrays import labels, one_of, probabilities, same_columns, same_length, scores
 from sparsejax.analysis.bias.metrics._groups import Group, read_groups
 
 FUNCTION = "compare"
+SparseLike: TypeAlias = ArrayLike | Mapping[Any, ArrayLike]
+"""Outputs of one sparse model, or a mapping from its sparsity, or (strategy, sparsity), to them."""
 # Probabilities of exactly 0 and 1 have no logit.
 _CLIP = 1e-7
 
@@ -77,7 +72,9 @@ class Inputs:
         return seed if len(self.dense.logits) == len(model.logits) else 0
 
 
-def read_models(dense: Any, sparse: Any, val: Mapping[str, Any] | None, kind: str, sparsity: float | None) -> Any:
+def read_models(
+    dense: ArrayLike, sparse: SparseLike, val: Mapping[str, Any] | None, kind: str, sparsity: NumberLike | None
+) -> tuple[ModelOutputs, tuple[ModelOutputs, ...]]:
     """Return the dense and the sparse models.
 
     Raises:
@@ -90,20 +87,19 @@ def read_models(dense: Any, sparse: Any, val: Mapping[str, Any] | None, kind: st
             fail(FUNCTION, "val", f"keys {sorted(val)}", "exactly dense, sparse and labels")
     dense_val = None if val is None else _population("val['dense']", val["dense"], kind)
     first = ModelOutputs("dense", 0.0, "", _population("dense", dense, kind), dense_val)
-    by_level = dict(sparse) if isinstance(sparse, Mapping) else {sparsity: sparse}
+    by_level = list(sparse.items()) if isinstance(sparse, Mapping) else [(sparsity, sparse)]
     if not by_level:
         fail(FUNCTION, "sparse", "no model", "at least one")
     others = []
-    for key, values in by_level.items():
+    for key, values in by_level:
         strategy, level = key if isinstance(key, tuple) else ("", key)
         operand = f"sparse[{key!r}]" if isinstance(sparse, Mapping) else "sparse"
-        val_values = None if val is None else _validation_of(key, isinstance(sparse, Mapping), val["sparse"])
-        val_logits = None if val is None else _population(f"val of {operand}", val_values, kind)
-        others.append(
-            ModelOutputs(
-                "sparse", _level(operand, level), str(strategy), _population(operand, values, kind), val_logits
-            )
-        )
+        val_logits = None
+        if val is not None:
+            val_values = _validation_of(key, isinstance(sparse, Mapping), val["sparse"])
+            val_logits = _population(f"val of {operand}", val_values, kind)
+        logits = _population(operand, values, kind)
+        others.append(ModelOutputs("sparse", _level(operand, level), str(strategy), logits, val_logits))
     others.sort(key=lambda model: (model.strategy, model.sparsity))
     for model in others:
         _match(first, model)
@@ -119,17 +115,18 @@ def _validation_of(key: Any, is_mapping: bool, values: Any) -> Any:
     return values[key]
 
 
-def _level(operand: str, level: Any) -> float:
+def _level(operand: str, level: NumberLike | None) -> float:
     if level is None:
         return float("nan")
-    if not isinstance(level, (int, float)) or not 0 <= level < 1:
+    array, missing = read_array(FUNCTION, operand, level)
+    if array.ndim or missing.any() or array.dtype.kind not in "iuf" or not 0 <= array < 1:
         fail(FUNCTION, operand, f"sparsity {level!r}", "a fraction of zeros in [0, 1), or (strategy, fraction)")
-    return float(level)
+    return float(array)
 
 
-def _population(operand: str, values: Any, kind: str) -> np.ndarray:
-    """float64[R, n, K] from [n], [n, K] or [R, n, K]."""
-    array = np.asarray(values)
+def _population(operand: str, values: ArrayLike, kind: str) -> np.ndarray:
+    """Return float64[R, n, K] from [n], [n, K] or [R, n, K]."""
+    array = read_numbers(FUNCTION, operand, values)
     runs = array if array.ndim == 3 else array[None]
     if len(runs) == 0:
         fail(FUNCTION, operand, f"shape {array.shape}", "(n,), (n, K) or (R, n, K), with nothing empty")
@@ -159,7 +156,7 @@ def _refuse_probabilities(models: Sequence[ModelOutputs], kind: str) -> None:
         fail(FUNCTION, "dense and sparse", "all values in [0, 1]", "logits", hint)
 
 
-def read_labels(values: Any, missing: float | None, dense: ModelOutputs) -> np.ndarray:
+def read_labels(values: ArrayLike, missing: NumberLike | None, dense: ModelOutputs) -> np.ndarray:
     """Return the evaluation labels, matched with the models."""
     t = labels(FUNCTION, "labels", values, missing=missing)
     if t.shape != dense.logits.shape[1:]:
@@ -169,7 +166,11 @@ def read_labels(values: Any, missing: float | None, dense: ModelOutputs) -> np.n
 
 
 def read_training(
-    train_labels: Any, train_groups: Any, groups: Sequence[Group], columns: int, missing: float | None
+    train_labels: ArrayLike | None,
+    train_groups: ColumnsLike | None,
+    groups: Sequence[Group],
+    columns: int,
+    missing: NumberLike | None,
 ) -> tuple[np.ndarray | None, tuple[Group, ...] | None]:
     """Return labels and groups of the training split, or None."""
     if train_labels is None:
@@ -190,7 +191,7 @@ def read_training(
 
 
 def read_validation(
-    val: Mapping[str, Any] | None, models: Sequence[ModelOutputs], missing: float | None
+    val: Mapping[str, Any] | None, models: Sequence[ModelOutputs], missing: NumberLike | None
 ) -> np.ndarray | None:
     """Return the validation labels, matched with the models."""
     if val is None:
@@ -203,19 +204,16 @@ def read_validation(
     return t
 
 
-def names_or_default(operand: str, names: Sequence[Any] | None, count: int, default: str) -> tuple[str, ...]:
+def names_or_default(operand: str, names: Iterable[Any] | None, count: int, default: str) -> tuple[str, ...]:
     """Return ``count`` different names."""
-    chosen = tuple(f"{default} {i}" for i in range(count)) if names is None else tuple(str(name) for name in names)
-    if len(chosen) != count or len(set(chosen)) != count:
-        fail(FUNCTION, operand, f"{len(set(chosen))} different names", f"{count}")
-    return chosen
+    return read_names(FUNCTION, operand, [f"{default} {i}" for i in range(count)] if names is None else names, count)
 
 
-def read_images(images: Any, samples: int) -> np.ndarray | None:
+def read_images(images: ArrayLike | None, samples: int) -> np.ndarray | None:
     """Return images as uint8[n, H, W] or [n, H, W, 3]; floats are in [0, 1]."""
     if images is None:
         return None
-    array = np.asarray(images)
+    array = read_array(FUNCTION, "images", images)[0]
     if array.ndim == 4 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim not in (3, 4) or len(array) != samples or (array.ndim == 4 and array.shape[-1] != 3):
@@ -225,11 +223,3 @@ def read_images(images: Any, samples: int) -> np.ndarray | None:
     if array.dtype.kind != "f" or not np.isfinite(array).all():
         fail(FUNCTION, "images", f"dtype {array.dtype}", "uint8, or finite floats, 0 black and 1 white")
     return np.round(255 * np.clip(array, 0, 1)).astype(np.uint8)
-
-
-def check_settings(band: float, n_bins: int, n_boot: int, min_count: int) -> None:
-    """Refuse settings that are out of range."""
-    in_range(FUNCTION, "uncertainty_band", band, 1e-9, 0.5)
-    in_range(FUNCTION, "n_bins", n_bins, 1, 1000)
-    in_range(FUNCTION, "n_boot", n_boot, 0, 1_000_000)
-    in_range(FUNCTION, "min_count", min_count, 0, np.inf)

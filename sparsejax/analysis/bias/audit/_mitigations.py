@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from sparsejax.analysis._arrays import NumberLike, read_number
 from sparsejax.analysis.bias.audit._comparison import Comparison, EvaluatedRun
 from sparsejax.analysis.bias.audit._frame import count_subsets, measures
 from sparsejax.analysis.bias.audit._table import Table
@@ -38,7 +39,7 @@ class _Variant(NamedTuple):
     gaps: tuple[float, float]
 
 
-def mitigations(comparison: Comparison, w: float | None = None) -> Table:
+def mitigations(comparison: Comparison, w: NumberLike | None = None) -> Table:
     """Tabulate countermeasures before and after: thresholds, overrides of the exposed decisions, both.
 
     Args:
@@ -50,7 +51,7 @@ def mitigations(comparison: Comparison, w: float | None = None) -> Table:
       over the ``cells`` that are defined in every row and seed; abstention, which loses some, does not count),
       mean absolute gaps. Means over seeds. The rows "override: label" are an upper bound by construction.
     """
-    band = comparison.settings.uncertainty_band if w is None else w
+    band = comparison.settings.uncertainty_band if w is None else read_number("BiasAudit.mitigations", "w", w)
     dense = comparison.runs_of(comparison.inputs.dense)
     masks = [uncertain_cells("BiasAudit.mitigations", run.model.logits[run.seed], band, "logits") for run in dense]
     # The dense model is the reference that a countermeasure tries to restore.
@@ -68,7 +69,7 @@ def mitigations(comparison: Comparison, w: float | None = None) -> Table:
     # Abstaining takes samples away, and with them cells; that must not shrink what the other rows are compared on.
     everything = [variant for _, _, seeds in blocks for variants in seeds for variant in variants]
     deciding = [variant.bias.value for variant in everything if "abstain" not in variant.name]
-    common = np.isfinite(np.stack(deciding)).all(axis=0)
+    common = np.asarray(np.isfinite(np.stack(deciding)).all(axis=0))
     rows = [row for sparsity, strategy, seeds in blocks for row in _rows(sparsity, strategy, seeds, common)]
     return Table.of(COLUMNS, rows)
 
@@ -98,7 +99,7 @@ def _evaluate(comparison: Comparison, name: str, y_pred: np.ndarray, share: floa
 
 
 def _rows(
-    sparsity: float, strategy: str, seeds: list[list[_Variant]], common: Any
+    sparsity: float, strategy: str, seeds: list[list[_Variant]], common: np.ndarray
 ) -> Iterator[tuple[float | str | int, ...]]:
     for same in zip(*seeds, strict=True):
         bias = np.array([v.bias.value[common] for v in same])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from sparsejax.analysis.bias.audit._views import mean_interval, means, reliabili
 from sparsejax.analysis.bias.metrics._arrays import sigmoid
 from sparsejax.analysis.bias.metrics._measured import nanmean
 from sparsejax.analysis.bias.metrics._rates import RATES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 OVERVIEW = (
     ("accuracy", "accuracy"),
@@ -47,9 +50,10 @@ def overview_series(comparison: Comparison) -> dict[str, dict[str, list[Point]]]
     return series
 
 
-def draw_metric(ax: Any, title: str, series: dict[str, list[Point]]) -> None:
+def draw_metric(ax: Axes, title: str, series: dict[str, list[Point]]) -> None:
     """Draw one metric against density, with the dense level as a line and the spread over seeds as bars."""
-    described = []
+    described, ticks = [], []
+    ax.set_xscale("log")
     for index, (strategy, points) in enumerate((name, each) for name, each in series.items() if name != "dense"):
         x, mean, sd = np.array(points).T
         ax.errorbar(x, mean, np.nan_to_num(sd), label=strategy, markersize=4, linewidth=1.5, **_style(index))
@@ -57,8 +61,7 @@ def draw_metric(ax: Any, title: str, series: dict[str, list[Point]]) -> None:
     for _, mean, _ in series.get("dense", []):
         ax.axhline(mean, color=_GREY, linestyle="--", label="dense")
         described.append(f"dense: {mean:.4f}")
-    ax.set(xscale="log", title=title, xlabel="weights left, %", label="; ".join(described))
-    ticks: list[float] = []
+    ax.set(title=title, xlabel="weights left, %", label="; ".join(described))
     densities = sorted({x for name, each in series.items() if name != "dense" for x, _, _ in each})
     for x in densities:
         if not ticks or math.log(x / ticks[-1]) > math.log(densities[-1] / densities[0]) / 8:
@@ -66,23 +69,23 @@ def draw_metric(ax: Any, title: str, series: dict[str, list[Point]]) -> None:
     ax.set_xticks(ticks, [f"{100 * x:.3g}" for x in ticks])
     ax.minorticks_off()
     ax.grid(alpha=0.3)
-    if not ax.xaxis_inverted():
-        ax.invert_xaxis()
+    if densities:
+        ax.set_xlim(1.1 * densities[-1], densities[0] / 1.1)
 
 
-def plot_overview(comparison: Comparison, axes: Any = None) -> Any:
+def plot_overview(comparison: Comparison, axes: np.ndarray | None = None) -> np.ndarray:
     """Draw the main numbers against density, see `BiasAudit.overall`; return an array of matplotlib axes."""
     if axes is None:
         axes = _pyplot().subplots(2, 4, figsize=(13, 5.5), layout="constrained")[1]
-    series = overview_series(comparison)
-    flat = np.asarray(axes).ravel()
+    series, drawn = overview_series(comparison), np.asarray(axes)
+    flat = drawn.ravel()
     for ax, (metric, title) in zip(flat, OVERVIEW, strict=False):
         draw_metric(ax, title, series[metric])
     flat[0].legend()
-    return axes
+    return drawn
 
 
-def plot_bias(comparison: Comparison, ax: Any = None, *, model: ModelOutputs | None = None) -> Any:
+def plot_bias(comparison: Comparison, ax: Axes | None = None, *, model: ModelOutputs | None = None) -> Axes:
     """Draw the change of bias amplification, attributes by groups; return the matplotlib axes.
 
     Undefined cells are hatched. The model is the one of highest sparsity unless another is passed.
@@ -106,8 +109,12 @@ def plot_bias(comparison: Comparison, ax: Any = None, *, model: ModelOutputs | N
 
 
 def plot_groups(
-    comparison: Comparison, ax: Any = None, *, metric: str = "false_negative_rate", model: ModelOutputs | None = None
-) -> Any:
+    comparison: Comparison,
+    ax: Axes | None = None,
+    *,
+    metric: str = "false_negative_rate",
+    model: ModelOutputs | None = None,
+) -> Axes:
     """Draw a rate per group as arrows from dense to sparse; return the matplotlib axes.
 
     Means over attributes and seeds; bars are 95 % intervals if `compare` resampled. The model is the one of highest
@@ -139,7 +146,9 @@ def plot_groups(
     return ax
 
 
-def plot_reliability(comparison: Comparison, ax: Any = None, *, models: tuple[ModelOutputs, ...] | None = None) -> Any:
+def plot_reliability(
+    comparison: Comparison, ax: Axes | None = None, *, models: tuple[ModelOutputs, ...] | None = None
+) -> Axes:
     """Draw observed frequency against predicted probability, all attributes together; return the matplotlib axes."""
     ax = _axes(ax, (4.5, 4.5))
     ax.plot([0, 1], [0, 1], color=_GREY, linestyle=":")
@@ -158,7 +167,7 @@ def plot_reliability(comparison: Comparison, ax: Any = None, *, models: tuple[Mo
     return ax
 
 
-def draw_histogram(ax: Any, model: ModelOutputs, index: int, bins: int = 20) -> None:
+def draw_histogram(ax: Axes, model: ModelOutputs, index: int, bins: int = 20) -> None:
     """Draw the share of predicted probabilities in equal buckets, over all cells and seeds."""
     counts = np.zeros(bins)
     for z in model.logits:
@@ -169,7 +178,7 @@ def draw_histogram(ax: Any, model: ModelOutputs, index: int, bins: int = 20) -> 
     ax.set(xlabel="predicted probability", label=f"{middle:.1f} % of the cells between 0.1 and 0.9")
 
 
-def _axes(ax: Any, size: tuple[float, float]) -> Any:
+def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     return _pyplot().subplots(figsize=size, layout="constrained")[1] if ax is None else ax
 
 

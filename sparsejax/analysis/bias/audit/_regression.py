@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax.analysis._arrays import NumberLike, read_number
 from sparsejax.analysis.bias.audit._comparison import Comparison
 from sparsejax.analysis.bias.audit._inputs import ModelOutputs
 from sparsejax.analysis.bias.metrics._measured import nanmean
@@ -18,10 +19,10 @@ _SHOWN = 20
 def assert_no_regression(
     comparison: Comparison,
     *,
-    max_ba_increase: float | None = None,
-    max_gap_increase: float | None = None,
-    max_accuracy_drop: float | None = None,
-    max_flip_rate: float | None = None,
+    max_ba_increase: NumberLike | None = None,
+    max_gap_increase: NumberLike | None = None,
+    max_accuracy_drop: NumberLike | None = None,
+    max_flip_rate: NumberLike | None = None,
 ) -> None:
     """Fail if pruning made a cell worse than allowed; for use in CI.
 
@@ -39,20 +40,29 @@ def assert_no_regression(
     """
     if max_ba_increase is max_gap_increase is max_accuracy_drop is max_flip_rate is None:
         fail("assert_no_regression", "limits", "no value", "at least one max_...")
+    ba_increase, gap_increase, accuracy_drop, largest_rate = (
+        None if limit is None else read_number("assert_no_regression", name, limit)
+        for name, limit in (
+            ("max_ba_increase", max_ba_increase),
+            ("max_gap_increase", max_gap_increase),
+            ("max_accuracy_drop", max_accuracy_drop),
+            ("max_flip_rate", max_flip_rate),
+        )
+    )
     offences: list[tuple[float, str]] = []
     for index, model in enumerate(comparison.inputs.sparse, start=1):
-        if max_ba_increase is not None:
-            offences += _amplification(comparison, model, max_ba_increase)
-        if max_gap_increase is not None:
-            offences += _gaps(comparison, model, max_gap_increase)
-        if max_accuracy_drop is not None:
-            offences += _accuracy(comparison, model, max_accuracy_drop)
-        if max_flip_rate is not None:
+        if ba_increase is not None:
+            offences += _amplification(comparison, model, ba_increase)
+        if gap_increase is not None:
+            offences += _gaps(comparison, model, gap_increase)
+        if accuracy_drop is not None:
+            offences += _accuracy(comparison, model, accuracy_drop)
+        if largest_rate is not None:
             rate = float(
                 np.mean([comparison.flip_coverage[index, r.seed].flip_rate for r in comparison.runs_of(model)])
             )
-            if rate > max_flip_rate:
-                offences.append((rate - max_flip_rate, f"{model.label}: flip rate {rate:.4f} > {max_flip_rate}"))
+            if rate > largest_rate:
+                offences.append((rate - largest_rate, f"{model.label}: flip rate {rate:.4f} > {largest_rate:g}"))
     if offences:
         offences.sort(key=lambda offence: -offence[0])
         lines = [text for _, text in offences[:_SHOWN]]
@@ -76,7 +86,7 @@ def _amplification(comparison: Comparison, model: ModelOutputs, limit: float) ->
             & (comparison.dense_run(run).measures["bias_amplification"].reason == "")
             for run in runs
         ]
-    ).any(axis=0)
+    ).max(axis=0)
     for p, i, name, attribute in _cells(comparison):
         cell = f"{model.label}, {attribute} / {name}: bias amplification"
         if lost[p, i]:

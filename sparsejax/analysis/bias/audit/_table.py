@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparsejax._checks import fail
+from sparsejax._csv import csv_text
 from sparsejax._extras import require
 from sparsejax._table import text_table
+
+if TYPE_CHECKING:
+    import pandas
 
 JSON_VERSION = 1
 
@@ -64,7 +66,7 @@ class Table:
         keep = [i for i in range(len(self)) if all(column[i] == value for column, value in wanted)]
         return Table({name: [column[i] for i in keep] for name, column in self.columns.items()})
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> pandas.DataFrame:
         """Return a pandas data frame.
 
         Raises:
@@ -73,12 +75,11 @@ class Table:
         return require("pandas", "Table.to_pandas").DataFrame(self.columns)
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return the table as CSV, and write it to ``path`` if there is one; NaN is an empty field."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows(["" if _is_nan(v) else v for v in row.values()] for row in self)
-        return _written(out.getvalue(), path)
+        """Return the table as CSV, and write it to ``path`` if there is one.
+
+        NaN is an empty field. Text that a spreadsheet would take for a formula starts with an apostrophe.
+        """
+        return _written(csv_text(self.columns, (row.values() for row in self)), path)
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """Return the table as JSON with a version; NaN is null, infinities are the strings "inf" and "-inf"."""
@@ -90,10 +91,6 @@ def _written(text: str, path: str | os.PathLike[str] | None) -> str:
     if path is not None:
         Path(path).write_text(text, encoding="utf-8")
     return text
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
 
 
 def _json(value: Any) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax.analysis._arrays import NumberLike, read_number
 from sparsejax.analysis.bias.audit._comparison import Comparison, EvaluatedRun, Interval
 from sparsejax.analysis.bias.audit._inputs import ModelOutputs
 from sparsejax.analysis.bias.audit._table import Table
@@ -46,6 +47,7 @@ class Mean(NamedTuple):
       seeds: number of seeds.
       cells: for bias amplification, the number of cells that the mean is over; None otherwise.
       lost: for bias amplification, cells of all seeds in which nothing is predicted positive; None otherwise.
+      reason: why ``value`` is NaN, a key of `REASONS`; "" where it is not.
     """
 
     model: ModelOutputs
@@ -56,6 +58,7 @@ class Mean(NamedTuple):
     seeds: int
     cells: int | None = None
     lost: int | None = None
+    reason: str = ""
 
 
 def means(comparison: Comparison) -> Iterator[Mean]:
@@ -63,12 +66,22 @@ def means(comparison: Comparison) -> Iterator[Mean]:
     for model, thresholds, runs in _sets(comparison):
         for name, value in runs[0].measures.items():
             if value.value.ndim == 1 or name in RATES:
-                values = [float(nanmean(_over_all_samples(run.measures[name])[0])) for run in runs]
-                yield Mean(model, thresholds, name, *_mean_sd(values), len(runs))
+                cells = [_over_all_samples(run.measures[name]) for run in runs]
+                values = [float(nanmean(value)) for value, _ in cells]
+                yield _with_reason(Mean(model, thresholds, name, *_mean_sd(values), len(runs)), *(r for _, r in cells))
             elif name.endswith("_gap") and comparison.frame.pairs:
                 values = [float(nanmean(np.abs(run.measures[name].value))) for run in runs]
-                yield Mean(model, thresholds, f"absolute_{name}", *_mean_sd(values), len(runs))
+                mean = Mean(model, thresholds, f"absolute_{name}", *_mean_sd(values), len(runs))
+                yield _with_reason(mean, *(run.measures[name].reason for run in runs))
         yield from _mean_amplifications(comparison, model, thresholds)
+
+
+def _with_reason(mean: Mean, *reasons: np.ndarray) -> Mean:
+    """Give an undefined mean the most frequent reason of its cells."""
+    if not np.isnan(mean.value):
+        return mean
+    names, counts = np.unique([name for cells in reasons for name in cells.ravel() if name], return_counts=True)
+    return mean._replace(reason=str(names[counts.argmax()]) if len(names) else "no_common_cells")
 
 
 def _over_all_samples(value: Measured) -> tuple[np.ndarray, np.ndarray]:
@@ -96,7 +109,9 @@ def _mean_amplifications(comparison: Comparison, model: ModelOutputs, thresholds
         over = mean_amplification([run.measures[name] for run in comparison.runs], aggregate=aggregate)
         cells, lost = int(over.cells[selected].min()), int(over.lost[selected].sum())
         values = over.overall[selected].tolist()
-        yield Mean(model, thresholds, metric, *_mean_sd(values), len(values), cells, lost)
+        mean = Mean(model, thresholds, metric, *_mean_sd(values), len(values), cells, lost)
+        reasons = [run.measures[name].reason for run, use in zip(comparison.runs, selected, strict=True) if use]
+        yield _with_reason(mean, *reasons)
 
 
 def mean_interval(intervals: Sequence[Interval | None], like: np.ndarray) -> Interval:
@@ -162,7 +177,7 @@ def ratio(comparison: Comparison, method: SpreadMethod = "between_groups") -> Ta
     return _spread(comparison, lambda rates, at: ratio_of_levels(rates[at], rates[0], method, "BiasAudit.ratio"))
 
 
-def _spread(comparison: Comparison, spread: Any) -> Table:
+def _spread(comparison: Comparison, spread: Callable[[np.ndarray, list[int]], np.ndarray]) -> Table:
     rows = []
     for model, thresholds, runs in _sets(comparison):
         for group in comparison.inputs.groups:
@@ -170,8 +185,9 @@ def _spread(comparison: Comparison, spread: Any) -> Table:
             for name in RATES:
                 values = nanmean(np.stack([spread(run.measures[name].value, at) for run in runs]), axis=0)
                 for attribute, value in zip(comparison.inputs.attribute_names, values, strict=True):
-                    rows.append((*_head(model, thresholds), attribute, group.name, name, float(value)))
-    return Table.of((*MODEL, "attribute", "group", "metric", "value"), rows)
+                    reason = "too_few_levels" if np.isnan(value) else ""
+                    rows.append((*_head(model, thresholds), attribute, group.name, name, float(value), reason))
+    return Table.of((*MODEL, "attribute", "group", "metric", "value", "reason"), rows)
 
 
 def bias(comparison: Comparison) -> Table:
@@ -211,21 +227,24 @@ def flips(comparison: Comparison) -> Table:
             for kind in (kinds.right_to_wrong, kinds.wrong_to_right, kinds.to_common)
             if kind is not None
         ]
-        rows.append((*head, *comparison.flip_coverage[index, run.seed], *shares))
+        coverage = comparison.flip_coverage[index, run.seed]
+        rows.append((*head, *coverage, *shares, "" if coverage.flip_rate else "no_flips"))
     for index, coverage in enumerate(comparison.churn):
-        rows.append(("churn", 0.0, "", f"pair {index}", *coverage, *[float("nan")] * 3))
+        # Neither of two dense models is the one that was changed, so flips between them have no direction.
+        nan, reason = float("nan"), "no_direction" if coverage.flip_rate else "no_flips"
+        rows.append(("churn", 0.0, "", f"pair {index}", *coverage, nan, nan, nan, reason))
     columns = ("model", "sparsity", "strategy", "seed", *FlipCoverage._fields)
-    return Table.of((*columns, "right_to_wrong", "wrong_to_right", "to_common"), rows)
+    return Table.of((*columns, "right_to_wrong", "wrong_to_right", "to_common", "reason"), rows)
 
 
-def susceptible(comparison: Comparison, w: float | None = None) -> Table:
+def susceptible(comparison: Comparison, w: NumberLike | None = None) -> Table:
     """Tabulate the exposed share of the decisions and the flips in it, per attribute and over all (attribute "").
 
     Args:
       comparison: the comparison.
       w: half width of the band of probabilities around 0.5; that of `compare` if None.
     """
-    band = comparison.settings.uncertainty_band if w is None else w
+    band = comparison.settings.uncertainty_band if w is None else read_number("BiasAudit.susceptible", "w", w)
     unsure, scores = {}, {}
     for run in comparison.runs_of(comparison.inputs.dense):
         z = run.model.logits[run.seed]
@@ -237,8 +256,9 @@ def susceptible(comparison: Comparison, w: float | None = None) -> Table:
         for i, name in enumerate(("", *comparison.inputs.attribute_names)):
             columns = slice(None) if i == 0 else slice(i - 1, i)
             coverage = flip_coverage(flip[:, columns], unsure[dense.seed][:, columns], scores[dense.seed][:, columns])
-            rows.append((*head, name, band, *coverage))
-    return Table.of(("model", "sparsity", "strategy", "seed", "attribute", "band", *FlipCoverage._fields), rows)
+            rows.append((*head, name, band, *coverage, "" if coverage.flip_rate else "no_flips"))
+    columns = ("model", "sparsity", "strategy", "seed", "attribute", "band", *FlipCoverage._fields, "reason")
+    return Table.of(columns, rows)
 
 
 def reliability(comparison: Comparison) -> Table:
@@ -246,9 +266,9 @@ def reliability(comparison: Comparison) -> Table:
     rows = []
     for index, model in enumerate(comparison.models):
         buckets = [comparison.score_measures[index, seed].reliability for seed in range(len(model.logits))]
-        count = sum(each.count for each in buckets)
-        prob = sum(np.nan_to_num(each.mean_prob) * each.count for each in buckets)
-        label = sum(np.nan_to_num(each.mean_label) * each.count for each in buckets)
+        count = np.sum([each.count for each in buckets], axis=0)
+        prob = np.sum([np.nan_to_num(each.mean_prob) * each.count for each in buckets], axis=0)
+        label = np.sum([np.nan_to_num(each.mean_label) * each.count for each in buckets], axis=0)
         for column, attribute in enumerate(("", *comparison.inputs.attribute_names)):
             n, p, t = ((x.sum(axis=1) if column == 0 else x[:, column - 1]) for x in (count, prob, label))
             for b, lower in enumerate(buckets[0].lower):

@@ -51,7 +51,13 @@ def overview_table(comparison: Comparison) -> SortableTable:
     rows = [
         (
             *(mean.model.label, mean.thresholds, mean.metric.replace("_", " ")),
-            *(number(mean.value, 4), number(mean.sd, 4), whole(mean.seeds), whole(mean.cells), whole(mean.lost)),
+            *(
+                number(mean.value, 4, reason=mean.reason),
+                number(mean.sd, 4),
+                whole(mean.seeds),
+                whole(mean.cells),
+                whole(mean.lost),
+            ),
         )
         for mean in _views.means(comparison)
     ]
@@ -160,7 +166,7 @@ def flip_table(comparison: Comparison) -> SortableTable:
     keys = ("flip_rate", "uncertain_share", "coverage", "flip_rate_inside", "flip_rate_outside", "auc")
     kinds = ("right_to_wrong", "wrong_to_right", "to_common")
     rows = [
-        (row["model"], row["seed"], *(number(row[key], 4) for key in (*keys, *kinds)))
+        (row["model"], row["seed"], *(number(row[key], 4, reason=row["reason"]) for key in (*keys, *kinds)))
         for row in _views.flips(comparison)
     ]
     names = ("model", "seed", "flip rate", "uncertain share", "coverage", "flip rate inside", "outside", "AUC")

@@ -60,4 +60,4 @@ def svg(draw: Callable[[Any], Any], name: str, width: int, height: int, *, left:
     body = re.sub(r'(<\w+ id="|href="#|url\(#)', rf"\g<1>{name}-", body)
     body = body.replace("'DejaVu Sans'", "system-ui, sans-serif")
     head = f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img"'
-    return f'{head} aria-label="{escape(ax.get_label())}">{body}'
+    return f'{head} aria-label="{escape(str(ax.get_label()))}">{body}'

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax.analysis._arrays import ArrayLike
 from sparsejax.analysis.bias.metrics._amplification import BiasAmplification
-from sparsejax.analysis.bias.metrics._arrays import scores
+from sparsejax.analysis.bias.metrics._arrays import class_labels, scores
+from sparsejax.analysis.bias.metrics._measured import REASONS
 
 
 class OneVsRest(NamedTuple):
@@ -24,7 +26,7 @@ class OneVsRest(NamedTuple):
     labels: np.ndarray
 
 
-def one_vs_rest(logits: Any, y_true: Any) -> OneVsRest:
+def one_vs_rest(logits: ArrayLike, y_true: ArrayLike) -> OneVsRest:
     """Turn multi-class outputs into columns that `compare` accepts.
 
     z'_c = z_c - max_{c' != c} z_c'
@@ -45,11 +47,12 @@ def one_vs_rest(logits: Any, y_true: Any) -> OneVsRest:
     >>> one_vs_rest([[2.0, 1.0, 0.0]], [1]).logits.tolist()
     [[1.0, -1.0, -2.0]]
     """
-    z, t = scores("one_vs_rest", "logits", logits), np.asarray(y_true)
+    z, t = scores("one_vs_rest", "logits", logits), class_labels("one_vs_rest", "y_true", y_true)
     if z.shape[1] < 2:
         fail("one_vs_rest", "logits", f"shape {z.shape}", "(n, C) with C at least 2")
-    if t.shape != (len(z),) or t.dtype.kind not in "iu" or t.min() < 0 or t.max() >= z.shape[1]:
-        fail("one_vs_rest", "y_true", f"shape {t.shape}, dtype {t.dtype}", f"{len(z)} classes in [0, {z.shape[1]})")
+    if t.shape != (len(z),) or t.max() >= z.shape[1]:
+        got = f"shape {t.shape}" if t.shape != (len(z),) else f"value {t.max()}"
+        fail("one_vs_rest", "y_true", got, f"{len(z)} classes in [0, {z.shape[1]})")
     second, first = np.partition(z, -2, axis=1)[:, -2:].T
     best_other = np.where(np.arange(z.shape[1]) == z.argmax(axis=1)[:, None], second[:, None], first[:, None])
     return OneVsRest(z - best_other, (np.arange(z.shape[1]) == t[:, None]).astype(np.int8))
@@ -67,6 +70,9 @@ def to_aif360_groups(
       attribute: column of the attribute.
       group_names: names to use instead of those in ``result``.
 
+    Raises:
+      ValueError: another number of names, or the training labels favour neither side of a group.
+
     Returns:
       (privileged_groups, unprivileged_groups), lists of dicts name -> 0.0 or 1.0.
 
@@ -77,6 +83,9 @@ def to_aif360_groups(
     names = result.groups if group_names is None else tuple(group_names)
     if len(names) != len(result.groups):
         fail("to_aif360_groups", "group_names", f"{len(names)} names", f"{len(result.groups)}")
+    for name, reason in zip(names, result.reason[attribute], strict=True):
+        if reason in ("self", "empty_group", "weak_association"):
+            fail("to_aif360_groups", f"group {name!r}", f"no favoured side ({REASONS[reason]})", "an association")
     favoured = [float(value) for value in result.favours_one[attribute]]
     return (
         [{name: value} for name, value in zip(names, favoured, strict=True)],

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax.analysis._arrays import ArrayLike, ColumnsLike, NumberLike, read_number
 from sparsejax.analysis.bias.metrics._arrays import labels, one_of, predictions, same_columns, same_length, same_shape
 from sparsejax.analysis.bias.metrics._counts import Counts, count, indicators
 from sparsejax.analysis.bias.metrics._groups import Group, read_groups, side_masks, sides
@@ -63,7 +64,7 @@ def amplification(one: Counts, zero: Counts, favours_one: np.ndarray) -> np.ndar
 
 
 def amplification_with_reasons(
-    one: Counts, zero: Counts, known: Association, is_self: np.ndarray, min_count: int, min_rel_gap: float
+    one: Counts, zero: Counts, known: Association, is_self: np.ndarray, min_count: float, min_rel_gap: float
 ) -> Measured:
     """Return the amplification [K, P] with the reasons for NaN, from counts [P, K]."""
     empty = (one.total == 0).T | (zero.total == 0).T | known.empty
@@ -90,7 +91,7 @@ def equals_side(y_true: np.ndarray, ones: np.ndarray, zeros: np.ndarray) -> np.n
     return np.array(agrees, bool).reshape(y_true.shape[1], len(ones))
 
 
-def read_training_groups(function: str, groups: Sequence[Group], values: Any) -> list[Group]:
+def read_training_groups(function: str, groups: Sequence[Group], values: ColumnsLike) -> list[Group]:
     """Read the groups of the training split with the levels of the evaluation split."""
     read = read_groups(function, "sensitive_train", values, [group.name for group in groups])
     if [group.name for group in read] != [group.name for group in groups]:
@@ -100,15 +101,15 @@ def read_training_groups(function: str, groups: Sequence[Group], values: Any) ->
 
 
 def bias_amplification(
-    y_true: Any,
-    y_pred: Any,
-    sensitive_features: Any,
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    sensitive_features: ColumnsLike,
     *,
-    y_train: Any,
-    sensitive_train: Any,
-    min_count: int = 10,
-    min_rel_gap: float = 0.1,
-    missing: float | None = None,
+    y_train: ArrayLike,
+    sensitive_train: ColumnsLike,
+    min_count: NumberLike = 10,
+    min_rel_gap: NumberLike = 0.1,
+    missing: NumberLike | None = None,
 ) -> BiasAmplification:
     """Measure how far predictions exaggerate the training data's association of attribute a with group A.
 
@@ -152,6 +153,8 @@ def bias_amplification(
     0.0714286
     """
     function = "bias_amplification"
+    least = read_number(function, "min_count", min_count, 0)
+    least_gap = read_number(function, "min_rel_gap", min_rel_gap, 0)
     t = labels(function, "y_true", y_true, missing=missing)
     yhat, train = predictions(function, "y_pred", y_pred), labels(function, "y_train", y_train, missing=missing)
     groups = read_groups(function, "sensitive_features", sensitive_features)
@@ -165,7 +168,7 @@ def bias_amplification(
     known = association(train, train_ones, train_zeros)
     is_self = equals_side(t, ones, zeros) & equals_side(train, train_ones, train_zeros)
     flags = indicators(t, yhat)
-    cells = amplification_with_reasons(count(flags, ones), count(flags, zeros), known, is_self, min_count, min_rel_gap)
+    cells = amplification_with_reasons(count(flags, ones), count(flags, zeros), known, is_self, least, least_gap)
     return BiasAmplification(*cells, known.favours_one, tuple(side.name for side in sides(groups)))
 
 
@@ -219,7 +222,9 @@ def mean_amplification(
     )
 
 
-def marker_bias_amplification(y_true: Any, y_pred: Any, marked: Any, *, missing: float | None = None) -> Measured:
+def marker_bias_amplification(
+    y_true: ArrayLike, y_pred: ArrayLike, marked: ArrayLike, *, missing: NumberLike | None = None
+) -> Measured:
     """Measure how far a model leans on a marker that was put into images (a "backdoor").
 
     bBA(a) = sum_{i marked} yhat / sum yhat - sum_{i marked} t / sum t

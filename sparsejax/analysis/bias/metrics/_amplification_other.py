@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from sparsejax.analysis._arrays import ArrayLike, ColumnsLike, NumberLike
 from sparsejax.analysis.bias.metrics._amplification import read_training_groups
 from sparsejax.analysis.bias.metrics._arrays import labels, predictions, same_columns, same_length, same_shape
 from sparsejax.analysis.bias.metrics._groups import Group, read_groups
@@ -16,7 +17,7 @@ class ZhaoAmplification(NamedTuple):
     """What `bias_amplification_zhao` returns.
 
     Attributes:
-      mean: sum of the defined entries of ``value``, divided by the number of outputs.
+      mean: sum of the defined entries of ``value``, divided by the number of outputs; NaN if none is defined.
       value: float64[K, L], btilde(o, g) - b*(o, g) for the levels that the training data favours, NaN elsewhere.
       reason: array of str [K, L]: why an entry is NaN.
       levels: the L levels of the group.
@@ -29,7 +30,7 @@ class ZhaoAmplification(NamedTuple):
 
 
 def bias_amplification_zhao(
-    y_pred: Any, sensitive_pred: Any, *, y_train: Any, sensitive_train: Any
+    y_pred: ArrayLike, sensitive_pred: ArrayLike, *, y_train: ArrayLike, sensitive_train: ArrayLike
 ) -> ZhaoAmplification:
     """Measure bias amplification as Zhao et al. do.
 
@@ -60,10 +61,8 @@ def bias_amplification_zhao(
     """
     function = "bias_amplification_zhao"
     yhat, train = predictions(function, "y_pred", y_pred), labels(function, "y_train", y_train)
-    (group,) = read_groups(function, "sensitive_train", {"group": np.asarray(sensitive_train)})
-    (predicted,) = (
-        found.like(group) for found in read_groups(function, "sensitive_pred", {"group": np.asarray(sensitive_pred)})
-    )
+    (group,) = read_groups(function, "sensitive_train", {"group 0": sensitive_train})
+    predicted = read_groups(function, "sensitive_pred", {"group 0": sensitive_pred})[0].like(group)
     same_columns(function, y_pred=yhat, y_train=train)
     same_length(function, y_pred=yhat, sensitive_pred=predicted.codes)
     same_length(function, y_train=train, sensitive_train=group.codes)
@@ -75,7 +74,8 @@ def bias_amplification_zhao(
         (~favoured, "weak_association"),
         (np.isnan(after), "no_predicted_positives"),
     )
-    return ZhaoAmplification(float(np.nansum(result.value)) / yhat.shape[1], *result, group.levels)
+    total = np.nansum(result.value) if (result.reason == "").any() else np.nan
+    return ZhaoAmplification(float(total) / yhat.shape[1], *result, group.levels)
 
 
 def _shares(outputs: np.ndarray, group: Group) -> np.ndarray:
@@ -84,13 +84,13 @@ def _shares(outputs: np.ndarray, group: Group) -> np.ndarray:
 
 
 def bias_amplification_directional(
-    y_true: Any,
-    y_pred: Any,
-    sensitive_features: Any,
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    sensitive_features: ColumnsLike,
     *,
-    y_train: Any,
-    sensitive_train: Any,
-    missing: float | None = None,
+    y_train: ArrayLike,
+    sensitive_train: ColumnsLike,
+    missing: NumberLike | None = None,
 ) -> tuple[float, Measured]:
     """Measure directional bias amplification, from the group A to the attribute T.
 

@@ -1,4 +1,4 @@
-"""What the functions of this package accept: labels, scores and predictions, checked and brought into one form."""
+"""The arguments of the functions of this package: labels, scores and predictions, checked and brought into one form."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax.analysis._arrays import ArrayLike, NumberLike, is_missing, read_number, read_numbers, refuse_missing
 
 
-def labels(function: str, operand: str, values: Any, *, missing: float | None = None) -> np.ndarray:
+def labels(function: str, operand: str, values: ArrayLike, *, missing: NumberLike | None = None) -> np.ndarray:
     """Return labels as float64[n, K] of 0, 1 and NaN (missing).
 
     Args:
       function: public function named in errors.
       operand: argument named in errors.
-      values: bool, {0, 1} or {-1, 1}; [n] or [n, K]. NaN is a missing label.
+      values: bool, {0, 1} or {-1, 1}; [n] or [n, K]. NaN, None and pandas.NA are missing labels.
       missing: a value that stands for a missing label as well; -1 for {-1, 0, 1} data.
 
     Raises:
@@ -25,9 +26,9 @@ def labels(function: str, operand: str, values: Any, *, missing: float | None = 
     >>> labels("f", "y_true", [-1, 1, 1])[:, 0].tolist()
     [0.0, 1.0, 1.0]
     """
-    array = _columns(function, operand, values).astype(np.float64)
-    if missing is not None:
-        array[array == missing] = np.nan
+    array = _columns(function, operand, values)
+    if missing is not None and not is_missing(missing):
+        array[array == read_number(function, "missing", missing)] = np.nan
     known = array[~np.isnan(array)]
     if not ((known == 0) | (known == 1)).all():
         if not (np.abs(known) == 1).all():
@@ -38,35 +39,34 @@ def labels(function: str, operand: str, values: Any, *, missing: float | None = 
     return array
 
 
-def predictions(function: str, operand: str, values: Any) -> np.ndarray:
+def predictions(function: str, operand: str, values: ArrayLike) -> np.ndarray:
     """Return hard predictions as bool[n, K]; they must be {0, 1}, {-1, 1} or bool and none may be missing.
 
     >>> predictions("f", "y_pred", [0, 1])[:, 0].tolist()
     [False, True]
     """
     array = labels(function, operand, values)
-    if np.isnan(array).any():
-        fail(function, operand, "NaN", "hard predictions in {0, 1}")
+    refuse_missing(function, operand, np.isnan(array), "hard predictions in {0, 1}")
     return array == 1
 
 
-def scores(function: str, operand: str, values: Any) -> np.ndarray:
+def scores(function: str, operand: str, values: ArrayLike) -> np.ndarray:
     """Return real-valued outputs as float64[n, K].
 
     Raises:
-      ValueError: another rank, NaN, or not numeric.
+      ValueError: another rank, a missing value or NaN, or not numeric.
 
     >>> scores("f", "logits", [1, 2]).shape
     (2, 1)
     """
-    array = _columns(function, operand, values).astype(np.float64)
+    array = _columns(function, operand, values)
     if np.isnan(array).any():
         row, column = np.argwhere(np.isnan(array))[0]
         fail(function, operand, f"NaN at row {row}, column {column}", "no NaN in the outputs of a model")
     return array
 
 
-def probabilities(function: str, operand: str, values: Any) -> np.ndarray:
+def probabilities(function: str, operand: str, values: ArrayLike) -> np.ndarray:
     """Return probabilities as float64[n, K].
 
     >>> probabilities("f", "y_prob", [0.0, 1.5])
@@ -81,6 +81,20 @@ def probabilities(function: str, operand: str, values: Any) -> np.ndarray:
     return array
 
 
+def class_labels(function: str, operand: str, values: ArrayLike) -> np.ndarray:
+    """Return predicted or true classes of any rank as int64: whole numbers from 0, none missing.
+
+    >>> class_labels("f", "y_true", [0.0, 2.0]).tolist()
+    [0, 2]
+    """
+    array = read_numbers(function, operand, values)
+    refuse_missing(function, operand, np.isnan(array), "whole numbers from 0")
+    wrong = (array != np.floor(array)) | (array < 0) | (array >= 2**31)
+    if wrong.any():
+        fail(function, operand, f"value {array[wrong][0]:g}", "whole numbers from 0")
+    return array.astype(np.int64)
+
+
 def same_shape(function: str, **operands: np.ndarray) -> None:
     """Refuse arrays whose shapes differ, naming both.
 
@@ -92,7 +106,7 @@ def same_shape(function: str, **operands: np.ndarray) -> None:
     _same(function, operands, lambda array: array.shape, "shape {}")
 
 
-def same_length(function: str, **operands: Any) -> None:
+def same_length(function: str, **operands: np.ndarray) -> None:
     """Refuse arrays whose numbers of samples differ, naming both."""
     _same(function, operands, len, "{} samples")
 
@@ -102,7 +116,7 @@ def same_columns(function: str, **operands: np.ndarray) -> None:
     _same(function, operands, lambda array: array.shape[1], "{} columns")
 
 
-def _same(function: str, operands: dict[str, Any], size: Callable[[Any], Any], text: str) -> None:
+def _same(function: str, operands: dict[str, np.ndarray], size: Callable[[Any], Any], text: str) -> None:
     (first, reference), *others = operands.items()
     for name, array in others:
         if size(array) != size(reference):
@@ -116,14 +130,8 @@ def one_of(function: str, operand: str, value: Any, allowed: Iterable[Any]) -> N
         fail(function, operand, f"value {value!r}", f"one of {allowed}")
 
 
-def in_range(function: str, operand: str, value: float, low: float, high: float) -> None:
-    """Refuse a number outside [low, high], NaN included."""
-    if not low <= value <= high:
-        fail(function, operand, f"value {value}", f"a number from {low:g} to {high:g}")
-
-
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-z)) without overflow.
+    """Return 1 / (1 + exp(-z)) without overflow.
 
     >>> sigmoid(np.array([-1000.0, 0.0, 1000.0])).tolist()
     [0.0, 0.5, 1.0]
@@ -132,10 +140,8 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return np.where(logits >= 0, 1.0, small) / (1.0 + small)
 
 
-def _columns(function: str, operand: str, values: Any) -> np.ndarray:
-    array = np.asarray(values)
-    if array.dtype.kind not in "biuf":
-        fail(function, operand, f"dtype {array.dtype}", "numbers or booleans")
+def _columns(function: str, operand: str, values: ArrayLike) -> np.ndarray:
+    array = read_numbers(function, operand, values)
     if array.ndim not in (1, 2) or array.shape[0] == 0 or (array.ndim == 2 and array.shape[1] == 0):
         fail(function, operand, f"shape {array.shape}", "(n,) or (n, K), with nothing empty")
     return array[:, None] if array.ndim == 1 else array

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax.analysis._arrays import ArrayLike, read_categories
 
 # Resamples whose weights are in memory at a time.
 _CHUNK = 100
 _INTERVAL = (2.5, 97.5)
 
 
-def read_clusters(function: str, clusters: Any, samples: int) -> np.ndarray | None:
+def read_clusters(function: str, clusters: ArrayLike | None, samples: int) -> np.ndarray | None:
     """Return the cluster of each sample as int[n] from 0, or None."""
     if clusters is None:
         return None
-    array = np.asarray(clusters)
-    if array.shape != (samples,):
+    array = read_categories(function, "clusters", clusters)
+    if len(array) != samples:
         fail(function, "clusters", f"shape {array.shape}", f"({samples},), one cluster per sample")
     return np.unique(array, return_inverse=True)[1]
 

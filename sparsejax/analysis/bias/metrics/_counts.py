@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Counts(NamedTuple):
             "uncertainty": divide(self.uncertain, self.total),
         }
 
-    def at(self, index: Any) -> Counts:
+    def at(self, index: int | slice | list[int] | np.ndarray) -> Counts:
         """Index the leading axes of all five."""
         return Counts(*(field[index] for field in self))
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from sparsejax.analysis._arrays import ArrayLike, NumberLike
 from sparsejax.analysis.bias.metrics._arrays import labels, predictions, same_columns, same_shape, scores
 from sparsejax.analysis.bias.metrics._measured import divide
 from sparsejax.analysis.bias.metrics._rates import auc
-from sparsejax.analysis.bias.metrics._systematic import common_is_positive
+from sparsejax.analysis.bias.metrics._systematic import positive_rate
 
 
 class Flips(NamedTuple):
@@ -31,7 +32,12 @@ class Flips(NamedTuple):
 
 
 def flips(
-    dense_pred: Any, sparse_pred: Any, *, y_true: Any = None, y_train: Any = None, missing: float | None = None
+    dense_pred: ArrayLike,
+    sparse_pred: ArrayLike,
+    *,
+    y_true: ArrayLike | None = None,
+    y_train: ArrayLike | None = None,
+    missing: NumberLike | None = None,
 ) -> Flips:
     """Find the decisions that change from a dense to a sparse model.
 
@@ -41,7 +47,7 @@ def flips(
       dense_pred: hard predictions [n] or [n, K].
       sparse_pred: the same for the sparse model.
       y_true: labels, which tell harmful from helpful flips; cells without a label are in neither kind.
-      y_train: labels of the training split, which tell the commoner value.
+      y_train: labels of the training split, which define the commoner value; without a label there is none.
       missing: a value that marks a missing label.
 
     Returns:
@@ -65,8 +71,9 @@ def flips(
     if y_train is not None:
         train = labels("flips", "y_train", y_train, missing=missing)
         same_columns("flips", dense_pred=dense, y_train=train)
-        common = common_is_positive(train)
-        towards, away = flip & (sparse == common), flip & (dense == common)
+        rate = positive_rate(train)
+        common, known = rate > 0.5, ~np.isnan(rate)
+        towards, away = flip & known & (sparse == common), flip & known & (dense == common)
     return Flips(flip, harmed, helped, towards, away)
 
 
@@ -90,7 +97,7 @@ class FlipCoverage(NamedTuple):
     auc: float
 
 
-def flip_coverage(flip: Any, mask: Any, score: Any = None) -> FlipCoverage:
+def flip_coverage(flip: ArrayLike, mask: ArrayLike, score: ArrayLike | None = None) -> FlipCoverage:
     """Measure how many flips a mask of susceptible cells predicted.
 
     coverage = sum(flip & mask) / sum(flip)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax.analysis._arrays import ColumnsLike, read_categories, read_columns
 
 
 @dataclass(frozen=True)
@@ -83,27 +84,26 @@ def side_masks(groups: Sequence[Group]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(ones), np.concatenate(zeros)
 
 
-def read_groups(function: str, operand: str, values: Any, names: Sequence[str] | None = None) -> list[Group]:
+def read_groups(function: str, operand: str, values: ColumnsLike, names: Iterable[Any] | None = None) -> list[Group]:
     """Read group attributes.
 
     Args:
       function: public function named in errors.
       operand: argument named in errors.
-      values: mapping name -> [n], or [n], or [n, G]. Each attribute is binary ({0, 1}, {-1, 1} or bool; both
-        levels exist even if one is empty) or categorical (any integers or strings).
+      values: mapping name -> [n], a data frame, or [n], or [n, G]. Each attribute is binary ({0, 1}, {-1, 1} or bool;
+        both levels exist even if one is empty) or categorical (any integers or text).
       names: of the attributes when ``values`` is an array; "group 0", ... otherwise.
 
     Raises:
-      ValueError: another rank, unequal lengths, missing values, or a wrong number of names.
+      ValueError: another rank, unequal lengths, a missing value, no attribute, or a wrong number of names.
 
     >>> read_groups("f", "g", [0, 1, 1])[0].levels
     ('0', '1')
     """
-    if hasattr(values, "items"):  # a mapping, or a data frame
-        columns = {str(name): np.asarray(column) for name, column in values.items()}
-    else:
-        columns = _named(function, operand, np.asarray(values), names)
-    groups = [_read(function, operand, name, column) for name, column in columns.items()]
+    columns = read_columns(function, operand, values, names)
+    if not columns:
+        fail(function, operand, "no attribute", "at least one")
+    groups = [_read(name, read_categories(function, _named(operand, name), column)) for name, column in columns.items()]
     for group in groups[1:]:
         if len(group.codes) != len(groups[0].codes):
             got = f"{len(group.codes)} samples in {group.name!r}"
@@ -111,27 +111,12 @@ def read_groups(function: str, operand: str, values: Any, names: Sequence[str] |
     return groups
 
 
-def _named(function: str, operand: str, array: np.ndarray, names: Sequence[str] | None) -> Mapping[str, np.ndarray]:
-    if array.ndim not in (1, 2):
-        fail(function, operand, f"shape {array.shape}", "(n,), (n, G), or a mapping name -> (n,)")
-    matrix = array[:, None] if array.ndim == 1 else array
-    chosen = [f"group {i}" for i in range(matrix.shape[1])] if names is None else [str(name) for name in names]
-    if len(chosen) != matrix.shape[1] or len(set(chosen)) != len(chosen):
-        fail(function, "group_names", f"value {chosen}", f"{matrix.shape[1]} different names")
-    return {name: matrix[:, i] for i, name in enumerate(chosen)}
+def _named(operand: str, name: str) -> str:
+    return operand if name == "group 0" else f"{operand}[{name!r}]"
 
 
-def _read(function: str, operand: str, name: str, column: np.ndarray) -> Group:
-    if column.ndim != 1 or len(column) == 0:
-        fail(function, operand, f"shape {column.shape} in {name!r}", "(n,) with n at least 1")
-    if column.dtype.kind == "O":
-        column = np.array([str(value) for value in column])
-    if column.dtype.kind == "f" and not (column == np.round(column)).all():
-        fail(function, operand, f"fractions or NaN in {name!r}", "whole numbers, booleans or strings")
-    if column.dtype.kind in "biuf":
-        whole = column.astype(np.int64)
-        if ((whole == 0) | (whole == 1)).all() or (np.abs(whole) == 1).all():
-            return Group(name, ("0", "1"), (whole > 0).astype(np.int64))
-        column = whole
+def _read(name: str, column: np.ndarray) -> Group:
+    if column.dtype.kind in "biu" and (((column == 0) | (column == 1)).all() or (np.abs(column) == 1).all()):
+        return Group(name, ("0", "1"), (column > 0).astype(np.int64))
     levels, codes = np.unique(column, return_inverse=True)
     return Group(name, tuple(str(level) for level in levels), codes.reshape(-1))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from sparsejax._checks import fail
+from sparsejax.analysis._arrays import ArrayLike
 from sparsejax.analysis.bias.metrics._arrays import one_of, scores, sigmoid
 from sparsejax.analysis.bias.metrics._measured import Measured, measured, nanmean
 from sparsejax.analysis.bias.metrics._thresholds import check_thresholds
@@ -13,7 +15,9 @@ from sparsejax.analysis.bias.metrics._thresholds import check_thresholds
 On = Literal["hard", "prob", "logit", "values"]
 
 
-def interdependence(logits: Any, *, on: On = "hard", thresholds: Any = 0.0, legacy: bool = False) -> Measured:
+def interdependence(
+    logits: ArrayLike, *, on: On = "hard", thresholds: ArrayLike = 0.0, legacy: bool = False
+) -> Measured:
     """Regress each output on all others and return the share of its variance that they explain.
 
     R2(a) = 1 - |x_a - X_{-a} w - c|^2 / |x_a - mean x_a|^2,  ordinary least squares with intercept, in-sample
@@ -48,6 +52,7 @@ def interdependence(logits: Any, *, on: On = "hard", thresholds: Any = 0.0, lega
         x = (x > check_thresholds("interdependence", thresholds, x.shape[1])).astype(float)
     elif on == "prob":
         x = sigmoid(x)
+    _refuse_infinite("interdependence", "logits", x)
     rows, columns = x.shape
     if columns < 2 or rows <= columns:
         return measured(np.zeros(columns), (np.ones(columns, bool), "too_few_samples"))
@@ -60,13 +65,19 @@ def interdependence(logits: Any, *, on: On = "hard", thresholds: Any = 0.0, lega
     return measured(value, (constant, "constant"))
 
 
+def _refuse_infinite(function: str, operand: str, x: np.ndarray) -> None:
+    if not np.isfinite(x).all():
+        row, column = np.argwhere(~np.isfinite(x))[0]
+        fail(function, operand, f"value {x[row, column]:g} at row {row}, column {column}", "finite numbers")
+
+
 def _explained(r: np.ndarray, column: int) -> float:
     target, others = r[:, column], np.delete(r, column, axis=1)
     solution = np.linalg.lstsq(others, target, rcond=None)[0]
     return 1.0 - float(((target - others @ solution) ** 2).sum() / (target**2).sum())
 
 
-def mean_absolute_correlation(values: Any) -> float:
+def mean_absolute_correlation(values: ArrayLike) -> float:
     """Return the mean |correlation| over pairs of different columns; constant columns are left out.
 
     Args:
@@ -79,6 +90,7 @@ def mean_absolute_correlation(values: Any) -> float:
     1.0
     """
     x = scores("mean_absolute_correlation", "values", values)
+    _refuse_infinite("mean_absolute_correlation", "values", x)
     x = x[:, x.max(axis=0) > x.min(axis=0)]
     if x.shape[1] < 2:
         return float("nan")

@@ -19,9 +19,13 @@ REASONS = {
     "constant": "the column is constant",
     "too_few_samples": "too few samples for the number of attributes",
     "no_labels": "no sample has a label",
+    "too_few_levels": "fewer than two levels have a value",
     "zero_reference": "the value of the dense model is 0",
     "zero_reference_association": "the smaller training frequency is 0",
+    "both_infinite": "both values are infinite",
     "no_flips": "the two models agree everywhere",
+    "no_direction": "flips between two dense models have no direction",
+    "no_common_cells": "no cell is defined in every run",
 }
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax.analysis._arrays import ArrayLike
 from sparsejax.analysis.bias.metrics._arrays import labels, one_of, predictions, same_shape
 
 Source = Literal["dense", "label", "abstain"]
@@ -26,7 +27,12 @@ class Overridden(NamedTuple):
 
 
 def override_predictions(
-    sparse_pred: Any, mask: Any, *, source: Source, dense_pred: Any = None, y_true: Any = None
+    sparse_pred: ArrayLike,
+    mask: ArrayLike,
+    *,
+    source: Source,
+    dense_pred: ArrayLike | None = None,
+    y_true: ArrayLike | None = None,
 ) -> Overridden:
     """Replace decisions on exposed cells.
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.analysis.bias.metrics._arrays import in_range, one_of
+from sparsejax.analysis._arrays import ArrayLike, NumberLike, read_number
+from sparsejax.analysis.bias.metrics._arrays import class_labels, one_of
 from sparsejax.analysis.bias.metrics._measured import divide
 
 Tie = Literal["largest", "drop"]
 DROPPED = -1
 
 
-def modal_labels(y_pred: Any, *, tie: Tie = "largest") -> np.ndarray:
+def modal_labels(y_pred: ArrayLike, *, tie: Tie = "largest") -> np.ndarray:
     """Return the label that most models of a population predict.
 
     Args:
@@ -41,7 +42,7 @@ def modal_labels(y_pred: Any, *, tie: Tie = "largest") -> np.ndarray:
     return largest if tie == "largest" else np.where((votes == best).sum(axis=0) > 1, DROPPED, largest)
 
 
-def pie(dense_pred: Any, sparse_pred: Any, *, tie: Tie = "largest") -> np.ndarray:
+def pie(dense_pred: ArrayLike, sparse_pred: ArrayLike, *, tie: Tie = "largest") -> np.ndarray:
     """Find pruning identified exemplars: samples whose modal label differs between two populations.
 
     PIE(x) = [ mode of the dense models != mode of the sparse models ]
@@ -66,8 +67,9 @@ def pie(dense_pred: Any, sparse_pred: Any, *, tie: Tie = "largest") -> np.ndarra
     >>> pie([[0, 1], [0, 1], [1, 1]], [[1, 1], [1, 1], [0, 1]]).tolist()
     [True, False]
     """
-    _same_samples("pie", dense_pred, sparse_pred)
-    dense, sparse = modal_labels(dense_pred, tie=tie), modal_labels(sparse_pred, tie=tie)
+    first, second = _labels("pie", "dense_pred", dense_pred), _labels("pie", "sparse_pred", sparse_pred)
+    _same_samples("pie", first, second)
+    dense, sparse = modal_labels(first, tie=tie), modal_labels(second, tie=tie)
     return (dense != sparse) & (dense != DROPPED) & (sparse != DROPPED)
 
 
@@ -85,7 +87,7 @@ class Taxicab(NamedTuple):
     cut: float
 
 
-def cie_taxicab(dense_pred: Any, sparse_pred: Any, *, percentile: float = 90.0) -> Taxicab:
+def cie_taxicab(dense_pred: ArrayLike, sparse_pred: ArrayLike, *, percentile: NumberLike = 90.0) -> Taxicab:
     """Find compression identified exemplars by how far the votes of the population move.
 
     score = sum_c | h_s(c) - h_0(c) |,  h(c) = share of the models that predict c
@@ -111,13 +113,13 @@ def cie_taxicab(dense_pred: Any, sparse_pred: Any, *, percentile: float = 90.0) 
     [1.0, 0.0]
     """
     function = "cie_taxicab"
-    _same_samples(function, dense_pred, sparse_pred)
-    in_range(function, "percentile", percentile, 0, 100)
+    percent = read_number(function, "percentile", percentile, 0, 100)
     dense, sparse = _labels(function, "dense_pred", dense_pred), _labels(function, "sparse_pred", sparse_pred)
+    _same_samples(function, dense, sparse)
     classes = int(max(dense.max(), sparse.max())) + 1
     shares = [_votes(function, "y_pred", y, classes) / len(y) for y in (dense, sparse)]
     score = np.abs(shares[1] - shares[0]).sum(axis=0)
-    cut = float(np.percentile(score, percentile))
+    cut = float(np.percentile(score, percent))
     return Taxicab(score, score > cut, cut)
 
 
@@ -136,7 +138,7 @@ class RecallShift(NamedTuple):
     q_value: np.ndarray
 
 
-def class_recall_shift(y_true: Any, dense_pred: Any, sparse_pred: Any) -> RecallShift:
+def class_recall_shift(y_true: ArrayLike, dense_pred: ArrayLike, sparse_pred: ArrayLike) -> RecallShift:
     """Test for each class whether its recall moved more than the accuracy of the models did.
 
     x_c^r = recall of class c in model r - mean top-1 accuracy of the population;  Welch's t-test between the two
@@ -160,7 +162,9 @@ def class_recall_shift(y_true: Any, dense_pred: Any, sparse_pred: Any) -> Recall
     [-0.25, 0.25]
     """
     function = "class_recall_shift"
-    truth = _labels(function, "y_true", np.asarray(y_true)[None])[0]
+    truth = class_labels(function, "y_true", y_true)
+    if truth.ndim != 1 or not len(truth):
+        fail(function, "y_true", f"shape {truth.shape}", "(n,) with n at least 1")
     recalls = []
     for operand, values in (("dense_pred", dense_pred), ("sparse_pred", sparse_pred)):
         y = _labels(function, operand, values)
@@ -199,13 +203,11 @@ def benjamini_hochberg(p_value: np.ndarray) -> np.ndarray:
     return q
 
 
-def _labels(function: str, operand: str, values: Any) -> np.ndarray:
-    array = np.asarray(values)
+def _labels(function: str, operand: str, values: ArrayLike) -> np.ndarray:
+    array = class_labels(function, operand, values)
     if array.ndim not in (2, 3) or array.size == 0:
         fail(function, operand, f"shape {array.shape}", "(R, n) or (R, n, K), with nothing empty")
-    if array.dtype.kind not in "biuf" or not (array == np.floor(array)).all() or array.min() < 0:
-        fail(function, operand, f"dtype {array.dtype} or other values", "whole numbers from 0")
-    return array.astype(np.int64)
+    return array
 
 
 def _votes(function: str, operand: str, array: np.ndarray, classes: int | None = None) -> np.ndarray:
@@ -213,6 +215,6 @@ def _votes(function: str, operand: str, array: np.ndarray, classes: int | None =
     return np.stack([(array == c).sum(axis=0) for c in range(classes or int(array.max()) + 1)])
 
 
-def _same_samples(function: str, dense: Any, sparse: Any) -> None:
-    if np.shape(dense)[1:] != np.shape(sparse)[1:]:
-        fail(function, "sparse_pred", f"shape {np.shape(sparse)}", f"(R, *{np.shape(dense)[1:]}), as dense_pred")
+def _same_samples(function: str, dense: np.ndarray, sparse: np.ndarray) -> None:
+    if dense.shape[1:] != sparse.shape[1:]:
+        fail(function, "sparse_pred", f"shape {sparse.shape}", f"(R, *{dense.shape[1:]}), as dense_pred")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax.analysis._arrays import ArrayLike, ColumnsLike, NumberLike, read_array, read_number
 from sparsejax.analysis.bias.metrics._arrays import labels, one_of, predictions, same_length, same_shape, scores
 from sparsejax.analysis.bias.metrics._counts import Counts, count, indicators
 from sparsejax.analysis.bias.metrics._groups import read_groups
@@ -18,12 +19,12 @@ SpreadMethod = Literal["between_groups", "to_overall"]
 RATES = ("accuracy", "predicted_positive_rate", "false_positive_rate", "false_negative_rate", "uncertainty")
 
 
-def _rate(name: str, formula: str, direction: str) -> Callable[[Any, Any], Any]:
-    def rate(y_true: Any, y_pred: Any) -> Any:
+def _rate(name: str, formula: str, direction: str) -> Callable[[ArrayLike, ArrayLike], float | np.ndarray]:
+    def rate(y_true: ArrayLike, y_pred: ArrayLike) -> float | np.ndarray:
         t, yhat = labels(name, "y_true", y_true), predictions(name, "y_pred", y_pred)
         same_shape(name, y_true=t, y_pred=yhat)
         value = count(indicators(t, yhat), np.ones((1, len(t)))).at(0).rates()[name]
-        return float(value[0]) if np.ndim(y_true) == 1 else value
+        return float(value[0]) if read_array(name, "y_true", y_true)[0].ndim == 1 else value
 
     rate.__name__ = rate.__qualname__ = name
     rate.__doc__ = f"""Return {formula}. In [0, 1]; {direction}.
@@ -44,7 +45,7 @@ false_positive_rate = _rate("false_positive_rate", "P(yhat = 1 | t = 0)", "lower
 false_negative_rate = _rate("false_negative_rate", "P(yhat = 0 | t = 1)", "lower is better")
 
 
-def auc(y_true: Any, y_score: Any, *, missing: float | None = None) -> Measured:
+def auc(y_true: ArrayLike, y_score: ArrayLike, *, missing: NumberLike | None = None) -> Measured:
     """Return the area under the ROC curve, ties averaged.
 
     AUC = P(score of a positive > score of a negative) + P(equal) / 2
@@ -81,7 +82,9 @@ def _auc(t: np.ndarray, z: np.ndarray) -> float:
     return float(divide((positive * (below + negative / 2)).sum(), pairs))
 
 
-def precision_at_recall(y_true: Any, y_score: Any, recall: float, *, tolerance: float = 0.05) -> float:
+def precision_at_recall(
+    y_true: ArrayLike, y_score: ArrayLike, recall: NumberLike, *, tolerance: NumberLike = 0.05
+) -> float:
     """Return the precision at the point of the precision-recall curve nearest to a recall.
 
     Args:
@@ -103,14 +106,16 @@ def precision_at_recall(y_true: Any, y_score: Any, recall: float, *, tolerance: 
     """
     t, z = labels("precision_at_recall", "y_true", y_true), scores("precision_at_recall", "y_score", y_score)
     same_shape("precision_at_recall", y_true=t, y_score=z)
+    aim = read_number("precision_at_recall", "recall", recall, 0, 1)
+    within = read_number("precision_at_recall", "tolerance", tolerance, 0)
     known = ~np.isnan(t[:, 0])
     t, z = t[known, 0], z[known, 0]
     order = np.argsort(-z, kind="stable")
     last_of_tie = np.append(np.diff(z[order]) != 0, True)
     hits, tried = np.cumsum(t[order])[last_of_tie], np.flatnonzero(last_of_tie) + 1
     reached = divide(hits, t.sum())
-    distance = np.abs(reached - recall)
-    if np.isnan(distance).any() or distance.min() > tolerance:
+    distance = np.abs(reached - aim)
+    if np.isnan(distance).any() or distance.min() > within:
         return float("nan")
     return float((hits / tried)[distance == distance.min()].max())
 
@@ -142,6 +147,8 @@ class GroupRates:
     def difference(self, method: SpreadMethod = "between_groups") -> dict[str, np.ndarray]:
         """Return rate -> the largest absolute difference [K], between levels or from a level to all samples.
 
+        NaN where fewer than two levels are defined; `by_group` has the reasons.
+
         >>> group_rates([1, 1, 1, 1], [1, 1, 1, 0], [0, 0, 1, 1], min_count=1).difference()["accuracy"].tolist()
         [0.5]
         """
@@ -153,6 +160,8 @@ class GroupRates:
     def ratio(self, method: SpreadMethod = "between_groups") -> dict[str, np.ndarray]:
         """Return rate -> the smallest ratio [K] in [0, 1], between levels or of a level to all samples.
 
+        NaN where fewer than two levels are defined; `by_group` has the reasons.
+
         >>> group_rates([1, 1, 1, 1], [1, 1, 1, 0], [0, 0, 1, 1], min_count=1).ratio()["accuracy"].tolist()
         [0.5]
         """
@@ -163,22 +172,27 @@ class GroupRates:
 
 
 def difference_of_levels(rates: np.ndarray, overall: np.ndarray, method: SpreadMethod, function: str) -> np.ndarray:
-    """Return the largest absolute difference [K] of rates [L, K], between levels or from overall [K]."""
+    """Return the largest absolute difference [K] of rates [L, K], between levels or from overall [K].
+
+    NaN where fewer than two levels, or for "to_overall" none, are defined: there is nothing to compare.
+    """
     one_of(function, "method", method, ("between_groups", "to_overall"))
     if method == "to_overall":
         return np.fmax.reduce(np.abs(rates - overall), axis=0)
-    return np.fmax.reduce(rates, axis=0) - np.fmin.reduce(rates, axis=0)
+    spread = np.fmax.reduce(rates, axis=0) - np.fmin.reduce(rates, axis=0)
+    return np.where((~np.isnan(rates)).sum(axis=0) < 2, np.nan, spread)
 
 
 def ratio_of_levels(rates: np.ndarray, overall: np.ndarray, method: SpreadMethod, function: str) -> np.ndarray:
-    """Return the smallest ratio [K] of rates [L, K], between levels or of a level to overall [K]."""
+    """Return the smallest ratio [K] of rates [L, K], between levels or of a level to overall [K]; NaN as above."""
     one_of(function, "method", method, ("between_groups", "to_overall"))
     if method == "to_overall":
         return np.fmin.reduce(np.fmin(divide(rates, overall), divide(overall, rates)), axis=0)
-    return divide(np.fmin.reduce(rates, axis=0), np.fmax.reduce(rates, axis=0))
+    ratio = divide(np.fmin.reduce(rates, axis=0), np.fmax.reduce(rates, axis=0))
+    return np.where((~np.isnan(rates)).sum(axis=0) < 2, np.nan, ratio)
 
 
-def rates_with_reasons(counts: Counts, min_count: int) -> dict[str, Measured]:
+def rates_with_reasons(counts: Counts, min_count: float) -> dict[str, Measured]:
     """Return every rate of counts [..., K] with the reasons for NaN."""
     empty = counts.total == 0
     conditions = {
@@ -192,13 +206,13 @@ def rates_with_reasons(counts: Counts, min_count: int) -> dict[str, Measured]:
 
 
 def group_rates(
-    y_true: Any,
-    y_pred: Any,
-    sensitive_features: Any,
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    sensitive_features: ColumnsLike,
     *,
-    uncertain: Any = None,
-    min_count: int = 10,
-    missing: float | None = None,
+    uncertain: ArrayLike | None = None,
+    min_count: NumberLike = 10,
+    missing: NumberLike | None = None,
 ) -> GroupRates:
     """Measure each rate in each level of one group.
 
@@ -238,7 +252,7 @@ def group_rates(
     same_length(function, y_true=t, sensitive_features=found[0].codes)
     counts = count(indicators(t, yhat, unsure), np.concatenate([found[0].masks(), np.ones((1, len(t)), bool)]))
     names = RATES if unsure is not None else RATES[:-1]
-    by_level = rates_with_reasons(counts.at(slice(-1)), min_count)
+    by_level = rates_with_reasons(counts.at(slice(-1)), read_number(function, "min_count", min_count, 0))
     overall = counts.at(-1).rates()
     return GroupRates(
         found[0].levels, {n: overall[n] for n in names}, {n: by_level[n] for n in names}, counts.at(slice(-1))
@@ -246,13 +260,13 @@ def group_rates(
 
 
 def rate_gaps(
-    y_true: Any,
-    y_pred: Any,
-    sensitive_features: Any,
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    sensitive_features: ColumnsLike,
     *,
-    uncertain: Any = None,
-    min_count: int = 10,
-    missing: float | None = None,
+    uncertain: ArrayLike | None = None,
+    min_count: NumberLike = 10,
+    missing: NumberLike | None = None,
 ) -> dict[str, Measured]:
     """Return the signed gap of each rate: value(A = 1) - value(A = 0).
 
@@ -280,7 +294,7 @@ def rate_gaps(
     return {name: gap(measure, 1, 0) for name, measure in rates.by_group.items()}
 
 
-def gap(rates: Measured, one: Any, zero: Any) -> Measured:
+def gap(rates: Measured, one: int, zero: int) -> Measured:
     """Return the gap between two levels (indices of the leading axis), with the first reason of the two."""
     reason = np.where(rates.reason[one] != "", rates.reason[one], rates.reason[zero])
     return Measured(rates.value[one] - rates.value[zero], reason)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from sparsejax._checks import fail
+from sparsejax.analysis._arrays import ArrayLike, NumberLike, read_integer
 from sparsejax.analysis.bias.metrics._arrays import labels, probabilities, same_shape
 from sparsejax.analysis.bias.metrics._measured import divide
 
@@ -28,7 +28,7 @@ class ReliabilityTable(NamedTuple):
 
 
 def reliability_table(
-    y_true: Any, y_prob: Any, *, n_bins: int = 10, legacy: bool = False, missing: float | None = None
+    y_true: ArrayLike, y_prob: ArrayLike, *, n_bins: int = 10, legacy: bool = False, missing: NumberLike | None = None
 ) -> ReliabilityTable:
     """Compare predicted probabilities of the positive class with observed frequencies, bucket by bucket.
 
@@ -53,10 +53,9 @@ def reliability_table(
     function = "reliability_table"
     t, p = labels(function, "y_true", y_true, missing=missing), probabilities(function, "y_prob", y_prob)
     same_shape(function, y_true=t, y_prob=p)
-    if n_bins < 1:
-        fail(function, "n_bins", f"value {n_bins}", "at least 1")
-    buckets = n_bins + 1 if legacy else n_bins
-    index = np.minimum(np.floor(n_bins * p).astype(np.int64), buckets - 1)
+    bins = read_integer(function, "n_bins", n_bins, 1, 1_000_000)
+    buckets = bins + 1 if legacy else bins
+    index = np.minimum(np.floor(bins * p).astype(np.int64), buckets - 1)
     count, prob, label = (np.zeros((buckets, t.shape[1])) for _ in range(3))
     for a in range(t.shape[1]):
         known = ~np.isnan(t[:, a])
@@ -64,12 +63,12 @@ def reliability_table(
         count[:, a] = np.bincount(where, minlength=buckets)
         prob[:, a] = np.bincount(where, p[known, a], minlength=buckets)
         label[:, a] = np.bincount(where, t[known, a], minlength=buckets)
-    lower = np.arange(buckets) / n_bins
+    lower = np.arange(buckets) / bins
     return ReliabilityTable(lower, divide(prob, count), divide(label, count), count.astype(np.int64))
 
 
 def expected_calibration_error(
-    y_true: Any, y_prob: Any, *, n_bins: int = 10, legacy: bool = False, missing: float | None = None
+    y_true: ArrayLike, y_prob: ArrayLike, *, n_bins: int = 10, legacy: bool = False, missing: NumberLike | None = None
 ) -> np.ndarray:
     """Return the mean distance between predicted probability and observed frequency.
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from sparsejax.analysis._arrays import ArrayLike, ColumnsLike, NumberLike
 from sparsejax.analysis.bias.metrics._amplification import Association, association
 from sparsejax.analysis.bias.metrics._arrays import labels, same_columns, same_length, same_shape
 from sparsejax.analysis.bias.metrics._groups import read_groups, side_masks, sides
 from sparsejax.analysis.bias.metrics._measured import divide, measured
-from sparsejax.analysis.bias.metrics._systematic import common_is_positive
+from sparsejax.analysis.bias.metrics._systematic import positive_rate
 from sparsejax.analysis.bias.metrics._uncertainty import Kind, uncertain_cells
 
 
@@ -37,14 +38,14 @@ class BiasRisk(NamedTuple):
 
 
 def bias_risk(
-    y_score_val: Any,
-    y_val: Any,
-    y_train: Any,
-    sensitive_train: Any,
+    y_score_val: ArrayLike,
+    y_val: ArrayLike,
+    y_train: ArrayLike,
+    sensitive_train: ColumnsLike,
     *,
-    band: float = 0.4,
+    band: NumberLike = 0.4,
     kind: Kind = "probs",
-    missing: float | None = None,
+    missing: NumberLike | None = None,
 ) -> BiasRisk:
     """Rank cells (attribute, group) by how exposed their association is to pruning.
 
@@ -91,10 +92,11 @@ def risk_of(
 ) -> BiasRisk:
     """Apply the formula to arrays that have been checked; ``unsure`` may be the uncertain share over seeds."""
     labelled = ~np.isnan(t)
-    common = common_is_positive(train)
+    rate = positive_rate(train)
+    common = rate > 0.5
     rare = labelled & ((t == 1) != common)
     rare_uncertain = divide(np.where(rare, unsure, 0).sum(axis=0), rare.sum(axis=0))
-    rate = divide((train == 1).sum(axis=0), (~np.isnan(train)).sum(axis=0))
+    rare_uncertain = np.where(np.isnan(rate), np.nan, rare_uncertain)
     with np.errstate(invalid="ignore"):
         product = known.relative_gap * rare_uncertain[:, None]
     cells = measured(

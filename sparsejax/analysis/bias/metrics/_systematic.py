@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from sparsejax.analysis._arrays import ArrayLike, NumberLike
 from sparsejax.analysis.bias.metrics._arrays import labels, predictions, same_columns, same_shape
 from sparsejax.analysis.bias.metrics._measured import Measured, divide, measured
 
 
-def rare_value_ratio(y_true: Any, y_pred: Any, *, y_train: Any, missing: float | None = None) -> Measured:
+def rare_value_ratio(
+    y_true: ArrayLike, y_pred: ArrayLike, *, y_train: ArrayLike, missing: NumberLike | None = None
+) -> Measured:
     """Measure how often the rarer value is predicted, relative to how often it occurs.
 
     rare(a) = (1 - mean yhat) / (1 - mean t)  if the training rate of positives is above 0.5
@@ -25,7 +26,8 @@ def rare_value_ratio(y_true: Any, y_pred: Any, *, y_train: Any, missing: float |
       missing: a value that marks a missing label.
 
     Returns:
-      `Measured` [K]: NaN ("absent_value") where the rarer value does not occur in the evaluation split.
+      `Measured` [K]: NaN where the rarer value does not occur in the evaluation split ("absent_value"), or a split
+      has no label ("no_labels").
 
     Raises:
       ValueError: shapes disagree, or values are not labels.
@@ -43,10 +45,10 @@ def rare_value_ratio(y_true: Any, y_pred: Any, *, y_train: Any, missing: float |
     same_columns(function, y_true=t, y_train=train)
     known = ~np.isnan(t)
     predicted, actual = (yhat & known).sum(axis=0), (t == 1).sum(axis=0)
-    return rare_ratio_of_counts(predicted, actual, known.sum(axis=0), common_is_positive(train))
+    return rare_ratio_of_counts(predicted, actual, known.sum(axis=0), positive_rate(train))
 
 
-def tcb(y_true: Any, y_pred: Any, *, y_train: Any, missing: float | None = None) -> Measured:
+def tcb(y_true: ArrayLike, y_pred: ArrayLike, *, y_train: ArrayLike, missing: NumberLike | None = None) -> Measured:
     """Threshold calibration bias: log2 of `rare_value_ratio`.
 
     0 is calibrated, -1 means that the rarer value is predicted half as often as it should be, -inf never.
@@ -79,13 +81,20 @@ def log2(ratio: np.ndarray) -> np.ndarray:
         return np.log2(ratio)
 
 
-def common_is_positive(train: np.ndarray) -> np.ndarray:
-    """Return bool[K]: the training rate of positives is above 0.5, so the rarer value is 0."""
-    return divide((train == 1).sum(axis=0), (~np.isnan(train)).sum(axis=0)) > 0.5
+def positive_rate(labels: np.ndarray) -> np.ndarray:
+    """Return float64[K], the share of positives among the labelled samples; NaN where there is no label."""
+    return divide((labels == 1).sum(axis=0), (~np.isnan(labels)).sum(axis=0))
 
 
-def rare_ratio_of_counts(predicted: Any, actual: Any, total: Any, common_positive: np.ndarray) -> Measured:
-    """Return the ratio from numbers of predicted positives, true positives and samples [..., K]."""
+def rare_ratio_of_counts(
+    predicted: np.ndarray, actual: np.ndarray, total: np.ndarray, train_rate: np.ndarray
+) -> Measured:
+    """Return the ratio from numbers of predicted positives, true positives and samples [..., K].
+
+    ``train_rate`` is `positive_rate` of the training labels [K]; without any, no value is the rarer one.
+    """
+    common_positive = train_rate > 0.5
     occurs = np.where(common_positive, total - actual, actual)
     ratio = divide(np.where(common_positive, total - predicted, predicted), occurs)
-    return measured(ratio, (np.broadcast_to(total == 0, ratio.shape), "no_labels"), (occurs == 0, "absent_value"))
+    no_labels = np.broadcast_to((total == 0) | np.isnan(train_rate), ratio.shape)
+    return measured(ratio, (no_labels, "no_labels"), (occurs == 0, "absent_value"))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax.analysis._arrays import ArrayLike, NumberLike, read_array, read_numbers
 from sparsejax.analysis.bias.metrics._arrays import labels, one_of, same_shape, scores
 
 Rule = Literal["midpoint", "legacy"]
 
 
-def hard_predictions(logits: Any, thresholds: Any = 0.0) -> np.ndarray:
+def hard_predictions(logits: ArrayLike, thresholds: ArrayLike = 0.0) -> np.ndarray:
     """Decide: yhat = 1 where z > theta, strictly.
 
     A score equal to its threshold is negative.
@@ -32,23 +33,26 @@ def hard_predictions(logits: Any, thresholds: Any = 0.0) -> np.ndarray:
     >>> hard_predictions([-1.0, 0.0, 0.1]).tolist()
     [0, 0, 1]
     """
-    if np.ndim(logits) == 3:
-        return np.stack([hard_predictions(one, thresholds) for one in logits])
-    z = scores("hard_predictions", "logits", logits)
+    values = read_numbers("hard_predictions", "logits", logits)
+    if values.ndim == 3:
+        return np.stack([hard_predictions(one, thresholds) for one in values])
+    z = scores("hard_predictions", "logits", values)
     theta = check_thresholds("hard_predictions", thresholds, z.shape[1])
-    return (z > theta).astype(np.int8).reshape(np.shape(logits))
+    return (z > theta).astype(np.int8).reshape(values.shape)
 
 
-def check_thresholds(function: str, thresholds: Any, columns: int) -> np.ndarray:
+def check_thresholds(function: str, thresholds: ArrayLike, columns: int) -> np.ndarray:
     """Return thresholds as float64[K]; one number stands for all."""
-    theta = np.atleast_1d(np.asarray(thresholds, np.float64))
+    theta = np.atleast_1d(read_numbers(function, "thresholds", thresholds))
     if theta.ndim != 1 or len(theta) not in (1, columns) or np.isnan(theta).any():
         got = f"shape {theta.shape}" if not np.isnan(theta).any() else "NaN"
         fail(function, "thresholds", got, f"one number, or {columns}, as many as attributes")
     return np.broadcast_to(theta, (columns,))
 
 
-def calibrate_thresholds(logits: Any, y_true: Any, *, rule: Rule = "midpoint", missing: float | None = None) -> Any:
+def calibrate_thresholds(
+    logits: ArrayLike, y_true: ArrayLike, *, rule: Rule = "midpoint", missing: NumberLike | None = None
+) -> np.ndarray | float:
     """Fit one threshold per attribute so that as many validation samples are predicted positive as are positive.
 
     k = sum(t);  theta = midpoint of the k-th and the (k+1)-th largest logit
@@ -82,7 +86,7 @@ def calibrate_thresholds(logits: Any, y_true: Any, *, rule: Rule = "midpoint", m
     z, t = scores(function, "logits", logits), labels(function, "y_true", y_true, missing=missing)
     same_shape(function, logits=z, y_true=t)
     theta = np.array([_calibrate(z[:, a], t[:, a], a, rule) for a in range(z.shape[1])])
-    return float(theta[0]) if np.ndim(logits) == 1 else theta
+    return float(theta[0]) if read_array(function, "logits", logits)[0].ndim == 1 else theta
 
 
 def _calibrate(z: np.ndarray, t: np.ndarray, column: int, rule: Rule) -> float:

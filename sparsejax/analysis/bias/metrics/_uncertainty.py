@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax.analysis._arrays import ArrayLike, NumberLike, read_number, read_numbers
 from sparsejax.analysis.bias.metrics._arrays import one_of, probabilities, scores, sigmoid
 from sparsejax.analysis.bias.metrics._measured import divide
 
 Kind = Literal["logits", "probs"]
 
 
-def uncertain_cells(function: str, values: Any, band: float, kind: Kind) -> np.ndarray:
+def uncertain_cells(function: str, values: ArrayLike, band: NumberLike, kind: Kind) -> np.ndarray:
     """Return bool[n, K]: |p - 0.5| < band, compared on logits for logits."""
     one_of(function, "kind", kind, ("logits", "probs"))
-    if not 0 < band <= 0.5:
+    half = read_number(function, "band", band)
+    if not 0 < half <= 0.5:
         fail(function, "band", f"value {band}", "a number above 0 and up to 0.5")
     if kind == "probs":
-        return np.abs(probabilities(function, "scores", values) - 0.5) < band
-    limit = np.inf if band == 0.5 else np.log(divide(np.array(0.5 + band), np.array(0.5 - band)))
+        return np.abs(probabilities(function, "scores", values) - 0.5) < half
+    limit = np.inf if half == 0.5 else np.log(divide(np.array(0.5 + half), np.array(0.5 - half)))
     return np.abs(scores(function, "scores", values)) < limit
 
 
-def uncertainty_score(logits: Any) -> np.ndarray:
+def uncertainty_score(logits: ArrayLike) -> np.ndarray:
     """Return 1 - 2 |p - 0.5|, in [0, 1]: 1 is a coin toss, 0 a certain answer.
 
     >>> uncertainty_score([0.0]).tolist()
     [1.0]
     """
-    p = sigmoid(scores("uncertainty_score", "logits", logits))
-    return (1.0 - 2.0 * np.abs(p - 0.5)).reshape(np.shape(logits))
+    z = read_numbers("uncertainty_score", "logits", logits)
+    p = sigmoid(scores("uncertainty_score", "logits", z))
+    return (1.0 - 2.0 * np.abs(p - 0.5)).reshape(z.shape)
 
 
-def uncertainty(values: Any, *, band: float = 0.4, kind: Kind = "logits") -> np.ndarray:
+def uncertainty(values: ArrayLike, *, band: NumberLike = 0.4, kind: Kind = "logits") -> np.ndarray:
     """Share of the samples on which each output is uncertain.
 
     u = mean over samples of [ |p - 0.5| < band ], strictly;  for logits |z| < ln((0.5 + band) / (0.5 - band))
@@ -75,7 +78,7 @@ class SusceptibleSamples(NamedTuple):
     share: float
 
 
-def susceptible_samples(dense_logits: Any, *, band: float = 0.4) -> SusceptibleSamples:
+def susceptible_samples(dense_logits: ArrayLike, *, band: NumberLike = 0.4) -> SusceptibleSamples:
     """Find, from the dense model alone, the decisions that pruning is likely to change.
 
     susceptible = |p_dense - 0.5| < band
