@@ -13,8 +13,7 @@ from flax import nnx
 from flax.nnx.nn import dtypes
 
 from sparsejax._checks import fail
-from sparsejax.kernels import add_bias, conv
-from sparsejax.kernels import per_axis
+from sparsejax.kernels import add_bias, conv, per_axis
 from sparsejax.nn._layer import (
     SparseLayer,
     binary_mask,

@@ -225,9 +225,9 @@ class SparseEinsum(SparseLayer):
             weights that are not zero. Weights outside the mask are dropped.
 
         Raises:
-          ValueError: an einsum string that is no contraction of input axes with the kernel, an attribute without a sparse
-            counterpart (an ``einsum_op`` hook, ``preferred_element_type``, sharding, a foreign attribute), a kernel
-            stacked by vmap, an unsupported dtype, or a mask of another shape or dtype.
+          ValueError: an einsum string that is no contraction of input axes with the kernel, an attribute without a
+            sparse counterpart (an ``einsum_op`` hook, ``preferred_element_type``, sharding, a foreign attribute), an
+            unsupported dtype, or a mask of another shape or dtype.
           TypeError: not an ``nnx.Einsum``, or a subclass.
 
         >>> dense = nnx.Einsum("...i,io->...o", (2, 3), (3,), rngs=nnx.Rngs(0))

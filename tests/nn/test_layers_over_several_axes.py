@@ -74,7 +74,7 @@ def loss(layer: Any, x: jax.Array) -> jax.Array:
 
 @pytest.mark.parametrize("name", CASES)
 def test_equal_to_the_masked_dense_layer_forward_and_backward(name: str) -> None:
-    sparse, masked, mask, x = masked_pair(name)
+    sparse, masked, _, x = masked_pair(name)
     np.testing.assert_allclose(sparse(x), masked(x), rtol=2e-5, atol=2e-5)
     got, got_x = nnx.grad(loss, argnums=(0, 1))(sparse, x)
     expected, expected_x = nnx.grad(loss, argnums=(0, 1))(masked, x)
