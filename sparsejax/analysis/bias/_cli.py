@@ -122,7 +122,7 @@ def _validation(arguments: argparse.Namespace, kind: str) -> dict[str, Any] | No
 
 
 def _sparse(flag: str, words: Sequence[str], kind: str) -> np.ndarray | dict[float, np.ndarray]:
-    """One array for one file without a sparsity, else a mapping."""
+    """Return one array for one file without a sparsity, else a mapping."""
     if len(words) == 1 and "=" not in words[0]:
         return _of_kind(Path(words[0]), kind)
     by_level = {}

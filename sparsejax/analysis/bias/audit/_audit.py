@@ -15,7 +15,9 @@ class BiasAudit(Comparison):
     """The result of `compare`: the data of a `Comparison`, with tables, plots, pages and checks made of them.
 
     Every table is a `Table`: iterate over rows (dicts), index columns, or use ``where``, ``to_pandas``, ``to_csv`` and
-    ``to_json``. Tables without arguments are attributes, made at first use; the others are methods.
+    ``to_json``. Tables without arguments are attributes, made at first use. Methods that make tables: `difference`,
+    `ratio`, `susceptible`, `mitigations`; charts: `plot_overview`, `plot_bias`, `plot_groups`, `plot_reliability`;
+    decisions: `safe_sparsity`, `assert_no_regression`; pages: `to_html`, `to_folder`.
 
     Attributes:
       warnings: list of str; read them before any number.

@@ -158,7 +158,7 @@ def _seeds(model: ModelOutputs) -> range:
 
 
 def _read_threshold(threshold: str | ArrayLike, kind: str, inputs: Inputs) -> list[tuple[str, np.ndarray | None]]:
-    """The sets of thresholds to evaluate, the one asked for first; None stands for those fitted on validation."""
+    """Return the sets of thresholds to evaluate, that of the argument first; None is fitted on validation."""
     columns = inputs.y_true.shape[1]
     if isinstance(threshold, str):
         if threshold not in ("default", "calibrated"):
@@ -210,7 +210,7 @@ def _evaluate_all(
 def _flips(
     inputs: Inputs, runs: Sequence[EvaluatedRun], scores: Mapping[tuple[int, int], ScoreMeasures], *, primary: str
 ) -> tuple[dict[tuple[int, int], FlipCoverage], tuple[FlipCoverage, ...]]:
-    """Flips of each sparse run, and between each dense run and the next one (none if there is one only)."""
+    """Return the flips of each sparse run, and between each dense run and the next one."""
     shown = [run for run in runs if run.thresholds == primary]
     dense = [run for run in shown if run.model.role == "dense"]
     flips = {}

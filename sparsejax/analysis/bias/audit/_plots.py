@@ -34,7 +34,7 @@ Point = tuple[float, float, float]
 
 
 def _style(index: int) -> dict[str, Any]:
-    """Colour, marker and dashes of a series, so that none is told by its colour alone."""
+    """Return colour, marker and dashes of a series, so that no series differs by its colour alone."""
     return {"color": f"C{index % 4}", "marker": "os^D"[index % 4], "linestyle": ("-", "--", ":", "-.")[index % 4]}
 
 

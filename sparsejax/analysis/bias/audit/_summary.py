@@ -52,7 +52,7 @@ def warnings(comparison: Comparison) -> list[str]:
 
 
 def _undefined(comparison: Comparison) -> list[str]:
-    """Warnings about cells without a value."""
+    """List warnings about cells without a value."""
     notes, inputs = [], comparison.inputs
     for model in comparison.models:
         reasons = [run.measures["bias_amplification"].reason for run in comparison.runs_of(model)]

@@ -85,7 +85,7 @@ def _with_reason(mean: Mean, *reasons: np.ndarray) -> Mean:
 
 
 def _over_all_samples(value: Measured) -> tuple[np.ndarray, np.ndarray]:
-    """Values and reasons [K]; the first row is that of all samples, for rates by subset."""
+    """Return values and reasons [K]; the first row is that of all samples, for rates by subset."""
     return (value.value, value.reason) if value.value.ndim == 1 else (value.value[0], value.reason[0])
 
 

@@ -105,7 +105,7 @@ def _choose(comparison: Comparison) -> Iterator[_Entry]:
 
 
 def _pick(samples: np.ndarray, moved: np.ndarray, order: np.ndarray, size: int) -> list[int]:
-    """The ``size`` that moved most, and ``size`` at random, without doubles."""
+    """Return the ``size`` samples that moved most, and ``size`` at random, without duplicates."""
     most = samples[np.lexsort((samples, -moved[samples]))[:size]]
     drawn = samples[np.argsort(order[samples])[:size]]
     return [int(s) for s in dict.fromkeys([*most, *drawn])]
@@ -117,7 +117,7 @@ def _exemplars(dense_runs: list[EvaluatedRun], runs: list[EvaluatedRun]) -> np.n
 
 
 def _thumbnails(comparison: Comparison, entries: list[_Entry]) -> dict[int, str]:
-    """PNG data URIs of at most 200 samples: those of flips first, then by how far the probability moved."""
+    """Return PNG data URIs of at most 200 samples: flips first, then by how far the probability moved."""
     if comparison.inputs.images is None:
         return {}
     ranked = sorted(entries, key=lambda e: (e.section // 2 > 1, -abs(e.p_dense - e.p_sparse), e.sample))
@@ -132,7 +132,7 @@ def _thumbnails(comparison: Comparison, entries: list[_Entry]) -> dict[int, str]
 
 
 def _files(comparison: Comparison, entries: list[_Entry], folder: Path) -> dict[int, str]:
-    """Names of PNG files in the folder: every sample of the gallery, in full size."""
+    """Write a PNG file in full size for every sample of the gallery, and return the names."""
     if comparison.inputs.images is None:
         return {}
     (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def _data_uri(image: np.ndarray) -> str:
 
 
 def _png(image: np.ndarray, most: int | None = None) -> bytes:
-    """The picture as a PNG file, no side longer than ``most`` pixels."""
+    """Return the image as a PNG file, no side longer than ``most`` pixels."""
     picture = require("PIL.Image", "BiasAudit.to_html").fromarray(image)
     if most is not None:
         picture.thumbnail((most, most))

@@ -58,7 +58,7 @@ def _template(name: str) -> Any:
 
 
 def _overview_charts(comparison: Comparison) -> list[tuple[str, str]]:
-    """Title and chart of each main number; no chart without a defined value."""
+    """Return title and chart of each main number; no chart without a defined value."""
     charts = []
     for metric, series in _plots.overview_series(comparison).items():
         title, sparse = dict(_plots.OVERVIEW)[metric], set(series) - {"dense"}
@@ -73,7 +73,7 @@ def _overview_charts(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def _panel(comparison: Comparison, model: ModelOutputs, index: int) -> dict[str, Any]:
-    """Charts and tables of one sparse model."""
+    """Return charts and tables of one sparse model."""
     models = (comparison.inputs.dense, model)
     panel: dict[str, Any] = {"label": model.label, "attributes": _sections.attribute_table(comparison, model)}
     if comparison.inputs.groups:

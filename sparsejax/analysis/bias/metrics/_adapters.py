@@ -15,7 +15,7 @@ from sparsejax.analysis.bias.metrics._measured import REASONS
 
 
 class OneVsRest(NamedTuple):
-    """What `one_vs_rest` returns.
+    """The result of `one_vs_rest`.
 
     Attributes:
       logits: float64[n, C]: of class c against the best other class; above 0 exactly where c is predicted.

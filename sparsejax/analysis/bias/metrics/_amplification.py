@@ -30,7 +30,7 @@ class Association(NamedTuple):
 
 
 class BiasAmplification(NamedTuple):
-    """What `bias_amplification` returns; arrays of shape [K, P].
+    """The result of `bias_amplification`; arrays of shape [K, P].
 
     Attributes:
       value: the amplification, in (-1, 1); NaN where it is undefined.
@@ -173,7 +173,7 @@ def bias_amplification(
 
 
 class MeanAmplification(NamedTuple):
-    """What `mean_amplification` returns.
+    """The result of `mean_amplification`.
 
     Attributes:
       value: float64[R, P], mean over the attributes for each run and pair of sides; NaN if no cell is left.

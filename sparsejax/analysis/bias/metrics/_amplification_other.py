@@ -14,7 +14,7 @@ from sparsejax.analysis.bias.metrics._measured import Measured, divide, measured
 
 
 class ZhaoAmplification(NamedTuple):
-    """What `bias_amplification_zhao` returns.
+    """The result of `bias_amplification_zhao`.
 
     Attributes:
       mean: sum of the defined entries of ``value``, divided by the number of outputs; NaN if none is defined.
@@ -139,7 +139,7 @@ def bias_amplification_directional(
 
 
 def _members(groups: list[Group]) -> np.ndarray:
-    """bool[A, n]: all levels of categorical groups, value 1 of binary ones."""
+    """Return bool[A, n]: all levels of categorical groups, value 1 of binary ones."""
     return np.concatenate([g.masks()[1:] if g.levels == ("0", "1") else g.masks() for g in groups])
 
 

@@ -64,7 +64,7 @@ def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def nanmean(values: np.ndarray, axis: int | tuple[int, ...] | None = None) -> np.ndarray:
-    """Mean of the defined values; NaN, without a warning, where there is none."""
+    """Return the mean of the defined values; NaN, without a warning, where there is none."""
     values = np.asarray(values, float)
     defined = ~np.isnan(values)
     return divide(np.where(defined, values, 0.0).sum(axis=axis), defined.sum(axis=axis))

@@ -15,7 +15,7 @@ ABSTAINED = -1
 
 
 class Overridden(NamedTuple):
-    """What `override_predictions` returns.
+    """The result of `override_predictions`.
 
     Attributes:
       y_pred: int8[n, K]; -1 where the model abstains.

@@ -74,7 +74,7 @@ def pie(dense_pred: ArrayLike, sparse_pred: ArrayLike, *, tie: Tie = "largest") 
 
 
 class Taxicab(NamedTuple):
-    """What `cie_taxicab` returns.
+    """The result of `cie_taxicab`.
 
     Attributes:
       score: float64[n] or [n, K], in [0, 2].
@@ -124,7 +124,7 @@ def cie_taxicab(dense_pred: ArrayLike, sparse_pred: ArrayLike, *, percentile: Nu
 
 
 class RecallShift(NamedTuple):
-    """What `class_recall_shift` returns; arrays [C].
+    """The result of `class_recall_shift`; arrays [C].
 
     Attributes:
       shift: mean normalised recall of the sparse population minus that of the dense one; below 0 the class lost
@@ -211,7 +211,7 @@ def _labels(function: str, operand: str, values: ArrayLike) -> np.ndarray:
 
 
 def _votes(function: str, operand: str, array: np.ndarray, classes: int | None = None) -> np.ndarray:
-    """int64[C, n, ...], how many models predict each class."""
+    """Return int64[C, n, ...], the number of models that predict each class."""
     return np.stack([(array == c).sum(axis=0) for c in range(classes or int(array.max()) + 1)])
 
 

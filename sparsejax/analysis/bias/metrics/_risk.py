@@ -16,7 +16,7 @@ from sparsejax.analysis.bias.metrics._uncertainty import Kind, uncertain_cells
 
 
 class BiasRisk(NamedTuple):
-    """What `bias_risk` returns.
+    """The result of `bias_risk`.
 
     Attributes:
       risk: float64[K, P]; higher ranks first. NaN where undefined.

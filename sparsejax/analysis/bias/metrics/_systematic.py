@@ -49,7 +49,7 @@ def rare_value_ratio(
 
 
 def tcb(y_true: ArrayLike, y_pred: ArrayLike, *, y_train: ArrayLike, missing: NumberLike | None = None) -> Measured:
-    """Threshold calibration bias: log2 of `rare_value_ratio`.
+    """Measure the threshold calibration bias: log2 of `rare_value_ratio`.
 
     0 is calibrated, -1 means that the rarer value is predicted half as often as it should be, -inf never.
     It is not known whether the paper's quantity of that name is this logarithm, the ratio or a difference; its code
@@ -76,7 +76,7 @@ def tcb(y_true: ArrayLike, y_pred: ArrayLike, *, y_train: ArrayLike, missing: Nu
 
 
 def log2(ratio: np.ndarray) -> np.ndarray:
-    """Base-2 logarithm with log2(0) = -inf and no warning."""
+    """Return the base-2 logarithm, with log2(0) = -inf and no warning."""
     with np.errstate(divide="ignore"):
         return np.log2(ratio)
 

@@ -38,7 +38,7 @@ def uncertainty_score(logits: ArrayLike) -> np.ndarray:
 
 
 def uncertainty(values: ArrayLike, *, band: NumberLike = 0.4, kind: Kind = "logits") -> np.ndarray:
-    """Share of the samples on which each output is uncertain.
+    """Measure the share of the samples on which each output is uncertain.
 
     u = mean over samples of [ |p - 0.5| < band ], strictly;  for logits |z| < ln((0.5 + band) / (0.5 - band))
 
@@ -65,7 +65,7 @@ def uncertainty(values: ArrayLike, *, band: NumberLike = 0.4, kind: Kind = "logi
 
 
 class SusceptibleSamples(NamedTuple):
-    """What `susceptible_samples` returns.
+    """The result of `susceptible_samples`.
 
     Attributes:
       mask: bool[n, K], the cells (sample, attribute) that pruning may flip.
