@@ -343,8 +343,10 @@ def test_a_report_before_training(tools) -> None:
     text = str(found)
     assert "not in is_kernel()" in text and "Masks save no time" in text and "(0.250)" in text
     by_scores = sp.report(params, sp.acdc(0.75, [sp.Phase("dense", 0, 2), sp.Phase("sparse", 2, 4)]))
-    assert by_scores.rows[1].capacity == sp.Capacity("scores", 12)
-    assert sp.report(params, sp.straight_through(0.5)).rows[1].capacity == sp.Capacity("dense", 48)
+    assert by_scores.rows[1].capacity == sp.allocation.Capacity("scores", 12)
+    assert sp.report(params, sp.straight_through(0.5)).rows[1].capacity == sp.allocation.Capacity("dense", 48)
     assert sp.report(params, sp.fixed(sp.get_mask(state))).rows[1].capacity == promised["a/kernel"]
     abstract = jax.eval_shape(lambda: params)
-    assert sp.report(abstract, sp.one_shot(0.75, scope="layer")).rows[1].capacity == sp.Capacity("sparse phases", 12)
+    assert sp.report(abstract, sp.one_shot(0.75, scope="layer")).rows[1].capacity == sp.allocation.Capacity(
+        "sparse phases", 12
+    )
