@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.core
+import numpy as np
 from jax.experimental.layout import Format, Layout, with_layout_constraint
 from jax.extend.core import Primitive, jaxprs_in_params
 from jax.interpreters import ad, batching, mlir
@@ -17,6 +18,7 @@ __all__ = [
     "align_varying",
     "batching",
     "instantiate",
+    "is_concrete",
     "is_traced",
     "jaxprs_in_params",
     "memory_format",
@@ -73,3 +75,9 @@ def instantiate(tangent: Any) -> Any:
 def is_traced(x: Any) -> bool:
     """Whether ``x`` is a tracer: a value that is not known while a transformation runs."""
     return isinstance(x, jax.core.Tracer)
+
+
+def is_concrete(tree: Any) -> bool:
+    """Whether all leaves are arrays or numbers whose values are known: arguments for a program called at once."""
+    known = jax.Array | np.ndarray | np.generic | bool | int | float | complex
+    return all(isinstance(leaf, known) and not is_traced(leaf) for leaf in jax.tree.leaves(tree))

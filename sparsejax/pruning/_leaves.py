@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -33,9 +34,10 @@ def _is_leaf_node(node: Any) -> bool:
     return isinstance(node, optax.MaskedNode | LeafNode)
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["paths", "names", "treedef", "chosen"])
 @dataclasses.dataclass(frozen=True)
 class Leaves:
-    """A frozen view of the leaves of a tree, built once per call.
+    """A frozen view of the leaves of a tree, built once per call; a pytree of the leaves.
 
     Attributes:
       paths: key path of each leaf, in flattening order.

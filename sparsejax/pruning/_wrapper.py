@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax._checks import fail
-from sparsejax._compat import is_traced
+from sparsejax._compat import is_concrete, is_traced
 from sparsejax._typing import PyTree
 from sparsejax.pruning._filters import KERNELS, Predicate, select_leaves
 from sparsejax.pruning._leaves import Leaves
@@ -61,30 +62,60 @@ class Wrapper:
         """Return the updates and the next state; see ``pruned``."""
         leaves, masks = _leaves_of(state, params)
         grads = leaves.beside("pruned.update", "updates", updates, exact=True)
-        old = self._view(leaves, masks, state, leaves.short(grads))
-        old = old._replace(aux=self.method.observe(old))
-        state = state._replace(aux=old.aux)
-        seen_by_inner = leaves.replaced(self.method.gradients(old), grads)
-        proposed, inner_state = self.inner.update(seen_by_inner, state.inner, params, **extra)
+        # Outside jit the two parts are programs that are compiled once; the optimizer runs there as Optax's do.
+        is_compiled = is_concrete((leaves.values, grads, state, refresh))
+        before, after = self._programs if is_compiled else (self._before, self._after)
+        seen_by_inner, aux = before(leaves, masks, grads, state)
+        state = state._replace(aux=aux)
+        proposed, inner_state = self.inner.update(leaves.unflatten(seen_by_inner), state.inner, params, **extra)
+        proposed = leaves.beside("pruned.update", "the result of inner.update", proposed)
+        refresh = bool(refresh) if is_compiled and refresh is not None else refresh
+        deltas, new_state = after(leaves, masks, grads, state, proposed, inner_state, refresh)
+        return leaves.unflatten(deltas), new_state
 
+    @functools.cached_property
+    def _programs(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """The two parts of ``update`` that surround the inner optimizer, compiled."""
+        return jax.jit(self._before), jax.jit(self._after, static_argnums=6)
+
+    def _before(
+        self, leaves: Leaves, masks: list[jax.Array], grads: list[Any], state: PrunedState
+    ) -> tuple[list[Any], PyTree]:
+        """Return the gradients that the inner optimizer is to see, and the new state of the method."""
+        old = self._view(leaves, masks, state, leaves.short(grads))
+        aux = self.method.observe(old)
+        return leaves.spread(self.method.gradients(old._replace(aux=aux)), grads), aux
+
+    def _after(
+        self,
+        leaves: Leaves,
+        masks: list[jax.Array],
+        grads: list[Any],
+        state: PrunedState,
+        proposed: list[Any],
+        inner_state: Any,
+        refresh: bool | None,
+    ) -> tuple[list[Any], PrunedState]:
+        """Return the updates and the next state, from what the inner optimizer proposes."""
+        old = self._view(leaves, masks, state, leaves.short(grads))
         step = jnp.asarray(optax.safe_increment(state.step))
         fires = self.method.refresh(step) if refresh is None else refresh
         if self.method.skips_inner:
             # Selects, not a branch: the optimizer then rounds as it does in a program without one.
-            proposed = jax.tree.map(lambda u: jnp.where(fires, jnp.zeros_like(u), u), proposed)
+            proposed = [jnp.where(fires, jnp.zeros_like(update), update) for update in proposed]
             inner_state = jax.tree.map(lambda a, b: jnp.where(fires, a, b), state.inner, inner_state)
-        deltas = pinned(leaves.beside("pruned.update", "the result of inner.update", proposed), leaves.values)
+        deltas = pinned(proposed, leaves.values)
         candidates: Any = optax.apply_updates(old.weights, leaves.short(deltas))
         state = state._replace(step=step, inner=inner_state)
 
         def refreshed() -> PrunedState:
             seen = old._replace(weights=candidates, step=step)
-            masks, aux = self.method.update(seen)
-            return self._changed(state, leaves, seen, masks, aux)
+            new_masks, aux = self.method.update(seen)
+            return self._changed(state, leaves, seen, new_masks, aux)
 
         new_state = branch(fires, refreshed, lambda: state)
         changed = self._constrained(old, _masks_of(new_state, leaves), leaves.short(deltas))
-        return leaves.replaced(changed, deltas), new_state
+        return leaves.spread(changed, deltas), new_state
 
     def impose(
         self, state: PrunedState, params: PyTree, masks: dict[str, Any], deltas: dict[str, Any]
@@ -191,7 +222,8 @@ def pruned(
         parameters and state do not match.
 
     Cost: three elementwise passes over the prunable weights per step; a selection at refreshes only, under
-    ``lax.cond`` (which ``vmap`` turns into always). The whole schedule is one compilation.
+    ``lax.cond`` (which ``vmap`` turns into always). The whole schedule is one compilation, under ``jit`` as part of the
+    step, outside it at the first update.
     Source: masks as in Peste et al. 2021, "AC/DC"; constraint by update as ``optax.keep_params_nonnegative``.
 
     >>> from sparsejax.pruning import one_shot

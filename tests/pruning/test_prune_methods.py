@@ -347,5 +347,6 @@ def test_a_report_before_training(tools) -> None:
     assert sp.report(params, sp.straight_through(0.5)).rows[1].capacity == sp.allocation.Capacity("dense", 48)
     assert sp.report(params, sp.fixed(sp.get_mask(state))).rows[1].capacity == promised["a/kernel"]
     abstract = jax.eval_shape(lambda: params)
-    row = sp.report(abstract, sp.one_shot(0.75, scope="layer")).rows[1]
-    assert row.capacity == sp.allocation.Capacity("sparse phases", 12)
+    assert sp.report(abstract, sp.one_shot(0.75, scope="layer")).rows[1].capacity == sp.allocation.Capacity(
+        "sparse phases", 12
+    )

@@ -115,7 +115,8 @@ def synflow(
     ([[True, False]], [[True], [False]])
     """
     check_integer("synflow", "rounds", rounds)
-    flow = jax.jit(jax.grad(lambda p: jnp.sum(outputs(p))))
+    forward = jax.jit(outputs)  # compiled once for a function, however often it is scored
+    flow = jax.grad(lambda p: jnp.sum(forward(p)))
     mask = None
     for i in range(1, rounds + 1):
         level = sparsity if i == rounds else 1 - (1 - sparsity) ** (i / rounds)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -170,6 +172,7 @@ def _operands(
     return leaves, samples
 
 
+@partial(jax.jit, static_argnums=1)  # a loop outside jit would be compiled anew at every call, as its body is new
 def _block_inverse(samples: Array, block: int, damping: float) -> Array:
     """Return the inverses of the blocks, float[blocks, block, block]; a short last block is padded."""
     count, size = samples.shape
@@ -190,6 +193,7 @@ def _block_product(inverse: Array, vector: Array) -> Array:
     return jnp.einsum("bij,bj->bi", inverse, padded).reshape(-1)[: vector.size]
 
 
+@jax.jit
 def _mfac_rows(samples: Array, damping: float) -> tuple[Array, Array]:
     """Return the vectors h_i, float[N, n], and the numbers delta_i."""
     count = samples.shape[0]
