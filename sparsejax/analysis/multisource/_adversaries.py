@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
+from sparsejax.analysis.multisource._inputs import check_features, positions_of, read_labels, read_zeros_and_ones
 
 
 class TrainingSet(NamedTuple):
@@ -126,7 +128,7 @@ def choose_sources(n_sources: int, n_malicious: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(range(n_sources), n_malicious, replace=False))
 
 
-def manipulate(name: str, data: TrainingSet, chosen: np.ndarray, key: jax.Array) -> TrainingSet:
+def manipulate(name: str, data: TrainingSet, chosen: ArrayLike, key: jax.Array) -> TrainingSet:
     """Manipulate the chosen sources; the other ones stay as they are, row by row.
 
     | name | what happens to a chosen source |
@@ -149,14 +151,17 @@ def manipulate(name: str, data: TrainingSet, chosen: np.ndarray, key: jax.Array)
       A new training set with rows ordered by source. randomanchor may change the size of a source.
 
     Raises:
-      ValueError: unknown name.
+      ValueError: unknown name, a source that the training set does not have, or rows that are missing or not binary.
 
     Source: Iofinova et al. 2022, section on experiments; random anchor after Mehrabi et al. 2021, algorithm 2.
     """
     if name not in ADVERSARIES:
         fail("manipulate", "name", f"value {name!r}", f"one of {', '.join(ADVERSARIES)}")
+    data = _read_training_set(data)
+    names = np.unique(data.source)
+    chosen = names[np.unique(positions_of("manipulate", "chosen", chosen, names))] if np.size(chosen) else names[:0]
     parts = []
-    for index, source in enumerate(np.unique(data.source)):
+    for index, source in enumerate(names):
         part = data.rows(data.source == source)
         if source in chosen:
             rng = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.fold_in(key, index))))
@@ -165,3 +170,9 @@ def manipulate(name: str, data: TrainingSet, chosen: np.ndarray, key: jax.Array)
         parts.append(part._replace(source=np.full(len(part.y), source)))
     joined = {field: np.concatenate([getattr(part, field) for part in parts]) for field in ("X", "y", "a", "source")}
     return data._replace(**joined)
+
+
+def _read_training_set(data: TrainingSet) -> TrainingSet:
+    X = check_features("manipulate", data.X)
+    y, a = (read_zeros_and_ones("manipulate", name, getattr(data, name), len(X)) for name in ("y", "a"))
+    return TrainingSet(X, y, a, read_labels("manipulate", "source", data.source, len(X)), data.protected)

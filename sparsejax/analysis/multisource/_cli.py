@@ -113,9 +113,10 @@ def _write(results: pd.DataFrame, summary: pd.DataFrame, out: Path) -> None:
     import matplotlib.pyplot as plt
 
     from sparsejax.analysis import multisource as ms
+    from sparsejax.analysis._frames import write_csv
 
-    results.to_csv(out / "results.csv", index=False)
-    summary.to_csv(out / "summary.csv", index=False)
+    write_csv(results, out / "results.csv")
+    write_csv(summary, out / "summary.csv")
     text = [
         f"{name}\n\n{ms.results_table(summary, name).to_string()}\n" for name in dict.fromkeys(summary["adversary"])
     ]
@@ -132,16 +133,23 @@ def _compare(options: argparse.Namespace) -> int:
     import pandas as pd
 
     from sparsejax.analysis import multisource as ms
+    from sparsejax.analysis._frames import one_of, read_csv, write_csv
+    from sparsejax.analysis.multisource.study._tables import RESULT_COLUMNS, SUMMARY_COLUMNS
 
-    results = pd.concat([pd.read_csv(folder / "results.csv") for folder in options.results])
-    comparison = ms.compare_published(results, pd.read_csv(options.published))
+    numbers = ("n_sources", "n_malicious", "seed", "value")
+    parts = [read_csv("compare", f / "results.csv", RESULT_COLUMNS, numbers) for f in options.results]
+    published = read_csv("compare", options.published, SUMMARY_COLUMNS, SUMMARY_COLUMNS[-3:])
+    for flag, column, names in (("--metric", "metric", options.metric), ("--method", "method", options.method or ())):
+        for name in names:
+            one_of("compare", flag, name, published[column].unique())
+    comparison = ms.compare_published(pd.concat(parts), published)
     comparison = comparison[comparison["metric"].isin(options.metric)]
     if options.method:
         comparison = comparison[comparison["method"].isin(options.method)]
     if comparison.empty:
         raise ValueError("compare_published: results has no row with published numbers; expected the study's settings.")
     if options.out is not None:
-        comparison.to_csv(options.out, index=False)
+        write_csv(comparison, options.out)
     if options.json:
         print(comparison.to_json(orient="records"))
         return 0
@@ -149,17 +157,6 @@ def _compare(options: argparse.Namespace) -> int:
     apart = comparison[~comparison["agrees"]]
     print(f"\n{len(comparison) - len(apart)} of {len(comparison)} means agree within two standard errors")
     if len(apart):
-        columns = [
-            "dataset",
-            "classifier",
-            "adversary",
-            "learner",
-            "method",
-            "metric",
-            "count",
-            "mean",
-            "published",
-            "two_se",
-        ]
-        print(apart[columns].round(4).to_string(index=False))
+        dropped = ["n_sources", "n_malicious", "difference", "agrees"]
+        print(apart.drop(columns=dropped).round(4).to_string(index=False))
     return 0

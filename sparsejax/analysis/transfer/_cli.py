@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace, refuse: Callable[[BaseException], int]) -
 
 def _run(arguments: argparse.Namespace) -> tuple[Any, str]:
     from sparsejax._extras import require
+    from sparsejax.analysis._frames import write_csv
     from sparsejax.analysis.transfer.runs._study import run_transfer
     from sparsejax.analysis.transfer.tables._report import report
 
@@ -90,7 +91,7 @@ def _run(arguments: argparse.Namespace) -> tuple[Any, str]:
             )
         )
     results = pd.concat(parts, ignore_index=True)
-    results.to_csv(arguments.out / "results.csv", index=False)
+    write_csv(results, arguments.out / "results.csv")
     if len(backbones) > 1 and any(backbone.method == "Dense" for backbone in backbones):
         page = report(results, min_error=1e-3)
         page.save(arguments.out / "report")

@@ -16,6 +16,7 @@ from sparsejax.analysis.transfer.tables._aggregate import aggregate
 from sparsejax.analysis.transfer.tables._cells import ANY_ERROR, cells
 from sparsejax.analysis.transfer.tables._ranks import rank_methods
 from sparsejax.analysis.transfer.tables._relations import task_difficulty
+from sparsejax.analysis.transfer.tables._results import check_upstream
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -195,7 +196,7 @@ def plot_upstream(
       The axes, an array.
     """
     table = _of_arch("plot_upstream", aggregate(results, min_error=ANY_ERROR), arch)
-    table = table.merge(upstream[["arch", "method", "sparsity", "accuracy"]], on=["arch", "method", "sparsity"])
+    table = table.merge(check_upstream("plot_upstream", upstream), on=["arch", "method", "sparsity"])
     if table.empty:
         fail("plot_upstream", "upstream", "no model of the results", "the same names and sparsities")
     regimes = sorted(table["regime"].unique())

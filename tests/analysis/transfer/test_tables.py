@@ -100,7 +100,7 @@ def test_bad_tables_are_refused(runs):
     gap.loc[3, "value"] = np.nan
     two_dense = pd.concat([runs, runs.query("method == 'Dense'").assign(sparsity=0.5)])
     for table, words in (
-        (runs.drop(columns="seed"), "results has no column seed"),
+        (runs.drop(columns="seed"), "results has no column 'seed'"),
         (runs.iloc[:0], "results has no row"),
         (percent, "expected fractions. Are these percent"),
         (gap, r"results\['value'\] has 1 missing values; expected none. First in row 3"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsejax._checks import fail, message
+from sparsejax.analysis._frames import read_csv, refuse_missing_cells, require_columns
 from sparsejax.analysis.multisource.data._table import TabularDataset, encode
 
 if TYPE_CHECKING:
@@ -25,6 +26,31 @@ FILES = {
     "compas": "compas-nonames.csv",
     "drugs": "drug_consumption.csv",
     "germancredit": "german_credit_data.csv",
+}
+
+_SCORES = (
+    "Age",
+    "Education",
+    "Country",
+    "Ethnicity",
+    "Nscore",
+    "Escore",
+    "Oscore",
+    "Ascore",
+    "Cscore",
+    "Impulsive",
+    "SS",
+)
+# Protected attribute, label, and the other columns.
+_COLUMNS = {
+    "adult": ("gender", "income", "workclass", "education", "hours-per-week", "age", "native-country", "race"),
+    "compas": (
+        *("sex", "two_year_recid", "days_b_screening_arrest", "is_recid", "c_charge_degree"),
+        *("score_text", "race", "age_cat", "priors_count"),
+    ),
+    "drugs": ("Gender", "Coke", *_SCORES),
+    "germancredit": ("Sex", "Risk", "Age", "Saving accounts", "Checking account", "Duration", "Credit amount"),
+    "folktables": ("SEX", "PINCP", "state", "AGEP", "COW", "SCHL", "MAR", "OCCP", "POBP", "RELP", "WKHP", "RAC1P"),
 }
 
 
@@ -41,26 +67,28 @@ def load_dataset(name: str, path: str | Path) -> TabularDataset:
 
     Source: Iofinova et al. 2022, "FLEA", section on experiments.
     """
-    import pandas as pd
-
     if name not in FILES:
         fail("load_dataset", "name", f"value {name!r}", f"one of {', '.join(FILES)}")
     file = Path(path)
     file = file / FILES[name] if file.is_dir() else file
     if not file.is_file():
-        text = message("load_dataset", "path", f"value {str(path)!r}", f"a file or a folder that holds {FILES[name]}")
-        raise FileNotFoundError(text)
+        rule = f"a file or a folder that contains {FILES[name]}"
+        fail("load_dataset", "path", f"value {str(path)!r}", rule, error=FileNotFoundError)
     # Only truly empty fields and NA are missing; adult marks them with "?", which is a category.
-    table = pd.read_csv(file, keep_default_na=False, na_values=["NA", ""], skipinitialspace=True)
-    return encode_table(name, table)
+    table = read_csv("load_dataset", file, keep_default_na=False, na_values=["NA", ""], skipinitialspace=True)
+    return _encode("load_dataset", f"file {str(file)!r}", name, table)
 
 
 def encode_table(name: str, table: pd.DataFrame) -> TabularDataset:
     """Encode a data frame with the columns of the study's file, for example one from another file format.
 
     Raises:
-      ValueError: unknown name; or a column is missing.
+      ValueError: unknown name; a missing column; or a missing label or protected attribute, whose row is named.
     """
+    return _encode("encode_table", "table", name, table)
+
+
+def _encode(function: str, operand: str, name: str, table: pd.DataFrame) -> TabularDataset:
     encoders: dict[str, Callable[[Any], TabularDataset]] = {
         "adult": _adult,
         "compas": _compas,
@@ -68,11 +96,14 @@ def encode_table(name: str, table: pd.DataFrame) -> TabularDataset:
         "germancredit": _germancredit,
     }
     if name not in encoders:
-        fail("encode_table", "name", f"value {name!r}", f"one of {', '.join(encoders)}")
+        fail(function, "name", f"value {name!r}", f"one of {', '.join(encoders)}")
+    protected, label, *others = _COLUMNS[name]
+    require_columns(function, operand, table, (protected, label, *others))
+    refuse_missing_cells(function, operand, table, (protected, label))
     try:
         return encoders[name](table)
-    except KeyError as error:
-        fail("encode_table", "table", f"no column {error}", f"the columns of {FILES[name]}")
+    except (TypeError, AttributeError, ValueError) as error:  # of pandas, where a column has values of another type
+        fail(function, operand, f"values that cannot be encoded ({error})", f"those of {FILES[name]}")
 
 
 def fetch_dataset(name: str, *, data_home: str | Path | None = None) -> TabularDataset:
@@ -177,8 +208,7 @@ def _compas(table: pd.DataFrame) -> TabularDataset:
 
 
 def _drugs(table: pd.DataFrame) -> TabularDataset:
-    numeric = ["Age", "Education", "Country", "Ethnicity", "Nscore", "Escore", "Oscore", "Ascore", "Cscore"]
-    numeric += ["Impulsive", "SS"]
+    numeric = list(_SCORES)
     female = (table["Gender"] > 0).to_numpy()
     return encode("drugs", table[[]], female, table[numeric], (table["Coke"] != "CL0").to_numpy(), "female")
 
@@ -230,7 +260,13 @@ def census(
 
 
 def encode_census(table: pd.DataFrame) -> tuple[TabularDataset, np.ndarray]:
-    """Encode rows of the American Community Survey (columns of ACSIncome, and ``state``) as the study did."""
+    """Encode rows of the American Community Survey (columns of ACSIncome, and ``state``) as the study did.
+
+    Raises:
+      ValueError: a missing column; or a missing label, protected attribute or state, whose row is named.
+    """
+    require_columns("encode_census", "table", table, _COLUMNS["folktables"])
+    refuse_missing_cells("encode_census", "table", table, ("SEX", "PINCP", "state"))
     categorical = _frame(
         age=_bins(table["AGEP"], _AGES),
         worker=table["COW"],

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sparsejax._checks import fail
+
 if TYPE_CHECKING:
     pass
 
@@ -66,7 +68,12 @@ def encode(
 def assign_sources(rows: int, n_sources: int) -> np.ndarray:
     """Return the source of each row: consecutive blocks of equal size; the first ones have a row more if needed.
 
+    Raises:
+      ValueError: fewer rows than sources, or no source.
+
     >>> assign_sources(7, 3)
     array([0, 0, 0, 1, 1, 2, 2])
     """
+    if not 1 <= n_sources <= rows:
+        fail("assign_sources", "n_sources", f"value {n_sources}", f"1 to {rows}, the number of rows")
     return np.repeat(np.arange(n_sources), [len(part) for part in np.array_split(np.arange(rows), n_sources)])

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
-from sparsejax.analysis.multisource._inputs import Labels, Sources, check_features, encode_sources, take_rows
-from sparsejax.analysis.multisource._sklearn import BaseEstimator, register
+from sparsejax.analysis.multisource._inputs import (
+    Labels,
+    Sources,
+    encode_sources,
+    positions_of,
+    read_features,
+    take_rows,
+)
+from sparsejax.analysis.multisource._sklearn import BaseEstimator, check_is_fitted
 
 
 class SourceFilter(BaseEstimator):
@@ -33,22 +40,23 @@ class SourceFilter(BaseEstimator):
           source: one label per row, all of them seen in ``fit``.
 
         Raises:
-          ValueError: an unknown label.
+          ValueError: an unknown label, or a missing one.
         """
-        labels = np.asarray(source)
-        unknown = ~np.isin(labels, self.sources_)
-        if unknown.any():
-            shown = f"the unknown label {labels[unknown].tolist()[0]!r}"
-            fail(f"{type(self).__name__}.mask", "source", shown, f"labels among {self.sources_.tolist()}")
-        return np.isin(labels, self.kept_sources_)
+        check_is_fitted(self)
+        place = positions_of(f"{type(self).__name__}.mask", "source", source, self.sources_)
+        return np.isin(self.sources_, self.kept_sources_)[place]
 
     def pool(self, *arrays: Any, source: ArrayLike) -> tuple[Any, ...]:
         """Return the rows of the kept sources of each array or data frame.
 
         Raises:
-          ValueError: an unknown source label.
+          ValueError: an unknown source label, or an array of another length.
         """
         mask = self.mask(source)
+        for array in arrays:
+            if array is not None and len(array) != len(mask):
+                got = f"an array of {len(array)} rows"
+                fail(f"{type(self).__name__}.pool", "arrays", got, f"{len(mask)}, one for each source label")
         return tuple(take_rows(array, mask) for array in arrays)
 
     def fit_resample(
@@ -58,14 +66,7 @@ class SourceFilter(BaseEstimator):
         self.fit(X, y, sensitive_features=sensitive_features, source=source)
         return take_rows(X, self.support_), take_rows(y, self.support_)
 
-    def fit(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        *,
-        sensitive_features: Labels = None,
-        source: Labels = None,
-    ) -> SourceFilter:
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None, source: Labels = None) -> Self:
         """Decide which sources to keep."""
         raise NotImplementedError
 
@@ -73,7 +74,7 @@ class SourceFilter(BaseEstimator):
         name = f"{type(self).__name__}.fit"
         if y is None:
             fail(name, "y", "value None", "one label per row", "requires y to be passed, but the target y is None.")
-        matrix = check_features(name, register(self, X, reset=True))
+        matrix = read_features(name, self, X, reset=True, one_hot=True)
         return encode_sources(name, matrix, y, sensitive_features, source)
 
     def _keep(self, data: Sources, kept: np.ndarray) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sparsejax._checks import fail
+from sparsejax.analysis._arrays import read_integer, read_number
 from sparsejax.analysis.multisource._inputs import Labels
 from sparsejax.analysis.multisource.filter._base import SourceFilter
 from sparsejax.analysis.multisource.filter._distances import pairwise_discrepancy
@@ -34,29 +36,22 @@ class KonstantinovFilter(SourceFilter):
         self.n_malicious = n_malicious
         self.delta = delta
 
-    def fit(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        *,
-        sensitive_features: Labels = None,
-        source: Labels = None,
-    ) -> KonstantinovFilter:
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None, source: Labels = None) -> Self:
         """Measure discrepancies and decide which sources to keep.
 
         Raises:
           ValueError: as of `FLEA`; or ``n_malicious`` is not below half of the sources.
         """
         data = self._inputs(X, y, sensitive_features, source)
+        delta = read_number("KonstantinovFilter.fit", "delta", self.delta, 0, 1)
         count, features = len(data.names), data.X.shape[1]
-        if not 0 <= self.n_malicious < count / 2:
-            fail("KonstantinovFilter.fit", "n_malicious", f"value {self.n_malicious}", f"less than half of {count}")
+        n_malicious = read_integer("KonstantinovFilter.fit", "n_malicious", self.n_malicious, 0, (count - 1) // 2)
         self.discrepancy_ = pairwise_discrepancy(data.X, data.y, data.a, data.source)
         sizes = np.bincount(data.source)
         m = (sizes[:, None] + sizes) / 2
-        bound = 8 * features * (1 + np.log(2 * m / features)) + 8 * np.log(8 * count / self.delta)
+        bound = 8 * features * (1 + np.log(2 * m / features)) + 8 * np.log(8 * count / delta)
         self.thresholds_ = np.sqrt(bound / m)
         close = (self.discrepancy_ <= self.thresholds_) | np.eye(count, dtype=bool)
-        kept = np.flatnonzero(close.sum(1) > self.n_malicious)
+        kept = np.flatnonzero(close.sum(1) > n_malicious)
         self._keep(data, kept if len(kept) else np.arange(count))
         return self

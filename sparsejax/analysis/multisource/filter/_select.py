@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from numbers import Integral, Real
 
+import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
+from sparsejax.analysis._arrays import read_integer, read_numbers, refuse_missing
 
 
 def number_to_keep(n_keep: int | float | None, count: int) -> int:
@@ -22,6 +25,8 @@ def number_to_keep(n_keep: int | float | None, count: int) -> int:
     """
     if n_keep is None:
         return count // 2 + 1
+    if isinstance(n_keep, (np.generic, np.ndarray, jax.Array)) and np.ndim(n_keep) == 0:
+        n_keep = n_keep.item()
     if isinstance(n_keep, Integral) and not isinstance(n_keep, bool):
         keep = int(n_keep)
     elif isinstance(n_keep, Real) and not isinstance(n_keep, bool) and 0.5 < float(n_keep) <= 1:
@@ -33,15 +38,19 @@ def number_to_keep(n_keep: int | float | None, count: int) -> int:
     return keep
 
 
-def quantiles(scores: np.ndarray, keep: int) -> np.ndarray:
+def quantiles(scores: ArrayLike, keep: int) -> np.ndarray:
     """q_i: the ``keep``-th smallest entry of row i, the zero on the diagonal counted.
 
     Small means that a majority of the sources is close to source i.
+
+    Raises:
+      ValueError: not a square matrix of numbers, or ``keep`` out of range.
     """
-    return np.sort(scores, axis=1)[:, keep - 1]
+    matrix, keep = _read_scores("quantiles", scores, keep)
+    return np.sort(matrix, axis=1)[:, keep - 1]
 
 
-def select_sources(scores: np.ndarray, keep: int, ties: str = "first") -> np.ndarray:
+def select_sources(scores: ArrayLike, keep: int, ties: str = "first") -> np.ndarray:
     """Indices of the kept sources, in order.
 
     Args:
@@ -50,12 +59,26 @@ def select_sources(scores: np.ndarray, keep: int, ties: str = "first") -> np.nda
       ties: "first" keeps exactly ``keep``, equal q in the order of the index; "all" keeps every source whose q is at
         most the ``keep``-th smallest.
 
+    Raises:
+      ValueError: not a square matrix of numbers, or an option out of range.
+
     Source: Iofinova et al. 2022, algorithm 1.
 
     >>> select_sources(np.array([[0.0, 0.1, 0.9], [0.1, 0.0, 0.8], [0.9, 0.8, 0.0]]), 2)
     array([0, 1])
     """
-    q = quantiles(scores, keep)
+    if ties not in ("first", "all"):
+        fail("select_sources", "ties", f"value {ties!r}", "'first' or 'all'")
+    matrix, keep = _read_scores("select_sources", scores, keep)
+    q = quantiles(matrix, keep)
     if ties == "all":
         return np.flatnonzero(q <= np.sort(q)[keep - 1])
     return np.sort(np.argsort(q, kind="stable")[:keep])
+
+
+def _read_scores(function: str, scores: ArrayLike, keep: int) -> tuple[np.ndarray, int]:
+    matrix = read_numbers(function, "scores", scores)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        fail(function, "scores", f"shape {matrix.shape}", "(N, N), one row and one column per source")
+    refuse_missing(function, "scores", np.isnan(matrix), "a distance for every pair")
+    return matrix, read_integer(function, "keep", keep, 1, len(matrix))

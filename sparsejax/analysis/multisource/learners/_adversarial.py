@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ class AdversarialLearner(LinearClassifier):
         self.steps = steps
         self.learning_rate = learning_rate
 
-    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None) -> AdversarialLearner:
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None) -> Self:
         """Fit.
 
         Raises:

@@ -9,8 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
-from sparsejax.analysis.multisource._inputs import Labels, check_features, encode_binary, encode_classes
-from sparsejax.analysis.multisource._sklearn import BaseEstimator, ClassifierMixin, ignore_iteration_limit, register
+from sparsejax.analysis.multisource._inputs import Labels, encode_binary, encode_classes, read_features
+from sparsejax.analysis.multisource._sklearn import (
+    BaseEstimator,
+    ClassifierMixin,
+    check_is_fitted,
+    ignore_iteration_limit,
+)
 
 CLIP = 20.0  # logits are clipped to [-CLIP, CLIP], with zero gradient outside
 _SOFT = 1e-8  # of the smooth absolute value
@@ -40,7 +45,7 @@ class FairClassifier(ClassifierMixin, BaseEstimator):
         name = f"{type(self).__name__}.fit"
         if y is None:
             fail(name, "y", "value None", "one label per row", "requires y to be passed, but the target y is None.")
-        matrix = check_features(name, register(self, X, reset=True))
+        matrix = read_features(name, self, X, reset=True)
         labels, self.classes_ = encode_classes(name, y, len(matrix))
         a = np.zeros(len(labels), int)
         if self._needs_groups or sensitive_features is not None:
@@ -52,10 +57,8 @@ class FairClassifier(ClassifierMixin, BaseEstimator):
         raise NotImplementedError
 
     def _checked(self, X: ArrayLike) -> np.ndarray:
-        from sklearn.utils.validation import check_is_fitted
-
         check_is_fitted(self)
-        return check_features(f"{type(self).__name__}.predict", register(self, X, reset=False))
+        return read_features(f"{type(self).__name__}.predict", self, X, reset=False)
 
     def predict(self, X: ArrayLike, **options: Any) -> np.ndarray:
         """Predict labels; options are those of ``decision_function``."""

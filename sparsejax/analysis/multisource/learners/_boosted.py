@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -48,7 +48,7 @@ class BoostedTrees(FairClassifier):
         self.cv = cv
         self.n_jobs = n_jobs
 
-    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None) -> BoostedTrees:
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None) -> Self:
         """Choose and fit; ``sensitive_features`` is accepted as in the other learners, and not used.
 
         Raises:

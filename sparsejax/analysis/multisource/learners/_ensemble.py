@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sparsejax.analysis.multisource._inputs import Labels, encode_sources
-from sparsejax.analysis.multisource._sklearn import BaseEstimator, accepted_arguments, clone
+from sparsejax.analysis.multisource._sklearn import BaseEstimator, accepted_arguments, clone, require_method
 from sparsejax.analysis.multisource.learners._base import FairClassifier
 
 
@@ -25,7 +25,7 @@ class Ensemble(FairClassifier):
     def __init__(self, estimator: BaseEstimator):
         self.estimator = estimator
 
-    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None, source: Labels = None) -> Ensemble:
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None, source: Labels = None) -> Self:
         """Fit one classifier per source.
 
         Raises:
@@ -37,6 +37,7 @@ class Ensemble(FairClassifier):
         for index in range(len(data.names)):
             rows = data.source == index
             model = clone(self.estimator)
+            require_method("Ensemble.fit", model, "predict_proba")
             more = accepted_arguments(model, sensitive_features=data.groups[data.a[rows]])
             self.estimators_.append(model.fit(matrix[rows], data.y[rows], **more))
         return self

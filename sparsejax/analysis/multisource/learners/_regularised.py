@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -30,7 +32,7 @@ class PlainLearner(LinearClassifier):
     def __init__(self, max_iter: int = 700):
         self.max_iter = max_iter
 
-    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None) -> PlainLearner:
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None) -> Self:
         """Fit; ``sensitive_features`` is accepted as in the other learners, and not used."""
         matrix, labels, _ = self._inputs(X, y, sensitive_features)
         self._set(logistic_start(matrix, labels, np.inf, self.max_iter))
@@ -55,7 +57,7 @@ class RegularisedLearner(LinearClassifier):
         self.max_iter = max_iter
         self.tol = tol
 
-    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None) -> RegularisedLearner:
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None) -> Self:
         """Fit.
 
         Raises:

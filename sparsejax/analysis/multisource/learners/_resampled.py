@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
 from sparsejax.analysis.multisource._inputs import Labels, encode_binary, encode_labels
-from sparsejax.analysis.multisource._sklearn import BaseEstimator, accepted_arguments, clone
+from sparsejax.analysis.multisource._sklearn import BaseEstimator, accepted_arguments, clone, require_method
 from sparsejax.analysis.multisource.learners._base import FairClassifier
 from sparsejax.analysis.multisource.learners._regularised import PlainLearner
 
@@ -28,14 +30,7 @@ class ResampledLearner(FairClassifier):
         self.estimator = estimator
         self.random_state = random_state
 
-    def fit(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        *,
-        sensitive_features: Labels = None,
-        source: Labels = None,
-    ) -> ResampledLearner:
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None, source: Labels = None) -> Self:
         """Resample and fit.
 
         Args:
@@ -58,6 +53,7 @@ class ResampledLearner(FairClassifier):
         if len(np.unique(labels[rows])) < 2:
             fail("ResampledLearner.fit", "y", "one class after resampling", "both classes")
         self.estimator_ = clone(PlainLearner() if self.estimator is None else self.estimator)
+        require_method("ResampledLearner.fit", self.estimator_, "decision_function", "predict_proba")
         more = accepted_arguments(self.estimator_, sensitive_features=a[rows], source=origin[rows])
         self.estimator_.fit(matrix[rows], labels[rows], **more)
         return self
@@ -90,7 +86,7 @@ def reweigh(y: ArrayLike, *, sensitive_features: ArrayLike) -> np.ndarray:
     >>> reweigh([1, 1, 0, 1], sensitive_features=[0, 0, 0, 1]).round(3).tolist()
     [1.125, 1.125, 0.75, 0.75]
     """
-    labels, _ = encode_binary("reweigh", "y", y, np.size(y))
+    labels, _ = encode_binary("reweigh", "y", y)
     a, _ = encode_binary("reweigh", "sensitive_features", sensitive_features, len(labels))
     cell = 2 * a + labels
     expected = np.outer(np.bincount(a), np.bincount(labels)).ravel() / len(labels)

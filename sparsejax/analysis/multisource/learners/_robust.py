@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
+from sparsejax.analysis._arrays import read_number
 from sparsejax.analysis.multisource._inputs import Labels
 from sparsejax.analysis.multisource.learners._base import CLIP, LinearClassifier, LinearFit
 
@@ -67,15 +69,17 @@ class RobustLearner(LinearClassifier):
         self.legacy = legacy
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None) -> RobustLearner:
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None) -> Self:
         """Fit.
 
         Raises:
           ValueError: labels or attribute not binary, missing values, or ``tv`` or ``slack`` out of range.
         """
-        if not 0 <= self.tv < 1:
+        tv = read_number("RobustLearner.fit", "tv", self.tv)
+        slack = read_number("RobustLearner.fit", "slack", self.slack)
+        if not 0 <= tv < 1:
             fail("RobustLearner.fit", "tv", f"value {self.tv}", "a number in [0, 1)")
-        if not self.slack > 0:
+        if not slack > 0:
             fail("RobustLearner.fit", "slack", f"value {self.slack}", "a positive number")
         matrix, labels, a = self._inputs(X, y, sensitive_features)
         padding = -len(labels) % _ROUND
@@ -83,12 +87,12 @@ class RobustLearner(LinearClassifier):
         member = np.pad(np.stack([a == 0, a == 1]), ((0, 0), (0, padding)))
         y_padded = np.pad(labels, (0, padding))
         rates = np.array([self.learning_rate, self.weight_rate, self.multiplier_rate])
-        self.slack_ = self.slack
+        self.slack_ = slack
         with jax.enable_x64(True):
             while True:
                 key = jax.random.key(self.random_state)
                 theta = _train(
-                    columns, y_padded, member, key, self.slack_, self.tv, rates, steps=self.steps, legacy=self.legacy
+                    columns, y_padded, member, key, self.slack_, tv, rates, steps=self.steps, legacy=self.legacy
                 )
                 self._set(LinearFit(np.asarray(theta), self.steps))
                 decisions = matrix @ self.coef_[0] + self.intercept_[0] >= 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
-from sparsejax.analysis.multisource._inputs import Labels
-from sparsejax.analysis.multisource._sklearn import BaseEstimator, accepted_arguments, clone
+from sparsejax.analysis.multisource._inputs import Labels, positions_of
+from sparsejax.analysis.multisource._sklearn import BaseEstimator, accepted_arguments, clone, require_method
 from sparsejax.analysis.multisource.learners._base import FairClassifier
 from sparsejax.analysis.multisource.learners._regularised import PlainLearner
 
@@ -30,14 +32,7 @@ class PostprocessedLearner(FairClassifier):
     def __init__(self, estimator: BaseEstimator | None = None):
         self.estimator = estimator
 
-    def fit(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        *,
-        sensitive_features: Labels = None,
-        source: Labels = None,
-    ) -> PostprocessedLearner:
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None, source: Labels = None) -> Self:
         """Fit; ``source`` goes to the classifier if that takes it.
 
         Raises:
@@ -45,6 +40,7 @@ class PostprocessedLearner(FairClassifier):
         """
         matrix, labels, a = self._inputs(X, y, sensitive_features)
         self.estimator_ = clone(PlainLearner() if self.estimator is None else self.estimator)
+        require_method("PostprocessedLearner.fit", self.estimator_, "decision_function")
         self.estimator_.fit(matrix, labels, **accepted_arguments(self.estimator_, sensitive_features=a, source=source))
         scores = self.estimator_.decision_function(matrix)
         grid = np.linspace(0, 1, 101)
@@ -65,11 +61,8 @@ class PostprocessedLearner(FairClassifier):
         name = "PostprocessedLearner.predict"
         if sensitive_features is None:
             fail(name, "sensitive_features", "value None", "the group of each row", "Thresholds depend on the group.")
-        groups = np.asarray(sensitive_features).reshape(-1)
-        if groups.shape != scores.shape or not np.isin(groups, self.groups_).all():
-            shown = f"shape {groups.shape} and values {np.unique(groups)[:4].tolist()}"
-            fail(name, "sensitive_features", shown, f"{len(scores)} values among {self.groups_.tolist()}")
-        return scores - self.thresholds_[(groups == self.groups_[1]).astype(int)]
+        place = positions_of(name, "sensitive_features", sensitive_features, self.groups_, len(scores))
+        return scores - self.thresholds_[place]
 
 
 def _threshold_curve(logits: np.ndarray, labels: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

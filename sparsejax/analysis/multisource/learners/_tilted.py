@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -52,14 +52,7 @@ class HierarchicalTERM(LinearClassifier):
         self.max_iter = max_iter
         self.tol = tol
 
-    def fit(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        *,
-        sensitive_features: Labels = None,
-        source: Labels = None,
-    ) -> HierarchicalTERM:
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None, source: Labels = None) -> Self:
         """Fit.
 
         Raises:

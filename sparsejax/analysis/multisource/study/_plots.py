@@ -12,12 +12,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
+from sparsejax.analysis._arrays import read_numbers
+from sparsejax.analysis._frames import require_columns
 from sparsejax.analysis.multisource._adversaries import PAPER_LABELS
+from sparsejax.analysis.multisource._inputs import Labels, read_labels
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_COLUMNS = ("dataset", "learner", "classifier", "method", "adversary", "metric")
 
 
 def plot_bars(
@@ -39,6 +44,7 @@ def plot_bars(
     """
     import matplotlib.pyplot as plt
 
+    require_columns("plot_bars", "summary", summary, (*_COLUMNS, "mean", "std"))
     keys = {"dataset": dataset, "learner": learner, "classifier": classifier}
     chosen = summary[(summary[list(keys)] == list(keys.values())).all(axis=1)]
     if chosen.empty:
@@ -71,8 +77,8 @@ def plot_bars(
 
 
 def plot_scores(
-    scores: np.ndarray,
-    sources: ArrayLike | None = None,
+    scores: ArrayLike,
+    sources: Labels = None,
     malicious: ArrayLike = (),
     ax: Axes | None = None,
     title: str = "",
@@ -94,15 +100,16 @@ def plot_scores(
     """
     import matplotlib.pyplot as plt
 
-    scores = np.asarray(scores)
-    labels = np.arange(len(scores)) if sources is None else np.asarray(sources)
-    if scores.shape != (len(labels), len(labels)):
-        fail("plot_scores", "scores", f"shape {scores.shape}", f"({len(labels)}, {len(labels)}), one row per source")
+    matrix = read_numbers("plot_scores", "scores", scores)
+    labels = np.arange(len(matrix)) if sources is None else read_labels("plot_scores", "sources", sources)
+    marked = read_labels("plot_scores", "malicious", malicious).tolist() if np.size(malicious) else []
+    if matrix.shape != (len(labels), len(labels)):
+        fail("plot_scores", "scores", f"shape {matrix.shape}", f"({len(labels)}, {len(labels)}), one row per source")
     ax = plt.subplots(layout="constrained")[1] if ax is None else ax
-    image = ax.imshow(scores, cmap="viridis", vmin=0)
+    image = ax.imshow(matrix, cmap="viridis", vmin=0)
     ax.figure.colorbar(image, ax=ax, shrink=0.8)
     for ticks in (ax.set_xticks(range(len(labels)), labels), ax.set_yticks(range(len(labels)), labels)):
         for tick, label in zip(ticks, labels, strict=True):
-            tick.label1.set_color("red" if np.isin(label, malicious) else "black")
+            tick.label1.set_color("red" if label in marked else "black")
     ax.set_title(title)
     return ax

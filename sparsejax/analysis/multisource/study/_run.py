@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,9 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._files import write_atomically
+from sparsejax.analysis._frames import one_of
 from sparsejax.analysis.multisource._adversaries import ADVERSARIES, TrainingSet, choose_sources, manipulate
-from sparsejax.analysis.multisource._inputs import Labels
+from sparsejax.analysis.multisource._inputs import Labels, encode_labels
 from sparsejax.analysis.multisource._sklearn import accepted_arguments
 from sparsejax.analysis.multisource.data._table import TabularDataset, assign_sources
 from sparsejax.analysis.multisource.filter._flea import FLEA
@@ -70,11 +72,11 @@ def run_study(
     named |= {"learners": (learners, LEARNERS), "classifier": ([classifier], CLASSIFIERS)}
     for operand, (names, known) in named.items():
         for name in names:
-            if name not in known:
-                fail("run_study", operand, f"value {name!r}", f"one of {', '.join(known)}")
+            one_of("run_study", operand, name, known)
     if source is not None:
-        source = np.unique(np.asarray(source), return_inverse=True)[1]
-        n_sources = int(source.max()) + 1
+        names, source = encode_labels("run_study", "source", source, len(data.y))
+        n_sources = len(names)
+    n_sources, n_malicious, seeds = map(operator.index, (n_sources, n_malicious, seeds))  # those of NumPy and JAX too
     if not 0 <= n_malicious < n_sources / 2:
         fail("run_study", "n_malicious", f"value {n_malicious}", f"less than half of {n_sources}, the sources")
     folder = Path(out)

@@ -5,17 +5,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax.analysis._frames import refuse_missing_cells, require_columns
 from sparsejax.analysis.multisource._adversaries import ADVERSARIES
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _RUN = ["dataset", "n_sources", "n_malicious", "classifier", "learner", "method", "metric"]
+RESULT_COLUMNS = (*_RUN, "adversary", "seed", "value")
+_KEYS = ["dataset", "n_sources", "n_malicious", "adversary", "learner", "classifier", "method", "metric"]
+SUMMARY_COLUMNS = (*_KEYS, "mean", "std", "count")
 _CLEAN = ("original", "oracle")  # training sets without manipulated sources
 
 
@@ -30,6 +35,7 @@ def worst_case(results: pd.DataFrame) -> pd.DataFrame:
 
     Source: Iofinova et al. 2022, table 1.
     """
+    _check("worst_case", "results", results, RESULT_COLUMNS)
     if not set(ADVERSARIES) <= set(results["adversary"]):
         return results[:0]
     used = results[~results["method"].isin(_CLEAN) | (results["adversary"] == "none")]
@@ -51,10 +57,10 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
+    _check("summarise", "results", results, RESULT_COLUMNS)
     worst = worst_case(results)
     every = pd.concat([results, worst]) if len(worst) else results
-    keys = ["dataset", "n_sources", "n_malicious", "adversary", "learner", "classifier", "method", "metric"]
-    groups = every.groupby(keys, sort=False)["value"]
+    groups = every.groupby(_KEYS, sort=False)["value"]
     return groups.agg(mean="mean", std=lambda values: values.std(ddof=0), count="count").reset_index()
 
 
@@ -69,8 +75,9 @@ def results_table(summary: pd.DataFrame, adversary: str = "worst") -> pd.DataFra
       Data frame of text: one row per data set, setting and learner, one column per method.
 
     Raises:
-      ValueError: nothing in ``summary`` for that adversary.
+      ValueError: a missing column or cell, or nothing in ``summary`` for that adversary.
     """
+    _check("results_table", "summary", summary, SUMMARY_COLUMNS)
     chosen = summary[(summary["adversary"] == adversary) & summary["metric"].isin(("accuracy", "dp_violation"))]
     if chosen.empty:
         known = ", ".join(dict.fromkeys(summary["adversary"]))
@@ -97,21 +104,23 @@ def compare_published(results: pd.DataFrame, published: pd.DataFrame) -> pd.Data
       ``agrees``: |difference| at most ``two_se`` or 5e-4, the rounding of values published with three decimals.
 
     Raises:
-      ValueError: a column is missing from ``published``.
+      ValueError: a missing column or cell, or two rows of ``published`` for the same combination.
     """
     ours = summarise(results)
-    missing = [column for column in ours.columns if column not in published.columns]
-    if missing:
-        fail("compare_published", "published", f"no column {missing[0]!r}", f"the columns {', '.join(ours.columns)}")
-    keys = [column for column in ours.columns if column not in ("mean", "std", "count")]
-    both = ours.merge(published, on=keys, suffixes=("", "_published"))
+    _check("compare_published", "published", published, SUMMARY_COLUMNS)
+    refuse_missing_cells("compare_published", "published", published, ["mean", "std"])
+    twice = published.duplicated(_KEYS)
+    if twice.any():
+        shown = f"two rows for {tuple(published.loc[twice, _KEYS].iloc[0])}"
+        fail("compare_published", "published", shown, "one row for each combination")
+    both = ours.merge(published, on=_KEYS, suffixes=("", "_published"))
     both["difference"] = both["mean"] - both["mean_published"]
     spread = both["std"].where(both["count"] > 1, both["std_published"])
     variance = spread**2 / both["count"] + both["std_published"] ** 2 / both["count_published"]
     both["two_se"] = 2 * np.sqrt(variance)
     both["agrees"] = both["difference"].abs() <= np.maximum(both["two_se"], 5e-4)
     return both.rename(columns={"mean_published": "published"})[
-        [*keys, "count", "mean", "published", "difference", "two_se", "agrees"]
+        [*_KEYS, "count", "mean", "published", "difference", "two_se", "agrees"]
     ]
 
 
@@ -120,3 +129,8 @@ def agreement(comparison: pd.DataFrame) -> pd.DataFrame:
     groups = comparison.groupby(["dataset", "classifier", "method", "metric"], sort=False)["agrees"]
     counts = groups.agg(lambda agrees: f"{int(agrees.sum())} of {len(agrees)}")
     return counts.unstack("metric", sort=False).fillna("")
+
+
+def _check(function: str, operand: str, frame: pd.DataFrame, names: Sequence[str]) -> None:
+    require_columns(function, operand, frame, names)
+    refuse_missing_cells(function, operand, frame, [name for name in names if name not in ("value", "mean", "std")])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
+import operator
 from dataclasses import dataclass
 from typing import Any, get_args
 
+import jax
+import numpy as np
 import optax
 
 from sparsejax._checks import fail
@@ -54,6 +58,12 @@ class SGDConfig:
     batch_norm: BatchNormMode = "frozen"
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # numbers of NumPy and JAX as plain ones, which JSON needs
+            value = getattr(self, field.name)
+            if field.name == "drops" and value is not None:
+                object.__setattr__(self, "drops", tuple(map(operator.index, value)))
+            elif isinstance(value, (np.generic, jax.Array)):
+                object.__setattr__(self, field.name, value.item())
         for name in ("epochs", "batch_size"):
             _require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         _require("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "a number above 0")

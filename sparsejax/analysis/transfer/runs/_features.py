@@ -11,9 +11,11 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
+from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
 from sparsejax._files import write_atomically
+from sparsejax.analysis._arrays import read_numbers
 from sparsejax.analysis.transfer.runs._batches import map_batches
 from sparsejax.data import ImageSplit
 from sparsejax.models import without_head
@@ -23,14 +25,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Features:
-    """Features and classes of a split.
+    """Features and classes of a split; other array-likes, such as data frames, are converted.
 
     Attributes:
       x: float32[N, F].
       y: int32[N].
 
     Raises:
-      ValueError: different lengths, another rank, no example, or values that are not finite.
+      ValueError: different lengths, another rank, no example, features that are not finite, or classes that are missing
+        or no whole numbers from 0.
 
     >>> Features(np.ones((2, 3), np.float32), np.array([0, 1], np.int32)).x.shape
     (2, 3)
@@ -40,6 +43,8 @@ class Features:
     y: np.ndarray
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "x", _read("x", self.x, np.float32))
+        object.__setattr__(self, "y", _read("y", self.y, np.int32))
         if self.x.ndim != 2 or self.y.ndim != 1 or not self.x.size:
             fail("Features", "x, y", f"shapes {self.x.shape} and {self.y.shape}", "[N, F] and [N], not empty")
         if len(self.x) != len(self.y):
@@ -48,6 +53,18 @@ class Features:
         if bad.any():
             got = f"values that are not finite in {bad.sum()} of {len(bad)} rows, first in row {int(bad.argmax())}"
             fail("Features", "x", got, "finite numbers", "Has the network diverged, or are its batch statistics bad?")
+
+
+def _read(name: str, values: ArrayLike, dtype: type[np.number]) -> np.ndarray:
+    if isinstance(values, np.ndarray) and values.dtype == dtype:
+        return values
+    numbers = read_numbers("Features", name, values)
+    if dtype == np.int32:
+        bad = ~((numbers >= 0) & (numbers == np.trunc(numbers)) & (numbers < 2**31))
+        if bad.any():
+            got = f"value {numbers[bad][0]:g} in row {int(np.argwhere(bad)[0][0])}"
+            fail("Features", name, got, "class numbers 0, 1, ...")
+    return numbers.astype(dtype)
 
 
 def extract_features(

@@ -14,6 +14,7 @@ import optax
 
 from sparsejax._checks import fail
 from sparsejax._extras import require
+from sparsejax.analysis._arrays import read_number
 from sparsejax.analysis.transfer._metrics import per_class_accuracy, top1_accuracy
 from sparsejax.analysis.transfer.runs._config import SGDConfig
 from sparsejax.analysis.transfer.runs._features import Features
@@ -97,6 +98,7 @@ def linear_probe(
     1.0
     """
     _check(train, test, val, num_classes)
+    C = None if C is None else read_number("linear_probe", "C", C, 0)
     if solver not in ("sgd", "lbfgs"):
         fail("linear_probe", "solver", f"value {solver!r}", "'sgd' or 'lbfgs'")
     shift, scale = _statistics(train.x, standardize)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from numpy.typing import ArrayLike
 from sparsejax._checks import fail
 from sparsejax._extras import require
 from sparsejax._files import write_atomically
+from sparsejax.analysis._arrays import read_number
 from sparsejax.analysis.transfer.runs._batch_norm import recalibrate_batch_norm
 from sparsejax.analysis.transfer.runs._config import SGDConfig
 from sparsejax.analysis.transfer.runs._features import extract_features, model_hash
@@ -46,6 +48,9 @@ class Backbone:
       masks: bool array by layer path, or None: see `finetune`.
       category: of the method; that of the published study if it is one of its methods, else "other".
       head: path of the classifier; looked up by name if None.
+
+    Raises:
+      ValueError: ``sparsity`` is no fraction in [0, 1).
     """
 
     model: nnx.Module
@@ -55,6 +60,12 @@ class Backbone:
     masks: Mapping[str, ArrayLike] | None = None
     category: str | None = None
     head: str | None = None
+
+    def __post_init__(self) -> None:
+        sparsity = read_number("Backbone", "sparsity", self.sparsity)
+        if not 0 <= sparsity < 1:
+            fail("Backbone", "sparsity", f"value {sparsity:g}", "a fraction in [0, 1)")
+        object.__setattr__(self, "sparsity", sparsity)
 
 
 @dataclass(frozen=True)
@@ -122,11 +133,12 @@ def run_transfer(
     """
     joblib = require("joblib", "run_transfer")
     settings = settings or StudySettings()
+    seeds = tuple(map(operator.index, seeds))  # those of NumPy and JAX too
     _check(backbones, tasks, regimes, seeds)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [
-        joblib.delayed(_job)(backbone, task, folder, tuple(regimes), tuple(seeds), settings, progress)
+        joblib.delayed(_job)(backbone, task, folder, tuple(regimes), seeds, settings, progress)
         for backbone in backbones
         for task in tasks
     ]

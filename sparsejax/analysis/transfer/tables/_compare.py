@@ -12,6 +12,7 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._extras import require
+from sparsejax.analysis._frames import one_of
 from sparsejax.analysis.transfer.tables._cells import ANY_ERROR, cells
 from sparsejax.analysis.transfer.tables._results import CELL, MODEL, check_results
 from sparsejax.analysis.transfer.tables._signed_rank import holm, wilcoxon_exact
@@ -78,8 +79,7 @@ def compare_methods(
     sides = [[one] if isinstance(one, str) else list(one) for one in (methods, against)]
     names = [*sides[0], *sides[1]]
     for name in names:
-        if name not in set(table["method"]):
-            fail("compare_methods", "methods", f"value {name!r}", f"one of {sorted(set(table['method']))}")
+        one_of("compare_methods", "methods", name, sorted(set(table["method"])))
     rows = []
     for (arch, regime, level), part in table.groupby(["arch", "regime", "level"], sort=True):
         wide = part.pivot_table(index="dataset", columns="method", values="value")

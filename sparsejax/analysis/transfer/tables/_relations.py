@@ -12,7 +12,7 @@ import numpy as np
 from sparsejax._checks import fail
 from sparsejax._extras import require
 from sparsejax.analysis.transfer.tables._cells import ANY_ERROR, cells
-from sparsejax.analysis.transfer.tables._results import MODEL
+from sparsejax.analysis.transfer.tables._results import MODEL, check_upstream
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,17 +100,13 @@ def upstream_correlation(results: pd.DataFrame, upstream: pd.DataFrame) -> pd.Da
       ``pearson_p``, ``spearman_rho``, ``spearman_p``.
 
     Raises:
-      ValueError: a missing column, a figure that is no fraction in (0, 1), fewer than three models in common.
+      ValueError: a missing column or cell, a figure that is no fraction in (0, 1), a model twice, or fewer than three
+        models in common.
 
     Source: Kornblith, Shlens & Le 2019, "Do better ImageNet models transfer better?", section 4.1.
     """
     stats = require("scipy.stats", "upstream_correlation")
-    missing = [name for name in ("arch", "method", "sparsity", "accuracy") if name not in upstream]
-    if missing:
-        fail("upstream_correlation", "upstream", f"no column {missing}", "arch, method, sparsity and accuracy")
-    known = upstream.set_index(["arch", "method", "sparsity"])["accuracy"]
-    if not ((known > 0) & (known < 1)).all():
-        fail("upstream_correlation", "upstream", f"accuracies up to {known.max():g}", "fractions in (0, 1)")
+    known = check_upstream("upstream_correlation", upstream).set_index(["arch", "method", "sparsity"])["accuracy"]
     table = (
         cells(results, min_error=ANY_ERROR).join(known, on=["arch", "method", "sparsity"]).dropna(subset=["accuracy"])
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparsejax.analysis._frames import write_csv
 from sparsejax.analysis.transfer.tables._aggregate import aggregate, aggregate_categories
 from sparsejax.analysis.transfer.tables._cells import cells, seed_noise
 from sparsejax.analysis.transfer.tables._compare import compare_to_dense, win_tie_loss
@@ -65,7 +66,7 @@ class TransferReport:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.md").write_text(self.to_markdown(), encoding="utf-8")
         for name, table in self.tables.items():
-            table.to_csv(folder / f"{name}.csv", index=False)
+            write_csv(table, folder / f"{name}.csv")
 
     def __str__(self) -> str:
         return self.to_markdown()

@@ -1,19 +1,19 @@
 """The tidy table of results: one row for each finished downstream run."""
 
 # pandas declares unions that are too wide for its results.
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportAssignmentType=false
 
 from __future__ import annotations
 
 import os
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax._extras import require
+from sparsejax.analysis._arrays import read_array, read_numbers
+from sparsejax.analysis._frames import read_csv, refuse_missing_cells, require_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,10 +52,28 @@ def read_results(path: str | os.PathLike[str]) -> pd.DataFrame:
       FileNotFoundError: no such file.
       ValueError: a column is missing, or a value is not what it should be.
     """
-    path = Path(path)
-    if not path.is_file():
-        fail("read_results", "path", f"value {str(path)!r}", "an existing CSV file", error=FileNotFoundError)
-    return check_results(require("pandas", "read_results").read_csv(path), "read_results")
+    return check_results(read_csv("read_results", path), f"read_results: file {str(path)!r}")
+
+
+def check_upstream(function: str, upstream: pd.DataFrame) -> pd.DataFrame:
+    """Check a table of upstream accuracies, one row for each (arch, method, sparsity).
+
+    Raises:
+      ValueError: a missing column or cell, a figure that is no fraction in (0, 1), or a model twice.
+    """
+    keys = ["arch", "method", "sparsity"]
+    require_columns(function, "upstream", upstream, (*keys, "accuracy"))
+    upstream = upstream.loc[:, [*keys, "accuracy"]]
+    refuse_missing_cells(function, "upstream", upstream, (*keys, "accuracy"))
+    numbers = {name: read_numbers(function, f"upstream[{name!r}]", upstream[name]) for name in ("sparsity", "accuracy")}
+    known = numbers["accuracy"]
+    if not ((known > 0) & (known < 1)).all():
+        fail(function, "upstream", f"accuracies up to {known.max():g}", "fractions in (0, 1)")
+    upstream = upstream.assign(**numbers)
+    twice = upstream.duplicated(keys)
+    if twice.any():
+        fail(function, "upstream", f"two rows for {tuple(upstream.loc[twice, keys].iloc[0])}", "one for each model")
+    return upstream
 
 
 def check_results(results: pd.DataFrame, function: str = "check_results") -> pd.DataFrame:
@@ -78,24 +96,24 @@ def check_results(results: pd.DataFrame, function: str = "check_results") -> pd.
       A copy, with column ``category``.
 
     Raises:
-      ValueError: no row, a missing column, NaN, or a value out of range.
+      ValueError: no row, a missing column, a missing cell, or a value out of range; the row is named.
     """
-    missing = [name for name in REQUIRED if name not in getattr(results, "columns", ())]
-    if missing:
-        fail(function, "results", f"no column {', '.join(missing)}", f"the columns {', '.join(REQUIRED)}")
+    require_columns(function, "results", results, REQUIRED)
     if not len(results):
         fail(function, "results", "no row", "one row for each run")
-    for name in REQUIRED:
-        gaps = results[name].isna().to_numpy()
-        if gaps.any():
-            fail(function, f"results[{name!r}]", f"{gaps.sum()} missing values", "none", _where(results, gaps))
+    optional = [name for name in ("category", "metric", "repeat") if name in results]
+    refuse_missing_cells(function, "results", results, (*REQUIRED, *optional))
+    results = results.copy()
     for name, low, high in (("value", 0.0, 1.0), ("sparsity", 0.0, np.nextafter(1, 0))):
-        column = results[name].to_numpy(np.float64)
+        column = read_numbers(function, f"results[{name!r}]", results[name])
         bad = ~((column >= low) & (column <= high))
         if bad.any():
-            got = f"value {column[bad][0]:g}"
-            fail(function, f"results[{name!r}]", got, "fractions", f"Are these percent? {_where(results, bad)}")
-    results = results.copy()
+            got, where = f"value {column[bad][0]:g}", f"First in row {int(bad.argmax())}."
+            fail(function, f"results[{name!r}]", got, "fractions", f"Are these percent? {where}")
+        results[name] = column
+    for name in (*CELL, "seed", *optional):
+        if name != "sparsity":  # categorical and nullable columns as plain ones: groups are those that occur
+            results[name] = read_array(function, f"results[{name!r}]", results[name])[0].tolist()
     if "category" not in results:
         results["category"] = results["method"].map(CATEGORIES).fillna("other")
     keys = [*CELL, "seed", *(name for name in ("repeat",) if name in results)]
@@ -104,7 +122,3 @@ def check_results(results: pd.DataFrame, function: str = "check_results") -> pd.
         text = f"{function}: {int(repeated.sum())} rows share keys and seed; each counts as a run."
         warnings.warn(text, RepeatedRunsWarning, stacklevel=3)
     return results
-
-
-def _where(results: pd.DataFrame, bad: np.ndarray) -> str:
-    return f"First in row {int(np.flatnonzero(bad)[0])}."

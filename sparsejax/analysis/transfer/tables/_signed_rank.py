@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sparsejax._checks import fail
+from sparsejax.analysis._arrays import read_numbers, refuse_missing
+
 _DECIMALS = 9
 
 
@@ -19,7 +22,10 @@ def wilcoxon_exact(differences: ArrayLike) -> float:
       differences: float[n], paired differences.
 
     Returns:
-      A probability in (0, 1]; 1 where no difference is left.
+      A probability in (0, 1]; 1 if all differences are 0; NaN without differences, where no test exists.
+
+    Raises:
+      ValueError: missing differences, or not a vector of numbers.
 
     Cost: n times the sum of ranks, exact for any n.
     Source: Wilcoxon 1945, "Individual comparisons by ranking methods"; Pratt & Gibbons 1981 for ties.
@@ -27,7 +33,13 @@ def wilcoxon_exact(differences: ArrayLike) -> float:
     >>> wilcoxon_exact([1.0, 2.0, 3.0, 4.0, 5.0])
     0.0625
     """
-    d = np.round(np.asarray(differences, np.float64), _DECIMALS)
+    d = read_numbers("wilcoxon_exact", "differences", differences)
+    if d.ndim != 1:
+        fail("wilcoxon_exact", "differences", f"shape {d.shape}", "(n,)")
+    refuse_missing("wilcoxon_exact", "differences", np.isnan(d), "a number in every row")
+    if not d.size:
+        return float("nan")
+    d = np.round(d, _DECIMALS)
     d = d[d != 0]
     doubled = np.round(2 * _mid_ranks(np.abs(d))).astype(int)  # mid-ranks are halves of integers
     total = int(doubled.sum())
@@ -48,12 +60,22 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 
     p'(i) = max over j <= i of min(1, (m - j + 1) p(j)), p(1) <= ... <= p(m)
 
+    Raises:
+      ValueError: not a vector of probabilities.
+
     Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
 
     >>> holm([0.01, 0.04, 0.03]).round(6).tolist()
     [0.03, 0.06, 0.06]
     """
-    p = np.asarray(p_values, np.float64)
+    p = read_numbers("holm", "p_values", p_values)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1) | np.isnan(p)).all():
+        fail(
+            "holm",
+            "p_values",
+            f"shape {p.shape} and values {p.ravel()[:4].tolist()}",
+            "a vector of fractions in [0, 1]",
+        )
     known = np.flatnonzero(~np.isnan(p))
     order = known[np.argsort(p[known], kind="stable")]
     factors = np.arange(len(order), 0, -1)
