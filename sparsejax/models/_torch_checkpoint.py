@@ -30,6 +30,8 @@ _ORIGINALS = (
     re.compile(r"(?P<layer>.+?)\.(?P<kind>weight|bias)_orig"),
     re.compile(r"(?P<layer>.+?)\.parametrizations\.(?P<kind>weight|bias)\.original"),
 )
+_PARAMETRIZE = "tensors of torch.nn.utils.parametrize"
+_REASONS = ("WeightsUnpickler error", "Trying to load unsupported")
 _SAFETENSORS_DTYPES = "BOOL U8 I8 U16 I16 U32 I32 U64 I64 F16 BF16 F32 F64"
 # Torch files are not compressed; a tensor of few stored numbers may still mean many, up to these bounds.
 _MOST_UNPACKED = 16
@@ -102,6 +104,8 @@ def read_checkpoint(source: PathLike | Mapping[str, Any], attributes: Collection
             _add(result, str(original), name, tensor, forms)
     result.notes.extend(f"prefix {prefix!r} removed from {count} names" for prefix, count in prefixes.items())
     result.notes.extend(f"{count} {form}" for form, count in forms.items())
+    if forms.get(_PARAMETRIZE) and not any("parametrizations" in str(name) and "mask" in str(name) for name in state):
+        result.notes.append("no mask of a parametrization is stored (for torch.ao.pruning call squash_mask() first)")
     return result
 
 
@@ -145,8 +149,8 @@ def _add(result: Checkpoint, original: str, name: str, tensor: Any, forms: dict[
         matched = next(filter(None, (form.fullmatch(name) for form in _ORIGINALS)), None)
         if matched:
             name = f"{matched['layer']}.{matched['kind']}"
-            form = "parametrize" if "parametrizations" in original else "prune"
-            forms[f"tensors of torch.nn.utils.{form}"] = forms.get(f"tensors of torch.nn.utils.{form}", 0) + 1
+            form = _PARAMETRIZE if "parametrizations" in original else "tensors of torch.nn.utils.prune"
+            forms[form] = forms.get(form, 0) + 1
         if str(getattr(tensor, "dtype", "")).rpartition(".")[2] in ("float16", "float8_e4m3fn", "float8_e5m2"):
             result.half.add(name)
     if name in target:
@@ -257,11 +261,13 @@ def _read_torch(path: Path) -> Any:
             warnings.simplefilter("ignore", UserWarning)  # torch: some layouts are in beta
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, zipfile and pickle raise many kinds for damaged files
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
+        # torch's own advice is to load unsafely; the reason stands in a later line.
+        reason = next((line for line in lines if line.startswith(_REASONS)), lines[0])
         text = message(
             _FUNCTION,
             f"file {str(path)!r}",
-            f"content that cannot be loaded safely ({reason})",
+            f"content that cannot be loaded safely ({reason.partition(' Please use')[0][:200]})",
             "a torch file of tensors, numbers and strings",
             "Objects of other types are never unpickled; save model.state_dict() alone.",
         )

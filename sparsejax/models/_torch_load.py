@@ -155,7 +155,7 @@ def _load(model: nnx.Module, slots: dict[str, _Slot], checkpoint: Checkpoint) ->
                 kernel_masks[slot.layer] = np.ascontiguousarray(slot.to_flax(keep))
         with np.errstate(over="ignore"):
             array = jnp.asarray(slot.to_flax(value), slot.variable.dtype)
-        if bad := int((~jnp.isfinite(array)).sum()):
+        if bad := array.size - int(np.isfinite(np.asarray(array)).sum()):
             notes.append(f"{name}: {bad} of {array.size} values are NaN or infinite in {array.dtype}")
         state.append((slot.path, slot.variable.replace(array)))
     nnx.update(model, nnx.from_flat_state(state))

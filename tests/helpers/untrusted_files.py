@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import re
 import resource
@@ -86,8 +87,13 @@ def _write_safetensors(root: Path) -> None:
     save_file(_state(), root / "model.safetensors")
 
 
+@functools.cache
+def _model() -> MLP:
+    return MLP(3, 2, hidden=(), rngs=nnx.Rngs(0))
+
+
 def _load(root: Path) -> None:
-    load_torch_state_dict(MLP(3, 2, hidden=(), rngs=nnx.Rngs(0)), next(root.iterdir()))
+    load_torch_state_dict(_model(), next(root.iterdir()))
 
 
 def _write_npz(root: Path) -> None:
