@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -57,6 +59,17 @@ def text_lines(function: str, path: PathLike, hint: str = "") -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
 
 
+@contextlib.contextmanager
+def naming(path: PathLike) -> Generator[None, None, None]:
+    """Add a path to the message of a ValueError that does not name it."""
+    try:
+        yield
+    except ValueError as error:
+        if repr(str(path))[1:-1] in str(error):
+            raise
+        raise ValueError(f"{error} Path: {str(path)!r}.") from error
+
+
 def unreadable(function: str, path: PathLike, error: BaseException, expected: str, hint: str = "") -> ValueError:
     """Return the error for a file of another form, with the first line of the reader's own error as its reason."""
     lines = str(error).splitlines()
@@ -95,3 +108,30 @@ def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], obj
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def whole_number(text: str) -> int | None:
+    """Return the integer that a text of up to 9 ASCII digits means, with or without a minus; None for other texts.
+
+    >>> whole_number("-3"), whole_number("--3"), whole_number("²")
+    (-3, None, None)
+    """
+    return int(text) if re.fullmatch(r"-?[0-9]{1,9}", text) else None
+
+
+def path_below(function: str, folder: Path, name: str, source: Path) -> Path:
+    """Return ``folder / name`` for a relative name that a file lists.
+
+    Args:
+      function: the caller, for the message.
+      folder: where the listed files are.
+      name: a relative path with "/" between its parts.
+      source: the file that lists it, for the message.
+
+    Raises:
+      ValueError: the name is absolute, leads out of the folder, or no file system has it.
+    """
+    parts = name.split("/")
+    if name.startswith("/") or ".." in parts or "\0" in name or max(map(len, parts)) > 255:
+        fail(function, f"file {str(source)!r}", f"the name {name[:60]!r}", "names of files below its folder")
+    return folder / name

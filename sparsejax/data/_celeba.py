@@ -10,8 +10,8 @@ from typing import Literal, NoReturn
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax._files import PathLike, text_lines
-from sparsejax.data._preprocessing import RESAMPLING, open_image
+from sparsejax._files import PathLike, path_below, text_lines, whole_number
+from sparsejax.data._preprocessing import RESAMPLING, open_image, resized_crop
 from sparsejax.data._task import Rows, Seed
 
 _FUNCTION = "read_celeba_attributes"
@@ -117,17 +117,20 @@ def read_celeba_attributes(root: PathLike) -> CelebA:
 
 def _attributes(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray]:
     lines = _lines(path)
-    if len(lines) < 3 or not lines[0].strip().isdigit():
+    count = whole_number(lines[0].strip()) if len(lines) > 2 else None
+    if count is None:
         _refuse(path, f"{len(lines)} lines", "a count, a line of names, and a line per image")
     names = tuple(lines[1].split())
     rows = [line.split() for line in lines[2:] if line.strip()]
-    if len(rows) != int(lines[0]):
-        _refuse(path, f"{len(rows)} images", f"{int(lines[0])}, the count in its first line")
+    if len(rows) != count:
+        _refuse(path, f"{len(rows)} images", f"{count}, the count in its first line")
     for row in rows:
         if len(row) != len(names) + 1 or not set(row[1:]) <= {"-1", "1"}:
             _refuse(path, f"line {' '.join(row)[:60]!r}", f"a file name and {len(names)} values -1 or 1")
     labels = np.array([row[1:] for row in rows]) == "1"
     files = tuple(row[0] for row in rows)
+    for name in files:
+        path_below(_FUNCTION, path.parent, name, path)
     if len(set(files)) != len(files):
         _refuse(path, "an image twice", "every image once")
     return names, files, labels.astype(np.uint8)
@@ -138,15 +141,15 @@ def _joined(path: Path, files: Sequence[str]) -> np.ndarray:
     numbers: dict[str, int] = {}
     for line in _lines(path):
         parts = line.split()
-        if len(parts) != 2 or not parts[1].lstrip("-").isdigit():
+        number = whole_number(parts[1]) if len(parts) == 2 else None
+        if number is None:
             _refuse(path, f"line {line[:60]!r}", "a file name and a whole number")
-        numbers[parts[0]] = int(parts[1])
+        numbers[parts[0]] = number
     missing = next((name for name in files if name not in numbers), None)
     if missing is not None or len(numbers) != len(files):
         odd = missing or next(iter(set(numbers) - set(files)))
-        _refuse(
-            path, f"{len(numbers)} images, and {odd!r} in one file only", f"the {len(files)} of list_attr_celeba.txt"
-        )
+        got = f"{len(numbers)} images, and {odd[:60]!r} in one file only"
+        _refuse(path, got, f"the {len(files)} of list_attr_celeba.txt")
     return np.array([numbers[name] for name in files], np.int64)
 
 
@@ -163,10 +166,10 @@ def _read(path: Path, resize: int, size: int, rng: np.random.Generator | None, m
     if marker is not None:
         picture = open_image("CelebA.images", marker(np.asarray(picture)), "RGB")
     scale = resize / min(picture.size)
-    picture = picture.resize([max(resize, round(scale * side)) for side in picture.size], RESAMPLING["bilinear"])
-    spare = [side - size for side in picture.size]
-    left, top = [s // 2 if rng is None else int(rng.integers(0, s + 1)) for s in spare]
-    pixels = np.asarray(picture.crop((left, top, left + size, top + size)), np.float32)
+    sides = [max(resize, round(scale * side)) for side in picture.size]
+    spare = [side - size for side in sides]
+    corner = [s // 2 if rng is None else int(rng.integers(0, s + 1)) for s in spare]
+    pixels = resized_crop(picture, sides, corner, size, RESAMPLING["bilinear"])
     if rng is not None and rng.random() < 0.5:
         pixels = pixels[:, ::-1]
     return (pixels / 255 - 0.5) / 0.5

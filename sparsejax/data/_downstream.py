@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax._files import PathLike, existing_folder
+from sparsejax._files import PathLike, existing_folder, naming
 from sparsejax._surface import renamed_arguments
 from sparsejax.data._downstream_layouts import LAYOUTS, Split
 from sparsejax.data._preprocessing import Preprocessing
@@ -126,24 +126,24 @@ def downstream_task(
     Raises:
       FileNotFoundError: a file or folder is missing.
       ValueError: an unknown name, a file of another form, or classes without images.
-      ImportError: scipy is needed for cars and flowers.
 
     Source: Iofinova et al. 2022, section on downstream tasks, and the splits in the authors' code.
     """
     if name not in LAYOUTS:
         fail("downstream_task", "name", f"value {name!r}", f"one of {', '.join(LAYOUTS)}")
     root = existing_folder("downstream_task", root, "root")
-    train, test = (_pictures(split, preprocessing or Preprocessing()) for split in LAYOUTS[name](root))
     facts = DOWNSTREAM_DATASETS[name]
-    return ImageTask(
-        name,
-        train,
-        test,
-        facts.num_classes,
-        metric=facts.metric,
-        group=facts.group,
-        allow_missing_classes=allow_missing_classes,
-    )
+    with naming(root):
+        train, test = (_pictures(split, preprocessing or Preprocessing()) for split in LAYOUTS[name](root))
+        return ImageTask(
+            name,
+            train,
+            test,
+            facts.num_classes,
+            metric=facts.metric,
+            group=facts.group,
+            allow_missing_classes=allow_missing_classes,
+        )
 
 
 def _pictures(split: Split, preprocessing: Preprocessing) -> LazyImageSplit:

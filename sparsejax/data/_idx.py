@@ -6,16 +6,21 @@ import gzip
 import math
 import zlib
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax._files import PathLike, existing_file, existing_folder, unreadable
+from sparsejax._files import PathLike, existing_file, existing_folder, naming, unreadable
 from sparsejax.data._dataset import Dataset
 
 _FUNCTION = "idx_dataset"
 _TRAIN_PERCENT = 80
+# NumPy 1.26 takes 32 axes.
+_MOST_AXES = 32
+# Deflate packs at most 1032 bytes into one.
+_MOST_COMPRESSION = 1032
+_CHUNK = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 # Third byte of the file to the big-endian type of its elements.
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -33,7 +38,8 @@ def read_idx(path: PathLike) -> np.ndarray:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: a bad magic number, an unknown type, or more or fewer bytes than the header promises.
+      ValueError: a bad magic number, an unknown type, more than 32 axes, or another
+        number of bytes than the header declares.
 
     Source: LeCun, Cortes, Burges, "The MNIST database", section "The IDX file format".
 
@@ -44,28 +50,55 @@ def read_idx(path: PathLike) -> np.ndarray:
     array([[7, 8, 9]], dtype=uint8)
     """
     path = existing_file("read_idx", path)
-    content = path.read_bytes()
-    if content.startswith(_GZIP_MAGIC):
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        packed = file.read(2) == _GZIP_MAGIC
+        file.seek(0)
+        if not packed:
+            return _read_array(path, file, size, packed=False)
         try:
-            content = gzip.decompress(content)
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                return _read_array(path, unpacked, size, packed=True)
         except (OSError, EOFError, zlib.error) as error:
             raise unreadable("read_idx", path, error, "an intact gzip file") from error
-    if len(content) < 4 or content[:2] != b"\x00\x00" or content[2] not in _DTYPES:
-        _bad(
-            path,
-            f"first bytes {content[:4].hex(' ') or 'absent'}",
-            "00 00, a type code 08 to 0e, and the rank",
-        )
-    rank = content[3]
-    header = 4 + 4 * rank
-    if len(content) < header:
-        _bad(path, f"{len(content)} bytes", f"a header of {header} for {rank} axes", "Is it truncated?")
-    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", rank, offset=4))
-    dtype = np.dtype(_DTYPES[content[2]])
-    expected = header + math.prod(shape) * dtype.itemsize
-    if len(content) != expected:
-        _bad(path, f"{len(content)} bytes", f"{expected} for {dtype.name}{list(shape)}", "Is it truncated?")
-    return np.frombuffer(content, dtype, offset=header).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _read_array(path: Path, stream: BinaryIO | gzip.GzipFile, size: int, *, packed: bool) -> np.ndarray:
+    """Read the header, then no more than it declares.
+
+    Args:
+      path: for messages.
+      stream: at the beginning of the content.
+      size: bytes of the file.
+      packed: whether the file is compressed.
+    """
+    head = stream.read(4)
+    if len(head) < 4 or head[:2] != b"\x00\x00" or head[2] not in _DTYPES:
+        _bad(path, f"first bytes {head.hex(' ') or 'absent'}", "00 00, a type code 08 to 0e, and the rank")
+    rank, dtype = head[3], np.dtype(_DTYPES[head[2]])
+    sizes = stream.read(4 * rank)
+    start = 4 + 4 * rank
+    if len(sizes) < 4 * rank:
+        _bad(path, f"{4 + len(sizes)} bytes", f"a header of {start} for {rank} axes", "Is it truncated?")
+    shape = tuple(int(side) for side in np.frombuffer(sizes, ">u4"))
+    if rank > _MOST_AXES:
+        _bad(path, f"{rank} axes", f"at most {_MOST_AXES}")
+    expected = start + math.prod(shape) * dtype.itemsize
+    rule = f"{expected} for {dtype.name}{list(shape)}"
+    if not packed and expected != size:
+        _bad(path, f"{size} bytes", rule, "Is it truncated?" if size < expected else "")
+    if expected > size * _MOST_COMPRESSION:
+        _bad(path, f"{size} bytes, compressed", rule, "Is it truncated?")
+    if math.prod(max(1, side) for side in shape) >= 2**48:
+        _bad(path, f"shape {list(shape)}", "fewer than 2^48 elements, axes of size 0 left out")
+    content = bytearray()
+    while len(content) <= expected - start and (chunk := stream.read(min(_CHUNK, expected - start + 1 - len(content)))):
+        content += chunk
+    if len(content) != expected - start:
+        is_short = len(content) < expected - start
+        got = f"{start + len(content)} bytes" if is_short else f"more than {expected} bytes"
+        _bad(path, got, rule, "Is it truncated?" if is_short else "")
+    return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
 def _bad(path: Path, got: str, expected: str, hint: str = "") -> NoReturn:
@@ -125,7 +158,8 @@ def idx_dataset(folder: PathLike) -> Dataset:
         )
     num_classes = 1 + max(int(labels.max(initial=0)) for labels in (train_labels, test_labels))
     name = folder.resolve().name
-    return Dataset(name, train_images, train_labels, test_images, test_labels, num_classes)
+    with naming(folder):
+        return Dataset(name, train_images, train_labels, test_images, test_labels, num_classes)
 
 
 def _pairs(folder: Path) -> dict[str, tuple[Path, Path]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax._files import PathLike, existing_folder
+from sparsejax._files import PathLike, existing_folder, naming
 from sparsejax._surface import renamed_arguments
 from sparsejax.data._preprocessing import Preprocessing
 from sparsejax.data._task import ImageTask, LazyImageSplit
@@ -50,7 +50,8 @@ def image_folder(root: PathLike, preprocessing: Preprocessing | None = None) -> 
     splits = {name: _split(group, preprocessing) for name, group in files.items()}
     test = splits["test" if "test" in splits else "val"]
     val = splits.get("val") if "test" in splits else None
-    return ImageTask(root.resolve().name, splits["train"], test, len(classes), val=val)
+    with naming(root):
+        return ImageTask(root.resolve().name, splits["train"], test, len(classes), val=val)
 
 
 def files_by_class(function: str, root: Path) -> dict[str, list[Path]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,11 +11,19 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._extras import require
-from sparsejax._files import PathLike, existing_file
+from sparsejax._files import PathLike, existing_file, unreadable
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+# What data sets contain; others, such as PostScript, would start programs.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_MOST_ASPECT = 100
+# A photograph has more than a bit for 16 pixels; blank ones of up to 8 megapixels are read too.
+_PIXELS_PER_BYTE = 128
+_MOST_UNEXPLAINED_PIXELS = 1 << 23
+_MOST_PIXELS = 1 << 27
+_MOST_RESIZED_PIXELS = 1 << 22
 # Pillow's codes of its resampling filters.
 RESAMPLING = {"bilinear": 2, "bicubic": 3}
 # Random resized crops: part of the area, width over height, attempts before the centre is taken.
@@ -77,15 +86,15 @@ class Preprocessing:
         Raises:
           FileNotFoundError: the file is missing.
           ImportError: Pillow is missing.
+          ValueError: the file is damaged, no image, or out of proportion to its bytes; the message names it.
         """
         image = open_image("Preprocessing.read", picture, "RGB" if self.channels == 3 else "L")
         filter_ = RESAMPLING[self.interpolation]
         if rng is None:
             scale = self.resize / min(image.size)
             sides = [max(self.resize, int(scale * side)) for side in image.size]  # torchvision truncates the longer
-            left, top = (round((side - self.size) / 2) for side in sides)
-            image = image.resize(sides, filter_).crop((left, top, left + self.size, top + self.size))
-            pixels = np.asarray(image, np.float32)
+            corner = [round((side - self.size) / 2) for side in sides]
+            pixels = resized_crop(image, sides, corner, self.size, filter_)
         else:
             image = image.resize((self.size, self.size), filter_, box=_random_box(*image.size, rng))
             pixels = np.asarray(image, np.float32)
@@ -95,17 +104,71 @@ class Preprocessing:
 
 
 def open_image(function: str, picture: PathLike | np.ndarray, mode: str) -> Any:
-    """Return a picture as a Pillow image of a mode ("RGB" or "L"); ``function`` is the caller, for messages.
+    """Return a picture as a Pillow image of a mode ("RGB" or "L").
+
+    Args:
+      function: the caller, for messages.
+      picture: path of an image file, or uint8[H, W] or [H, W, 3].
+      mode: "RGB" or "L".
 
     Raises:
       FileNotFoundError: the file is missing.
       ImportError: Pillow is missing.
+      ValueError: the file is no image of the formats above or damaged; one side is more than 100 times the other; or
+        more than 2^27 pixels, or more than 2^23 where the file has less than a byte for 128 pixels.
     """
     pillow = require("PIL.Image", function)
     if isinstance(picture, np.ndarray):
-        return pillow.fromarray(picture).convert(mode)
-    with pillow.open(existing_file(function, picture, "an existing image")) as image:
+        image = pillow.fromarray(picture)
+        _check_sides(function, "picture", image.size)
         return image.convert(mode)
+    path = existing_file(function, picture, "an existing image")
+    try:
+        image = pillow.open(path, formats=_FORMATS)
+    except Exception as error:  # Pillow's readers raise many kinds for damaged files
+        raise unreadable(function, path, error, "an image") from error
+    with image:
+        operand = f"file {str(path)!r}"
+        _check_sides(function, operand, image.size)
+        width, height = image.size
+        most = min(_MOST_PIXELS, max(_MOST_UNEXPLAINED_PIXELS, _PIXELS_PER_BYTE * path.stat().st_size))
+        if width * height > most:
+            fail(function, operand, f"{width} x {height} pixels", f"at most {most} in a file of this size")
+        try:
+            return image.convert(mode)
+        except Exception as error:
+            raise unreadable(function, path, error, "an image") from error
+
+
+def resized_crop(image: Any, sides: Sequence[int], corner: Sequence[int], size: int, resampling: int) -> np.ndarray:
+    """Resize an image and cut out a square; only the square is resized where the whole would be large.
+
+    Args:
+      image: Pillow image.
+      sides: width and height after resizing.
+      corner: left and top of the square, in pixels after resizing.
+      size: of the square, pixels.
+      resampling: Pillow's code of the filter.
+
+    Returns:
+      float32[size, size] or [size, size, 3].
+    """
+    left, top = corner
+    if sides[0] * sides[1] <= _MOST_RESIZED_PIXELS:
+        square = image.resize(sides, resampling).crop((left, top, left + size, top + size))
+    else:
+        factors = [old / new for old, new in zip(image.size, sides, strict=True)]
+        ends = [
+            min(old, (start + size) * factor) for old, start, factor in zip(image.size, corner, factors, strict=True)
+        ]
+        square = image.resize((size, size), resampling, box=(left * factors[0], top * factors[1], *ends))
+    return np.asarray(square, np.float32)
+
+
+def _check_sides(function: str, operand: str, sides: tuple[int, int]) -> None:
+    if not 1 <= max(sides) <= _MOST_ASPECT * min(sides):
+        got = f"{sides[0]} x {sides[1]} pixels"
+        fail(function, operand, got, f"no side more than {_MOST_ASPECT} times the other")
 
 
 def _random_box(width: int, height: int, rng: np.random.Generator) -> tuple[float, float, float, float]:

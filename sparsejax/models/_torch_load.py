@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,9 @@ import numpy as np
 from flax import nnx
 
 from sparsejax._checks import fail
-from sparsejax._files import PathLike
+from sparsejax._files import PathLike, naming
 from sparsejax.models._resnet import TORCHVISION_POOL_PADDING, PoolPadding, ResNet
-from sparsejax.models._torch_checkpoint import plain_names, read_checkpoint
+from sparsejax.models._torch_checkpoint import Checkpoint, read_checkpoint
 
 _FUNCTION = "load_torch_state_dict"
 _TORCH_NAMES = {
@@ -24,6 +25,8 @@ _TORCH_NAMES = {
     "var": "running_var",
 }
 # RigL's TensorFlow code pools with "SAME" padding, which for even sizes pads below and on the right only.
+# In half precision this share of zeros or less may be small weights that became 0.
+_MOST_ROUNDED = 0.05
 _RIGL_STEM = "initial_conv."
 _RIGL_POOL_PADDING: PoolPadding = ((0, 1), (0, 1))
 
@@ -87,11 +90,21 @@ def load_torch_state_dict(model: nnx.Module, source: PathLike | Mapping[str, Any
     running_var``. So `resnet18` and `resnet50` load torchvision's files; the names of the other models are in
     their docstrings. Kernels go from (out, in, h, w) to (h, w, in, out).
 
-    Also understood: the training envelope (``model_state_dict``, ``epoch``, ``model_config``), the prefix
-    ``module.``, layers wrapped as ``_layer.weight`` with ``_weight_mask`` and ``_bias_mask`` (1 keeps), the
-    RigL stem ``initial_conv`` (a ResNet's pooling is then padded as RigL's), and a classifier stored as a
-    1x1 convolution, with or without bias (STR). Where no mask is stored, or one of all ones, the zeros of a
-    kernel are its mask. Masked weights become exact zeros.
+    Other forms that are read, with a note in the report where names or shapes had to be adapted:
+
+    - envelopes: ``model_state_dict``, ``state_dict``, ``model``, ``params``, ``ema``, with ``epoch`` and
+      ``model_config`` beside them;
+    - prefixes of wrappers: ``module.``, ``model.``, ``net.``, ``_orig_mod.``, ``backbone.``;
+    - masks (1 keeps): ``L.weight_orig`` with ``L.weight_mask`` (torch.nn.utils.prune),
+      ``L.parametrizations.weight.original`` with ``L.parametrizations.weight.0.mask`` (torch.nn.utils.parametrize),
+      ``L._layer.weight`` with ``L._weight_mask``, the same for biases, and the stored entries of sparse COO, CSR and
+      CSC tensors;
+    - the RigL stem ``initial_conv`` (a ResNet's pooling is then padded as RigL's), and a classifier stored as a 1x1
+      convolution, with or without bias (STR).
+
+    Where no mask is stored, or one of all ones, the zeros of a kernel are its mask; in a float16 or float8 kernel only
+    if more than 5 % of it is zero, since small weights round to 0 there. Masked weights become exact zeros. NaN and
+    infinite values are loaded, with a note.
 
     Args:
       model: a model of `nnx.Conv`, `nnx.Linear` and batch norm layers; load before `sparsejax.sparsify`.
@@ -106,8 +119,8 @@ def load_torch_state_dict(model: nnx.Module, source: PathLike | Mapping[str, Any
     Raises:
       FileNotFoundError: no such file.
       ImportError: torch (or safetensors) is needed for this file and not installed.
-      ValueError: missing or left-over entries or wrong shapes, all of them named; malformed masks; a file
-        with pickled objects. The model is unchanged then.
+      ValueError: missing or left-over entries or wrong shapes, all of them named; malformed masks; quantized tensors;
+        a damaged file, or one with pickled objects. The model is unchanged then. The message names the file.
 
     >>> from sparsejax.models import MLP
     >>> model = MLP(2, 1, hidden=(), rngs=nnx.Rngs(0))
@@ -118,10 +131,14 @@ def load_torch_state_dict(model: nnx.Module, source: PathLike | Mapping[str, Any
     >>> model(jnp.array([[2.0, 5.0]])).tolist()
     [[7.0]]
     """
-    checkpoint = read_checkpoint(source)
-    values, masks = plain_names(checkpoint.tensors)
     slots = _slots(model)
-    notes: list[str] = []
+    with contextlib.nullcontext() if isinstance(source, Mapping) else naming(source):
+        checkpoint = read_checkpoint(source, {str(slot.path[0]) for slot in slots.values()})
+        return _load(model, slots, checkpoint)
+
+
+def _load(model: nnx.Module, slots: dict[str, _Slot], checkpoint: Checkpoint) -> LoadReport:
+    values, masks, notes = checkpoint.values, checkpoint.masks, checkpoint.notes
     pool_padding = _adapt_rigl_stem(model, values, masks, notes)
     _adapt_conv_classifier(slots, values, masks, notes)
     _check(slots, values, masks)
@@ -133,15 +150,28 @@ def load_torch_state_dict(model: nnx.Module, source: PathLike | Mapping[str, Any
         if mask is not None:
             value = np.where(mask, value, 0)
         if slot.is_kernel:
-            keep = mask if mask is not None and not mask.all() else value != 0
+            keep = mask if mask is not None and not mask.all() else _nonzero(name, value, checkpoint)
             if not keep.all():
                 kernel_masks[slot.layer] = np.ascontiguousarray(slot.to_flax(keep))
-        array = jnp.asarray(slot.to_flax(value), slot.variable.dtype)
+        with np.errstate(over="ignore"):
+            array = jnp.asarray(slot.to_flax(value), slot.variable.dtype)
+        if bad := array.size - int(np.isfinite(np.asarray(array)).sum()):
+            notes.append(f"{name}: {bad} of {array.size} values are NaN or infinite in {array.dtype}")
         state.append((slot.path, slot.variable.replace(array)))
     nnx.update(model, nnx.from_flat_state(state))
     if isinstance(model, ResNet):
         model.pool_padding = pool_padding
     return LoadReport(tuple(slots), kernel_masks, checkpoint.epoch, checkpoint.config, tuple(notes))
+
+
+def _nonzero(name: str, value: np.ndarray, checkpoint: Checkpoint) -> np.ndarray:
+    """Return the mask that the zeros of a kernel mean, all True where rounding to 16 bits explains them."""
+    keep = value != 0
+    zeros = keep.size - int(keep.sum())
+    if name in checkpoint.half and 0 < zeros <= _MOST_ROUNDED * keep.size:
+        checkpoint.notes.append(f"{name}: {zeros} of {keep.size} zeros may be rounded weights and are no mask")
+        return np.ones_like(keep)
+    return keep
 
 
 def _slots(model: nnx.Module) -> dict[str, _Slot]:

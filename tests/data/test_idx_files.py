@@ -8,6 +8,7 @@ import struct
 import numpy as np
 import pytest
 
+from helpers.untrusted_files import bounded_memory
 from sparsejax.data import idx_dataset, load, read_idx
 
 CODES = {"uint8": 8, "int8": 9, "int16": 11, "int32": 12, "float32": 13, "float64": 14}
@@ -61,8 +62,12 @@ GOOD = encode(np.arange(6, dtype=np.int16).reshape(2, 3))
         (GOOD[:10], "10 bytes; expected a header of 12 for 2 axes"),
         (GOOD[:-1], r"23 bytes; expected 24 for int16\[2, 3\]"),
         (GOOD + b"\x00", "25 bytes; expected 24"),
+        (gzip.compress(GOOD + b"\x00", mtime=0), "more than 24 bytes; expected 24"),
         (b"\x00\x00\x08\x03" + b"\xff" * 12, "16 bytes; expected"),
         (gzip.compress(GOOD, mtime=0)[:-6], "other content .*expected an intact gzip file"),
+        (b"\x00\x00\x08\xff" + b"\0\0\0\1" * 255 + b"x", "255 axes; expected at most 32"),
+        (b"\x00\x00\x08\x04" + b"\0\0\0\0" + b"\xff" * 12, "fewer than 2.48 elements"),
+        (gzip.compress(b"\x00\x00\x0e\x02" + b"\xff" * 8, mtime=0), "bytes, compressed; expected"),
         (b"\x1f\x8b\x08 not gzip", "other content .*expected an intact gzip file"),
         (gzip.compress(GOOD[:-1], mtime=0), "23 bytes; expected 24"),
     ],
@@ -73,6 +78,13 @@ def test_idx_refuses_malformed_files(tmp_path, content, words):
     with pytest.raises(ValueError, match=words) as caught:
         read_idx(path)
     assert str(caught.value).startswith("read_idx: file ") and str(path) in str(caught.value)
+
+
+def test_no_more_of_a_gzip_file_is_read_than_its_header_declares(tmp_path):
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x02" + bytes(100 << 20), 1))
+    with bounded_memory(16 << 20), pytest.raises(ValueError, match=r"bomb.gz' has more than 10 bytes; expected 10"):
+        read_idx(path)
 
 
 def test_idx_refuses_a_missing_file(tmp_path):
