@@ -122,6 +122,8 @@ def conv(
     rank = len(pattern.shape) - 2
     if rank not in (1, 2):
         fail("conv", "pattern", f"shape {pattern.shape}", "one or two window axes, then (in // groups, out)")
+    if 0 in pattern.shape[:-1]:
+        fail("conv", "pattern", f"shape {pattern.shape}", "a window and input features of size 1 or more")
     in_features = _check_groups(pattern, feature_group_count)
     if x.ndim < rank + 1:
         fail("conv", "x", f"shape {x.shape}", f"at least {rank + 1} axes: {rank} spatial and the features")

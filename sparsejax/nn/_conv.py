@@ -20,6 +20,7 @@ from sparsejax.nn._layer import (
     SparseLayer,
     binary_mask,
     check_dense_layer,
+    check_dtypes,
     check_exact_type,
     check_pattern,
     default_bias_init,
@@ -67,7 +68,7 @@ class SparseConv(SparseLayer):
       pattern: the SparsityPattern, value of the variable ``topology``.
 
     Raises:
-      ValueError: three or more spatial axes, another padding, or sizes that disagree.
+      ValueError: three or more spatial axes, another padding, sizes that disagree, or another dtype.
       TypeError: the pattern is not a SparsityPattern.
 
     Source: Nikdan et al. 2023 (SparseProp), section 3; signature of ``flax.nnx.Conv``.
@@ -128,6 +129,7 @@ class SparseConv(SparseLayer):
         self.promote_dtype = promote_dtype
         _check_layer("SparseConv", self)
         check_pattern("SparseConv", pattern, self.kernel_shape)
+        check_dtypes("SparseConv", dtype, param_dtype)
         if mask is not None:
             check_within("SparseConv", pattern, mask)
         self._create_parameters(

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import optax
-from flax import nnx
+from flax import linen, nnx
 
 from sparsejax._checks import fail
 from sparsejax._typing import PyTree
@@ -56,9 +56,10 @@ def sparsify(
         shapes that ``sample_input`` leads to, and replaces it if that is faster; "rule" predicts both times
         by a cost model fitted to benchmarks (float32, one thread), without running anything; "always" replaces every
         candidate.
-      sample_input: an input of the model, or a tuple of positional inputs, with the batch size to be used;
-        required by "measured". Only shapes and dtypes matter. Without it "rule" assumes large inputs: 4096 rows for a
-        linear layer, 64 images of 32 pixels per axis (or twice the window) for a convolution.
+      sample_input: an input of the model, a tuple of positional inputs, or a dict of keyword arguments, with the batch
+        size to be used; required by "measured". Of arrays only shapes and dtypes matter. Without it "rule" assumes
+        large inputs: 4096 rows for a linear layer, 64 images of 32 pixels per axis (or twice the window) for a
+        convolution.
       skip: paths of layers, or of modules with all that is in them, that stay dense.
 
     Returns:
@@ -67,7 +68,8 @@ def sparsify(
 
     Raises:
       ValueError: an unknown policy or path, a mask of another shape or dtype, no ``sample_input`` where
-        needed.
+        needed, or one that the model or one of its layers does not take; the message names the layer.
+      TypeError: not an NNX module: a Linen module, parameters, a ``TrainState``; the message says what to call.
 
     Source: Nikdan et al. 2023 (SparseProp), the rule of swapping layers that are 80 % sparse and measured
       faster.
@@ -77,6 +79,7 @@ def sparsify(
     >>> sparse.kernel.shape, report.rows[0].action
     ((4,), 'sparse')
     """
+    _check_model("sparsify", model)
     check_policy(policy, sample_input)
     if not 0 <= min_sparsity <= 1:
         fail("sparsify", "min_sparsity", f"value {min_sparsity}", "a fraction between 0 and 1")
@@ -129,6 +132,7 @@ def densify(model: M) -> M:
     >>> densify(sparse).kernel.shape
     (4, 4)
     """
+    _check_model("densify", model)
     model = nnx.clone(model, graph=True)
     tied = tied_modules(model)
     new: dict[int, nnx.Module] = {}
@@ -156,6 +160,7 @@ def pattern_masks(model: nnx.Module) -> dict[str, np.ndarray]:
     >>> pattern_masks(sparse)[""].tolist()
     [[True, True], [True, True]]
     """
+    _check_model("pattern_masks", model)
     layers = modules_of(model, SparseLayer)
     return {path: np.asarray(layer.pattern.mask()) for path, layer in layers.items()}
 
@@ -178,6 +183,31 @@ def dense_kernels(model: nnx.Module) -> dict[str, np.ndarray]:
     [[True, False], [False, True]]
     """
     return {path: np.asarray(layer.kernel[...]) for path, layer in modules_of(densify(model), _DENSE).items()}
+
+
+def _check_model(function: str, model: object) -> None:
+    """Refuse what is no NNX module, and say what to call instead."""
+    if isinstance(model, nnx.Module):
+        return
+    if isinstance(model, linen.Module):
+        hint = (
+            "For Linen, sparsejax.nn.linen.SparseDense.from_dense and SparseConv.from_dense convert a layer and its "
+            "parameters."
+        )
+    elif isinstance(model, nnx.Optimizer):
+        hint = "Pass the model, and then the optimizer to sparsejax.nn.carry_optimizer."
+    elif isinstance(model, nnx.State):
+        hint = "Build the module first: nnx.merge(graphdef, state)."
+    elif isinstance(model, Mapping) or hasattr(model, "params"):
+        hint = (
+            "Parameters do not say which layers use them. Pass the NNX module that has them; for Linen, "
+            "sparsejax.nn.linen.SparseDense.from_dense and SparseConv.from_dense convert a layer and its parameters."
+        )
+    elif isinstance(model, type):
+        hint = "Pass an instance of the class."
+    else:
+        hint = "Put the layers into a module, such as nnx.List or nnx.Sequential."
+    fail(function, "model", f"type {type(model).__name__}", "an nnx.Module", hint, TypeError)
 
 
 def _describe(path: str, layer: Any, mask: Any) -> LayerReport:
@@ -296,5 +326,7 @@ def _skipped(skip: Collection[str], layers: Mapping[str, Any]) -> set[str]:
 def _check_path(operand: str, path: str, layers: Mapping[str, Any]) -> None:
     if path not in layers:
         near = difflib.get_close_matches(path, layers, n=1)
-        hint = f"Did you mean '{near[0]}'?" if near else f"The model has {', '.join(layers) or 'none'}."
+        hint = f"Did you mean '{near[0]}'?" if near else f"The model has {', '.join(map(repr, layers)) or 'none'}."
+        if list(layers) == [""]:
+            hint = "The model is a single layer, whose path is ''."
         fail("sparsify", operand, f"path '{path}'", "paths of nnx.Linear and nnx.Conv layers", hint)

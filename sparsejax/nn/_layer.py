@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from flax import nnx, serialization
 from flax.nnx import reprlib
 from flax.typing import Initializer
 
@@ -17,6 +17,7 @@ from sparsejax._checks import fail
 from sparsejax._typing import ArrayLike, DTypeLike
 from sparsejax.kernels import is_supported
 from sparsejax.pattern import SparsityPattern
+from sparsejax.pattern._pattern import ARRAYS
 
 # The defaults of flax.nnx.Linear and flax.nnx.Conv.
 default_kernel_init = nnx.initializers.lecun_normal()
@@ -36,6 +37,23 @@ class Pattern(nnx.Variable[SparsityPattern]):
     >>> variable.get_value()
     SparsityPattern(shape=(2, 2), nse=2, sparsity=0.5)
     """
+
+
+def _pattern_to_state(pattern: SparsityPattern) -> dict[str, Any]:
+    """A pattern for ``flax.serialization``: its arrays by name, and its shape."""
+    arrays = {name: np.asarray(getattr(pattern, name)) for name in ARRAYS}
+    return {**arrays, "shape": np.asarray(pattern.shape, np.int64)}
+
+
+def _pattern_from_state(target: SparsityPattern, state: Mapping[str, Any]) -> SparsityPattern:
+    """The stored pattern; it must describe a kernel of the target's shape."""
+    shape = tuple(int(n) for n in state["shape"])
+    if shape != target.shape:
+        fail("SparsityPattern", "serialized state", f"shape {shape}", f"shape {target.shape}, that of the target")
+    return SparsityPattern(**{name: jnp.asarray(state[name]) for name in ARRAYS}, shape=shape).validate()
+
+
+serialization.register_serialization_state(SparsityPattern, _pattern_to_state, _pattern_from_state)
 
 
 class SparseLayer(nnx.Module):
@@ -117,6 +135,14 @@ def check_pattern(function: str, pattern: object, shape: tuple[int, ...]) -> Non
         fail(function, "pattern", f"type {type(pattern).__name__}", "a SparsityPattern", error=TypeError)
     if pattern.shape != shape:
         fail(function, "pattern", f"shape {pattern.shape}", f"shape {shape}, that of the dense kernel")
+
+
+def check_dtypes(function: str, dtype: DTypeLike | None, param_dtype: DTypeLike) -> None:
+    """Refuse dtypes with which no call can succeed; with ``dtype`` None the operands' common dtype is computed."""
+    if dtype is not None and not is_supported(dtype):
+        fail(function, "dtype", f"value {jnp.dtype(dtype)}", "float32, float64 or bfloat16")
+    if not jnp.issubdtype(param_dtype, jnp.floating):
+        fail(function, "param_dtype", f"value {jnp.dtype(param_dtype)}", "a floating-point dtype")
 
 
 def check_unsharded(function: str, kernel: nnx.Variable[Any]) -> None:

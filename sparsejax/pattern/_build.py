@@ -60,7 +60,8 @@ def build_traced(mask: jax.Array, nse: int) -> PatternArrays:
     """The same arrays computed inside a transformation, where only the capacity ``nse`` is static.
 
     A mask with more than ``nse`` entries cannot raise here. Its ``indptr`` keeps the true counts, so every kernel
-    refuses the pattern when it runs ("indptr has last element 37; expected at most nse = 32.").
+    refuses the pattern when it runs ("indptr has last element 37; expected at most nse = 32."), and ``gather`` and
+    ``scatter`` give NaN.
     """
     if mask.size == 0:  # known without its values
         return build_on_host(np.zeros(mask.shape, bool), nse)

@@ -10,12 +10,14 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax.pattern._build import Pattern, PatternArrays
+from sparsejax.pattern._limits import check_stored
 
 
 def from_scipy(matrix: Any) -> tuple[jax.Array, PatternArrays, tuple[int, int]]:
     """Values, index arrays and shape of a SciPy sparse matrix (in, out)."""
     if not hasattr(matrix, "tocsc"):
         fail("SparsityPattern.from_scipy", "matrix", f"type {type(matrix).__name__}", "a SciPy sparse array or matrix")
+    check_stored("SparsityPattern.from_scipy", "matrix", tuple(matrix.shape), int(matrix.nnz))
     columns = matrix.tocsc(copy=True)
     columns.sum_duplicates()  # also sorts
     data = jnp.asarray(columns.data)
