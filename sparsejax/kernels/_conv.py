@@ -107,7 +107,8 @@ def conv(
       float[..., *out_spatial, out]; bfloat16 products are accumulated in float32. The order of summation is fixed.
 
     Raises:
-      ValueError: shapes, dtypes, padding or groups disagree or are not supported, or the window does not fit.
+      ValueError: shapes, dtypes, padding or groups disagree or are not supported, the window does not fit, or an axis
+        other than the batch has size 0 (features of the output aside).
       JaxRuntimeError, ValueError: an index is out of range, found when the kernel runs.
 
     Cost: 2 * nse * batch * prod(out_spatial) flops. Differentiable in ``data`` and ``x``, any order, both modes.
@@ -129,6 +130,8 @@ def conv(
         fail("conv", "x", f"shape {x.shape}", f"at least {rank + 1} axes: {rank} spatial and the features")
     check_activations("conv", "x", x, data.dtype, in_features, "input features (in // groups * groups)")
     lead, spatial = x.shape[: x.ndim - rank - 1], x.shape[-rank - 1 : -1]
+    if 0 in spatial:
+        fail("conv", "x", f"spatial shape {spatial}", "spatial axes of size 1 or more")
     flat = x.reshape(math.prod(lead), *spatial, in_features)
 
     window = pattern.shape[:rank]
