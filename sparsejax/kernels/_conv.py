@@ -109,7 +109,7 @@ def conv(
     Raises:
       ValueError: shapes, dtypes, padding or groups disagree or are not supported, the window does not fit, or an axis
         other than the batch has size 0 (features of the output aside).
-      JaxRuntimeError, ValueError: an index is out of range, found when the kernel runs.
+      JaxRuntimeError, ValueError: an index is out of range; raised when the kernel runs.
 
     Cost: 2 * nse * batch * prod(out_spatial) flops. Differentiable in ``data`` and ``x``, any order, both modes.
     Source: Nikdan et al. 2023 (SparseProp), section 3; padding as in Flax.

@@ -138,7 +138,12 @@ def densify(model: M) -> M:
     new: dict[int, nnx.Module] = {}
     for path, layer in modules_of(model, SparseLayer).items():
         if path in tied:
-            fail("densify", f"layer '{path}'", f"a variable shared with '{tied[path]}'", "variables of its own")
+            fail(
+                "densify",
+                f"layer '{path}'",
+                f"a variable shared with '{tied[path]}'",
+                "no shared variables",
+            )
         new[id(layer)] = layer.to_dense()
     for layer in modules_of(model, BatchNorm).values():
         new[id(layer)] = with_class(layer, nnx.BatchNorm)
@@ -146,7 +151,7 @@ def densify(model: M) -> M:
 
 
 def pattern_masks(model: nnx.Module) -> dict[str, np.ndarray]:
-    """Masks of the stored weights by layer path, as ``sparsify`` takes them.
+    """Return the masks of the stored weights by layer path, as ``sparsify`` takes them.
 
     Keep them beside a densified model: weights that are stored but exactly zero survive the way back.
 
@@ -212,8 +217,8 @@ def _check_model(function: str, model: object) -> None:
 
 def _describe(path: str, layer: Any, mask: Any) -> LayerReport:
     kernel, name = layer.kernel[...], f"sparsify: layer '{path}'"
-    own = getattr(layer, "mask", None)
-    keep = stored_entries(name, kernel, mask, None if own is None else np.asarray(own) != 0)
+    limit = getattr(layer, "mask", None)
+    keep = stored_entries(name, kernel, mask, None if limit is None else np.asarray(limit) != 0)
     sparsity = 1.0 - float(keep.mean()) if keep.size else 0.0
     return LayerReport(path, type(layer).__name__, kernel.shape, sparsity, "dense", "")
 
@@ -225,7 +230,7 @@ def _obstacle(
     if row.path in skipped:
         return "named in skip"
     if type(layer) not in _SPARSE:
-        return "a subclass of a Flax layer, whose own behaviour would be lost"
+        return "a subclass of a Flax layer; what it adds would be lost"
     if row.path in tied:
         return f"shares a variable with {tied[row.path]}"
     if row.sparsity is not None and row.sparsity < min_sparsity:
@@ -286,7 +291,7 @@ def _flat_masks(masks: Any, layers: Mapping[str, Any]) -> dict[str, Any]:
             "sparsify",
             "masks",
             got,
-            "a dict by layer path or a nested tree as nnx.state gives it",
+            "a dict by layer path or a nested tree like nnx.state(model)",
             error=TypeError,
         )
     flat = dict(_leaves(masks, ()))

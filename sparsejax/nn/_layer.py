@@ -191,33 +191,33 @@ def check_dense_layer(
 
 
 def check_exact_type(function: str, layer: Any, kind: type) -> None:
-    """Refuse another type, a subclass included: its own behaviour would be lost."""
+    """Refuse another type, a subclass included: what it adds would be lost."""
     if type(layer) is not kind:
         hint = "What a subclass adds would be lost." if isinstance(layer, kind) else ""
         fail(function, "layer", f"type {type(layer).__name__}", f"nnx.{kind.__name__}", hint, TypeError)
 
 
 def stored_entries(
-    function: str, kernel: jax.Array, mask: ArrayLike | None, own: np.ndarray | None = None
+    function: str, kernel: jax.Array, mask: ArrayLike | None, limit: np.ndarray | None = None
 ) -> np.ndarray:
-    """Which entries of a dense kernel are stored: bool array of its shape, on the host.
+    """Return which entries of a dense kernel are stored: bool array of its shape, on the host.
 
     Args:
       function: for the message.
       kernel: dense kernel.
       mask: bool array, or None where the zeros of the kernel decide.
-      own: the layer's own mask, which takes entries away.
+      limit: the layer's ``mask`` option, which takes entries away.
     """
     keep = np.asarray(kernel) != 0 if mask is None else np.asarray(mask)
     if keep.dtype != np.bool_:
         fail(function, "mask", f"dtype {keep.dtype}", "dtype bool, true keeps the weight")
     if keep.shape != kernel.shape:
         fail(function, "mask", f"shape {keep.shape}", f"shape {kernel.shape}, that of the dense kernel")
-    return keep if own is None else keep & own
+    return keep if limit is None else keep & limit
 
 
 def binary_mask(function: str, mask: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
-    """The ``mask`` option of a convolution as bool; other factors would be part of the weights."""
+    """Return the ``mask`` option of a convolution as bool; other factors would be part of the weights."""
     values = np.asarray(mask)
     if values.shape != shape:
         fail(function, "mask of the layer", f"shape {values.shape}", f"shape {shape}, that of the dense kernel")

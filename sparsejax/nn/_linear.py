@@ -144,7 +144,7 @@ class SparseLinear(SparseLayer):
         return sparse
 
     def to_dense(self) -> nnx.Linear:
-        """The same layer as ``flax.nnx.Linear``, zeros where nothing is stored; shares no variable.
+        """Return the same layer as ``flax.nnx.Linear``, zeros where nothing is stored; shares no variable.
 
         >>> pattern = SparsityPattern.from_mask(jnp.eye(2, dtype=bool))
         >>> SparseLinear(2, 2, pattern=pattern, rngs=nnx.Rngs(0)).to_dense().kernel.shape

@@ -19,7 +19,7 @@ from sparsejax.kernels import per_axis
 from sparsejax.nn._cost_model import Work, predict
 from sparsejax.nn._record import Call
 
-# What the rule assumes where it is given no input: large enough that the cost of a call does not count.
+# What the rule assumes without an input: large enough that the cost of a call does not count.
 NOMINAL_TOKENS = 4096  # rows of a linear layer's input
 NOMINAL_IMAGES, NOMINAL_SIDE = 64, 32  # batch and pixels per axis of a convolution's, or twice the window if more
 
@@ -41,7 +41,7 @@ def predict_layers(dense: Any, sparse: Any, calls: list[Call]) -> tuple[float, f
 
 
 def nominal_call(layer: Any) -> Call:
-    """The input that the rule assumes for a dense layer where it knows none."""
+    """Return the input that the rule assumes for a dense layer where it knows none."""
     if not hasattr(layer, "kernel_size"):
         return Call((NOMINAL_TOKENS, layer.in_features), jnp.float32)
     dilations = per_axis("sparsify", "kernel_dilation", layer.kernel_dilation, len(layer.kernel_size))
@@ -50,10 +50,10 @@ def nominal_call(layer: Any) -> Call:
 
 
 def time_layers(dense: Any, sparse: Any, calls: list[Call]) -> tuple[float, float]:
-    """Seconds of forward + backward of a dense layer and its sparse form, summed over the inputs.
+    """Measure the seconds of forward + backward of a dense layer and its sparse form, summed over the inputs.
 
-    Both are jitted, warmed up and run in turn; medians of ``ROUNDS`` runs. Each form gets its activations in
-    the layout that it has between layers of its own kind (the sparse one batch-minor), so that a
+    Both are jitted, warmed up and timed alternately (A B A B ...); medians of ``ROUNDS`` runs. Each form gets its
+    activations in the layout that it has between layers of the same kind (the sparse one batch-minor), so that a
     transposition at the edge of a sparse stretch is not charged to every layer in it.
     """
     total = [0.0, 0.0]
@@ -72,7 +72,7 @@ def time_layers(dense: Any, sparse: Any, calls: list[Call]) -> tuple[float, floa
 
 
 def compile_step(layer: Any, call: Call, *, batch_minor: bool) -> tuple[jax.stages.Wrapped, tuple[Any, ...]]:
-    """One forward and backward pass under ``jit``, and random operands for it.
+    """Return one forward and backward pass under ``jit``, and random operands for it.
 
     Args:
       layer: dense or sparse.

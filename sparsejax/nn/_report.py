@@ -36,7 +36,7 @@ class LayerReport:
 
 @dataclasses.dataclass(frozen=True)
 class SparsifyReport:
-    """What ``sparsify`` did; ``str`` gives an aligned table.
+    """What ``sparsify`` did; ``str`` is an aligned table.
 
     Attributes:
       rows: one `LayerReport` per linear layer, convolution and batch norm, in the order of the model's graph.
@@ -50,7 +50,7 @@ class SparsifyReport:
     rows: tuple[LayerReport, ...]
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One dictionary per row, for a data frame or JSON."""
+        """Return one dictionary per row, for a data frame or JSON."""
         return [dataclasses.asdict(row) for row in self.rows]
 
     def __str__(self) -> str:

@@ -2,7 +2,7 @@
 
 The parameters are named and drawn as those of ``linen.Dense`` and ``linen.Conv``; ``kernel`` holds the stored
 entries. The pattern is a field, and ``init`` copies its arrays to the collection ``"pattern"``, so that a
-checkpoint of the variables is complete. ``apply`` reads that collection if it is given (arrays, so a topology
+checkpoint of the variables is complete. ``apply`` reads that collection if it is there (arrays, so a topology
 of the same capacity can change without recompiling) and the field if not, so ``model.apply({"params":
 params}, x)`` works too.
 """
@@ -122,7 +122,7 @@ class SparseDense(nn.Module):
 
     @nn.nowrap
     def to_dense(self, variables: Mapping[str, Any]) -> tuple[nn.Dense, Variables]:
-        """The ``linen.Dense`` of the same meaning, and its variables ``{"params": ...}``."""
+        """Return the ``linen.Dense`` of the same meaning, and its variables ``{"params": ...}``."""
         return nn.Dense(**_common_fields(nn.Dense, self)), _dense_variables(self.pattern, variables)
 
 
@@ -212,7 +212,7 @@ class SparseConv(nn.Module):
         """Convert a ``linen.Conv`` and its parameters.
 
         Args:
-          dense: the module; its own ``mask`` takes entries away.
+          dense: the module; its ``mask`` takes entries away.
           params: its parameters, ``{"kernel": float[*window, in // groups, features], "bias":
             float[features]}``.
           mask: bool array of the kernel's shape, true stores the weight. None stores the weights that are not
@@ -229,14 +229,14 @@ class SparseConv(nn.Module):
         name = "SparseConv.from_dense"
         _check_module(name, dense, nn.Conv, ("conv_general_dilated", "conv_general_dilated_cls"))
         kernel = jnp.asarray(params["kernel"])
-        own = None if dense.mask is None else binary_mask(name, dense.mask, kernel.shape)
-        pattern = SparsityPattern.from_mask(stored_entries(name, kernel, mask, own))
+        limit = None if dense.mask is None else binary_mask(name, dense.mask, kernel.shape)
+        pattern = SparsityPattern.from_mask(stored_entries(name, kernel, mask, limit))
         module = cls(pattern=pattern, **_common_fields(cls, dense))
         return module, _sparse_variables(pattern, params)
 
     @nn.nowrap
     def to_dense(self, variables: Mapping[str, Any]) -> tuple[nn.Conv, Variables]:
-        """The ``linen.Conv`` of the same meaning, and its variables ``{"params": ...}``."""
+        """Return the ``linen.Conv`` of the same meaning, and its variables ``{"params": ...}``."""
         return nn.Conv(**_common_fields(nn.Conv, self)), _dense_variables(self.pattern, variables)
 
 

@@ -96,20 +96,20 @@ class SparsityPattern:
 
     @classmethod
     def from_dense(cls, kernel: ArrayLike, nse: int | None = None) -> SparsityPattern:
-        """Return the pattern of the entries of ``kernel`` that are not zero; ``pattern.gather(kernel)`` gives them."""
+        """Return the pattern of the entries of ``kernel`` that are not zero; its values: ``pattern.gather(kernel)``."""
         check_size("SparsityPattern.from_dense", "kernel", tuple(np.shape(kernel)))
         kernel = kernel if is_traced(kernel) else np.asarray(kernel)
         return cls.from_mask(kernel != 0, nse)
 
     @classmethod
     def from_scipy(cls, matrix: scipy.sparse.sparray | scipy.sparse.spmatrix) -> tuple[jax.Array, SparsityPattern]:
-        """``(data, pattern)`` of a SciPy sparse matrix of shape ``(in, out)``; stored zeros stay stored."""
+        """Return ``(data, pattern)`` of a SciPy sparse matrix of shape ``(in, out)``; stored zeros stay stored."""
         data, arrays, shape = _interchange.from_scipy(matrix)
         return data, cls(*arrays, shape=shape)
 
     @classmethod
     def from_bcsr(cls, matrix: BCSR) -> tuple[jax.Array, SparsityPattern]:
-        """``(data, pattern)`` of an unbatched ``jax.experimental.sparse.BCSR`` of shape ``(in, out)``."""
+        """Return ``(data, pattern)`` of an unbatched ``jax.experimental.sparse.BCSR`` of shape ``(in, out)``."""
         data, arrays, shape = _interchange.from_bcsr(matrix)
         return data, cls(*arrays, shape=shape)
 
@@ -212,11 +212,11 @@ class SparsityPattern:
         return self
 
     def to_scipy(self, data: ArrayLike) -> scipy.sparse.csc_array:
-        """SciPy matrix of shape ``(in, out)`` (two-axis kernels only); shares the row orientation."""
+        """Return a SciPy matrix of shape ``(in, out)`` (two-axis kernels only); shares the row orientation."""
         return _interchange.to_scipy(self, data)
 
     def to_bcsr(self, data: ArrayLike) -> BCSR:
-        """``jax.experimental.sparse.BCSR`` of shape ``(in, out)`` (two-axis kernels only)."""
+        """Return a ``jax.experimental.sparse.BCSR`` of shape ``(in, out)`` (two-axis kernels only)."""
         return _interchange.to_bcsr(self, data)
 
     def __repr__(self) -> str:
