@@ -83,7 +83,7 @@ def channel_sum(x: ArrayLike) -> jax.Array:
 
 
 def channel_dot(x: ArrayLike, y: ArrayLike) -> jax.Array:
-    """Inner product over all axes but the last: ``s[c] = sum of x[..., c] * y[..., c]``.
+    """Multiply and sum over all axes but the last: ``s[c] = sum of x[..., c] * y[..., c]``.
 
     Args:
       x, y: float[batch, ..., channels], same shape and dtype.
@@ -104,7 +104,7 @@ def channel_dot(x: ArrayLike, y: ArrayLike) -> jax.Array:
 
 
 def channel_scale(x: ArrayLike, scale: ArrayLike) -> jax.Array:
-    """``y[..., c] = x[..., c] * scale[c]``, with ``channel_dot`` as the gradient in ``scale``.
+    """Scale each channel: ``y[..., c] = x[..., c] * scale[c]``, with ``channel_dot`` as the gradient in ``scale``.
 
     Args:
       x: float[batch, ..., channels].
@@ -126,7 +126,7 @@ def channel_scale(x: ArrayLike, scale: ArrayLike) -> jax.Array:
 
 
 def channel_shift(x: ArrayLike, shift: ArrayLike) -> jax.Array:
-    """``y[..., c] = x[..., c] + shift[c]``, with ``channel_sum`` as the gradient in ``shift``.
+    """Shift each channel: ``y[..., c] = x[..., c] + shift[c]``, with ``channel_sum`` as the gradient in ``shift``.
 
     Args:
       x: float[batch, ..., channels].
@@ -148,7 +148,7 @@ def channel_shift(x: ArrayLike, shift: ArrayLike) -> jax.Array:
 
 
 def add_bias(x: ArrayLike, bias: ArrayLike) -> jax.Array:
-    """``x + bias`` over the last axis, for any number of axes; ``bias`` is cast to the dtype of ``x``.
+    """Add ``bias`` along the last axis, for any number of axes; ``bias`` is cast to the dtype of ``x``.
 
     As ``channel_shift``, in the form layers need: the dtype is that of the activations.
 

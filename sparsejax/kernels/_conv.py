@@ -107,8 +107,9 @@ def conv(
       float[..., *out_spatial, out]; bfloat16 products are accumulated in float32. The order of summation is fixed.
 
     Raises:
-      ValueError: shapes, dtypes, padding or groups disagree or are not supported, or the window does not fit.
-      JaxRuntimeError, ValueError: an index is out of range, found when the kernel runs.
+      ValueError: shapes, dtypes, padding or groups disagree or are not supported, the window does not fit, or an axis
+        other than the batch has size 0 (features of the output aside).
+      JaxRuntimeError, ValueError: an index is out of range; raised when the kernel runs.
 
     Cost: 2 * nse * batch * prod(out_spatial) flops. Differentiable in ``data`` and ``x``, any order, both modes.
     Source: Nikdan et al. 2023 (SparseProp), section 3; padding as in Flax.
@@ -122,11 +123,15 @@ def conv(
     rank = len(pattern.shape) - 2
     if rank not in (1, 2):
         fail("conv", "pattern", f"shape {pattern.shape}", "one or two window axes, then (in // groups, out)")
+    if 0 in pattern.shape[:-1]:
+        fail("conv", "pattern", f"shape {pattern.shape}", "a window and input features of size 1 or more")
     in_features = _check_groups(pattern, feature_group_count)
     if x.ndim < rank + 1:
         fail("conv", "x", f"shape {x.shape}", f"at least {rank + 1} axes: {rank} spatial and the features")
     check_activations("conv", "x", x, data.dtype, in_features, "input features (in // groups * groups)")
     lead, spatial = x.shape[: x.ndim - rank - 1], x.shape[-rank - 1 : -1]
+    if 0 in spatial:
+        fail("conv", "x", f"spatial shape {spatial}", "spatial axes of size 1 or more")
     flat = x.reshape(math.prod(lead), *spatial, in_features)
 
     window = pattern.shape[:rank]

@@ -72,7 +72,7 @@ class ConvGeometry:
         )
 
     def attribute(self) -> np.ndarray:
-        """The handlers' ``geometry`` attribute: groups, in and out features, then seven numbers per spatial axis.
+        """Return the handlers' ``geometry`` attribute: groups, in and out features, seven numbers per spatial axis.
 
         A one-axis convolution is handed over as a two-axis one of height 1.
         """
@@ -109,7 +109,7 @@ class PoolGeometry:
         return tuple(max(0, (n + low + high - w) // s + 1) for n, w, s, (low, high) in sizes)
 
     def attribute(self) -> np.ndarray:
-        """The handlers' ``geometry`` attribute: in, out, window, stride, low padding of two axes."""
+        """Return the handlers' ``geometry`` attribute: in, out, window, stride, low padding of two axes."""
         axes = [
             (n, out, w, s, low)
             for n, out, w, s, (low, _) in zip(
@@ -120,12 +120,12 @@ class PoolGeometry:
 
 
 def dilate(size: int, dilation: int) -> int:
-    """Length of ``size`` elements with ``dilation - 1`` gaps between neighbours; 0 stays 0."""
+    """Return the length of ``size`` elements with ``dilation - 1`` gaps between neighbours; 0 stays 0."""
     return (size - 1) * dilation + 1 if size > 0 else 0
 
 
 def per_axis(function: str, operand: str, value: PerAxis, rank: int) -> tuple[int, ...]:
-    """One positive integer per spatial axis from an integer, a sequence or None (all ones)."""
+    """Return one positive integer per spatial axis from an integer, a sequence or None (all ones)."""
     raw: Any = 1 if value is None else value
     values: tuple[Any, ...] = (raw,) * rank if isinstance(raw, _INTEGERS) else tuple(raw)
     if len(values) != rank or any(not isinstance(v, _INTEGERS) or v < 1 for v in values):
@@ -142,7 +142,7 @@ def resolve_padding(
     input_dilation: tuple[int, ...],
     kernel_dilation: tuple[int, ...],
 ) -> Pairs:
-    """Explicit (low, high) pairs of a padding given by name, one number, numbers or pairs.
+    """Return the (low, high) pairs of a padding that is a name, one number, numbers or pairs.
 
     For CIRCULAR these are the amounts of wrapped input on each side (as in Flax); the caller wraps.
     """

@@ -91,7 +91,7 @@ def spmm(data: ArrayLike, pattern: SparsityPattern, x: ArrayLike) -> jax.Array:
 
     Raises:
       ValueError: shapes or dtypes disagree or are not supported.
-      JaxRuntimeError, ValueError: an index is out of range, found when the kernel runs.
+      JaxRuntimeError, ValueError: an index is out of range; raised when the kernel runs.
 
     Cost: 2 * nse * batch flops. Differentiable in ``data`` and ``x``, any order, both modes.
     Source: Nikdan et al. 2023 (SparseProp), section 3; compressed sparse rows as in SciPy.
@@ -133,7 +133,7 @@ def spmm_t(data: ArrayLike, pattern: SparsityPattern, y: ArrayLike) -> jax.Array
 
 
 def sddmm(pattern: SparsityPattern, x: ArrayLike, y: ArrayLike) -> jax.Array:
-    """Product of two dense matrices sampled at the stored entries: the weight gradient of ``spmm``.
+    """Multiply two dense matrices, at the stored entries only: the weight gradient of ``spmm``.
 
     data[e] = sum over the batch of x[..., indices[e]] * y[..., row[e]]
 

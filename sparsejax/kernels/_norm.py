@@ -2,7 +2,7 @@
 
 In the batch-minor layout a channel is one contiguous run that fits the second-level cache, so mean, variance and the
 normalised, activated result take one read and one write of memory, and the gradient another: ``x`` and the cotangent
-in, the cotangent of ``x`` out. The gradient is a primitive too, the transpose of the one that gives the tangents.
+in, the cotangent of ``x`` out. The gradient is a primitive too, the transpose of the one for the tangents.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def batch_norm(
     epsilon: float,
     activation: str = "none",
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalise each channel by its own mean and variance, then add and activate, in one pass.
+    """Normalise each channel by its mean and variance, then add and activate, in one pass.
 
     y[..., c] = activation((x[..., c] - mean[c]) / sqrt(var[c] + epsilon) * scale[c] + bias[c] + residual[..., c])
 

@@ -14,7 +14,7 @@ DTYPES = (jnp.dtype("float32"), jnp.dtype("float64"), jnp.dtype("bfloat16"))
 
 
 def is_supported(dtype: DTypeLike) -> bool:
-    """Whether the kernels compute in this dtype: float32, float64 or bfloat16."""
+    """Return whether the kernels compute in this dtype: float32, float64 or bfloat16."""
     return jnp.dtype(dtype) in DTYPES
 
 
@@ -25,7 +25,7 @@ def check_dtype(name: str, operand: str, dtype: DTypeLike) -> None:
 
 
 def check_data(name: str, data: ArrayLike, pattern: object) -> jax.Array:
-    """The values as an array of the pattern's length and a supported dtype."""
+    """Return the values as an array of the pattern's length and a supported dtype."""
     if not isinstance(pattern, SparsityPattern):
         fail(name, "pattern", f"type {type(pattern).__name__}", "a SparsityPattern", error=TypeError)
     data = jnp.asarray(data)
@@ -66,7 +66,7 @@ def check_same(name: str, operand: str, y: jax.Array, x: jax.Array) -> None:
 
 
 def pattern_operands(pattern: SparsityPattern) -> tuple[jax.Array, ...]:
-    """The index arrays in the order in which every product takes them, with their lengths and dtypes checked."""
+    """Return the index arrays in the order in which every product takes them, with their lengths and dtypes checked."""
     nse = pattern.indices.shape
     expected = {
         "indptr": (pattern.rows + 1,),

@@ -99,7 +99,7 @@ def max_pool(
     strides: Sequence[int] | None = None,
     padding: PaddingLike = "VALID",
 ) -> jax.Array:
-    """Maximum over windows, as ``flax.nnx.max_pool``.
+    """Take the maximum over windows, as ``flax.nnx.max_pool``.
 
     y[b, o, c] = max over taps k of x[b, o * stride - low + k, c]
 
@@ -107,7 +107,8 @@ def max_pool(
       x: float[..., *spatial, channels] with one or two spatial axes; leading axes are batch.
       window_shape: window size per spatial axis. Static.
       strides: per spatial axis; ones if absent. Static.
-      padding: "VALID", "SAME" or (low, high) pairs. Padding never wins: a window in it entirely gives -inf.
+      padding: "VALID", "SAME" or (low, high) pairs. Padding is never the maximum; a window that lies in it
+        entirely has -inf.
 
     Returns:
       float[..., *out_spatial, channels]. NaN wins. The gradient goes to the first of equal maxima.
@@ -130,7 +131,7 @@ def avg_pool(
     padding: PaddingLike = "VALID",
     count_include_pad: bool = True,
 ) -> jax.Array:
-    """Mean over windows, as ``flax.nnx.avg_pool``: the sum over a window's taps divided by their number.
+    """Take the mean over windows, as ``flax.nnx.avg_pool``: the sum over a window's taps divided by their number.
 
     Args:
       x: float[..., *spatial, channels] with one or two spatial axes; leading axes are batch.

@@ -20,6 +20,7 @@ from sparsejax.nn._layer import (
     SparseLayer,
     binary_mask,
     check_dense_layer,
+    check_dtypes,
     check_exact_type,
     check_out_sharding,
     check_pattern,
@@ -68,7 +69,7 @@ class SparseConv(SparseLayer):
       pattern: the SparsityPattern, value of the variable ``topology``.
 
     Raises:
-      ValueError: three or more spatial axes, another padding, or sizes that disagree.
+      ValueError: three or more spatial axes, another padding, sizes that disagree, or another dtype.
       TypeError: the pattern is not a SparsityPattern.
 
     Source: Nikdan et al. 2023 (SparseProp), section 3; signature of ``flax.nnx.Conv``.
@@ -129,6 +130,7 @@ class SparseConv(SparseLayer):
         self.promote_dtype = promote_dtype
         _check_layer("SparseConv", self)
         check_pattern("SparseConv", pattern, self.kernel_shape)
+        check_dtypes("SparseConv", dtype, param_dtype)
         if mask is not None:
             check_within("SparseConv", pattern, mask)
         self._create_parameters(
@@ -155,7 +157,7 @@ class SparseConv(SparseLayer):
         Args:
           dense: the layer to copy. It is not changed and shares no variable with the result.
           mask: bool array of the kernel's shape, true stores the weight, be it zero or not. None stores the
-            weights that are not zero. Weights outside it, or outside the layer's own ``mask``, are dropped.
+            weights that are not zero. Weights outside it, or outside the layer's ``mask``, are dropped.
 
         Raises:
           ValueError: three spatial axes, "REFLECT" padding, an attribute without a sparse counterpart (a
@@ -172,8 +174,8 @@ class SparseConv(SparseLayer):
         _check_layer(name, dense)
         refused = {"conv_general_dilated": jax.lax.conv_general_dilated, "preferred_element_type": None}
         check_dense_layer(name, dense, nnx.Conv, dense.kernel_shape, refused)
-        own = None if dense.mask is None else binary_mask(name, dense.mask, dense.kernel_shape)
-        keep = stored_entries(name, dense.kernel[...], mask, own)
+        limit = None if dense.mask is None else binary_mask(name, dense.mask, dense.kernel_shape)
+        keep = stored_entries(name, dense.kernel[...], mask, limit)
         sparse = cls(
             pattern=SparsityPattern.from_mask(keep),
             kernel_init=nnx.initializers.zeros_init(),
@@ -184,7 +186,7 @@ class SparseConv(SparseLayer):
         return sparse
 
     def to_dense(self) -> nnx.Conv:
-        """The same layer as ``flax.nnx.Conv``, zeros where nothing is stored; shares no variable.
+        """Return the same layer as ``flax.nnx.Conv``, zeros where nothing is stored; shares no variable.
 
         >>> pattern = SparsityPattern.from_mask(jnp.ones((1, 1, 2), bool))
         >>> SparseConv(1, 2, 1, pattern=pattern, rngs=nnx.Rngs(0)).to_dense().kernel.shape

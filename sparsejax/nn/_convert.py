@@ -152,7 +152,7 @@ def densify(model: M) -> M:
     new: dict[int, nnx.Module] = {}
     for path, layer in modules_of(model, SparseLayer).items():
         if path in tied:
-            fail("densify", f"layer '{path}'", f"a variable shared with '{tied[path]}'", "variables of its own")
+            fail("densify", f"layer '{path}'", f"a variable shared with '{tied[path]}'", "no shared variables")
         new[id(layer)] = to_dense(layer)
     for layer in modules_of(model, BatchNorm).values():
         new[id(layer)] = with_class(layer, nnx.BatchNorm)
@@ -160,7 +160,7 @@ def densify(model: M) -> M:
 
 
 def pattern_masks(model: nnx.Module) -> dict[str, np.ndarray]:
-    """Masks of the stored weights by layer path, as ``sparsify`` takes them.
+    """Return the masks of the stored weights by layer path, as ``sparsify`` takes them.
 
     Keep them beside a densified model: weights that are stored but exactly zero survive the way back.
 
@@ -227,8 +227,8 @@ def _check_model(function: str, model: object) -> None:
 
 def _describe(path: str, layer: Any, mask: Any) -> LayerReport:
     kernel, name = layer.kernel[...], f"sparsify: layer '{path}'"
-    own = getattr(layer, "mask", None)
-    keep = stored_entries(name, kernel, mask, None if own is None else np.asarray(own) != 0)
+    limit = getattr(layer, "mask", None)
+    keep = stored_entries(name, kernel, mask, None if limit is None else np.asarray(limit) != 0)
     sparsity = 1.0 - float(keep.mean()) if keep.size else 0.0
     return LayerReport(path, type(layer).__name__, kernel.shape, sparsity, "dense", "")
 
@@ -240,7 +240,7 @@ def _obstacle(
     if row.path in skipped:
         return "named in skip"
     if type(layer) not in registered_classes():
-        return "a subclass, whose own behaviour would be lost; register_sparse adds it"
+        return "a subclass; what it adds would be lost. register_sparse converts it"
     if row.path in tied:
         return f"shares a variable with {tied[row.path]}"
     if row.sparsity is not None and row.sparsity < min_sparsity:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from flax import nnx, serialization
 from flax.nnx import reprlib
 from flax.typing import Initializer
 
@@ -17,6 +17,7 @@ from sparsejax._checks import fail
 from sparsejax._typing import ArrayLike, DTypeLike
 from sparsejax.kernels import is_supported
 from sparsejax.pattern import SparsityPattern
+from sparsejax.pattern._pattern import ARRAYS
 
 # The defaults of flax.nnx.Linear and flax.nnx.Conv.
 default_kernel_init = nnx.initializers.lecun_normal()
@@ -36,6 +37,23 @@ class Pattern(nnx.Variable[SparsityPattern]):
     >>> variable.get_value()
     SparsityPattern(shape=(2, 2), nse=2, sparsity=0.5)
     """
+
+
+def _pattern_to_state(pattern: SparsityPattern) -> dict[str, Any]:
+    """A pattern for ``flax.serialization``: its arrays by name, and its shape."""
+    arrays = {name: np.asarray(getattr(pattern, name)) for name in ARRAYS}
+    return {**arrays, "shape": np.asarray(pattern.shape, np.int64)}
+
+
+def _pattern_from_state(target: SparsityPattern, state: Mapping[str, Any]) -> SparsityPattern:
+    """The stored pattern; it must describe a kernel of the target's shape."""
+    shape = tuple(int(n) for n in state["shape"])
+    if shape != target.shape:
+        fail("SparsityPattern", "serialized state", f"shape {shape}", f"shape {target.shape}, that of the target")
+    return SparsityPattern(**{name: jnp.asarray(state[name]) for name in ARRAYS}, shape=shape).validate()
+
+
+serialization.register_serialization_state(SparsityPattern, _pattern_to_state, _pattern_from_state)
 
 
 class SparseLayer(nnx.Module):
@@ -151,6 +169,14 @@ def check_out_sharding(function: str, out_sharding: Any) -> None:
         fail(function, "out_sharding", f"value {out_sharding}", "None", hint)
 
 
+def check_dtypes(function: str, dtype: DTypeLike | None, param_dtype: DTypeLike) -> None:
+    """Refuse dtypes with which no call can succeed; with ``dtype`` None the operands' common dtype is computed."""
+    if dtype is not None and not is_supported(dtype):
+        fail(function, "dtype", f"value {jnp.dtype(dtype)}", "float32, float64 or bfloat16")
+    if not jnp.issubdtype(param_dtype, jnp.floating):
+        fail(function, "param_dtype", f"value {jnp.dtype(param_dtype)}", "a floating-point dtype")
+
+
 def check_unsharded(function: str, kernel: nnx.Variable[Any]) -> None:
     """Refuse sharding metadata: it names the axes of a dense kernel, of which one flat axis is left."""
     sharding = kernel.get_metadata("out_sharding", None)
@@ -203,33 +229,33 @@ def check_dense_layer(
 
 
 def check_exact_type(function: str, layer: Any, kind: type) -> None:
-    """Refuse another type, a subclass included: its own behaviour would be lost."""
+    """Refuse another type, a subclass included: what it adds would be lost."""
     if type(layer) is not kind:
         hint = "What a subclass adds would be lost." if isinstance(layer, kind) else ""
         fail(function, "layer", f"type {type(layer).__name__}", f"nnx.{kind.__name__}", hint, TypeError)
 
 
 def stored_entries(
-    function: str, kernel: jax.Array, mask: ArrayLike | None, own: np.ndarray | None = None
+    function: str, kernel: jax.Array, mask: ArrayLike | None, limit: np.ndarray | None = None
 ) -> np.ndarray:
-    """Which entries of a dense kernel are stored: bool array of its shape, on the host.
+    """Return which entries of a dense kernel are stored: bool array of its shape, on the host.
 
     Args:
       function: for the message.
       kernel: dense kernel.
       mask: bool array, or None where the zeros of the kernel decide.
-      own: the layer's own mask, which takes entries away.
+      limit: the layer's ``mask`` option, which takes entries away.
     """
     keep = np.asarray(kernel) != 0 if mask is None else np.asarray(mask)
     if keep.dtype != np.bool_:
         fail(function, "mask", f"dtype {keep.dtype}", "dtype bool, true keeps the weight")
     if keep.shape != kernel.shape:
         fail(function, "mask", f"shape {keep.shape}", f"shape {kernel.shape}, that of the dense kernel")
-    return keep if own is None else keep & own
+    return keep if limit is None else keep & limit
 
 
 def binary_mask(function: str, mask: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
-    """The ``mask`` option of a convolution as bool; other factors would be part of the weights."""
+    """Return the ``mask`` option of a convolution as bool; other factors would be part of the weights."""
     values = np.asarray(mask)
     if values.shape != shape:
         fail(function, "mask of the layer", f"shape {values.shape}", f"shape {shape}, that of the dense kernel")

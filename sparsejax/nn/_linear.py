@@ -17,6 +17,7 @@ from sparsejax.kernels import add_bias, spmm
 from sparsejax.nn._layer import (
     SparseLayer,
     check_dense_layer,
+    check_dtypes,
     check_exact_type,
     check_out_sharding,
     check_pattern,
@@ -57,7 +58,7 @@ class SparseLinear(SparseLayer):
       pattern: the SparsityPattern, value of the variable ``topology``.
 
     Raises:
-      ValueError: the pattern has another shape.
+      ValueError: the pattern has another shape, or ``dtype`` is none of the three.
       TypeError: the pattern is not a SparsityPattern.
 
     Source: Nikdan et al. 2023 (SparseProp), section 3; signature of ``flax.nnx.Linear``.
@@ -90,6 +91,7 @@ class SparseLinear(SparseLayer):
         bias_metadata: Mapping[str, Any] = _NO_METADATA,
     ):
         check_pattern("SparseLinear", pattern, (in_features, out_features))
+        check_dtypes("SparseLinear", dtype, param_dtype)
         self._create_parameters(
             pattern, use_bias, param_dtype, kernel_init, bias_init, rngs, kernel_metadata, bias_metadata
         )
@@ -148,7 +150,7 @@ class SparseLinear(SparseLayer):
         return sparse
 
     def to_dense(self) -> nnx.Linear:
-        """The same layer as ``flax.nnx.Linear``, zeros where nothing is stored; shares no variable.
+        """Return the same layer as ``flax.nnx.Linear``, zeros where nothing is stored; shares no variable.
 
         >>> pattern = SparsityPattern.from_mask(jnp.eye(2, dtype=bool))
         >>> SparseLinear(2, 2, pattern=pattern, rngs=nnx.Rngs(0)).to_dense().kernel.shape

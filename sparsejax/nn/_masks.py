@@ -24,7 +24,7 @@ def flat_masks(
     if masks is None:
         return {}
     if not isinstance(masks, Mapping):
-        expected = "a dict by layer path or a nested tree as nnx.state gives it"
+        expected = "a dict by layer path or a nested tree like nnx.state(model)"
         fail("sparsify", "masks", f"type {type(masks).__name__}", expected, error=TypeError)
     flat: dict[str, Any] = {}
     for path, mask in _leaves(masks, ()):
@@ -67,9 +67,7 @@ def skipped_layers(skip: Collection[str], layers: Collection[str]) -> set[str]:
 
 def _unknown(operand: str, path: str, known: Collection[str]) -> None:
     near = difflib.get_close_matches(path, known, n=1)
-    hint = f"Did you mean '{near[0]}'?" if near else f"The model has {', '.join(map(_quoted, known)) or 'none'}."
+    hint = f"Did you mean '{near[0]}'?" if near else f"The model has {', '.join(map(repr, known)) or 'none'}."
+    if "" in known:
+        hint = "The model is a single layer, whose path is ''."
     fail("sparsify", operand, f"path '{path}'", "a path of a layer or parameter of the model", hint)
-
-
-def _quoted(path: str) -> str:
-    return f"'{path}'" if path else "one layer, at the path '' of the model itself"

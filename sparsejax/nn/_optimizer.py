@@ -30,7 +30,7 @@ class _Change:
 
 
 def carry_optimizer(optimizer: nnx.Optimizer[Any], old_model: nnx.Module, new_model: nnx.Module) -> nnx.Optimizer[Any]:
-    """An optimizer for the converted model that goes on where the old one stands.
+    """Return an optimizer for the converted model that continues from the state of the old one.
 
     Whatever the optimizer keeps per weight (momentum, second moments, accumulated gradients, masks) is
     gathered at the stored weights, or scattered to a dense kernel with zeros elsewhere; step counters,

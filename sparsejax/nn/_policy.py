@@ -19,7 +19,7 @@ from sparsejax.kernels import per_axis
 from sparsejax.nn._cost_model import Work, predict
 from sparsejax.nn._record import Call
 
-# What the rule assumes where it is given no input: large enough that the cost of a call does not count.
+# What the rule assumes without an input: large enough that the cost of a call does not count.
 NOMINAL_TOKENS = 4096  # rows of a linear layer's input
 NOMINAL_IMAGES, NOMINAL_SIDE = 64, 32  # batch and pixels per axis of a convolution's, or twice the window if more
 
@@ -47,15 +47,15 @@ def predict_layers(dense: Any, sparse: Any, calls: list[Call]) -> tuple[float, f
 
 
 def nominal_call(layer: Any) -> Call:
-    """The input that the rule assumes for a dense layer where it knows none."""
+    """Return the input that the rule assumes for a dense layer where it knows none."""
     if isinstance(layer, nnx.Einsum):
         sizes = dict(zip(layer.einsum_str.split("->")[0].split(",")[1], layer.kernel_shape, strict=True))
         labels = layer.einsum_str.split(",")[0].replace("...", ".")
         return Call(_with_tokens([sizes.get(label) for label in labels]), jnp.float32)
     if isinstance(layer, nnx.LinearGeneral):
-        axes = [axis if axis >= 0 else axis - max(layer.axis, default=0) for axis in layer.axis]
-        count = len(axes) + max(1, *layer.axis)
-        places = dict(zip(sorted(axis % count for axis in axes), layer.in_features, strict=True))
+        count = max(len(layer.axis) + 1, max(layer.axis) + 1, -min(layer.axis))
+        count += len({axis % count for axis in layer.axis}) < len(layer.axis)
+        places = dict(zip(sorted(axis % count for axis in layer.axis), layer.in_features, strict=True))
         return Call(_with_tokens([places.get(axis) for axis in range(count)]), jnp.float32)
     if not hasattr(layer, "kernel_size"):
         return Call((NOMINAL_TOKENS, layer.in_features), jnp.float32)
@@ -71,12 +71,12 @@ def _with_tokens(sizes: list[int | None]) -> tuple[int, ...]:
 
 
 def time_layers(dense: Any, sparse: Any, calls: list[Call]) -> tuple[float, float]:
-    """Seconds of forward + backward of a dense layer and its sparse form, summed over the inputs.
+    """Measure the seconds of forward + backward of a dense layer and its sparse form, summed over the inputs.
 
-    Both are jitted, warmed up and run in turn; medians of ``ROUNDS`` runs. Each form gets its activations in
-    the layout that it has between layers of its own kind (the sparse one batch-minor), so that a
-    transposition at the edge of a sparse stretch is not charged to every layer in it. Layers over several axes, whose
-    neighbours reshape, get row-major activations in both forms.
+    Both are jitted, warmed up and timed alternately (A B A B ...); medians of ``ROUNDS`` runs. Each form gets its
+    activations in the layout that it has between layers of the same kind (the sparse one batch-minor), so that a
+    transposition at the edge of a sparse stretch is not charged to every layer in it. Layers over several axes,
+    whose neighbours reshape, get row-major activations in both forms.
     """
     total = [0.0, 0.0]
     for call in calls:
@@ -94,7 +94,7 @@ def time_layers(dense: Any, sparse: Any, calls: list[Call]) -> tuple[float, floa
 
 
 def compile_step(layer: Any, call: Call, *, batch_minor: bool) -> tuple[jax.stages.Wrapped, tuple[Any, ...]]:
-    """One forward and backward pass under ``jit``, and random operands for it.
+    """Return one forward and backward pass under ``jit``, and random operands for it.
 
     Args:
       layer: dense or sparse.

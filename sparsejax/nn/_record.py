@@ -100,8 +100,8 @@ def _run(function: str, model: Any, sample_input: PyTree) -> None:
     arrays = {str(i): leaf for i, leaf in enumerate(leaves) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")}
 
     def call(module: Any, arrays: dict[str, Any]) -> Any:
-        given, named = treedef.unflatten([arrays.get(str(i), leaf) for i, leaf in enumerate(leaves)])
-        return module(*given, **named)
+        positional, named = treedef.unflatten([arrays.get(str(i), leaf) for i, leaf in enumerate(leaves)])
+        return module(*positional, **named)
 
     try:
         nnx.eval_shape(call, model, arrays)
@@ -118,7 +118,7 @@ class _BadInput(ValueError):
 
 
 def _check_input(function: str, layer: Any, call: Call) -> None:
-    """Refuse an input that the layer does not take, before Flax or XLA do so in words of their own."""
+    """Refuse an input that the layer does not take, before Flax or XLA do, whose messages name no layer."""
     norm = isinstance(layer, nnx.BatchNorm)
     features: Any = layer.num_features if norm else getattr(layer, "in_features", None)
     axis: Any = layer.axis if norm else -1

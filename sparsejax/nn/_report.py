@@ -38,7 +38,7 @@ class LayerReport:
 
 @dataclasses.dataclass(frozen=True)
 class SparsifyReport:
-    """What ``sparsify`` did; ``str`` gives an aligned table.
+    """What ``sparsify`` did; ``str`` is an aligned table.
 
     Attributes:
       rows: one `LayerReport` per layer that has a sparse form and per batch norm, in the order of the model's graph;
@@ -63,7 +63,7 @@ class SparsifyReport:
         return sparse / max(1, sum(math.prod(row.shape) for row in pruned))
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One dictionary per row, for a data frame or JSON."""
+        """Return one dictionary per row, for a data frame or JSON."""
         return [dataclasses.asdict(row) for row in self.rows]
 
     def __str__(self) -> str:

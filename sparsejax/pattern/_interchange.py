@@ -10,12 +10,14 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax.pattern._build import Pattern, PatternArrays
+from sparsejax.pattern._limits import check_stored
 
 
 def from_scipy(matrix: Any) -> tuple[jax.Array, PatternArrays, tuple[int, int]]:
-    """Values, index arrays and shape of a SciPy sparse matrix (in, out)."""
+    """Return values, index arrays and shape of a SciPy sparse matrix (in, out)."""
     if not hasattr(matrix, "tocsc"):
         fail("SparsityPattern.from_scipy", "matrix", f"type {type(matrix).__name__}", "a SciPy sparse array or matrix")
+    check_stored("SparsityPattern.from_scipy", "matrix", tuple(matrix.shape), int(matrix.nnz))
     columns = matrix.tocsc(copy=True)
     columns.sum_duplicates()  # also sorts
     data = jnp.asarray(columns.data)
@@ -38,7 +40,7 @@ def _both_orientations(by_output: Any) -> PatternArrays:
 
 
 def to_scipy(pattern: Pattern, data: Any) -> Any:
-    """SciPy CSC array (in, out)."""
+    """Return a SciPy CSC array (in, out)."""
     import scipy.sparse
 
     data = np.asarray(data)
@@ -49,7 +51,7 @@ def to_scipy(pattern: Pattern, data: Any) -> Any:
 
 
 def from_bcsr(matrix: Any) -> tuple[jax.Array, PatternArrays, tuple[int, int]]:
-    """Values, index arrays and shape of an unbatched BCSR matrix (in, out)."""
+    """Return values, index arrays and shape of an unbatched BCSR matrix (in, out)."""
     import scipy.sparse
     from jax.experimental.sparse import BCSR
 
@@ -67,7 +69,7 @@ def from_bcsr(matrix: Any) -> tuple[jax.Array, PatternArrays, tuple[int, int]]:
 
 
 def to_bcsr(pattern: Pattern, data: Any) -> Any:
-    """BCSR matrix (in, out): the column orientation, with the values in its order."""
+    """Return a BCSR matrix (in, out): the column orientation, with the values in its order."""
     from jax.experimental.sparse import BCSR
 
     data = jnp.asarray(data)

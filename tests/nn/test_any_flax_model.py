@@ -191,7 +191,7 @@ def test_a_subclass_stays_dense_until_it_is_registered() -> None:
 
     model, mask = Doubled(6, 6, rngs=nnx.Rngs(0)), np.eye(6, dtype=bool)
     _, report = sx.sparsify(model, {"": mask}, policy="always")
-    assert report.rows[0].reason == "a subclass, whose own behaviour would be lost; register_sparse adds it"
+    assert report.rows[0].reason == "a subclass; what it adds would be lost. register_sparse converts it"
     nn.register_sparse(Doubled, SparseDoubled.from_dense)
     sparse, report = sx.sparsify(model, {"": mask}, policy="always")
     x = jnp.ones((2, 6))

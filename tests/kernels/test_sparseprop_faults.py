@@ -1,4 +1,4 @@
-"""The faults observed in SparseProp 0.1.14 (df97d8e), each as a test of ours; numbered as in our list of them.
+"""The faults observed in SparseProp 0.1.14 (df97d8e), each as a test of ours.
 
 The wrong results there came from remainders of the batch, ignored strides of the operands, counters that are too
 narrow, and arguments that were accepted but not supported.
@@ -30,11 +30,11 @@ def image(batch: int, size: int, stride: int = 1, window: int = 3, **changes: An
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("batch", [4, 9, 20])
-def test_row_1_batch_that_is_no_multiple_of_eight(batch: int, stride: int) -> None:
+def test_batch_that_is_no_multiple_of_eight(batch: int, stride: int) -> None:
     check_conv(image(batch, 9, stride), "random", "float32")
 
 
-def test_row_2_inputs_of_a_convolution_in_any_layout() -> None:
+def test_inputs_of_a_convolution_in_any_layout() -> None:
     """A channels-first array seen as channels-last, and the output of a layer followed by ReLU only."""
     pattern, mask = make_pattern("random", (3, 3, 4, 4))
     data = normal(0, (pattern.nse,), "float32")
@@ -53,7 +53,7 @@ def test_row_2_inputs_of_a_convolution_in_any_layout() -> None:
         assert_close(got, conv_forward(case, kernel, source), size, "float32")
 
 
-def test_row_3_broadcast_cotangent() -> None:
+def test_broadcast_cotangent() -> None:
     """The gradient of a plain sum of the outputs."""
     pattern, mask = make_pattern("random", (3, 3, 4, 5))
     data, x = normal(0, (pattern.nse,), "float32"), normal(1, (7, 8, 8, 4), "float32")
@@ -64,7 +64,7 @@ def test_row_3_broadcast_cotangent() -> None:
 
 
 @pytest.mark.parametrize("view", [lambda a: a.T, lambda a: a[:, 16:48], lambda a: a[::2, ::-1][:, :32]])
-def test_row_4_inputs_of_a_linear_layer_in_any_layout(view: Any) -> None:
+def test_inputs_of_a_linear_layer_in_any_layout(view: Any) -> None:
     pattern, mask = make_pattern("random", (32, 16))
     data, base = normal(0, (pattern.nse,), "float32"), normal(1, (32, 64), "float32")
     kernel, x = dense_kernel(mask, data), wide(view(base))
@@ -73,7 +73,7 @@ def test_row_4_inputs_of_a_linear_layer_in_any_layout(view: Any) -> None:
 
 
 @pytest.mark.parametrize("offset", [1, 3, 5])
-def test_row_5_storage_that_is_not_aligned(offset: int) -> None:
+def test_storage_that_is_not_aligned(offset: int) -> None:
     pattern, mask = make_pattern("full", (16, 16))
     x = normal(1, (16 * 16 + offset,), "float32")[offset:].reshape(16, 16)
     data = normal(0, (pattern.nse + offset,), "float32")[offset:]
@@ -83,7 +83,7 @@ def test_row_5_storage_that_is_not_aligned(offset: int) -> None:
         assert_close(spmm(data, pattern, v), wide(x) @ kernel, np.abs(wide(x)) @ np.abs(kernel), "float32")
 
 
-def test_row_6_more_gradients_than_a_stack_holds() -> None:
+def test_more_gradients_than_a_stack_holds() -> None:
     """2.4 million entries; 8 MiB of float32 are 2.1 million."""
     mask = np.random.default_rng(0).random((3, 3, 1024, 1024)) < 0.25
     pattern = SparsityPattern.from_mask(mask)
@@ -97,7 +97,7 @@ def test_row_6_more_gradients_than_a_stack_holds() -> None:
 
 
 @pytest.mark.parametrize("kind", ["empty", "random"])
-def test_row_7_all_weights_zero(kind: str) -> None:
+def test_all_weights_zero(kind: str) -> None:
     """Nothing stored, or zeros stored: gradients of the weights are those of any other value."""
     for shape in ((6, 5), (3, 3, 4, 5)):
         pattern, _ = make_pattern(kind, shape)
@@ -112,7 +112,7 @@ def test_row_7_all_weights_zero(kind: str) -> None:
         assert np.all(np.asarray(of_data) != 0) and of_data.shape == (pattern.nse,)
 
 
-def test_row_8_more_than_32767_entries_in_an_output() -> None:
+def test_more_than_32767_entries_in_an_output() -> None:
     mask = np.ones((1, 1, 40_000, 2), bool)
     mask[0, 0, ::7, 1] = False
     pattern = SparsityPattern.from_mask(mask)
@@ -136,12 +136,12 @@ def test_row_8_more_than_32767_entries_in_an_output() -> None:
         {"spatial": (6, 13)},
     ],
 )
-def test_row_9_arguments_that_differ_from_the_square_case(changes: dict[str, Any]) -> None:
+def test_arguments_that_differ_from_the_square_case(changes: dict[str, Any]) -> None:
     check_conv(image(9, 8)._replace(**changes), "random", "float32")
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID", "CIRCULAR"])
-def test_row_9_padding_by_name(padding: str) -> None:
+def test_padding_by_name(padding: str) -> None:
     pattern, mask = make_pattern("random", (3, 3, 4, 5))
     data, x = normal(0, (pattern.nse,), "float32"), normal(1, (9, 8, 8, 4), "float32")
     got = conv(data, pattern, x, padding=padding)
@@ -155,11 +155,11 @@ def test_row_9_padding_by_name(padding: str) -> None:
 
 
 @pytest.mark.parametrize("stride", [3, 4, 7])
-def test_row_10_stride_above_two(stride: int) -> None:
+def test_stride_above_two(stride: int) -> None:
     check_conv(image(9, 14, stride), "random", "float32")
 
 
-def test_row_12_more_entries_than_a_float_counts() -> None:
+def test_more_entries_than_a_float_counts() -> None:
     """17 million entries: row pointers beyond 2**24 that were rounded to float32 are off by one."""
     rng = np.random.default_rng(0)
     mask = np.ones((4096, 4200), bool)
@@ -176,7 +176,7 @@ def test_row_12_more_entries_than_a_float_counts() -> None:
 
 
 @pytest.mark.parametrize("size", [16, 32])
-def test_row_14_stride_two_to_the_end_of_a_row(size: int) -> None:
+def test_stride_two_to_the_end_of_a_row(size: int) -> None:
     """Infinite neighbours show a value that is added to another pixel's gradient even if it is zero times it."""
     case = image(8, size, stride=2)
     check_conv(case, "random", "float32")
@@ -189,7 +189,7 @@ def test_row_14_stride_two_to_the_end_of_a_row(size: int) -> None:
     assert np.isfinite(of_x[:, :, : size - 3]).all() and np.isinf(of_x[:, :, size - 3 :]).all()
 
 
-def test_row_15_a_stored_weight_that_is_zero_stays_stored() -> None:
+def test_a_stored_weight_that_is_zero_stays_stored() -> None:
     for shape in ((6, 5), (3, 3, 4, 5)):
         pattern, mask = make_pattern("padded", shape)
         data = normal(0, (pattern.nse,), "float32")
@@ -209,7 +209,7 @@ def len_of(shape: tuple[int, ...]) -> int:
     return make_pattern("random", shape)[0].nse
 
 
-def test_row_15_training_through_zero() -> None:
+def test_training_through_zero() -> None:
     """A weight at zero has a gradient and moves on."""
     pattern, mask = make_pattern("random", (6, 5))
     check_matmul(pattern, mask, 7, "float32")
