@@ -12,6 +12,7 @@ import numpy as np
 from flax import linen, nnx
 
 from sparsejax._checks import fail
+from sparsejax._compat import is_traced
 from sparsejax._typing import PyTree
 from sparsejax.nn._batch_norm import BatchNorm
 from sparsejax.nn._graph import modules_of, path_string, replace_modules, tied_modules, with_class
@@ -292,9 +293,10 @@ def _rows_of_parameters(parameters: Mapping[str, tuple[str, Any]], masks: Mappin
     rows: list[LayerReport] = []
     for path, (holder, variable) in parameters.items():
         value, mask = variable.get_value(), masks.get(path)
-        if not hasattr(value, "shape") or (
-            mask is None and (len(value.shape) < 2 or isinstance(value, jax.core.Tracer))
-        ):
+        if not hasattr(value, "shape"):
+            continue
+        is_vector = len(value.shape) < 2 or path.split("/")[-1] == "bias"  # a stack of biases has two axes
+        if mask is None and (is_vector or is_traced(value)):
             continue
         keep = stored_entries(f"sparsify: parameter '{path}'", value, mask)
         sparsity = 1 - float(keep.mean()) if keep.size else 0.0
@@ -303,7 +305,7 @@ def _rows_of_parameters(parameters: Mapping[str, tuple[str, Any]], masks: Mappin
         reason = f"held by class {holder}, which sparsify does not know; register_sparse adds a class"
         if holder == "Embed":
             reason = "an embedding, whose rows are looked up; there is no product to make sparse"
-        elif len(value.shape) < 2:
+        elif is_vector:
             reason = "one axis: a bias or a scale, not a matrix"
         rows.append(LayerReport(path, holder, tuple(value.shape), sparsity, "dense", reason))
     return rows

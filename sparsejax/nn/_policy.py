@@ -36,7 +36,7 @@ def predict_layers(dense: Any, sparse: Any, calls: list[Call]) -> tuple[float, f
     for call in calls:
         output = nnx.eval_shape(lambda layer, inputs: layer(inputs), dense, call)
         x, y = call.shape, output.shape
-        if not rank:  # a matrix product, over whichever axes
+        if not rank and not isinstance(getattr(dense, "in_features", None), int):  # a product over several axes
             x, y = (
                 (math.prod(shape) // size, size)
                 for shape, size in ((x, sparse.pattern.columns), (y, sparse.pattern.rows))
