@@ -1,4 +1,4 @@
-"""One case, all contestants: check every result, then time in turns."""
+"""Check and time every implementation of one layer."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ OK = "ok"
 
 
 @dataclasses.dataclass(frozen=True)
-class Timed:
-    """One measure of one contestant: the faster variant, its seconds in each round, and how often ours fits into it."""
+class LayerTime:
+    """One measure of one implementation: its fastest variant, seconds per round, and the ratio to ours."""
 
     variant: str
     seconds: float
@@ -29,25 +29,25 @@ class Timed:
 
 
 @dataclasses.dataclass
-class Result:
-    """All contestants on one case.
+class LayerTimes:
+    """The times of all implementations of one layer.
 
     Attributes:
       case: what was computed.
-      status: by contestant, "ok" or why it has no times; "wrong: ..." if its result differs from the oracle.
-      times: by measure ("forward", "step", ...), then by contestant. Ours has two entries: "sparsejax" between sparse
-        layers, against which ratios are, and "alone" with row-major activations in and out.
+      status: by implementation, "ok" or why it has no times; "wrong: ..." if its result differs from the oracle.
+      times: by measure ("forward", "step", ...), then by implementation. Ours has two entries: "sparsejax" between
+        sparse layers, to which ratios are taken, and "alone" with row-major activations in and out.
     """
 
     case: Case
     status: dict[str, str]
-    times: dict[str, dict[str, Timed]]
+    times: dict[str, dict[str, LayerTime]]
 
     def ratio(self, measure: str, *names: str) -> float | None:
-        """How many times longer the fastest of these contestants takes than ours, or None."""
+        """Return how many times longer the fastest of these implementations takes than ours, or None."""
         timed = [self.times.get(measure, {}).get(name) for name in names]
-        found = [t for t in timed if t is not None and t.ratio is not None]
-        return min(found, key=lambda t: t.seconds).ratio.median if found else None  # type: ignore[union-attr]
+        measured = [t for t in timed if t is not None and t.ratio is not None]
+        return min(measured, key=lambda t: t.seconds).ratio.median if measured else None  # type: ignore[union-attr]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -56,25 +56,25 @@ class Result:
         return {**case, "nnz": self.case.nnz, "flops": self.case.flops, "status": self.status, "times": times}
 
 
-def run(case: Case, contestants: Sequence[Peer], measures: Sequence[str], rounds: int) -> Result:
-    """Check and time ours and the contestants.
+def run(case: Case, others: Sequence[Peer], measures: Sequence[str], rounds: int) -> LayerTimes:
+    """Check and time ours and the implementations.
 
     Args:
       case: the layer.
-      contestants: without ours, which always takes part.
-      measures: in the order in which they are timed; a contestant without one is left out of it.
+      others: implementations besides ours, which is always measured.
+      measures: in the order in which they are timed; an implementation without one is left out of it.
       rounds: of `interleave`.
     """
-    result = _race(case, contestants, measures, rounds)
+    result = _measure(case, others, measures, rounds)
     jax.clear_caches()
     gc.collect()  # cycles between compiled functions and their operands hold activations
     return result
 
 
-def _race(case: Case, contestants: Sequence[Peer], measures: Sequence[str], rounds: int) -> Result:
+def _measure(case: Case, others: Sequence[Peer], measures: Sequence[str], rounds: int) -> LayerTimes:
     status: dict[str, str] = {}
-    variants = {peer.name: _enter(peer, case, status) for peer in (OURS, *contestants)}
-    times: dict[str, dict[str, Timed]] = {}
+    variants = {peer.name: _enter(peer, case, status) for peer in (OURS, *others)}
+    times: dict[str, dict[str, LayerTime]] = {}
     for measure in measures:
         right = {}
         for (name, variant), call in _calls(variants, measure):
@@ -84,11 +84,11 @@ def _race(case: Case, contestants: Sequence[Peer], measures: Sequence[str], roun
             elif not status[name].startswith("wrong"):  # a wrong result is worse than none: it stays in the report
                 status[name] = f"{verdict} ({variant}, {measure})"
         times[measure] = _best(_timing.interleave(right, rounds))
-    return Result(case, status, times)
+    return LayerTimes(case, status, times)
 
 
 def _enter(peer: Peer, case: Case, status: dict[str, str]) -> list[Variant]:
-    """Variants of a contestant, none if it cannot take part; the reason goes to ``status``."""
+    """Variants of an implementation; if it cannot run, none, and the reason goes to ``status``."""
     absent = peer.absent()
     reason = f"absent: {absent}" if absent else None
     if reason is None and (unsupported := peer.unsupported(case)):
@@ -122,14 +122,14 @@ def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
 
 
-def _best(rounds: dict[tuple[str, str], list[float]]) -> dict[str, Timed]:
-    """The faster variant of each contestant; both of ours."""
+def _best(rounds: dict[tuple[str, str], list[float]]) -> dict[str, LayerTime]:
+    """The faster variant of each implementation; both of ours."""
     ours = rounds.get((OURS.name, BETWEEN))
-    best: dict[str, Timed] = {}
+    best: dict[str, LayerTime] = {}
     for (name, variant), seconds in rounds.items():
         key = ALONE if variant == ALONE else name
         against = None if ours is None else _timing.ratio(seconds, ours)
-        timed = Timed(variant, _timing.median(seconds), seconds, against)
+        timed = LayerTime(variant, _timing.median(seconds), seconds, against)
         if key not in best or timed.seconds < best[key].seconds:
             best[key] = timed
     return best

@@ -1,4 +1,4 @@
-"""Memory of training: resident while a step runs, each contestant in a process of its own, and what is kept between."""
+"""Memory of training: the peak of a step, one process per implementation, and the bytes kept between steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sparsejax.nn import Pattern
 from ._layer_times import OK
 from .cases._network import LEARNING_RATE, MOMENTUM, NetworkCase, NetworkPeer
 from .harness import _worker
-from .harness._report import Report, progress
+from .harness._report import BenchmarkReport, progress
 from .harness._targets import outcome, outcome_table
 from .peers import networks, resnet_flax
 
@@ -27,11 +27,11 @@ _TARGET_SPARSITY = 0.95
 _MIB = 2**20
 
 
-def run(cases: list[NetworkCase], contestants: list[NetworkPeer], threads: int) -> Report:
-    """Measure the peak of every variant of every contestant, and count bytes of parameters and optimizer state."""
+def run(cases: list[NetworkCase], others: list[NetworkPeer], threads: int) -> BenchmarkReport:
+    """Measure the peak of every variant of every implementation, and count bytes of parameters and optimizer state."""
     texts, rows, outcomes = [], [], []
     for case in cases:
-        peaks, status = _peaks(case, contestants, threads)
+        peaks, status = _peaks(case, others, threads)
         models = case.model(), resnet_flax.sparse_model(case)
         kept = {name: kept_bytes(*models, tx) for name, tx in _OPTIMIZERS.items()}
         rows.append({"image": case.image, "batch": case.batch, "sparsity": case.sparsity, "peaks": peaks, "kept": kept})
@@ -43,22 +43,20 @@ def run(cases: list[NetworkCase], contestants: list[NetworkPeer], threads: int) 
             over = ", ".join(f"{name} {shares[name]:.1f} %, with the pattern {indices[name]:.1f} %" for name in shares)
             outcomes.append(outcome("memory", max(shares.values()), over))
     text = "\n\n".join([*texts, outcome_table(outcomes)])
-    return Report("model", text, {"rows": rows, "summary": outcomes})
+    return BenchmarkReport("model", text, {"rows": rows, "summary": outcomes})
 
 
-def _peaks(
-    case: NetworkCase, contestants: list[NetworkPeer], threads: int
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Peak of every variant, and why contestants have none."""
+def _peaks(case: NetworkCase, others: list[NetworkPeer], threads: int) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Peak of every variant, and why implementations have none."""
     peaks, status = [], {}
-    for peer in contestants:
+    for peer in others:
         absent = peer.absent()
         reason = f"absent: {absent}" if absent else peer.unsupported(case)
         status[peer.name] = reason or OK
         for variant in peer.variants(case) if reason is None else ():
-            child = _worker.start(threads)
+            child = _worker.start(StepMemory, threads)
             try:
-                peak = child.ask("memory", peer=peer.name, variant=variant, case=dataclasses.asdict(case))
+                peak = child.ask("measure", peer=peer.name, variant=variant, case=dataclasses.asdict(case))
             finally:
                 child.close()
             peaks.append({"name": peer.name, "variant": variant, "peak": peak})
@@ -66,29 +64,33 @@ def _peaks(
     return peaks, status
 
 
-def measure(peer: str, variant: str, case: dict[str, Any]) -> int:
-    """In a process of its own: bytes resident at the peak of a training step beyond those before the network was built.
+class StepMemory:
+    """Measures the memory of a training step in a worker process."""
 
-    Linux's high-water mark of this address space is set back after the first step, which compiles. (What getrusage
-    calls ``ru_maxrss`` would begin at the parent's size, and cannot be set back.)
-    """
-    network = NetworkCase(**case)
-    build = {p.name: p for p in (networks.OURS, *networks.PEERS.values())}[peer].variants(network)[variant]
-    jax.block_until_ready((network.images, network.labels, network.masks, jax.numpy.zeros(1)))  # not the step's
-    before = _status("VmRSS")
-    trainer = build()
-    trainer.step()
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")
-    trainer.step()
-    return _status("VmHWM") - before
+    def measure(self, peer: str, variant: str, case: dict[str, Any]) -> int:
+        """Return bytes resident at the peak of a training step beyond those before the network was built.
+
+        Linux's high-water mark of this address space is reset after the first step, which compiles. (What getrusage
+        calls ``ru_maxrss`` would begin at the parent's size, and cannot be reset.)
+        """
+        network = NetworkCase(**case)
+        build = {p.name: p for p in (networks.OURS, *networks.PEERS.values())}[peer].variants(network)[variant]
+        jax.block_until_ready((network.images, network.labels, network.masks, jax.numpy.zeros(1)))  # not the step's
+        gc.collect()
+        before = _status("VmRSS")
+        trainer = build()
+        trainer.step()
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5")
+        trainer.step()
+        return _status("VmHWM") - before
 
 
 def _status(name: str) -> int:
     """A size of this process, bytes."""
-    found = re.search(rf"^{name}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    assert found is not None
-    return 1024 * int(found.group(1))
+    match = re.search(rf"^{name}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert match is not None
+    return 1024 * int(match.group(1))
 
 
 def kept_bytes(dense: Any, sparse: Any, tx: optax.GradientTransformation) -> dict[str, int]:

@@ -11,7 +11,7 @@ import numpy as np
 from . import _oracle
 from ._shapes import Shape
 
-# Largest error of a contestant, of the results' root mean square. Sums of a million float32 products stay well below.
+# Largest error allowed, relative to the results' root mean square. Sums of a million float32 products stay far below.
 TOLERANCE = 1e-3
 
 FORWARD = "forward"

@@ -40,7 +40,7 @@ class Trainer:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkPeer:
-    """A contestant; as `Peer`, for networks.
+    """An implementation; as `Peer`, for networks.
 
     Attributes:
       name: as in ``--peers``.

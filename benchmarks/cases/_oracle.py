@@ -1,4 +1,4 @@
-"""What a layer computes, in float64 and by dense arithmetic: the yardstick of every contestant."""
+"""What a layer computes, in float64 and by dense arithmetic: the reference of every implementation."""
 
 from __future__ import annotations
 

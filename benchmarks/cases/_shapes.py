@@ -122,14 +122,14 @@ def select(words: Sequence[str]) -> list[Shape]:
     known = load(TABLE)
     chosen: dict[str, Shape] = {}
     for word in words:
-        found = [shape for shape in known if word in (shape.set, shape.name)]
-        if not found and word.endswith(".csv"):
-            found = load(Path(word))
-        if not found:
+        matches = [shape for shape in known if word in (shape.set, shape.name)]
+        if not matches and word.endswith(".csv"):
+            matches = load(Path(word))
+        if not matches:
             names = {shape.set for shape in known} | {shape.name for shape in known}
             near = difflib.get_close_matches(word, names, n=1)
             sets = ", ".join(dict.fromkeys(shape.set for shape in known))
             hint = f"Did you mean '{near[0]}'?" if near else f"Sets are {sets}."
             fail("bench", "--shapes", f"value {word!r}", "sets, names or CSV files", hint)
-        chosen |= {shape.name: shape for shape in found}
+        chosen |= {shape.name: shape for shape in matches}
     return list(chosen.values()) if words else known

@@ -1,4 +1,4 @@
-"""Talking to another process: one line of JSON to it, one line back. Only the standard library, for any interpreter."""
+"""Requests to another process: one line of JSON to it, one line back. Standard library only, for any interpreter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-# A contestant that takes longer for one request has hung.
+# An implementation that takes longer to end has hung.
 _PATIENCE_AT_END = 10
 
 
@@ -47,7 +47,7 @@ class Child:
         return value
 
     def sampler(self, request: str, **arguments: Any) -> Callable[[int], float]:
-        """Seconds of so many calls, timed over there."""
+        """Return a function of a number of calls that gives their seconds, timed in that process."""
         return lambda calls: float(self.ask(request, calls=calls, **arguments))
 
     def close(self) -> None:
@@ -62,14 +62,14 @@ class Child:
         self._process.stdout.close()
 
 
-def serve(requests: Mapping[str, Callable[..., Any]]) -> None:
-    """Answer requests until the input ends; what libraries print goes to standard error."""
+def serve(service: object) -> None:
+    """Answer requests by the methods of an object until the input ends; what libraries print goes to standard error."""
     with os.fdopen(os.dup(sys.stdout.fileno()), "w") as answers:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         for line in sys.stdin:
             request, arguments = json.loads(line)
             try:
-                answer = [True, requests[request](**arguments)]
+                answer = [True, getattr(service, request)(**arguments)]
             except Exception as error:  # the asking process must hear of anything
                 answer = [False, f"{type(error).__name__}: {error}"]
             print(json.dumps(answer), file=answers, flush=True)

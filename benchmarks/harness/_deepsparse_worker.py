@@ -1,4 +1,4 @@
-"""DeepSparse in an interpreter of its own, run as a script: it needs NumPy 1, and of the harness only ``_child``."""
+"""DeepSparse in a separate interpreter, run as a script: it needs NumPy 1 and imports only ``_child``."""
 
 from __future__ import annotations
 
@@ -48,5 +48,4 @@ class _Engine:
 
 
 if __name__ == "__main__":
-    one = _Engine()
-    serve({"prepare": one.prepare, "run": one.run, "sample": one.sample})
+    serve(_Engine())

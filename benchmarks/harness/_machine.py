@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-# Every library's own idea of how many threads to use.
+# The variables by which each library decides how many threads to use.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _PACKAGES = (
     "sparsejax",
@@ -32,7 +32,7 @@ def pinned_environment(threads: int) -> dict[str, str]:
     """Environment of a process that shall compute with so many threads; `pin` in that process does the rest."""
     environment = {name: value for name, value in os.environ.items() if name != "NPROC"}  # XLA would obey NPROC
     environment |= dict.fromkeys(_THREAD_VARIABLES, str(threads))
-    environment["KMP_BLOCKTIME"] = "0"  # Intel's threads would spin for 200 ms, in other contestants' turns
+    environment["KMP_BLOCKTIME"] = "0"  # Intel's threads would spin for 200 ms, while other implementations are timed
     environment[_PINNED] = str(threads)
     return environment
 
@@ -78,8 +78,8 @@ def describe() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return found.group(1) if found else platform.processor() or platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return match.group(1) if match else platform.processor() or platform.machine()
 
 
 def _versions() -> dict[str, str | None]:

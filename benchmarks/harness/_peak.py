@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from sparsejax._native import ffi
 
@@ -48,7 +50,7 @@ class Peak:
 def measure(threads: int, seconds: float = 0.3) -> Peak:
     """Run every probe on all threads at once, each for so many seconds."""
     caches = cache_sizes()
-    shared = max(caches, default=None)  # the last level is shared by all threads, the others are each thread's own
+    shared = max(caches, default=None)  # the last level is shared by all threads, the others are private to a thread
     capacity = {name: size if name == shared else size * threads for name, size in caches.items()}
     sizes = {name: int(_PART * size / (threads if name == shared else 1)) for name, size in caches.items()}
     sizes[MEMORY] = min(_MOST_MEMORY, _BEYOND * caches[shared] // threads) if shared else _MEMORY_WITHOUT_CACHES
@@ -60,3 +62,11 @@ def measure(threads: int, seconds: float = 0.3) -> Peak:
         flops = together(lambda: ffi.probe_fma(seconds))
         read = {name: together(lambda size=size: ffi.probe_read(size, seconds)) for name, size in sizes.items()}
     return Peak(ffi.isa(), threads, flops, read, capacity)
+
+
+class PeakProbes:
+    """`measure` in a worker process, for another instruction set."""
+
+    def measure(self, seconds: float) -> dict[str, Any]:
+        """Run every probe on all processors of this process; the fields of a `Peak`."""
+        return dataclasses.asdict(measure(len(os.sched_getaffinity(0)), seconds))

@@ -12,8 +12,8 @@ from . import _machine
 
 
 @dataclasses.dataclass
-class Report:
-    """What a command found.
+class BenchmarkReport:
+    """The results of a command.
 
     Attributes:
       command: its name.
@@ -27,11 +27,11 @@ class Report:
 
 
 def progress(text: str) -> None:
-    """Say what is going on."""
+    """Print a line about the progress."""
     print(text, file=sys.stderr, flush=True)
 
 
-def publish(report: Report, options: dict[str, Any], target: str | None) -> None:
+def publish(report: BenchmarkReport, options: dict[str, Any], target: str | None) -> None:
     """Print tables, or JSON alone if the target is "-"; write JSON to any other target."""
     machine = _machine.describe()
     document = {"command": report.command, "options": options, "machine": machine, **report.results}

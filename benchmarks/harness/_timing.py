@@ -1,4 +1,4 @@
-"""How times are taken: in turns, medians, ratios within a round."""
+"""How times are taken: alternately, as medians, with ratios within a round."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sparsejax._checks import fail
 
 FEWEST_ROUNDS = 7
 
-# A turn lasts at least this long, so that the clock and a stray interrupt do not count.
-SHORTEST_TURN = 2e-3
-# Between turns: threads of the library before go to sleep.
+# A sample lasts at least this long, so that the clock and a stray interrupt do not count.
+SHORTEST_SAMPLE = 2e-3
+# Between samples: the threads of the previous library go to sleep.
 PAUSE = 2e-3
-# Calls shorter than this are run once before a turn is timed, because the pause and the others left the caches cold.
+# Calls shorter than this run once before a sample is timed: the pause and the other libraries left the caches cold.
 COLD = 20e-3
 
 LONG = 5.0
@@ -42,12 +42,12 @@ def sampler(call: Callable[[], object], clock: Callable[[], float] = time.perf_c
 def interleave(
     samplers: Mapping[Name, Sampler], rounds: int, sleep: Callable[[float], None] = time.sleep
 ) -> dict[Name, list[float]]:
-    """Time contestants in turns: A B C A B C ...
+    """Time implementations alternately: A B C A B C ...
 
     Args:
-      samplers: one per contestant; each is run first, which warms it up and tells how long a call takes.
-      rounds: turns of each, at least ``FEWEST_ROUNDS``.
-      sleep: pauses between turns, seconds.
+      samplers: one per implementation; each is run first, which warms it up and tells how long a call takes.
+      rounds: samples of each, at least ``FEWEST_ROUNDS``.
+      sleep: pauses between samples, seconds.
 
     Returns:
       Seconds per call, one number per round.
@@ -65,7 +65,7 @@ def interleave(
         seconds = sample(1)
         if seconds < LONG:  # the first call of a long one tells enough, compiled code or not
             seconds = sample(1)
-        calls[name] = max(1, math.ceil(SHORTEST_TURN / seconds)) if seconds > 0 else 1000
+        calls[name] = max(1, math.ceil(SHORTEST_SAMPLE / seconds)) if seconds > 0 else 1000
         warm[name] = seconds < COLD
     times: dict[Name, list[float]] = {name: [] for name in samplers}
     for _ in range(rounds):
@@ -84,7 +84,7 @@ def median(times: Sequence[float]) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Ratio:
-    """How many times longer one contestant takes than another: the median over rounds, and the quartiles.
+    """How many times longer one implementation takes than another: the median over rounds, and the quartiles.
 
     A ratio within a round is of neighbours in time, so that a slow minute of the machine slows both.
     """
@@ -95,7 +95,7 @@ class Ratio:
 
 
 def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
-    """Compare two contestants round by round.
+    """Compare two implementations round by round.
 
     >>> ratio([2.0, 4.0, 6.0], [1.0, 2.0, 2.0]).median
     2.0

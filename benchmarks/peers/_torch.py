@@ -1,4 +1,4 @@
-"""What the contestants that run in PyTorch share."""
+"""What the implementations that run in PyTorch share."""
 
 from __future__ import annotations
 

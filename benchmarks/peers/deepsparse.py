@@ -1,7 +1,7 @@
 """DeepSparse, forward only: an inference engine that compiles one network for one batch size.
 
 It needs NumPy 1 and JAX needs NumPy 2, so it runs in a process of another interpreter, which an environment variable
-names; times are taken over there, in turns with the others.
+names; times are taken in that process, alternately with the others.
 """
 
 from __future__ import annotations

@@ -55,13 +55,13 @@ def _trainer(case: NetworkCase, model: Any) -> Trainer:
 
     def gradients() -> dict[str, np.ndarray]:
         patterns = {path: layer.pattern for path, layer in modules_of(model, (SparseLayer,)).items()}
-        found = {}
+        gradients = {}
         for path, momentum in nnx.to_flat_state(nnx.state(optimizer.opt_state[0].trace)):
             name = "/".join(map(str, path))
             pattern = patterns.get(name.removesuffix("/kernel"))
             value = momentum[...]
-            found[name] = np.asarray(value if pattern is None else pattern.scatter(value))
-        return found
+            gradients[name] = np.asarray(value if pattern is None else pattern.scatter(value))
+        return gradients
 
     return Trainer(step, gradients)
 

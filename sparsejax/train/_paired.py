@@ -1,28 +1,23 @@
-"""Two runs of the same length, one of them dense: to compare their wall times, or for the demonstration."""
+"""A run and a dense one of the same length, alternating, so that their wall times can be compared."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flax import nnx
-
-from sparsejax import data, models
 from sparsejax._checks import fail
-from sparsejax.train._config import MethodName, TrainConfig
+from sparsejax.train._config import TrainConfig
 from sparsejax.train._loop import TrainRun
 from sparsejax.train.log._metrics import read_metrics
 from sparsejax.train.log._plot import plot_metrics
 from sparsejax.train.log._progress import Quiet, Reporter
 from sparsejax.train.results._result import TrainResult
-from sparsejax.train.results._step_cost import StepComparison
-from sparsejax.train.results._tables import comparison_table, result_table
+from sparsejax.train.results._tables import result_table
 
 # Steps of one run before the other continues: a slow spell of the machine that is longer affects both.
 _SLICE = 10
@@ -85,89 +80,3 @@ class DensePair:
         rows = {run.config.method: read_metrics(run.dir.metrics) for run in self.runs}
         plot_metrics(rows, self.runs[1].dir.plot)
         return AgainstDense(dense, sparse)
-
-
-# Wide enough that convolutions, not overheads, take the time; small enough for two minutes on two cores.
-_WIDTHS = (64, 128, 256)
-_SPARSITY = 0.9
-
-
-@dataclass(frozen=True)
-class DemoResult:
-    """The two runs of the demonstration.
-
-    Attributes:
-      dense: the dense network, trained for as many steps as the sparse one.
-      sparse: the pruned network.
-      comparison: the training step dense against sparse.
-      seconds: wall time of it all.
-      picture: the curves.
-    """
-
-    dense: TrainResult
-    sparse: TrainResult
-    comparison: StepComparison
-    seconds: float
-    picture: Path
-
-    def to_dict(self) -> dict[str, Any]:
-        """All numbers, for JSON."""
-        return {
-            "dense": self.dense.to_dict(),
-            "sparse": self.sparse.to_dict(),
-            "seconds": self.seconds,
-            "picture": str(self.picture),
-        }
-
-    def __str__(self) -> str:
-        """The table of accuracy, time and memory."""
-        return comparison_table(self.comparison, (self.dense.accuracy, self.sparse.accuracy))
-
-
-class Demo:
-    """The demonstration: real digits, a small network, 90 % of its weights pruned."""
-
-    def __init__(self, out: str | os.PathLike[str], *, seed: int = 0, epochs: int = 12) -> None:
-        """Prepare both runs.
-
-        Args:
-          out: folder for both runs and the picture ``demo.png``; what an earlier demonstration left is replaced.
-          seed: of the split, the initial weights and the order of the data.
-          epochs: passes over the 1,438 training digits, for each network.
-
-        Raises:
-          ValueError: too few epochs for the phases, or a negative seed.
-          OSError: the folder cannot be made.
-          ImportError: scikit-learn, orbax or matplotlib is missing.
-        """
-        dataset = data.digits(seed=seed)
-        self._out = Path(out)
-        self._dense, self._sparse = (
-            _prepare(method, dataset, seed, epochs, self._out) for method in ("dense", "magnitude")
-        )
-
-    def run(self, report: Reporter | None = None) -> DemoResult:
-        """Train both networks and compare them.
-
-        Args:
-          report: where progress goes; nowhere if None.
-
-        Returns:
-          A ``DemoResult``; ``str`` of it is the table.
-
-        Source: gradual magnitude pruning, Zhu & Gupta 2017; digits as in `sparsejax.data.digits`.
-        """
-        begin = time.perf_counter()
-        dense, sparse = self._dense.fit(report), self._sparse.fit(report)
-        assert sparse.comparison is not None
-        rows = {name: read_metrics(run.dir.metrics) for name, run in (("dense", self._dense), ("sparse", self._sparse))}
-        picture = self._out / "demo.png"
-        plot_metrics(rows, picture)
-        return DemoResult(dense, sparse, sparse.comparison, time.perf_counter() - begin, picture)
-
-
-def _prepare(method: MethodName, dataset: data.Dataset, seed: int, epochs: int, out: Path) -> TrainRun:
-    config = TrainConfig(method=method, sparsity=_SPARSITY, epochs=epochs, seed=seed)
-    channels = dataset.image_shape[-1]
-    model = models.ConvNet(dataset.num_classes, in_features=channels, widths=_WIDTHS, rngs=nnx.Rngs(seed))
-    return TrainRun(config, out / method, dataset=dataset, model=model, resume=False)

@@ -65,9 +65,8 @@ def bind_step(model: nnx.Module, optimizer: nnx.Optimizer, step: Callable[..., j
     >>> from sparsejax.models import MLP
     >>> model = MLP(4, 2, rngs=nnx.Rngs(0))
     >>> step = bind_step(model, nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param))
-    >>> images, labels = np.ones((3, 4), np.float32), np.array([0, 1, 1])
-    >>> bool(step(images, labels) > step(images, labels))
-    True
+    >>> step(np.ones((3, 4), np.float32), np.array([0, 1, 1])).shape
+    ()
     """
     return nnx.cached_partial(step, model, optimizer)
 

@@ -1,4 +1,4 @@
-"""Contestants: every real one that is here is right, and a wrong, failing or absent one is named as such."""
+"""Every installed implementation is right, and a wrong, failing or absent one is reported as such."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ TINY = [
 
 @pytest.mark.parametrize("shape", TINY, ids=lambda shape: shape.name)
 @pytest.mark.parametrize("peer", [peers.OURS, *peers.PEERS.values()], ids=lambda peer: peer.name)
-def test_every_contestant_computes_the_layer(peer, shape):
+def test_every_implementation_computes_the_layer(peer, shape):
     case = Case(shape, 0.6)
     reason = peer.absent() or peer.unsupported(case)
     if reason:
@@ -35,7 +35,7 @@ def test_every_contestant_computes_the_layer(peer, shape):
 
 
 def fake(name, outcome, variants=("only",), seconds=0.01):
-    """A contestant that returns what ``outcome(case)`` gives, and says how long that took."""
+    """An implementation that returns what ``outcome(case)`` gives, and says how long that took."""
 
     def prepare(case):
         call = Call(lambda: outcome(case), lambda results: results, sample=lambda calls: calls * seconds)
@@ -65,8 +65,8 @@ def test_only_right_results_are_timed(monkeypatch):
     absent = Peer("gone", lambda: "not installed", lambda case: None, lambda case: pytest.fail("prepared"))
     picky = Peer("picky", lambda: None, lambda case: "odd sizes", lambda case: pytest.fail("prepared"))
     broken = Peer("broken", lambda: None, lambda case: None, failing)
-    contestants = [fake("good", right), fake("bad", wrong), fake("worse", failing), absent, picky, broken]
-    result = _layer_times.run(Case(TINY[0], 0.5), contestants, (FORWARD,), 7)
+    others = [fake("good", right), fake("bad", wrong), fake("worse", failing), absent, picky, broken]
+    result = _layer_times.run(Case(TINY[0], 0.5), others, (FORWARD,), 7)
     assert result.times[FORWARD].keys() == {"sparsejax", "alone", "good"}
     assert result.ratio(FORWARD, "good") == pytest.approx(5.0)
     assert result.ratio(FORWARD, "bad") is None
