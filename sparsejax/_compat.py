@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,6 +24,7 @@ __all__ = [
     "memory_format",
     "mlir",
     "out_aval",
+    "serializable",
     "with_layout_constraint",
     "zero_tangent",
 ]
@@ -73,3 +76,28 @@ def instantiate(tangent: Any) -> Any:
 def is_traced(x: Any) -> bool:
     """Whether ``x`` is a tracer: a value that is not known while a transformation runs."""
     return isinstance(x, jax.core.Tracer)
+
+
+def serializable(*fields: str) -> Callable[[type], type]:
+    """Let ``flax.serialization`` store the instances of a dataclass by these of its fields.
+
+    The other fields are static: ``from_state_dict`` takes them from its target. A decorator here, so that packages
+    which do not know Flax have classes that Flax knows.
+
+    Args:
+      fields: names of the fields with arrays.
+    """
+    from flax import serialization
+
+    def register(cls: type) -> type:
+        def to_state(instance: Any) -> dict[str, Any]:
+            return {name: serialization.to_state_dict(getattr(instance, name)) for name in fields}
+
+        def from_state(instance: Any, state: dict[str, Any]) -> Any:
+            new = {name: serialization.from_state_dict(getattr(instance, name), state[name], name) for name in fields}
+            return dataclasses.replace(instance, **new)
+
+        serialization.register_serialization_state(cls, to_state, from_state, override=True)
+        return cls
+
+    return register
