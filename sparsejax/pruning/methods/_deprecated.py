@@ -9,10 +9,13 @@ from typing import Any
 
 import optax
 
+import sparsejax.pruning.methods._gradual as _gradual
+import sparsejax.pruning.methods._learned as _learned
+import sparsejax.pruning.methods._redistribution as _redistribution
+import sparsejax.pruning.methods._sparse_training as _sparse_training
 from sparsejax._checks import check_integer, fail
 from sparsejax.pruning._method import Method
 from sparsejax.pruning.allocation._scopes import ScopeLike, as_scope
-from sparsejax.pruning.methods import _gradual, _learned, _redistribution, _sparse_training
 from sparsejax.pruning.methods._cadence import Cadence, check_reaches
 from sparsejax.pruning.methods._exchange import as_drop, layer_scope
 from sparsejax.pruning.schedules import Schedule, cosine, cosine_drop

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import sparsejax.pruning.schedules as schedules
 from sparsejax._checks import fail
 from sparsejax._surface import former_arguments
 from sparsejax._typing import PyTree
-from sparsejax.pruning import schedules
 from sparsejax.pruning._method import Method, View
 from sparsejax.pruning.allocation._scopes import Capacity, Scope, ScopeLike, as_scope, capacities
 from sparsejax.pruning.allocation._structures import Structure
@@ -281,7 +281,7 @@ def saliency(
     Source: Molchanov et al. 2017, "Pruning convolutional neural networks for resource efficient inference", equation 7;
       LeCun et al. 1990, "Optimal brain damage", equation 5 ("fisher").
 
-    >>> from sparsejax.pruning import schedules
+    >>> import sparsejax.pruning.schedules as schedules
     >>> ramp = schedules.cubic(0.0, 0.9, begin=0, end=1000)
     >>> method = saliency(ramp, update_every=100, stop=1000, kind="fisher", average=0.9)
     >>> method.refresh(1000)
@@ -327,7 +327,7 @@ def random_pruning(
 
     Source: Gale et al. 2019, "The state of sparsity in deep neural networks", section 3.1.
 
-    >>> from sparsejax.pruning import schedules
+    >>> import sparsejax.pruning.schedules as schedules
     >>> random_pruning(schedules.cubic(0.0, 0.9, begin=0, end=10), update_every=4, stop=10).refresh(10)
     True
     """
