@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 
 from helpers import file_mutations as mutations
 from helpers.untrusted_files import PARSERS, Case, limited_address_space
+from sparsejax.cli import main
 
-pytest.importorskip("torch")
+torch: Any = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 BATCH = 250
 
@@ -46,6 +48,45 @@ def fuzz(case: Case, examples: int, *, derandomize: bool) -> tuple[int, int]:
 def test_mutated_files_are_read_or_refused(name, tmp_path):
     tried, refused = fuzz(Case(name, tmp_path / "root"), 15, derandomize=True)
     assert tried >= 10 and refused
+
+
+def convnet_state(classes: int) -> dict[str, Any]:
+    """Return the checkpoint of the command line's ``convnet`` for colour pictures."""
+    state: dict[str, Any] = {"fc.weight": torch.ones(classes, 128), "fc.bias": torch.ones(classes)}
+    for i, (before, after) in enumerate(((3, 32), (32, 64), (64, 128))):
+        state[f"convs.{i}.weight"] = torch.ones(after, before, 3, 3)
+        names = ("weight", "bias", "running_mean", "running_var")
+        state |= {f"bns.{i}.{name}": torch.ones(after) for name in names}
+    return state
+
+
+@pytest.mark.parametrize("kind", ["idx", "torch", "picture"])
+def test_commands_end_with_one_line_and_status_2(kind, tmp_path, capsys):
+    root = tmp_path / "root"
+    root.mkdir()
+    PARSERS[{"picture": "image_folder"}.get(kind, kind)].write(root)
+    if kind == "idx":
+        damaged, arguments = root / "t10k-images-idx3-ubyte", ["train", "--data", f"idx:{root}", "--model", "mlp"]
+    else:
+        damaged, checkpoint = root / "train/cat/1.png", tmp_path / "model.pt"
+        torch.save(convnet_state(2), checkpoint)
+        arguments = [
+            "transfer",
+            "--data",
+            f"folder:{root}",
+            "--backbone",
+            f"Dense:0={checkpoint}",
+            "--model",
+            "convnet",
+        ]
+        arguments += ["--upstream-classes", "2", "--size", "8", "--resize", "8", "--seeds", "1"]
+        if kind == "torch":
+            PARSERS["image_folder"].write(root)
+            damaged = checkpoint
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert damaged.name in error.splitlines()[-1] and "Traceback" not in error
 
 
 @pytest.mark.slow
