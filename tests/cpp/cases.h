@@ -3,6 +3,7 @@
 #ifndef SPARSEJAX_TESTS_CPP_CASES_H_
 #define SPARSEJAX_TESTS_CPP_CASES_H_
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <memory>
@@ -27,7 +28,9 @@ inline int64_t Count(const Dims& dims) {
 template <typename T>
 Array ArrayOf(XLA_FFI_DataType dtype, Dims dims, const std::vector<T>& values) {
   const char* bytes = reinterpret_cast<const char*>(values.data());
-  return {dtype, std::move(dims), std::vector<char>(bytes, bytes + values.size() * sizeof(T))};
+  return {.dtype = dtype,
+          .dims = std::move(dims),
+          .bytes = std::vector<char>(bytes, bytes + values.size() * sizeof(T))};
 }
 
 inline Array Ints(const std::vector<int32_t>& values) {
@@ -98,6 +101,35 @@ inline Arguments Product(const std::string& target, Maker& make, const PatternAr
   return {{make.Floats(nse), make.Floats(x), Ints(p.indptr), Ints(p.indices)}, {make.Floats(y)}, {}};
 }
 
+// Whether the last operand of a target is `perm_t`.
+inline bool HasPositions(const std::string& target) {
+  const auto is = [&](const char* part) { return target.find(part) != std::string::npos; };
+  return is("spmm_t_") || is("_input_grad") || is("_backward");
+}
+
+// Adds calls with index arrays that the checks accept though no mask has them: positions that repeat, miss some
+// elements or are in the padding, rows that are not sorted, and fewer entries in one orientation than in the other.
+inline void AddMalformed(const Arguments call, std::vector<Arguments>& cases) {
+  // The last operand is `perm_t`, where a target has one; before it are the indices and pointers of the same
+  // orientation.
+  const size_t last = call.operands.size() - 1;
+  const auto ints = [](Arguments& of, size_t i) { return reinterpret_cast<int32_t*>(of.operands[i].bytes.data()); };
+  const int64_t nse = call.operands[last].dims[0];
+  const auto add = [&](auto change) {
+    Arguments malformed = call;
+    change(malformed);
+    cases.push_back(std::move(malformed));
+  };
+  add([&](Arguments& m) { std::fill_n(ints(m, last), nse, 0); });
+  add([&](Arguments& m) { ints(m, last)[0] = static_cast<int32_t>(nse - 1); });
+  add([&](Arguments& m) { std::copy_n(ints(m, last), nse / 2, ints(m, last) + nse / 2); });
+  add([&](Arguments& m) { std::reverse(ints(m, last - 1), ints(m, last - 1) + nse); });
+  add([&](Arguments& m) {
+    const int64_t rows = m.operands[last - 2].dims[0];
+    for (int64_t i = rows / 2; i < rows; ++i) ints(m, last - 2)[i] = ints(m, last - 2)[rows / 2];
+  });
+}
+
 // Many blocks of the batch; sizes with which several threads add to a slot, in both orientations; one narrow vector; a
 // little more than a vector; small ones.
 inline std::vector<Arguments> MatrixCases(const std::string& target, Maker make) {
@@ -106,6 +138,8 @@ inline std::vector<Arguments> MatrixCases(const std::string& target, Maker make)
   std::vector<Arguments> cases;
   for (const auto& [batch, columns, rows] : kSizes)
     cases.push_back(Product(target, make, make.Pattern(columns, rows), {batch, columns}, {batch, rows}));
+  if (HasPositions(target))
+    for (const size_t i : {1, 4, 7}) AddMalformed(cases[i], cases);
   return cases;
 }
 
@@ -140,6 +174,8 @@ inline std::vector<Arguments> ConvCases(const std::string& target, Maker make) {
     cases.push_back(Product(target, make, p, {s.batch, s.y.in, s.x.in, s.in}, {s.batch, s.y.out(), s.x.out(), s.out}));
     cases.back().attributes["geometry"] = geometry;
   }
+  if (HasPositions(target))
+    for (const size_t i : {0, 1, 3}) AddMalformed(cases[i], cases);
   return cases;
 }
 

@@ -69,6 +69,9 @@ struct Array {
   XLA_FFI_DataType dtype;
   std::vector<int64_t> dims;
   std::vector<char> bytes;
+  char* elsewhere = nullptr;  // memory of the caller, used instead of `bytes` where it is not null
+
+  char* data() { return elsewhere != nullptr ? elsewhere : bytes.data(); }
 };
 
 using Attribute = std::variant<std::vector<int64_t>, std::string, double>;
@@ -142,7 +145,7 @@ class Frame {
 
   void Describe(Array& a, std::vector<void*>& buffers) {
     int64_t* dims = Keep(dims_, a.dims)->data();
-    buffers.push_back(Keep(buffers_, XLA_FFI_Buffer{XLA_FFI_Buffer_STRUCT_SIZE, nullptr, a.dtype, a.bytes.data(),
+    buffers.push_back(Keep(buffers_, XLA_FFI_Buffer{XLA_FFI_Buffer_STRUCT_SIZE, nullptr, a.dtype, a.data(),
                                                     static_cast<int64_t>(a.dims.size()), dims}));
   }
 

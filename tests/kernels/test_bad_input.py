@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from helpers.grid import make_pattern, normal
+from helpers.processes import run_python, tail
 from sparsejax import SparsityPattern, conv, spmm
 from sparsejax.kernels import sddmm, spmm_t
 
@@ -237,6 +238,13 @@ def test_more_entries_than_capacity(field: str, reader: str) -> None:
     message = f"{reader}: {field} has last element {MATRIX.nse + 1}; expected at most nse = {MATRIX.nse}."
     with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match=message):
         jax.block_until_ready(calls[reader]())
+
+
+def test_gradients_are_defined_for_any_positions() -> None:
+    """A ``perm_t`` that is no permutation: nothing of the results' old memory, and the same bits in every run."""
+    process = run_python("-m", "helpers.positions_worker", timeout=400, env={"SPARSEJAX_POISON": "1"})
+    assert process.returncode == 0, tail(process)
+    assert process.stdout.split() == ["defined"]
 
 
 def fail_of(target: str, *operands: Any, result: tuple[tuple[int, ...], str], **attributes: Any) -> str:

@@ -69,7 +69,7 @@ ffi::Error RunChannelJob(const char* name, ffi::ThreadPool& pool, const ffi::Any
     using S = decltype(element);
     ChannelJob<S> job{.x = OperandData<S>(x),
                       .y = y ? OperandData<S>(*y) : nullptr,
-                      .out = reinterpret_cast<Sum<S>*>(out.untyped_data()),
+                      .out = PrepareResult<Sum<S>>(out),
                       .channels = channels,
                       .size = size,
                       .parts = parts,

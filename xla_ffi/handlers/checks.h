@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "../runtime/isa.h"
@@ -61,6 +62,12 @@ inline auto BindBackward() {
       .Ret<ffi::AnyBuffer>();
 }
 
+inline std::string ShapeText(ffi::AnyBuffer::Dimensions dimensions) {
+  std::string text;
+  for (const auto n : dimensions) text += (text.empty() ? "" : ", ") + std::to_string(n);
+  return "(" + text + ")";
+}
+
 // Keeps the message of the first failed check; later checks do nothing.
 class Checker {
  public:
@@ -75,6 +82,13 @@ class Checker {
 
   void Size(const char* operand, int64_t got, int64_t expected) {
     if (got != expected) Fail(operand, std::to_string(got) + " elements", std::to_string(expected));
+  }
+
+  // The shape of a matrix.
+  void Shape(const char* operand, const ffi::AnyBuffer& buffer, int64_t rows, int64_t columns) {
+    const auto d = buffer.dimensions();
+    if (d.size() != 2 || d[0] != rows || d[1] != columns)
+      Fail(operand, "shape " + ShapeText(d), "(" + std::to_string(rows) + ", " + std::to_string(columns) + ")");
   }
 
   void Rank(const char* operand, const ffi::AnyBuffer& buffer, size_t rank) {
@@ -107,9 +121,12 @@ class Checker {
     if (!ok()) return;
     if (n < 1) return Fail(operand, "no elements", "rows + 1");
     if (ptr[0] != 0) return Fail(operand, "first element " + std::to_string(ptr[0]), "0");
-    for (int64_t i = 0; i + 1 < n; ++i)
-      if (ptr[i + 1] < ptr[i])
-        return Fail(operand, "a decrease after element " + std::to_string(i), "pointers that never decrease");
+    bool decreases = false;
+    for (int64_t i = 0; i + 1 < n; ++i) decreases |= ptr[i + 1] < ptr[i];  // without a branch: vectorised
+    if (decreases) {
+      const int64_t at = std::adjacent_find(ptr, ptr + n, std::greater<int32_t>()) - ptr;
+      return Fail(operand, "a decrease after element " + std::to_string(at), "pointers that never decrease");
+    }
     if (ptr[n - 1] > nse)
       Fail(operand, "last element " + std::to_string(ptr[n - 1]), "at most nse = " + std::to_string(nse));
   }
@@ -118,9 +135,9 @@ class Checker {
   void Indices(const char* operand, const int32_t* values, int64_t n, int64_t limit) {
     if (!ok() || n == 0) return;
     if (limit > 0 && Table().all_below(values, n, static_cast<int32_t>(std::min<int64_t>(limit, INT32_MAX)))) return;
-    int64_t at = 0;
-    while (at < n - 1 && values[at] >= 0 && values[at] < limit) ++at;
-    Fail(operand, "value " + std::to_string(values[at]) + " at element " + std::to_string(at),
+    const int32_t* wrong = std::find_if(values, values + n, [&](int32_t v) { return v < 0 || v >= limit; });
+    if (wrong == values + n) return;  // the limit is beyond those of int32
+    Fail(operand, "value " + std::to_string(*wrong) + " at element " + std::to_string(wrong - values),
          "values in [0, " + std::to_string(limit) + ")");
   }
 

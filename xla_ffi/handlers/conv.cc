@@ -52,13 +52,13 @@ struct ConvCall {
             .groups = g.groups};
   }
 
-  // Checks the numbers that could make a kernel read out of bounds.
-  void CheckContents(Checker& check) const {
+  // Checks the numbers that could make a kernel read out of bounds. `checks_perm` is false for a known permutation.
+  void CheckContents(Checker& check, bool checks_perm = true) const {
     const int64_t nse = Elements(indices);
     check.Pointers(perm ? "indptr_t" : "indptr", indptr.typed_data(), Elements(indptr), nse);
     if (!check.ok()) return;
     check.Indices(perm ? "indices_t" : "indices", indices.typed_data(), nnz(), perm ? g.out_features : g.columns());
-    if (perm) check.Indices("perm_t", perm->typed_data(), nnz(), nse);
+    if (perm && checks_perm) check.Indices("perm_t", perm->typed_data(), nnz(), nse);
   }
 
   template <typename S>
@@ -105,7 +105,7 @@ std::shared_ptr<const ConvPlan> PlanFor(const ConvCall& call, Checker& check) {
     check.Fail("geometry", "a smallest tile of more than 2**27 elements", "fewer channels or taps");
     return nullptr;
   }
-  auto plan = std::make_shared<const ConvPlan>(std::move(tiling), call.Pattern(), call.rows());
+  auto plan = std::make_shared<const ConvPlan>(std::move(tiling), call.Pattern(), call.rows(), call.nnz(), call.both);
   Plans().Keep(key, plan);
   return plan;
 }
@@ -124,7 +124,7 @@ int64_t RepaidParts(const ConvWork& work, int64_t entries, int64_t pixels) {
   const ConvTiling& t = work.tiling();
   const int64_t products = SaturatingMul(entries, pixels * t.batch_blocks);
   const int64_t packing = SaturatingMul(kPackedVector * t.packed_elements() / t.lanes, t.strips() * t.row_blocks);
-  return products / std::max<int64_t>(1, 8 * packing);
+  return products / std::max<int64_t>(1, SaturatingMul(8, packing));
 }
 
 // The values in the order of the entries of the programs.
@@ -205,32 +205,50 @@ ffi::Error RunWeightGrad(ffi::ThreadPool& pool, const ConvCall& call, const S* x
   return RunJob(pool, std::move(job), chunks, Products(call.nnz(), g.out_pixels(), call.batch));
 }
 
+// Both gradients of a call that is a matrix product.
+template <typename S>
+ffi::Error RunPointwiseBackward(ffi::ThreadPool& pool, const ConvCall& call, const ConvCall& forward, Values<S> values,
+                                const S* ct, const S* x, S* dw, S* dx, Checker& check) {
+  const int64_t nse = Elements(call.indices), n = call.batch * call.g.out_pixels();
+  forward.CheckContents(check);
+  call.CheckContents(check, /*checks_perm=*/false);
+  if (!check.ok()) return check.error();
+  const bool is_fused = IsFused(call.AsRows(), n);
+  if (!is_fused) call.CheckContents(check);
+  if (!check.ok()) return check.error();
+  return RunMatmulBackward(pool, is_fused, forward.AsRows(), call.AsRows(), n, std::move(values), ct, x, dx, dw, nse);
+}
+
 // `call` is the call as of the input gradient, `forward` as of the product.
 template <typename S>
 ffi::Error RunBackward(ffi::ThreadPool& pool, const ConvCall& call, const ConvCall& forward, Values<S> values,
                        const S* ct, const S* x, ffi::AnyBuffer& to_data, ffi::AnyBuffer& to_x, Checker& check) {
-  if (!call.planned()) {
+  const ConvGeometry& g = call.g;
+  if (call.batch * g.in_pixels() == 0) {
     forward.CheckContents(check);
     call.CheckContents(check);
-  }
-  if (!check.ok()) return check.error();
-  const ConvGeometry& g = call.g;
-  const int64_t nse = Elements(call.indices);
-  S *dw = PrepareResult<S>(to_data), *dx = PrepareResult<S>(to_x);
-  if (call.batch * g.in_pixels() == 0) {
-    std::fill(dw, dw + nse, S{});
+    if (!check.ok()) return check.error();
+    S* dw = PrepareResult<S>(to_data);
+    std::fill(dw, dw + Elements(call.indices), S{});
     return ffi::Error::Success();
   }
   if (!call.planned())
-    return RunMatmulBackward(pool, forward.AsRows(), call.AsRows(), call.batch * g.out_pixels(), std::move(values), ct,
-                             x, dx, dw, nse);
+    return RunPointwiseBackward(pool, call, forward, std::move(values), ct, x, PrepareResult<S>(to_data),
+                                PrepareResult<S>(to_x), check);
   auto plan = PlanFor<S>(call, check);
   if (plan == nullptr) return check.error();
-  auto [work, tasks, sums] = GradientWork<S>::Make(pool, call, std::move(plan), dw);
+  if (!plan->scatters_once) {
+    // The gradients one by one: they have a meaning for any positions.
+    ConvCall of_x = call;
+    of_x.both = false;
+    const ffi::Error error = RunWeightGrad<S>(pool, forward, x, ct, to_data, check);
+    return error.failure() ? error : RunProduct<S>(pool, of_x, std::move(values), ct, to_x, check);
+  }
+  auto [work, tasks, sums] = GradientWork<S>::Make(pool, call, std::move(plan), PrepareResult<S>(to_data));
   Values<S> ordered = InOrder(values, work);
   const Chunks chunks = GradientChunks(ordered.chunks(), tasks, sums);
   ConvBackwardJob<S> job{
-      .product = {.work = std::move(work), .data = std::move(ordered), .x = ct, .y = dx},
+      .product = {.work = std::move(work), .data = std::move(ordered), .x = ct, .y = PrepareResult<S>(to_x)},
       .x = x,
       .tasks = tasks,
       .out = std::move(sums)};

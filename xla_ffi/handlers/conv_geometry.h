@@ -85,12 +85,9 @@ struct ConvGeometry {
     if (d.size() != 3 && d.size() != 4) return check.Fail(operand, std::to_string(d.size()) + " axes", "3 or 4");
     const bool same = d.size() == 4 ? static_cast<int64_t>(d[1]) == h && static_cast<int64_t>(d[2]) == w
                                     : h == 1 && static_cast<int64_t>(d[1]) == w;
-    if (!same || static_cast<int64_t>(d[d.size() - 1]) != features) {
-      std::string got;
-      for (const auto n : d) got += (got.empty() ? "" : ", ") + std::to_string(n);
-      check.Fail(operand, "shape (" + got + ")",
+    if (!same || static_cast<int64_t>(d[d.size() - 1]) != features)
+      check.Fail(operand, "shape " + ShapeText(d),
                  "(batch, " + std::to_string(h) + ", " + std::to_string(w) + ", " + std::to_string(features) + ")");
-    }
   }
 };
 

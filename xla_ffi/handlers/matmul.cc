@@ -18,11 +18,10 @@ ffi::Error CheckAndRunSpmm(const char* name, ffi::ThreadPool& pool, const ffi::A
                            const Rows& pattern, ffi::AnyBuffer& y) {
   const int64_t n = x.dimensions()[0];
   Checker check(name);
-  check.Rank("result", y, 2);
+  check.Shape("result", y, n, pattern.rows);
   check.SameType("data", data, x.element_type());
   check.SameType("result", y, x.element_type());
   check.FloatType("x", x.element_type());
-  if (check.ok()) check.Size("result", Elements(y), n * pattern.rows);
   if (!check.ok()) return check.error();
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
@@ -138,11 +137,13 @@ ffi::Error SpmmBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuf
                         .features = p.rows};
   check.Indices("indices", p.indices, p.entries(), p.features);
   check.Indices("indices_t", transposed.indices, transposed.entries(), p.rows);
-  check.Indices("perm_t", transposed.id, transposed.entries(), nse);
   if (!check.ok()) return check.error();
   return DispatchGuarded(ct.element_type(), [&](auto element) {
     using S = decltype(element);
-    return RunMatmulBackward(pool, p, transposed, ct.dimensions()[0], Values<S>(OperandData<S>(data), nse),
+    const bool is_fused = IsFused(transposed, ct.dimensions()[0]);
+    if (!is_fused) check.Indices("perm_t", transposed.id, transposed.entries(), nse);
+    if (!check.ok()) return check.error();
+    return RunMatmulBackward(pool, is_fused, p, transposed, ct.dimensions()[0], Values<S>(OperandData<S>(data), nse),
                              OperandData<S>(ct), OperandData<S>(x), PrepareResult<S>(*dx), PrepareResult<S>(*ddata),
                              nse);
   });

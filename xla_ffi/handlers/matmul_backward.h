@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "../runtime/checked_positions.h"
 #include "matmul_jobs.h"
 
 namespace sparsejax {
@@ -62,11 +63,18 @@ struct SeparateGradients {
 // the values in the transposed order and scattering their gradients costs more than the pass saves.
 constexpr int64_t kLeastFusedBatch = 64;
 
+// Whether both gradients are computed in one pass over a batch of n. The pass scatters the gradient of the values to
+// the positions in `transposed`, so these have to be a permutation. The two single gradients have a meaning for any
+// positions.
+inline bool IsFused(const Rows& transposed, int64_t n) {
+  return n >= kLeastFusedBatch && transposed.rows > 0 && ArePermutation(transposed.id, transposed.entries());
+}
+
 // Both gradients of y = p x, where `transposed` is the same pattern ordered by features of x: dx[features, n], dw[nse].
 template <typename S>
-ffi::Error RunMatmulBackward(ffi::ThreadPool& pool, const Rows& p, const Rows& transposed, int64_t n,
+ffi::Error RunMatmulBackward(ffi::ThreadPool& pool, bool is_fused, const Rows& p, const Rows& transposed, int64_t n,
                              Values<S> data, const S* ct, const S* x, S* dx, S* dw, int64_t nse) {
-  if (n < kLeastFusedBatch) {
+  if (!is_fused) {
     PlannedJob<SpmmJob<S>> of_x = PlanSpmm(pool, transposed, n, std::move(data), ct, dx);
     PlannedJob<SddmmJob<S>> of_data = PlanSddmm(pool, p, n, x, ct, dw, nse);
     Chunks chunks = of_data.chunks;

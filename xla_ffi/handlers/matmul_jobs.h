@@ -274,7 +274,7 @@ PlannedJob<SpmmJob<S>> PlanSpmm(const ffi::ThreadPool& pool, const Rows& p, int6
   const BatchBlocks blocks = BlocksFor<S>(p, n, BatchBlocks::kGoodTile);
   const int64_t parts = RowParts(blocks.count, RepaidParts<S>(p, blocks), p.rows, pool.num_threads());
   data = data.At(p.id, p.entries());
-  const Chunks chunks{.before = data.chunks(), .run = n == 0 ? 0 : blocks.count * parts, .after = 0};
+  const Chunks chunks{.before = data.chunks(), .run = n == 0 || p.rows == 0 ? 0 : blocks.count * parts, .after = 0};
   return {.job = {.work = {p, blocks, parts}, .data = std::move(data), .x = x, .y = y},
           .chunks = chunks,
           .work = (p.entries() + p.rows) * n};
@@ -284,6 +284,7 @@ PlannedJob<SpmmJob<S>> PlanSpmm(const ffi::ThreadPool& pool, const Rows& p, int6
 template <typename S>
 PlannedJob<SddmmJob<S>> PlanSddmm(const ffi::ThreadPool& pool, const Rows& p, int64_t n, const S* x, const S* y,
                                   S* out, int64_t nse) {
+  if (p.entries() == 0) n = 0;  // no sum has a term, however large the batch
   const BatchBlocks blocks = BlocksFor<S>(p, n, Element<S>::Kernels().max_vecs);
   const SlotTasks tasks = TasksFor<S>(pool, p, blocks, nse);
   Slots<S> sums(out, nse, p.entries(), tasks.slots, nullptr, p.entries());

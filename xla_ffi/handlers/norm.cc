@@ -209,7 +209,7 @@ ffi::Error BatchNormImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer 
     NormJob<S> job{.channels = channels, .epsilon = epsilon, .relu = activation == "relu"};
     job.x = OperandData<S>(x), job.residual = Data<S>(residual);
     job.scale = Data<A>(scale), job.bias = Data<A>(bias);
-    job.y = PrepareResult<S>(*y), job.mean = Data<A>(*mean), job.var = Data<A>(*var);
+    job.y = PrepareResult<S>(*y), job.mean = PrepareResult<A>(*mean), job.var = PrepareResult<A>(*var);
     return RunJob(pool, std::move(job), channels.tasks(), channels.count * channels.size);
   });
 }
@@ -244,8 +244,8 @@ ffi::Error BatchNormGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBu
     job.ct = OperandData<S>(ct), job.ct_mean = Data<A>(ct_mean), job.ct_var = Data<A>(ct_var);
     job.x = OperandData<S>(x), job.y = Data<S>(y);
     job.scale = Data<A>(scale), job.bias = Data<A>(bias), job.mean = Data<A>(mean), job.var = Data<A>(var);
-    job.dx = PrepareResult<S>(*dx), job.dresidual = Data<S>(dresidual);
-    job.dscale = Data<A>(*dscale), job.dbias = Data<A>(*dbias);
+    job.dx = PrepareResult<S>(*dx, ct), job.dresidual = dresidual ? PrepareResult<S>(*dresidual) : nullptr;
+    job.dscale = PrepareResult<A>(*dscale), job.dbias = PrepareResult<A>(*dbias);
     return RunJob(pool, std::move(job), channels.tasks(), channels.count * channels.size);
   });
 }

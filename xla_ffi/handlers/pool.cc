@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "../plan/partition.h"
 #include "../runtime/parallel.h"
 #include "checks.h"
 #include "handlers.h"
@@ -25,6 +26,8 @@ PoolArgs DecodePool(ffi::Span<const int64_t> a, Checker& check) {
   p.in_w = a[5], p.out_w = a[6], p.window_w = a[7], p.stride_w = a[8], p.pad_w = a[9];
   check.AtLeast("geometry's window and stride", std::min({p.window_h, p.window_w, p.stride_h, p.stride_w}), 1);
   check.AtLeast("geometry's padding", std::min(p.pad_h, p.pad_w), 0);
+  if (check.ok() && p.window_h * p.window_w >= kMost)
+    check.Fail("geometry's window", "too many positions", "less than 2**31");
   return p;
 }
 
@@ -82,13 +85,16 @@ ffi::Error RunPool(const char* name, PoolOp op, ffi::ThreadPool& pool, const Poo
   }
   if (!check.ok()) return check.error();
   p.batch = batch;
-  const int64_t in = p.in_h * p.in_w * batch, out = p.out_h * p.out_w * batch;
-  const int64_t work = channels * (op == PoolOp::kUnsum || op == PoolOp::kPut ? in : out);
+  const int64_t in = SaturatingMul(p.in_h * p.in_w, batch), out = SaturatingMul(p.out_h * p.out_w, batch);
+  const int64_t work = SaturatingMul(channels, op == PoolOp::kUnsum || op == PoolOp::kPut ? in : out);
   return DispatchGuarded(o.x->element_type(), [&](auto element) {
     using S = decltype(element);
-    S* x = reinterpret_cast<S*>(o.x->untyped_data());
-    S* y = reinterpret_cast<S*>(o.y->untyped_data());
-    int32_t* arg = o.arg ? reinterpret_cast<int32_t*>(o.arg->untyped_data()) : nullptr;
+    const bool writes_x = op == PoolOp::kUnsum || op == PoolOp::kPut;
+    S* x = writes_x ? PrepareResult<S>(*o.x) : static_cast<S*>(o.x->untyped_data());
+    S* y = writes_x ? static_cast<S*>(o.y->untyped_data()) : PrepareResult<S>(*o.y);
+    int32_t* arg = o.arg == nullptr      ? nullptr
+                   : op == PoolOp::kMax ? PrepareResult<int32_t>(*o.arg)
+                                        : static_cast<int32_t*>(o.arg->untyped_data());
     const auto run = [&](auto kernel) {
       PlaneJob<S, decltype(kernel)> job{
           .args = p, .x = x, .y = y, .arg = arg, .x_plane = in, .y_plane = out, .kernel = kernel};

@@ -11,6 +11,7 @@
 #include "../runtime/huge_pages.h"
 #include "../runtime/isa.h"
 #include "../runtime/parallel.h"
+#include "../runtime/poison.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace sparsejax {
@@ -105,11 +106,19 @@ const S* OperandData(const ffi::AnyBuffer& operand) {
 }
 
 // Prepares a result for being written and returns its elements. The memory is newly allocated in every call, so the
-// system is asked for large pages where it is large.
+// system is asked for large pages where it is large. The contents are undefined until the handler writes them.
 template <typename S>
-S* PrepareResult(ffi::AnyBuffer& result) {
+S* PrepareResult(const ffi::AnyBuffer& result) {
   AdviseHugePages(result.untyped_data(), result.size_bytes());
+  if (IsPoisonOn()) Poison(result.untyped_data(), result.size_bytes());
   return reinterpret_cast<S*>(result.untyped_data());
+}
+
+// The same for a result that may have the memory of an operand; then its contents remain.
+template <typename S>
+S* PrepareResult(const ffi::AnyBuffer& result, const ffi::AnyBuffer& operand) {
+  return result.untyped_data() == operand.untyped_data() ? reinterpret_cast<S*>(result.untyped_data())
+                                                         : PrepareResult<S>(result);
 }
 
 // Calls f, the body of a handler, with a value of the element type that `type` names. The caller has checked that it

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <numeric>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -188,11 +189,17 @@ ConvPrograms BuildPrograms(const Entries& entries, int64_t rows, int64_t count) 
                    .offset = nullptr,
                    .id = nullptr};
   std::vector<int32_t> next(count + 1);
+  int64_t placed = 0;
   for (int64_t row = 0; row < rows; ++row) {
     std::fill(next.begin(), next.end(), 0);
     entries.Count(row, next.data());
-    for (int64_t program = 0; program <= count; ++program) out.row_ptr[program * (rows + 1) + row + 1] = next[program];
+    for (int64_t program = 0; program <= count; ++program) {
+      out.row_ptr[program * (rows + 1) + row + 1] = next[program];
+      placed += next[program];
+    }
   }
+  // With several groups, an unsorted pattern may place entries more than once.
+  if (placed > INT32_MAX) throw std::length_error("more placed entries than int32 can count");
   // Counts become positions. A program begins where the previous one ends, so one sum runs over all programs; the
   // element before the first row of each is zero.
   std::partial_sum(out.row_ptr.begin(), out.row_ptr.end(), out.row_ptr.begin());

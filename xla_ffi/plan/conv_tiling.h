@@ -167,7 +167,8 @@ struct ConvTiling {
     const int64_t plane_bytes = plane_stride * element_bytes, run_bytes = y.LineCount(1) * row_stride * element_bytes;
     const int64_t planes = y.planes() * x.planes(), pad = kLineBytes / element_bytes;
     int64_t best_load = channels * run_bytes, best = channel_stride;
-    for (int64_t stride = channel_stride; stride < channel_stride + kSets * pad && best_load > kWays; stride += pad) {
+    const int64_t end = std::min(channel_stride + kSets * pad, kMostElements / channels + 1);  // offsets stay in int32
+    for (int64_t stride = channel_stride; stride < end && best_load > kWays; stride += pad) {
       int64_t loads[kSets] = {}, load = 0;
       for (int64_t channel = 0; channel < pass_channels; ++channel)
         for (int64_t plane = 0; plane < planes; ++plane) {

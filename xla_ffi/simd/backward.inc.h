@@ -10,7 +10,7 @@
 
 // Makes the compiler load a vector into a register once, instead of reading it from memory in each instruction.
 template <typename V>
-SPARSEJAX_INLINE void InRegister(V& v) {
+SPARSEJAX_INLINE void InRegister([[maybe_unused]] V& v) {
 #if defined(__x86_64__)
   asm("" : "+v"(v));
 #endif
