@@ -14,6 +14,7 @@ from flax.nnx import reprlib
 from flax.typing import Initializer
 
 from sparsejax._checks import fail
+from sparsejax._compat import is_traced
 from sparsejax._typing import ArrayLike, DTypeLike
 from sparsejax.kernels import is_supported
 from sparsejax.pattern import SparsityPattern
@@ -41,16 +42,22 @@ class Pattern(nnx.Variable[SparsityPattern]):
 
 def _pattern_to_state(pattern: SparsityPattern) -> dict[str, Any]:
     """A pattern for ``flax.serialization``: its arrays by name, and its shape."""
-    arrays = {name: np.asarray(getattr(pattern, name)) for name in ARRAYS}
-    return {**arrays, "shape": np.asarray(pattern.shape, np.int64)}
+    return {name: getattr(pattern, name) for name in ARRAYS} | {"shape": np.asarray(pattern.shape, np.int64)}
 
 
 def _pattern_from_state(target: SparsityPattern, state: Mapping[str, Any]) -> SparsityPattern:
-    """The stored pattern; it must describe a kernel of the target's shape."""
+    """The stored pattern; it must describe a kernel of the target's shape.
+
+    Linen takes the attributes of each module that it makes apart and puts them together again in this way, also while
+    tracing: what is unchanged is the target itself.
+    """
+    if all(state[name] is getattr(target, name) for name in ARRAYS):
+        return target
     shape = tuple(int(n) for n in state["shape"])
     if shape != target.shape:
         fail("SparsityPattern", "serialized state", f"shape {shape}", f"shape {target.shape}, that of the target")
-    return SparsityPattern(**{name: jnp.asarray(state[name]) for name in ARRAYS}, shape=shape).validate()
+    pattern = SparsityPattern(**{name: jnp.asarray(state[name]) for name in ARRAYS}, shape=shape)
+    return pattern if any(map(is_traced, jax.tree.leaves(pattern))) else pattern.validate()
 
 
 serialization.register_serialization_state(SparsityPattern, _pattern_to_state, _pattern_from_state)

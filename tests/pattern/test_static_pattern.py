@@ -98,6 +98,12 @@ def test_the_state_of_a_sparse_layer_goes_through_flax_serialization() -> None:
     np.testing.assert_array_equal(other(jnp.ones((2, 5))), layer(0)(jnp.ones((2, 5))))
 
 
+def test_a_pattern_that_is_taken_apart_and_put_together_is_the_same_object() -> None:
+    """As Linen does with the attributes of every module that it makes."""
+    one = pattern()
+    assert serialization.from_state_dict(one, serialization.to_state_dict(one)) is one
+
+
 def test_a_serialized_pattern_that_is_wrong_is_refused() -> None:
     state = serialization.to_state_dict(pattern())
     with pytest.raises(ValueError, match=r"serialized state has shape \(5, 4\); expected shape \(4, 5\)"):
