@@ -12,7 +12,7 @@ from jax import lax
 
 from sparsejax._checks import fail
 from sparsejax._typing import PyTree
-from sparsejax.pruning._leaves import Leaves, is_masked_node, node_names, unboxed
+from sparsejax.pruning._leaves import Leaves, filled, is_masked_node, known_names, unboxed
 from sparsejax.pruning._masks import apply_mask, masked_leaves
 from sparsejax.pruning._state import PrunedState, get_mask, nodes_of, pruned_states
 from sparsejax.pruning._wrapper import Wrapper, recorded_inits
@@ -157,15 +157,20 @@ def _wrappers(tx: Any, leaves: Leaves, state: PyTree) -> list[tuple[Wrapper, PyT
     """
     states = pruned_states("prune", state)
     # A tree of all NNX variables has more leaves than the optimizer was made for.
-    known = {name for each in states for name in node_names(each.mask)}
+    known = {name for each in states for name in known_names(leaves, each.mask)}
     optimized = leaves.choose([name in known for name in leaves.names])
     with recorded_inits() as inits:
         first = tx.init(optimized.masked_tree(optimized.prunable))
-    wrappers = {id(made): (wrapper, unboxed(params)) for wrapper, params, made in inits}
+    wrappers = {id(made): (wrapper, Leaves.of(params).names) for wrapper, params, made in inits}
     made = nodes_of(first, PrunedState)
     if len(made) != len(states) or any(id(each) not in wrappers for each in made):
         fail("prune", "opt_state", f"{len(states)} states of pruned(...)", f"the {len(made)} of tx")
-    return [(*wrappers[id(each)], old) for each, old in zip(made, states, strict=True)]
+    values = dict(zip(leaves.names, leaves.values, strict=True))
+    result = []
+    for each, old in zip(made, states, strict=True):
+        wrapper, names = wrappers[id(each)]
+        result.append((wrapper, filled(old.mask, {name: values[name] for name in names}), old))
+    return result
 
 
 def _check_transformation(function: str, tx: Any) -> None:

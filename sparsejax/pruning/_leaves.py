@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -50,7 +50,7 @@ class Leaves:
     paths: tuple[KeyPath, ...]
     names: tuple[str, ...]
     values: tuple[Any, ...]
-    treedef: jax.tree_util.PyTreeDef
+    treedef: Any
     chosen: tuple[bool, ...]
 
     @classmethod
@@ -130,14 +130,16 @@ class Leaves:
         Raises:
           ValueError: the trees have other leaves.
         """
-        try:
-            return self.treedef.flatten_up_to(tree)
-        except (ValueError, TypeError):  # another structure, or containers that cannot be compared
-            entries = _entries(tree, _is_leaf_node)
+        if (same := _nodes_at(self.treedef, tree)) is not None:
+            return same
+        entries = _entries(tree, _is_leaf_node)
         nodes = {name: node for _, name, node in entries}
+        # optax.masked and partition hide whole subtrees behind one MaskedNode.
+        hidden = [name for name, node in nodes.items() if is_masked_node(node) and name not in self.names]
         is_boxed = any(map(_is_box, self.paths))
-        missing = [name for name in self.names if name not in nodes] if not (is_boxed and nodes) else []
-        unknown = [name for name in nodes if name not in self.names]
+        covered = [name for name in self.names if name in nodes or (is_boxed and nodes) or _is_below(name, hidden)]
+        missing = [name for name in self.names if name not in covered]
+        unknown = [name for name in nodes if name not in self.names and name not in hidden]
         if missing or unknown or exact:
             got = f"no leaf {missing[0]!r}" if missing else f"a leaf {unknown[0]!r}" if unknown else "other containers"
             expected = f"the structure of params, with leaves {_shortened(self.names)}"
@@ -188,9 +190,10 @@ def leaf_names(tree: PyTree) -> list[str]:
     return list(Leaves.of(tree).names)
 
 
-def node_names(tree: PyTree) -> list[str]:
-    """Return the names of the leaves of a tree of masks, with those of the leaves that have no mask."""
-    return [name for _, name, _ in _entries(tree, _is_leaf_node)]
+def known_names(leaves: Leaves, tree: PyTree) -> set[str]:
+    """Return the names of those leaves for which a tree of masks has a node, be it an ``optax.MaskedNode``."""
+    nodes = [name for _, name, _ in _entries(tree, _is_leaf_node)]
+    return {name for name in leaves.names if name in nodes or _is_below(name, nodes)}
 
 
 def _entries(tree: PyTree, is_leaf: Callable[[Any], bool]) -> list[tuple[KeyPath, str, Any]]:
@@ -227,6 +230,30 @@ def _content(node: Any) -> list[Any]:
     return [child for path, child in children if len(children) == 1 and path and _is_box_key(path[-1])]
 
 
+def _nodes_at(treedef: Any, tree: PyTree) -> list[Any] | None:
+    """Return the nodes of a tree at the leaves of ``treedef``; None if its structure is another, or a node a box."""
+    try:
+        nodes = treedef.flatten_up_to(tree)
+    except (ValueError, TypeError):  # the latter from containers that cannot be compared
+        return None
+    return None if any(_content(node) for node in nodes) else nodes
+
+
+def same_containers(params: PyTree, tree: PyTree) -> bool:
+    """Tell whether ``tree`` has a node at every leaf of ``params``, in the same containers."""
+    return _nodes_at(jax.tree.structure(params), tree) is not None
+
+
+def filled(masks: PyTree, values: Mapping[str, Any]) -> PyTree:
+    """Return a tree of masks with values by name in place of all its nodes, ``optax.MaskedNode()`` where there is none.
+
+    >>> filled({"a": optax.MaskedNode(), "b": True}, {"a": 1, "c": 2})
+    {'a': 1, 'b': MaskedNode()}
+    """
+    treedef = jax.tree.structure(masks, is_leaf=_is_leaf_node)
+    return treedef.unflatten([values.get(name, optax.MaskedNode()) for _, name, _ in _entries(masks, _is_leaf_node)])
+
+
 def unboxed(tree: PyTree) -> PyTree:
     """Return a tree with the content of each box (``nnx.Variable``, ``linen.Partitioned``) in its place."""
     return jax.tree.map(
@@ -234,6 +261,10 @@ def unboxed(tree: PyTree) -> PyTree:
         tree,
         is_leaf=lambda node: bool(_content(node)),
     )
+
+
+def _is_below(name: str, parents: Sequence[str]) -> bool:
+    return any(name.startswith(f"{parent}/") for parent in parents)
 
 
 def _shortened(names: Sequence[str], most: int = 8) -> str:

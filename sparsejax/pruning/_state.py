@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -12,12 +13,14 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax._checks import fail
+from sparsejax._compat import serializable
 from sparsejax._typing import PyTree
 from sparsejax.pruning._leaves import LeafNode, is_masked_node
 
 Node = TypeVar("Node")
 
 
+@serializable("bits")
 @partial(jax.tree_util.register_dataclass, data_fields=["bits"], meta_fields=["shape"])
 @dataclass(frozen=True)
 class PackedMask(LeafNode):
@@ -48,6 +51,9 @@ def unpack(mask: Any) -> jax.Array:
     [[True, False, True]]
     """
     if not isinstance(mask, PackedMask):
+        if getattr(mask, "dtype", None) != jnp.bool_:
+            got, rule = "the content of a packed mask without its shape", "a PackedMask or a bool array"
+            fail("pruned", "state.mask", got, rule, "nnx.Optimizer takes packed masks apart: use packed=False with it.")
         return mask
     return jnp.unpackbits(mask.bits, count=math.prod(mask.shape)).astype(bool).reshape(mask.shape)
 
@@ -65,7 +71,7 @@ class PrunedState(NamedTuple):
 
     Attributes:
       step: optimizer steps done, int32 scalar.
-      mask: bool array (or ``PackedMask``) per prunable leaf, True keeps the weight; ``optax.MaskedNode()`` for others.
+      mask: bool array or ``PackedMask`` per prunable leaf, True keeps the weight; ``optax.MaskedNode()`` for others.
       nnz: number of weights kept per prunable leaf, int32 scalars; ``optax.MaskedNode()`` for other leaves.
       inner: state of the wrapped optimizer.
       aux: state of the method.
@@ -125,17 +131,24 @@ def get_mask(opt_state: PyTree) -> PyTree:
     >>> get_mask(tx.init({"kernel": jnp.array([[1.0, -2.0]])}))
     {'kernel': Array([[False,  True]], dtype=bool)}
     """
-    flat = [jax.tree.flatten(s.mask, is_leaf=_is_mask) for s in pruned_states("get_mask", opt_state)]
-    treedef = flat[0][1]
-    if any(other != treedef for _, other in flat):
+    masks = [
+        jax.tree.map(lambda node: node if is_masked_node(node) else unpack(node), state.mask, is_leaf=_is_mask)
+        for state in pruned_states("get_mask", opt_state)
+    ]
+    return functools.reduce(_merged, masks)
+
+
+def _merged(first: PyTree, second: PyTree) -> PyTree:
+    """Return the masks of two trees in one; either may hide a whole subtree behind one ``MaskedNode``."""
+    if is_masked_node(first) or is_masked_node(second):
+        return second if is_masked_node(first) else first
+    if jax.tree_util.all_leaves([first, second]):
+        fail("get_mask", "opt_state", "two masks for one leaf", "one; pruned(...) must not be nested")
+    children, treedef = jax.tree.flatten(first, is_leaf=lambda node: node is not first)
+    others, other = jax.tree.flatten(second, is_leaf=lambda node: node is not second)
+    if treedef != other:
         fail("get_mask", "opt_state", "masks of several tree structures", "masks for one tree of parameters")
-    merged = []
-    for nodes in zip(*(leaves for leaves, _ in flat), strict=True):
-        masks = [unpack(node) for node in nodes if not is_masked_node(node)]
-        if len(masks) > 1:
-            fail("get_mask", "opt_state", "two masks for one leaf", "one; pruned(...) must not be nested")
-        merged.append(masks[0] if masks else optax.MaskedNode())
-    return jax.tree.unflatten(treedef, merged)
+    return jax.tree.unflatten(treedef, [_merged(*pair) for pair in zip(children, others, strict=True)])
 
 
 def metrics(opt_state: PyTree) -> dict[str, jax.Array]:

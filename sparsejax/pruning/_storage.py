@@ -13,13 +13,15 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax._checks import fail
+from sparsejax._compat import serializable
 from sparsejax._typing import PyTree
-from sparsejax.pruning._leaves import LeafNode
+from sparsejax.pruning._leaves import LeafNode, same_containers, unboxed
 from sparsejax.pruning._masks import masked_leaves
 from sparsejax.pruning._state import PackedMask, PrunedState, pack, unpack
 from sparsejax.pruning._wrapper import pinned
 
 
+@serializable("flat")
 @partial(jax.tree_util.register_dataclass, data_fields=["flat"], meta_fields=["shape", "packed"])
 @dataclass(frozen=True)
 class Indices(LeafNode):
@@ -83,7 +85,8 @@ def compress(
         sixteenth of the first count. None, or a path left out: the number of kept weights.
 
     Returns:
-      Parameters with array[capacity] in place of each pruned leaf, and the state for ``stored(inner)``.
+      Parameters with array[capacity] in place of each pruned leaf, and the state for ``stored(inner)``. Both are plain
+      arrays if they were the variables of an NNX model and of its ``nnx.Optimizer``.
 
     Raises:
       ValueError: the state is not that of ``pruned``, a capacity is too small or unknown, or a weight outside the
@@ -101,6 +104,9 @@ def compress(
         got = f"type {type(opt_state).__name__}"
         fail("compress", "opt_state", got, "the state of pruned(...) itself, in no other wrapper")
     leaves, masks = masked_leaves("compress", params, opt_state.mask, "opt_state.mask")
+    if not same_containers(params, opt_state.mask):
+        opt_state = unboxed(opt_state)
+        leaves, masks = masked_leaves("compress", unboxed(params), opt_state.mask)
     sizes = dict(capacity or {})
     for name in sorted(sizes.keys() - set(leaves.prunable_names)):
         fail("compress", "capacity", f"an entry for {name!r}", f"entries only for {leaves.prunable_names}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from sparsejax.pruning._filters import KERNELS, Predicate, select_leaves
 from sparsejax.pruning._leaves import Leaves
 from sparsejax.pruning._masks import masked_leaves
 from sparsejax.pruning._method import Method, Rule, View, as_method, branch
-from sparsejax.pruning._state import Change, PrunedState, pack, total, unpack
+from sparsejax.pruning._state import Change, PackedMask, PrunedState, nodes_of, pack, total, unpack
 from sparsejax.pruning.allocation._structures import Structure, unstructured
 
 _UNSTRUCTURED = unstructured()
@@ -48,7 +50,7 @@ class Wrapper:
             step=jnp.zeros((), jnp.int32),
             mask=self._mask_tree(leaves, masks),
             nnz=leaves.masked_tree([_count(mask) for mask in masks]),
-            inner=self.inner.init(params),
+            inner=self._first_inner(leaves, params),
             aux=aux,
             change=Change(*(jnp.zeros((), jnp.int32) for _ in Change._fields)),
         )
@@ -67,7 +69,8 @@ class Wrapper:
         before, after = self._programs if is_compiled else (self._before, self._after)
         seen_by_inner, aux = before(leaves, masks, grads, state)
         state = state._replace(aux=aux)
-        proposed, inner_state = self.inner.update(leaves.unflatten(seen_by_inner), state.inner, params, **extra)
+        with _naming("pruned.update", self.inner):
+            proposed, inner_state = self.inner.update(leaves.unflatten(seen_by_inner), state.inner, params, **extra)
         proposed = leaves.beside("pruned.update", "the result of inner.update", proposed)
         refresh = bool(refresh) if is_compiled and refresh is not None else refresh
         deltas, new_state = after(leaves, masks, grads, state, proposed, inner_state, refresh)
@@ -140,6 +143,21 @@ class Wrapper:
         updates = self._constrained(old, new_masks, added)
         weights: Any = optax.apply_updates(old.weights, updates)
         return dict(zip(leaves.prunable_names, weights, strict=True)), new_state
+
+    def _first_inner(self, leaves: Leaves, params: PyTree) -> Any:
+        """Return the first state of the inner optimizer; refuse one without moments of single weights."""
+        with _naming("pruned.init", self.inner):
+            state = self.inner.init(params)
+        if nodes_of(state, optax.LookaheadState):
+            rule = "an optimizer of one tree of parameters"
+            fail("pruned.init", "inner", "optax.lookahead, which trains two copies of the parameters", rule)
+        others = jax.tree.leaves(leaves.map_copies(lambda node, part: None, leaves.names, state))
+        size = sum(jnp.size(leaf) for leaf in leaves.values)
+        flat = [part for part in others if jnp.issubdtype(jnp.result_type(part), jnp.floating)]
+        if size > 1 and any(jnp.shape(part) == (size,) for part in flat):
+            got = "a state with all parameters in one vector, as optax.flatten makes it"
+            fail("pruned.init", "inner", got, "a state with the shapes of the parameters")
+        return state
 
     def _view(self, leaves: Leaves, masks: list[jax.Array], state: PrunedState, grads: list[Any]) -> View:
         """Return the method's view before the step."""
@@ -217,9 +235,10 @@ def pruned(
       branch would run always), and ends with the same bits.
 
     Raises:
-      TypeError: an argument is not what it should be.
-      ValueError: from ``init`` and ``update``, if ``where`` selects nothing, parameters are missing, or
-        parameters and state do not match.
+      TypeError: an argument is of another kind.
+      ValueError: from ``init`` and ``update``, if ``where`` selects nothing, parameters are missing, parameters and
+        state do not match, or ``inner`` keeps all parameters in one vector (``optax.flatten``) or two copies of
+        them (``optax.lookahead``). An error of an inner transform has a note that names it.
 
     Cost: three elementwise passes over the prunable weights per step; a selection at refreshes only, under
     ``lax.cond`` (which ``vmap`` turns into always). The whole schedule is one compilation, under ``jit`` as part of the
@@ -248,6 +267,19 @@ def recorded_inits() -> Iterator[list[tuple[Wrapper, PyTree, PrunedState]]]:
         yield inits
     finally:
         _INITS.reset(token)
+
+
+@contextlib.contextmanager
+def _naming(function: str, inner: optax.GradientTransformation) -> Iterator[None]:
+    """Add to an error the name of the Optax transform inside ``pruned`` that raised it."""
+    try:
+        yield
+    except Exception as error:
+        codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+        inside = [code.co_qualname for code in codes if "optax" in code.co_filename.split(os.sep)]
+        name = [getattr(inner.init, "__qualname__", repr(inner)), *inside][-1].split(".<locals>")[0]
+        error.add_note(f"{function}: raised by the inner optimizer, in {name}.")
+        raise
 
 
 def _check_arguments(inner: Any, method: Any, where: Any, structure: Any) -> None:
@@ -291,11 +323,11 @@ def _masks_of(state: PrunedState, leaves: Leaves) -> list[jax.Array]:
 def _checked_mask(name: str, mask: Any, weight: jax.Array) -> jax.Array:
     if mask is None:
         fail("prune", "mask", f"no entry for {name!r}", "one for every prunable leaf")
-    mask = unpack(mask)
-    if jnp.result_type(mask) != jnp.bool_ or jnp.shape(mask) != jnp.shape(weight):
-        got = f"dtype {jnp.result_type(mask)} and shape {jnp.shape(mask)}"
+    mask = unpack(mask) if isinstance(mask, PackedMask) else jnp.asarray(mask)
+    if mask.dtype != jnp.bool_ or mask.shape != jnp.shape(weight):
+        got = f"dtype {mask.dtype} and shape {mask.shape}"
         fail("prune", f"mask[{name!r}]", got, f"bool, True keeps the weight, and the weight's shape {weight.shape}")
-    return jnp.asarray(mask)
+    return mask
 
 
 def _zeroed(keep: jax.Array, moment: jax.Array) -> jax.Array:
