@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,12 @@ from sparsejax.pruning._masks import apply_mask, masked_leaves
 from sparsejax.pruning._state import PrunedState, get_mask, nodes_of, pruned_states
 from sparsejax.pruning._wrapper import Wrapper, recorded_inits
 
+Transformation: TypeAlias = optax.GradientTransformation | optax.MultiSteps
+
 _FAR = 1024.0  # larger than statistics are, and half precision can hold it
 
 
-def init(tx: optax.GradientTransformation, params: PyTree) -> tuple[PyTree, PyTree]:
+def init(tx: Transformation, params: PyTree) -> tuple[PyTree, PyTree]:
     """Make the optimizer state, and set the weights to zero that its mask leaves out from the start.
 
     state <- tx.init(params);  params <- params * mask
@@ -36,7 +38,8 @@ def init(tx: optax.GradientTransformation, params: PyTree) -> tuple[PyTree, PyTr
       Masked parameters, and the optimizer state.
 
     Raises:
-      ValueError: ``tx`` contains no ``pruned``.
+      ValueError: ``tx`` contains no ``pruned``, or it is inside ``optax.lookahead``.
+      TypeError: ``tx`` is no transformation.
 
     Source: the convention of all methods with a mask at initialisation (Evci et al. 2020, "RigL", section 3).
 
@@ -51,18 +54,18 @@ def init(tx: optax.GradientTransformation, params: PyTree) -> tuple[PyTree, PyTr
 
 
 def forward_params(params: PyTree, opt_state: PyTree) -> PyTree:
-    """Return the parameters that the forward pass is to use.
+    """Return the parameters for the forward pass.
 
     w * mask
 
     The identity for methods that keep pruned weights at zero. Straight-through methods, Top-KAST and movement pruning
     store other weights than they use: differentiate ``loss(forward_params(params, opt_state))``. The gradient with
-    respect to ``params`` is straight-through: the dense gradient at the masked point. Also the way to mask again what
+    respect to ``params`` is straight-through: the dense gradient at the masked point. Also masks parameters again that
     something else wrote (an average of weights, a loaded checkpoint).
 
     Args:
-      params: parameters.
-      opt_state: optimizer state that contains one of ``pruned``.
+      params: parameters; of an NNX model ``nnx.state(model)`` or ``nnx.state(model, nnx.Param)``.
+      opt_state: optimizer state that contains one of ``pruned``; of an ``nnx.Optimizer`` its ``opt_state``.
 
     Returns:
       Parameters, exactly 0 outside the mask.
@@ -88,13 +91,13 @@ def forward_params(params: PyTree, opt_state: PyTree) -> PyTree:
 
 
 def prune(
-    tx: optax.GradientTransformation,
+    tx: Transformation,
     params: PyTree,
     opt_state: PyTree,
     mask: PyTree,
     compensation: PyTree | None = None,
 ) -> tuple[PyTree, PyTree]:
-    """Put a mask in force that was made elsewhere, in the middle of a run.
+    """Impose a mask that was made outside the optimizer, in the middle of a run.
 
     w <- (w + compensation) * mask;  moments of dropped weights <- 0;  grown weights enter at 0
 
@@ -102,17 +105,21 @@ def prune(
     of ``tx`` goes on from there; with ``fixed`` or ``external`` the mask then stays.
 
     Args:
-      tx: optimizer that contains ``pruned``.
-      params: parameters.
-      opt_state: its state.
+      tx: optimizer that contains ``pruned``, also inside ``MultiSteps``, ``partition`` and the like.
+      params: parameters; of an NNX model ``nnx.state(model)`` or ``nnx.state(model, nnx.Param)``.
+      opt_state: its state; of an ``nnx.Optimizer`` with ``optimizer.tx`` its ``opt_state``.
       mask: tree of bool arrays as ``mask_from_scores`` returns it.
-      compensation: what to add to the weights that stay; None is nothing.
+      compensation: tree of the amounts to add to the weights that stay; None adds nothing.
 
     Returns:
-      Parameters and optimizer state. No optimizer step is made or counted.
+      Parameters and optimizer state, in the containers of the arguments. No optimizer step is made or counted, and no
+      micro step of ``MultiSteps``.
 
     Raises:
-      ValueError: mask and parameters do not match.
+      ValueError: mask, parameters and state do not match.
+      TypeError: ``tx`` is no transformation.
+
+    Cost: ``tx.init`` runs once, to see which wrapper has which state.
 
     Source: Singh & Alistarh 2020, "WoodFisher", section 4 (scores and compensation at given epochs).
 
@@ -149,7 +156,7 @@ def _named(leaves: Leaves, operand: str, tree: PyTree) -> dict[str, Any]:
     return {name: node for name, node in pairs if not is_masked_node(node)}
 
 
-def _wrappers(tx: Any, leaves: Leaves, state: PyTree) -> list[tuple[Wrapper, PyTree, PrunedState]]:
+def _wrappers(tx: Transformation, leaves: Leaves, state: PyTree) -> list[tuple[Wrapper, PyTree, PrunedState]]:
     """Return every ``pruned`` in ``tx`` with the parameters that it sees and its state in ``state``.
 
     The transforms around them (``MultiSteps``, ``partition``, ...) take no step. They only make a first state, which
@@ -173,17 +180,17 @@ def _wrappers(tx: Any, leaves: Leaves, state: PyTree) -> list[tuple[Wrapper, PyT
     return result
 
 
-def _check_transformation(function: str, tx: Any) -> None:
+def _check_transformation(function: str, tx: object) -> None:
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
         got, rule = f"type {type(tx).__name__}", "an optax.GradientTransformation"
         fail(function, "tx", got, rule, "For an nnx.Optimizer it is optimizer.tx.", TypeError)
 
 
 def check(params: PyTree, opt_state: PyTree) -> None:
-    """Make sure that no weight outside the mask has come alive; for debugging, outside ``jit``.
+    """Check that every weight outside the mask is 0; for debugging, outside ``jit``.
 
     Args:
-      params: parameters, after a step.
+      params: parameters, after a step; NNX variables as for ``forward_params``.
       opt_state: optimizer state that contains one of ``pruned`` with a method that keeps pruned weights at zero.
 
     Raises:

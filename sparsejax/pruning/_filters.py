@@ -15,6 +15,7 @@ from sparsejax._typing import ArrayLike, PyTree
 from sparsejax.pruning._leaves import Leaves
 
 Predicate = Callable[[str, Any], bool]
+"""A function of the path of a leaf and the leaf itself: an array, or its shape and dtype."""
 
 _KERNEL_NAMES = ("kernel", "weight")
 

@@ -150,7 +150,7 @@ class Leaves:
     def map_copies(self, change: Callable[..., Any], nodes: Sequence[Any], state: PyTree, *rest: PyTree) -> PyTree:
         """Change what an optimizer state keeps for the parameters, wherever Optax puts it.
 
-        Such a part of a state lies at a path that ends in that of its parameter, as moments mirror the parameters.
+        The path of such a part ends in the path of its parameter, as moments mirror the parameters.
 
         Args:
           change: ``(node, part, *parts of rest) -> part``.

@@ -1,4 +1,4 @@
-"""Masks as trees: from zeros and from scores; applied to parameters, compared, measured."""
+"""Masks as trees: from zeros and from scores, applied to parameters, compared, measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pruning method is: pure functions over the prunable leaves; and several of them as a list of rules."""
+"""The interface of a pruning method: pure functions over the prunable leaves; and a list of rules as a method."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from sparsejax.pruning.allocation._structures import Structure
 
 
 class View(NamedTuple):
-    """What a method sees; all lists run over the prunable leaves, in flattening order.
+    """The arguments of a method; all lists run over the prunable leaves, in flattening order.
 
     Attributes:
       names: ``/``-joined path of each leaf.
       weights: the weights; in ``update`` as they will stand when the new mask takes effect.
       masks: the mask until now, boolean, True keeps the weight.
       step: optimizer steps done, int32 scalar; in ``update`` the mask is for the forward pass that follows them.
-      aux: the method's own state, a pytree of arrays.
+      aux: state of the method, a pytree of arrays.
       structure: how scores become masks.
       grads: gradient of the loss at the forward weights of this step, dense; empty in ``init``.
     """
@@ -52,7 +52,7 @@ class Method(abc.ABC):
     Attributes:
       outside: what happens to a weight outside the mask: it is "zero"; or it stays in the parameters unused, and
         there "keep" its value or "train" on (the forward pass then needs ``forward_params``).
-      enters: value of a weight that comes back: "zero", or the "candidate" that the optimizer proposes.
+      enters: value of a weight that is grown again: "zero", or the "candidate" that the optimizer proposes.
       reset: moments of weights that no longer train are set to zero at a change of the mask ("dropped"), or "none".
       skips_inner: a step that changes the mask makes no optimizer step.
     """

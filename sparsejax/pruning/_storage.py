@@ -191,7 +191,7 @@ def stored(inner: optax.GradientTransformation) -> optax.GradientTransformationE
     over one do not.
 
     Args:
-      inner: the optimizer that ``pruned`` was given.
+      inner: the optimizer inside ``pruned``.
 
     Returns:
       ``optax.GradientTransformationExtraArgs`` with state ``CompressedState``; there is no ``init``: use ``compress``.
@@ -248,7 +248,7 @@ def _scattered(node: Indices, moment: jax.Array) -> jax.Array:
     return node.scatter(moment) if jnp.shape(moment) == node.flat.shape else moment
 
 
-def _check_shapes(inner: Any, state: CompressedState, values: PyTree) -> None:
+def _check_shapes(inner: optax.GradientTransformation, state: CompressedState, values: PyTree) -> None:
     expected = jax.eval_shape(inner.init, values)
     got = jax.tree.map(jnp.shape, state.inner)
     if jax.tree.map(lambda leaf: leaf.shape, expected) != got:

@@ -1,4 +1,4 @@
-"""Acceptance 1 to 3: exact zeros and exact counts for every method, one compilation, loop = scan = external refresh."""
+"""Exact zeros and exact counts for every method, one compilation, loop = scan = external refresh."""
 
 from __future__ import annotations
 
@@ -114,18 +114,18 @@ def sample() -> list[tuple[str, str, Any]]:
 
 
 @pytest.mark.parametrize(("name", "inner", "dtype"), sample())
-def test_01_zeros_and_counts_are_exact_and_02_one_compilation_serves_the_run(tools, name, inner, dtype) -> None:
+def test_zeros_and_counts_are_exact_and_one_compilation_serves_the_run(tools, name, inner, dtype) -> None:
     assert run_checked(tools, name, inner, dtype)[2] == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "inner", "dtype"), [*itertools.product(METHODS, INNERS, (jnp.float32, jnp.bfloat16))])
-def test_01_every_method_with_every_optimizer_in_both_dtypes(tools, optimized, name, inner, dtype) -> None:
+def test_every_method_with_every_optimizer_in_both_dtypes(tools, optimized, name, inner, dtype) -> None:
     assert run_checked(tools, name, inner, dtype)[2] == 1
 
 
 @pytest.mark.parametrize("name", ["acdc", "rigl", "magnitude", "top_kast"])
-def test_04_packed_masks_give_the_same_bits(tools, optimized, name) -> None:
+def test_packed_masks_give_the_same_bits(tools, optimized, name) -> None:
     plain, packed = (run_checked(tools, name, "sgd", jnp.float32, packed=flag) for flag in (False, True))
     tools.assert_equal_trees(plain[0], packed[0])
     tools.assert_equal_trees(sp.get_mask(plain[1]), sp.get_mask(packed[1]))
@@ -133,7 +133,7 @@ def test_04_packed_masks_give_the_same_bits(tools, optimized, name) -> None:
 
 
 @pytest.mark.parametrize("name", ["acdc", "rigl", "set"])
-def test_03_loop_scan_and_external_refresh_agree_to_the_bit(tools, optimized, name) -> None:
+def test_loop_scan_and_external_refresh_agree_to_the_bit(tools, optimized, name) -> None:
     method = METHODS[name]()
     tx = sp.pruned(optax.sgd(0.1, momentum=0.9), method)
     start = sp.init(tx, tools.make_params())

@@ -1,4 +1,4 @@
-"""Acceptance 10, 12, 13 and 15: structures, sharding, kinds of trees, and clear errors."""
+"""Structures, sharding, kinds of trees, and clear errors."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def oracle(name: str, scores: np.ndarray, sparsity: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_10_structures_along_the_right_axes_of_dense_and_convolution(name) -> None:
+def test_structures_along_the_right_axes_of_dense_and_convolution(name) -> None:
     structure, sparsity = STRUCTURES[name]
     params = kernels()
     state = sp.pruned(optax.sgd(0.1), sp.one_shot(sparsity, scope="layer"), structure=structure).init(params)
@@ -71,7 +71,7 @@ def test_10_structures_along_the_right_axes_of_dense_and_convolution(name) -> No
 
 @pytest.mark.parametrize("name", STRUCTURES)
 @pytest.mark.parametrize("method", ["rigl", "acdc"])
-def test_10_structures_hold_while_masks_change(name, method) -> None:
+def test_structures_hold_while_masks_change(name, method) -> None:
     structure, sparsity = STRUCTURES[name]
     phases = sp.acdc_phases(total=10, warmup=2, sparse=2, dense=2, last_dense=2, final_sparse=4)
     made = {
@@ -102,7 +102,7 @@ def test_10_structures_hold_while_masks_change(name, method) -> None:
     assert method == "acdc" or not np.array_equal(mask, first["dense"]["kernel"])
 
 
-def test_10_shapes_that_do_not_fit_are_named() -> None:
+def test_shapes_that_do_not_fit_are_named() -> None:
     params = {"stem": {"kernel": jnp.ones((3, 3, 3, 6))}}
     cases = [
         (
@@ -139,7 +139,7 @@ def test_10_shapes_that_do_not_fit_are_named() -> None:
 
 
 @pytest.mark.parametrize("name", ["global", "rigl"])
-def test_12_a_sharded_run_equals_that_on_one_device(tools, optimized, name) -> None:
+def test_a_sharded_run_equals_that_on_one_device(tools, optimized, name) -> None:
     assert jax.device_count() >= 2
     mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     method = {
@@ -182,7 +182,7 @@ TREES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_13_any_tree_of_parameters(name) -> None:
+def test_any_tree_of_parameters(name) -> None:
     params = TREES[name]()
     phases = sp.acdc_phases(total=6, warmup=1, sparse=1, dense=1, last_dense=2, final_sparse=2)
     tx = sp.pruned(optax.adam(1e-2), sp.acdc(0.75, phases))
@@ -205,7 +205,7 @@ def test_13_any_tree_of_parameters(name) -> None:
         np.testing.assert_array_equal(x, y)
 
 
-def test_15_patterns_without_a_match(tools) -> None:
+def test_patterns_without_a_match(tools) -> None:
     params = tools.make_params()
     with pytest.raises(ValueError, match=r"pruned.init: where, in path\('head/\*'\), has no matching leaf"):
         sp.pruned(optax.sgd(0.1), sp.static(0.5), where=sp.path("head/*")).init(params)
@@ -228,12 +228,12 @@ Phase = sp.Phase
         ([], "no element"),
     ],
 )
-def test_15_phases_that_make_no_sense(phases, message) -> None:
+def test_phases_that_make_no_sense(phases, message) -> None:
     with pytest.raises(ValueError, match=f"acdc: phases has .*{message}"):
         sp.acdc(0.9, phases)
 
 
-def test_15_phase_lengths_that_do_not_fit() -> None:
+def test_phase_lengths_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match=r"acdc_phases: total has 6 units between warm-up and last dense phase"):
         sp.acdc_phases(total=20, warmup=4, sparse=3, dense=3, last_dense=5, final_sparse=5)
     with pytest.raises(ValueError, match="acdc_phases: dense has value 0"):
@@ -262,7 +262,7 @@ PHASES = [Phase("dense", 0, 5), Phase("sparse", 5, 9)]
         lambda s: sp.lottery_tickets(lambda w, m, i: w, {"kernel": jnp.ones((2, 2))}, s),
     ],
 )
-def test_15_sparsities_out_of_range(method, sparsity) -> None:
+def test_sparsities_out_of_range(method, sparsity) -> None:
     with pytest.raises(ValueError, match=r"sparsity has value .*; expected a"):
         method(sparsity)
 
@@ -293,12 +293,12 @@ def test_15_sparsities_out_of_range(method, sparsity) -> None:
         (lambda: sp.pruned(optax.sgd(0.1), []), "pruned: method has an empty list"),
     ],
 )
-def test_15_other_values_out_of_range(call, message) -> None:
+def test_other_values_out_of_range(call, message) -> None:
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_15_scores_that_are_nan(tools) -> None:
+def test_scores_that_are_nan(tools) -> None:
     with pytest.raises(ValueError, match="mask_from_scores: scores at 'kernel' has NaN"):
         sp.mask_from_scores({"kernel": jnp.array([[1.0, jnp.nan]])}, 0.5)
     params = tools.make_params()
@@ -310,7 +310,7 @@ def test_15_scores_that_are_nan(tools) -> None:
     assert masks["kernel"].tolist() == [[False, True]]
 
 
-def test_15_a_transform_outside_the_wrapper(tools) -> None:
+def test_a_transform_outside_the_wrapper(tools) -> None:
     outside = optax.chain(sp.pruned(optax.sgd(0.1), sp.static(0.5)), optax.add_noise(1.0, 0.55, jax.random.key(0)))
     params, state = sp.init(outside, tools.make_params())
     params, state = tools.make_step(outside)(params, state, 0)

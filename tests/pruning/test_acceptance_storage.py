@@ -1,4 +1,4 @@
-"""Acceptance 4 and 11: values-only storage gives the bits of masks; checkpoints go on to the same bits."""
+"""Values-only storage gives the bits of masks; checkpoints go on to the same bits."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def values_only_run(inner: Any, method: Any, params: Any) -> tuple[Any, Any, lis
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("inner", INNERS)
-def test_04_values_only_storage_gives_the_bits_of_masks_and_02_two_programs(tools, optimized, name, inner) -> None:
+def test_values_only_storage_gives_the_bits_of_masks_in_two_programs(tools, optimized, name, inner) -> None:
     params = tools.make_params()
     expected, masked = masked_run(INNERS[inner](), METHODS[name](), params)
     got, state, compiled = values_only_run(INNERS[inner](), METHODS[name](), params)
@@ -96,7 +96,7 @@ def test_04_values_only_storage_gives_the_bits_of_masks_and_02_two_programs(tool
     assert sorted(compiled) == (["stored"] if name == "static" else ["dense", "stored"])
 
 
-def test_04_state_is_as_small_as_the_values(tools) -> None:
+def test_state_is_as_small_as_the_values(tools) -> None:
     tx = sp.pruned(optax.adam(1e-2), sp.static(0.75))
     values, state = sp.compress(*sp.init(tx, tools.make_params()))
     assert sum(x.size for x in jax.tree.leaves(values)) == 20 + 12
@@ -113,7 +113,7 @@ def test_04_state_is_as_small_as_the_values(tools) -> None:
         optax.chain(optax.adam(1e-2), optax.ema(0.9)),
     ],
 )
-def test_04_any_optimizer_state_there_and_back(tools, inner) -> None:
+def test_any_optimizer_state_there_and_back(tools, inner) -> None:
     tx = sp.pruned(inner, sp.static(0.75), packed=True)
     (params, state), step = sp.init(tx, tools.make_params()), jax.jit(tools.make_step(tx))
     for i in range(2):
@@ -165,7 +165,7 @@ def through_a_file(tree: Any, like: Any, folder: Any) -> Any:
         return jax.tree.unflatten(treedef, [jnp.asarray(stored[key]) for key in stored.files])
 
 
-def test_11_a_checkpoint_of_stored_values_goes_on_to_the_same_bits(tools, tmp_path) -> None:
+def test_a_checkpoint_of_stored_values_goes_on_to_the_same_bits(tools, tmp_path) -> None:
     inner = optax.adam(1e-2)
     first = sp.compress(*sp.init(sp.pruned(inner, sp.static(0.75)), tools.make_params()))
     step = jax.jit(tools.make_step(sp.stored(inner)))
@@ -180,7 +180,7 @@ def test_11_a_checkpoint_of_stored_values_goes_on_to_the_same_bits(tools, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["acdc", "rigl", "movement"])
-def test_11_a_checkpoint_in_the_middle_of_every_phase_goes_on_to_the_same_bits(tools, tmp_path, name) -> None:
+def test_a_checkpoint_in_the_middle_of_every_phase_goes_on_to_the_same_bits(tools, tmp_path, name) -> None:
     ramp = sp.schedules.cubic(0.0, 0.75, begin=2, end=6)
     short = sp.acdc_phases(total=10, warmup=2, sparse=2, dense=2, last_dense=2, final_sparse=4)
     method = {

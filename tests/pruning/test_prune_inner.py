@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import types
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -157,6 +156,7 @@ def check(params: Any, state: Any) -> None:
     sp.check(params, state)
 
 
+@pytest.mark.filterwarnings("ignore")  # some are deprecated in Optax
 @pytest.mark.parametrize("name", sorted(TRANSFORMS.keys() - REFUSED - NOT_ALONE))
 def test_an_inner_transform(name) -> None:
     steps(name, sp.pruned(make(name), HalfThenAll()), check)
@@ -164,19 +164,18 @@ def test_an_inner_transform(name) -> None:
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_an_inner_transform_without_moments_of_single_weights(name) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that of lookahead
-        for inner in (make(name), optax.chain(optax.clip(1.0), make(name))):
-            with pytest.raises(ValueError, match=rf"pruned.init: inner has .*optax\.{name}"):
-                sp.pruned(inner, HalfThenAll()).init(PARAMS)
+    for inner in (make(name), optax.chain(optax.clip(1.0), make(name))):
+        with pytest.raises(ValueError, match=rf"pruned.init: inner has .*optax\.{name}"):
+            sp.pruned(inner, HalfThenAll()).init(PARAMS)
     assert sp.pruned(optax.flatten(optax.sgd(0.1)), HalfThenAll()).init(PARAMS)  # no moments
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", sorted(NOT_ALONE))
 def test_an_inner_transform_that_fails_alone_is_named(name) -> None:
     with pytest.raises((ValueError, AssertionError)):
         steps(name, optax.with_extra_args_support(make(name)), lambda params, state: None)
-    with pytest.raises(ValueError, match="") as inside:
+    with pytest.raises(ValueError) as inside:
         steps(name, sp.pruned(make(name), HalfThenAll()), check)
     text = "\n".join([str(inside.value), *getattr(inside.value, "__notes__", ())])
     assert "raised by the inner optimizer, in " in text or "the result of inner.update" in text

@@ -1,4 +1,4 @@
-"""Operations and memory of sparse training, counted by the rules of the AC/DC authors."""
+"""Layers of a network, and operations and memory of sparse training by the rules of the AC/DC authors."""
 
 from __future__ import annotations
 
@@ -164,11 +164,11 @@ def storage_bytes(size: int, nnz: int, *, moments: int, itemsize: int = 4, form:
     return size * itemsize * (1 + moments) + (size if form == "masked" else -(-size // 8))
 
 
-# What a kernel may pass through on its way into the product, and still be that kernel.
+# Operations between a kernel and its product that change neither its values nor their number.
 _PASSED = ("convert_element_type", "reshape", "transpose", "copy", "squeeze", "expand_dims")
 
 
-def layer_shapes(forward: Callable[[Any], Any], params: PyTree) -> list[LayerShape]:
+def layer_shapes(forward: Callable[[PyTree], PyTree], params: PyTree) -> list[LayerShape]:
     """List the convolutions and dense layers of a network in the order in which its forward pass runs them.
 
     The function is traced, not run: whatever multiplies a leaf of ``params`` of two or more axes by ``dot_general`` or
@@ -181,7 +181,7 @@ def layer_shapes(forward: Callable[[Any], Any], params: PyTree) -> list[LayerSha
 
     Returns:
       ``LayerShape`` per kernel, for ``report``, ``forward_flops``, ``first_conv`` and ``last_dense``. A layer has a
-      bias if a leaf named ``bias`` lies beside its kernel.
+      bias if a leaf named ``bias`` is beside its kernel.
 
     Raises:
       ValueError: no kernel is multiplied.
@@ -212,21 +212,21 @@ def layer_shapes(forward: Callable[[Any], Any], params: PyTree) -> list[LayerSha
 def _products(jaxpr: Any, names: Sequence[str | None]) -> list[tuple[str, int]]:
     """Return the leaf and the number of outputs of each product in a jaxpr, whose first inputs are leaves."""
     origin = {var: name for var, name in zip(jaxpr.invars, names, strict=True) if name is not None}
-    found = []
+    products = []
     for equation in jaxpr.eqns:
-        # Constants (which have a value) come from no leaf, and cannot be looked up.
+        # Constants have a value; they are no leaf and cannot be looked up.
         sources = [None if hasattr(var, "val") else origin.get(var) for var in equation.invars]
         if equation.primitive.name in ("dot_general", "conv_general_dilated"):
             size = math.prod(equation.outvars[0].aval.shape)
-            found += [(source, size) for source in sources if source is not None]
+            products += [(source, size) for source in sources if source is not None]
         elif equation.primitive.name in _PASSED and sources[0] is not None:
             origin[equation.outvars[0]] = sources[0]
-        # Functions under jit, remat or custom_vjp take what the equation takes; branches and loops do not.
+        # Functions under jit, remat or custom_vjp have the operands of the equation; branches and loops do not.
         for value in equation.params.values():
             inner = getattr(value, "jaxpr", value)
             if len(getattr(inner, "invars", ())) == len(sources):
-                found += _products(inner, sources)
-    return found
+                products += _products(inner, sources)
+    return products
 
 
 def first_conv(layers: Sequence[LayerShape]) -> Filter:

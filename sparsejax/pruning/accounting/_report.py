@@ -1,4 +1,4 @@
-"""What a method will do to a model, before training."""
+"""A report before training: the leaves that a method prunes, weights kept, memory and operations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class PruningReportRow:
       path: of the leaf.
       shape: of the leaf.
       size: its weights, n.
-      capacity: what its kept weights need; None where it is not pruned.
+      capacity: room that its kept weights need; None where it is not pruned.
     """
 
     path: str
@@ -46,13 +46,13 @@ class PruningReportRow:
 
 @dataclass(frozen=True)
 class PruningReport:
-    """What a method will do to a model; print it.
+    """The effect that a method will have on a model; print it.
 
     Attributes:
       rows: a row for every leaf.
       where: the filter that decided.
       moments: arrays per weight that the optimizer keeps.
-      dense_flops: operations of a dense forward pass of one example; None where layers were not given.
+      dense_flops: operations of a dense forward pass of one example; None without layers.
       sparse_flops: the same in sparse phases.
     """
 
@@ -103,13 +103,13 @@ def report(
     moments: int = 1,
     layers: Sequence[LayerShape] | None = None,
 ) -> PruningReport:
-    """Say what a method will do to a model: which leaves, how many weights each keeps, memory and operations.
+    """List what a method will do to a model: which leaves, how many weights each keeps, memory and operations.
 
     Args:
       params: parameters, or their shapes (``jax.eval_shape``).
-      method: as given to ``pruned``, or a list of rules.
-      where: as given to ``pruned``.
-      structure: as given to ``pruned``.
+      method: as for ``pruned``, or a list of rules.
+      where: as for ``pruned``.
+      structure: as for ``pruned``.
       moments: arrays per weight that the optimizer keeps: 1 for momentum, 2 for Adam.
       layers: from ``layer_shapes``, for operations.
 
