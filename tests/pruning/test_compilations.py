@@ -129,16 +129,6 @@ def test_refresh_by_hand_outside_jit(tools, flag) -> None:
     assert int(state.change.step) == (3 if flag else 0)
 
 
-def test_an_optimizer_whose_state_is_not_all_arrays_still_runs_outside_jit(tools) -> None:
-    def update(updates: Any, state: Any, params: Any = None) -> Any:
-        return updates, {"calls": state["calls"] + "x"}
-
-    tx = sp.pruned(optax.GradientTransformation(lambda params: {"calls": ""}, update), sp.external())
-    params = tools.make_params()
-    _, state = tx.update(params, tx.init(params), params)
-    assert state.inner == {"calls": "x"}
-
-
 def test_wrappers_are_copied_and_collected() -> None:
     tx = make("magnitude")
     params = {"a": {"kernel": jnp.ones((6, 8))}, "b": {"kernel": jnp.ones((8, 4))}}
