@@ -32,6 +32,7 @@ _ORIGINALS = (
     re.compile(r"(?P<layer>.+?)\.parametrizations\.(?P<kind>weight|bias)\.original"),
 )
 _PARAMETRIZE = "tensors of torch.nn.utils.parametrize"
+_SPARSE = "sparse tensors made dense"
 _REASONS = ("WeightsUnpickler error", "Trying to load unsupported")
 _SAFETENSORS_DTYPES = "BOOL U8 I8 U16 I16 U32 I32 U64 I64 F16 BF16 F32 F64"
 # Torch files are not compressed; a tensor of few stored numbers may still mean many, up to these bounds.
@@ -47,6 +48,7 @@ class Checkpoint:
     Attributes:
       values: arrays by plain name.
       masks: boolean masks (True keeps) by the plain name of the tensor that they mask.
+      stored: where the values that were sparse tensors have entries; a mask where the file has no other.
       epoch: stored beside the tensors, or None.
       config: stored beside the tensors as ``model_config``, or empty.
       half: names of the values stored as float16 or float8, where small weights round to 0.
@@ -55,6 +57,7 @@ class Checkpoint:
 
     values: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
     masks: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    stored: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
     epoch: int | None = None
     config: dict[str, Any] = field(default_factory=dict[str, Any])
     half: set[str] = field(default_factory=set[str])
@@ -103,8 +106,9 @@ def read_checkpoint(source: PathLike | Mapping[str, Any], attributes: Collection
         name = _without_prefixes(str(original), attributes, prefixes)
         if not name.endswith("num_batches_tracked"):
             _add(result, str(original), name, tensor, forms)
+    result.masks.update((name, stored) for name, stored in result.stored.items() if name not in result.masks)
     result.notes.extend(f"prefix {prefix!r} removed from {count} names" for prefix, count in prefixes.items())
-    result.notes.extend(f"{count} {form}" for form, count in forms.items())
+    result.notes.extend(f"{form}: {count}" for form, count in forms.items())
     if forms.get(_PARAMETRIZE) and not any("parametrizations" in str(name) and "mask" in str(name) for name in state):
         result.notes.append("no mask of a parametrization is stored (for torch.ao.pruning call squash_mask() first)")
     return result
@@ -144,7 +148,10 @@ def _add(result: Checkpoint, original: str, name: str, tensor: Any, forms: dict[
     if matched:
         target, name, array = result.masks, f"{matched['layer']}.{matched['kind']}", _as_mask(original, array)
         if "parametrizations" in original and name in target:  # several parametrizations of one tensor
-            array &= target.pop(name)
+            other = target.pop(name)
+            if other.shape != array.shape:
+                fail(_FUNCTION, f"mask {original!r}", f"shape {array.shape}", f"{other.shape}, as the one before it")
+            array &= other
     else:
         target, name = result.values, name.replace("._layer.", ".")
         matched = next(filter(None, (form.fullmatch(name) for form in _ORIGINALS)), None)
@@ -158,8 +165,8 @@ def _add(result: Checkpoint, original: str, name: str, tensor: Any, forms: dict[
         fail(_FUNCTION, "checkpoint", f"two entries for {name!r}", "one", f"{original!r} is the second.")
     target[name] = array
     if stored is not None and target is result.values:
-        forms["sparse tensors made dense"] = forms.get("sparse tensors made dense", 0) + 1
-        result.masks.setdefault(name, stored)
+        forms[_SPARSE] = forms.get(_SPARSE, 0) + 1
+        result.stored[name] = stored
 
 
 def _as_mask(name: str, array: np.ndarray) -> np.ndarray:

@@ -62,7 +62,7 @@ def test_torch_prune_is_read(tmp_path, as_file):
         torch.save(source, tmp_path / "pruned.pt")
         source = tmp_path / "pruned.pt"
     report = check_same(net, source, {"layers/0": net.layers[0].weight_mask, "fc": net.fc.weight_mask})
-    assert report.notes == ("3 tensors of torch.nn.utils.prune",)
+    assert report.notes == ("tensors of torch.nn.utils.prune: 3",)
 
 
 def test_parametrize_with_masks_is_read():
@@ -85,7 +85,7 @@ def test_parametrize_with_masks_is_read():
     parametrize.register_parametrization(net.layers[0], "weight", Masked(second))
     parametrize.register_parametrization(net.fc, "weight", Masked(head))
     report = check_same(net, net.state_dict(), {"layers/0": first * second, "fc": head})
-    assert report.notes == ("2 tensors of torch.nn.utils.parametrize",)
+    assert report.notes == ("tensors of torch.nn.utils.parametrize: 2",)
 
 
 def test_torch_ao_pruning_is_read():
@@ -102,7 +102,7 @@ def test_torch_ao_pruning_is_read():
     model = empty()
     report = load_torch_state_dict(model, net.state_dict())  # has the weights before masking, and no mask
     assert report.masks == {} and report.notes == (
-        "1 tensors of torch.nn.utils.parametrize",
+        "tensors of torch.nn.utils.parametrize: 1",
         "no mask of a parametrization is stored (for torch.ao.pruning call squash_mask() first)",
     )
     sparsifier.squash_mask()
@@ -175,7 +175,7 @@ def test_sparse_tensors_are_made_dense_and_their_entries_are_the_mask(tmp_path, 
     if as_file:
         torch.save(state, tmp_path / "sparse.pt")
         state = tmp_path / "sparse.pt"
-    assert check_same(net, state, masks).notes == ("2 sparse tensors made dense",)
+    assert check_same(net, state, masks).notes == ("sparse tensors made dense: 2",)
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
@@ -217,3 +217,21 @@ def test_values_that_are_not_finite_are_noted():
     state["fc.weight_mask"] = torch.ones(3, 5)
     state["fc.weight_mask"][0, :2] = 0
     assert len(load_torch_state_dict(empty(), state).notes) == 1  # masked weights are zeros
+
+
+def test_a_stored_mask_decides_over_the_entries_of_a_sparse_tensor():
+    net, masks = masked_net()
+    state = net.state_dict()
+    state["fc.weight"] = state["fc.weight"].to_sparse()
+    state["fc.weight_mask"] = torch.ones(3, 5)
+    state["fc.weight_mask"][0] = 0
+    net.fc.weight.data[0] = 0
+    check_same(net, state, masks | {"fc": state["fc.weight_mask"]})
+
+
+def test_masks_of_several_parametrizations_have_one_shape():
+    state = Net().state_dict()
+    state["fc.parametrizations.weight.original"] = state.pop("fc.weight")
+    state |= {"fc.parametrizations.weight.0.mask": torch.ones(3, 5), "fc.parametrizations.weight.1.mask": torch.ones(5)}
+    with pytest.raises(ValueError, match=r"mask 'fc.*1.mask' has shape \(5,\); expected \(3, 5\)"):
+        load_torch_state_dict(empty(), state)
