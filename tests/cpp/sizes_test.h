@@ -132,30 +132,30 @@ inline std::string SizesFault(Pool& pool, bool large) {
                                    {At(y, {kBatch, kRows})},
                                    {}});
     if (!error.empty()) return error;
-    if (!EndsWith(y, kBatch * kRows, 6)) return "spmm does not write the end of a result of more than 2**31 elements";
+    if (!EndsWith(y, kBatch * kRows, 6)) return "spmm does not write the end of more than 2**31 elements";
   }
-  {  // Images of more than 2**31 pixels.
-    constexpr int64_t kHeight = 32768 + 2, kWidth = 65536;
-    VirtualMemory x(kHeight * kWidth * 4), y(kHeight * kWidth * 4);
+  {  // Images of more than 2**31 elements.
+    constexpr int64_t kBatch = 65536 + 64, kWidth = 32768, kElements = kBatch * kWidth;
+    VirtualMemory x(kElements * 4), y(kElements * 4);
     x.ShareAllButTheEnd(), y.ShareAllButTheEnd();
-    float* end = reinterpret_cast<float*>(x.data()) + kHeight * kWidth;
+    float* end = reinterpret_cast<float*>(x.data()) + kElements;
     std::fill(end - (2 << 20), end, 3.0f);
-    const Array image = At(x, {1, kHeight, kWidth, 1}), result = At(y, {1, kHeight, kWidth, 1});
+    const Array image = At(x, {kBatch, 1, kWidth, 1}), result = At(y, {kBatch, 1, kWidth, 1});
     Arguments conv{{FloatsOf({1}, {2}), image, Ints({0, 1}), Ints({1})}, {result}, {}};
-    conv.attributes["geometry"] = Dims{1, 1, 1, kHeight, kHeight, 3, 1, 1, 1, 1, kWidth, kWidth, 1, 1, 0, 1, 1};
+    conv.attributes["geometry"] = Dims{1, 1, 1, 1, 1, 1, 1, 0, 1, 1, kWidth, kWidth, 3, 1, 1, 1, 1};
     if (const std::string e = call("sparsejax_conv_v1", conv); !e.empty()) return e;
-    if (!EndsWith(y, kHeight * kWidth, 6)) return "conv does not write the end of an image of more than 2**31 pixels";
+    if (!EndsWith(y, kElements, 6)) return "conv does not write the end of more than 2**31 elements";
     Arguments pool_call{{image}, {result}, {}};
-    pool_call.attributes["geometry"] = Dims{kHeight, kHeight, 1, 1, 0, kWidth, kWidth, 1, 1, 0};
+    pool_call.attributes["geometry"] = Dims{1, 1, 1, 1, 0, kWidth, kWidth, 1, 1, 0};
     if (const std::string e = call("sparsejax_sum_pool_v1", pool_call); !e.empty()) return e;
-    if (!EndsWith(y, kHeight * kWidth, 3)) return "sum_pool does not write the end of more than 2**31 pixels";
+    if (!EndsWith(y, kElements, 3)) return "sum_pool does not write the end of more than 2**31 elements";
     Arguments norm{{image, FloatsOf({1}, {0}), FloatsOf({1}, {4})},
                    {result, FloatsOf({1}, {7}), FloatsOf({1}, {7})},
                    {}};
     norm.attributes["activation"] = std::string("none");
     norm.attributes["epsilon"] = 1.0;
     if (const std::string e = call("sparsejax_batch_norm_v1", norm); !e.empty()) return e;
-    if (!EndsWith(y, kHeight * kWidth, 4)) return "batch_norm does not write the end of more than 2**31 elements";
+    if (!EndsWith(y, kElements, 4)) return "batch_norm does not write the end of more than 2**31 elements";
   }
   return "";
 }

@@ -135,13 +135,15 @@ ffi::Error SpmmBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuf
                         .id = perm_t.typed_data(),
                         .rows = p.features,
                         .features = p.rows};
-  check.Indices("indices", p.indices, p.entries(), p.features);
   check.Indices("indices_t", transposed.indices, transposed.entries(), p.rows);
   if (!check.ok()) return check.error();
   return DispatchGuarded(ct.element_type(), [&](auto element) {
     using S = decltype(element);
     const bool is_fused = IsFused(transposed, ct.dimensions()[0]);
-    if (!is_fused) check.Indices("perm_t", transposed.id, transposed.entries(), nse);
+    if (!is_fused) {  // the fused pass does not read `indices`, and its `perm_t` is a permutation
+      check.Indices("indices", p.indices, p.entries(), p.features);
+      check.Indices("perm_t", transposed.id, transposed.entries(), nse);
+    }
     if (!check.ok()) return check.error();
     return RunMatmulBackward(pool, is_fused, p, transposed, ct.dimensions()[0], Values<S>(OperandData<S>(data), nse),
                              OperandData<S>(ct), OperandData<S>(x), PrepareResult<S>(*dx), PrepareResult<S>(*ddata),
