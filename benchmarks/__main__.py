@@ -2,7 +2,8 @@
 
 import sys
 
-from . import _cli, _machine
+from . import _cli
+from .harness import _machine
 
 if __name__ == "__main__":
     try:

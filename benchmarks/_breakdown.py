@@ -16,8 +16,8 @@ import jax
 from sparsejax._checks import fail
 from sparsejax._table import text_table
 
-from ._network import NetworkCase, Trainer
-from ._report import Report
+from .cases._network import NetworkCase, Trainer
+from .harness._report import BenchmarkReport
 from .peers import networks
 
 _STEPS = 5
@@ -34,7 +34,7 @@ _KINDS = {
 _OUTSIDE = "outside compiled code: Python and dispatch"
 
 
-def run(cases: list[NetworkCase], threads: int) -> Report:
+def run(cases: list[NetworkCase], threads: int) -> BenchmarkReport:
     """Profile our training step.
 
     Raises:
@@ -49,7 +49,7 @@ def run(cases: list[NetworkCase], threads: int) -> Report:
         shown = [(kind, f"{1e3 * s:.1f}", f"{100 * s / step:.0f} %") for kind, s in parts.items()]
         texts.append(text_table((head, "ms", "share"), [*shown, ("whole step", f"{1e3 * step:.1f}", "")]))
         rows.append({"image": case.image, "batch": case.batch, "sparsity": case.sparsity, "step": step, "parts": parts})
-    return Report("model", "\n\n".join(texts), {"rows": rows})
+    return BenchmarkReport("model", "\n\n".join(texts), {"rows": rows})
 
 
 def measure(trainer: Trainer) -> tuple[float, dict[str, float]]:

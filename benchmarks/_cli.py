@@ -1,4 +1,4 @@
-"""The command line ``sparsejax bench``: parse, pin threads in a process of its own, run, report."""
+"""The command line ``sparsejax bench``: parse, pin threads in a separate process, run, report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SPARSITY = {
     "scaling": ([0.9, 0.95], "fractions of zeros"),
 }
 _SHAPES = {"layers", "crossover", "scaling"}
-# The harness's front does not import the contestants: these are their names.
+# The command line does not import the implementations: these are their names.
 _PEERS = {"layers": [], "crossover": ["xla", "torch"], "model": []}
 
 
@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
             command.set_defaults(threads=threads)
             continue
         add("--threads", type=_positive, default=threads, help=f"processors to use, pinned (default {threads})")
-        add("--rounds", type=int, default=7, help="turns of each contestant (default 7)")
+        add("--rounds", type=int, default=7, help="samples of each implementation (default 7)")
         if name in _SPARSITY:
             default, meaning = _SPARSITY[name]
             shown = " ".join(map(str, default))
@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
             add("--shapes", nargs="+", default=[], metavar="SHAPE", help="sets, names or CSV files (default all)")
         if name in _PEERS:
             shown = " ".join(_PEERS[name]) or "all"
-            add("--peers", nargs="+", default=_PEERS[name], metavar="PEER", help=f"contestants (default {shown})")
+            add("--peers", nargs="+", default=_PEERS[name], metavar="PEER", help=f"implementations (default {shown})")
         if name == "model":
             add("--image", type=_positive, default=224, help="pixels of a side (default 224)")
             add("--batch", type=_positive, default=16, help="images per step (default 16)")
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       Exit status: 0, 2 after an error of the user, or that of the child.
     """
-    from . import _machine
+    from .harness import _machine
 
     words = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_args(words)
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_pinned(argv: Sequence[str]) -> int:
     """Run a command in this process, which is pinned."""
     options = parser().parse_args(argv)
-    from ._report import publish
+    from .harness._report import publish
 
     command: Any = importlib.import_module(f".{options.command}", __package__)
     try:

@@ -44,10 +44,10 @@ def fit(observations: Iterable[Observation]) -> Table:
         by_kind.setdefault(observation.work.kind, []).append(observation)
     return {
         kind: {
-            form: coefficients([terms(o.work) for o in found], [o.seconds[form] for o in found])
+            form: coefficients([terms(o.work) for o in measured], [o.seconds[form] for o in measured])
             for form, terms in FORMS.items()
         }
-        for kind, found in sorted(by_kind.items())
+        for kind, measured in sorted(by_kind.items())
     }
 
 
@@ -75,10 +75,10 @@ def coefficients(terms: Sequence[dict[str, float]], times: Sequence[float]) -> d
     rows /= scale
     start, _ = nnls(rows, np.ones(len(rows)))
     start = np.maximum(start, 1e-6)  # the solver below wants a point inside the bounds
-    found = least_squares(lambda c: np.log(rows @ c), start, bounds=(0, np.inf), x_scale=start)
+    solution = least_squares(lambda c: np.log(rows @ c), start, bounds=(0, np.inf), x_scale=start)
     # Scaled coefficients are largest shares of a measured time; the solver stays inside the bounds, so that what should
     # be nothing is nearly nothing.
-    values = np.where(found.x > _LEAST_SHARE, found.x, 0.0) / scale
+    values = np.where(solution.x > _LEAST_SHARE, solution.x, 0.0) / scale
     return {name: float(f"{value:.3g}") for name, value in zip(names, values, strict=True)}
 
 

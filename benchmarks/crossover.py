@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 
 from sparsejax._table import text_table
 
-from . import _contest, _shapes, peers
-from ._case import STEP, Case
-from ._contest import Result
-from ._report import Report, percent, progress, times
-from ._shapes import UNTUNED, Shape
-from ._targets import Outcome, outcome, outcome_table
-from ._timing import geometric_mean
+from . import _layer_times, peers
+from ._layer_times import LayerTimes
+from .cases import _shapes
+from .cases._case import STEP, Case
+from .cases._shapes import UNTUNED, Shape
+from .harness._report import BenchmarkReport, percent, progress, times
+from .harness._targets import Outcome, outcome, outcome_table
+from .harness._timing import geometric_mean
 
 # Measurements between the ends before the last interpolation.
 _STEPS = 4
@@ -38,31 +39,31 @@ class Crossover:
     ratios: dict[float, float]
 
 
-def run(options: argparse.Namespace) -> Report:
+def run(options: argparse.Namespace) -> BenchmarkReport:
     """Search the break-even sparsity of every shape between the lowest and the highest sparsity given."""
-    contestants = peers.choose(options.peers)
+    others = peers.choose(options.peers)
     low, high = min(options.sparsity), max(options.sparsity)
     if low == high:
         raise ValueError(f"crossover: --sparsity has one value {low}; expected two, the ends of the search.")
     shapes = _shapes.select(options.shapes)
-    names = [peer.name for peer in contestants]
+    names = [peer.name for peer in others]
     rows, results = [], []
     for number, shape in enumerate(shapes, start=1):
-        measured: list[Result] = []
+        measured: list[LayerTimes] = []
 
-        def ratio(sparsity: float, shape: Shape = shape, measured: list[Result] = measured) -> float | None:
-            measured.append(_contest.run(Case(shape, sparsity), contestants, (STEP,), options.rounds))
+        def ratio(sparsity: float, shape: Shape = shape, measured: list[LayerTimes] = measured) -> float | None:
+            measured.append(_layer_times.run(Case(shape, sparsity), others, (STEP,), options.rounds))
             return measured[-1].ratio(STEP, *names)
 
-        found = search(ratio, low, high, _STEPS)
-        rows.append(Crossover(shape, *found))
+        result = search(ratio, low, high, _STEPS)
+        rows.append(Crossover(shape, *result))
         results += [result.to_dict() for result in measured]
         progress(f"[{number}/{len(shapes)}] {shape.name}: {_cell(rows[-1])}")
     summary = [_summary(rows)]
     lines = [(r.shape.name, _cell(r), ", ".join(f"{percent(s)} {times(x)}" for s, x in r.ratios.items())) for r in rows]
     text = text_table(("layer", "breaks even at", "dense time over ours"), lines)
     data = {"crossovers": rows, "rows": results, "summary": summary}
-    return Report("crossover", f"{text}\n\n{outcome_table(summary)}", data)
+    return BenchmarkReport("crossover", f"{text}\n\n{outcome_table(summary)}", data)
 
 
 def search(
@@ -83,10 +84,10 @@ def search(
     """
     ratios: dict[float, float] = {}
     for end in (high, low):
-        found = ratio(end)
-        if found is None:
+        value = ratio(end)
+        if value is None:
             return None, "", ratios
-        ratios[end] = found
+        ratios[end] = value
     if ratios[high] < 1:
         return high, "above", ratios
     if ratios[low] >= 1:
@@ -96,11 +97,11 @@ def search(
         middle = round(_interpolate(under, over, ratios), 3)
         if middle in ratios:
             break
-        found = ratio(middle)
-        if found is None:
+        value = ratio(middle)
+        if value is None:
             return None, "", ratios
-        ratios[middle] = found
-        under, over = (under, middle) if found >= 1 else (middle, over)
+        ratios[middle] = value
+        under, over = (under, middle) if value >= 1 else (middle, over)
     return round(_interpolate(under, over, ratios), 3), "", dict(sorted(ratios.items()))
 
 

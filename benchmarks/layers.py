@@ -1,4 +1,4 @@
-"""``layers``: how fast is each layer, against whom, and against what the machine allows?"""
+"""``layers``: how fast is each layer against other libraries, and against the limits of the machine?"""
 
 from __future__ import annotations
 
@@ -8,34 +8,36 @@ from collections.abc import Iterable, Sequence
 
 from sparsejax._table import text_table
 
-from . import _contest, _peak, _roofline, _shapes, peers
-from ._case import BACKWARD, FORWARD, STEP, Case
-from ._contest import Result
-from ._peak import Peak
-from ._report import Report, milliseconds, percent, progress, times
-from ._roofline import Limit
-from ._shapes import UNTUNED
-from ._targets import Outcome, outcome, outcome_table
-from ._timing import geometric_mean
+from . import _layer_times, peers
+from ._layer_times import LayerTimes
+from .cases import _shapes
+from .cases._case import BACKWARD, FORWARD, STEP, Case
+from .cases._shapes import UNTUNED
+from .harness import _peak, _roofline
+from .harness._peak import Peak
+from .harness._report import BenchmarkReport, milliseconds, percent, progress, times
+from .harness._roofline import Limit
+from .harness._targets import Outcome, outcome, outcome_table
+from .harness._timing import geometric_mean
 from .peers.ours import ALONE
 
 PRODUCTS = (FORWARD, BACKWARD, "input_grad", "weight_grad")
 _OURS = peers.OURS.name
 
 
-def run(options: argparse.Namespace) -> Report:
+def run(options: argparse.Namespace) -> BenchmarkReport:
     """Check and time all shapes at all sparsities."""
-    contestants = peers.choose(options.peers)
+    others = peers.choose(options.peers)
     cases = [Case(shape, sparsity) for shape in _shapes.select(options.shapes) for sparsity in options.sparsity]
     peak = _peak.measure(options.threads)
     results = []
     for number, case in enumerate(cases, start=1):
-        result = _contest.run(case, contestants, (*PRODUCTS, STEP), options.rounds)
+        result = _layer_times.run(case, others, (*PRODUCTS, STEP), options.rounds)
         results.append(result)
         progress(f"[{number}/{len(cases)}] {_line(result)}")
     limits = [_limits(result, peak) for result in results]
     outcomes = summary(results, limits)
-    names = [peer.name for peer in contestants]
+    names = [peer.name for peer in others]
     text = "\n\n".join(
         [
             *(f"{title}\n\n{ratio_table(results, names, measure)}" for measure, title in _TITLES.items()),
@@ -45,10 +47,10 @@ def run(options: argparse.Namespace) -> Report:
         ]
     )
     rows = [
-        {**r.to_dict(), "limits": {p: dataclasses.asdict(x) for p, x in found.items()}}
-        for r, found in zip(results, limits, strict=True)
+        {**r.to_dict(), "limits": {p: dataclasses.asdict(x) for p, x in by_product.items()}}
+        for r, by_product in zip(results, limits, strict=True)
     ]
-    return Report(
+    return BenchmarkReport(
         "layers", text, {"peak": peak, "rows": rows, "geometric_means": means(results, names), "summary": outcomes}
     )
 
@@ -59,7 +61,7 @@ _TITLES = {
 }
 
 
-def _line(result: Result) -> str:
+def _line(result: LayerTimes) -> str:
     ours = result.times[STEP].get(_OURS)
     bad = [f"{name} {status}" for name, status in result.status.items() if status.startswith(("wrong", "failed"))]
     took = f"step {milliseconds(ours.seconds)} ms" if ours else result.status[_OURS]
@@ -67,44 +69,44 @@ def _line(result: Result) -> str:
     return f"{result.case.shape.name} {percent(result.case.sparsity)}: {took}; {', '.join([*ratios, *bad])}"
 
 
-def ratio_table(results: Sequence[Result], names: Sequence[str], measure: str) -> str:
+def ratio_table(results: Sequence[LayerTimes], names: Sequence[str], measure: str) -> str:
     """One line per case: ours between layers and alone, then the peers' ratios; geometric means at the end."""
 
-    def cell(result: Result, name: str) -> str:
+    def cell(result: LayerTimes, name: str) -> str:
         ratio = result.ratio(measure, name)
         return times(ratio) if ratio is not None else _short(result.status[name])
 
     rows = []
     for result in results:
         timed = result.times[measure]
-        own = [milliseconds(timed[name].seconds if name in timed else None) for name in (_OURS, ALONE)]
+        ours = [milliseconds(timed[name].seconds if name in timed else None) for name in (_OURS, ALONE)]
         shape = result.case.shape
-        rows.append((shape.name, percent(result.case.sparsity), *own, *(cell(result, name) for name in names)))
+        rows.append((shape.name, percent(result.case.sparsity), *ours, *(cell(result, name) for name in names)))
     for sparsity, by_name in means(results, names)[measure].items():
         rows.append((f"geometric mean at {percent(float(sparsity))}", "", "", "", *(times(by_name[n]) for n in names)))
     return text_table(("layer", "sparsity", "ours ms", "alone ms", *names), rows)
 
 
 def _short(status: str) -> str:
-    return "-" if status == _contest.OK else status.split(":")[0]
+    return "-" if status == _layer_times.OK else status.split(":")[0]
 
 
-def means(results: Sequence[Result], names: Sequence[str]) -> dict[str, dict[str, dict[str, float | None]]]:
+def means(results: Sequence[LayerTimes], names: Sequence[str]) -> dict[str, dict[str, dict[str, float | None]]]:
     """Geometric means of the ratios by measure, sparsity and peer."""
     sparsities = sorted({result.case.sparsity for result in results})
 
     def mean(measure: str, sparsity: float, name: str) -> float | None:
         chosen = (r for r in results if r.case.sparsity == sparsity)
-        return geometric_mean(_found(r.ratio(measure, name) for r in chosen))
+        return geometric_mean(_known(r.ratio(measure, name) for r in chosen))
 
     return {m: {str(s): {n: mean(m, s, n) for n in names} for s in sparsities} for m in (FORWARD, STEP)}
 
 
-def _found(values: Iterable[float | None]) -> list[float]:
+def _known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def _limits(result: Result, peak: Peak) -> dict[str, Limit]:
+def _limits(result: LayerTimes, peak: Peak) -> dict[str, Limit]:
     timed = {product: result.times[product].get(_OURS) for product in PRODUCTS}
     return {p: _roofline.limit(result.case, p, t.seconds, peak) for p, t in timed.items() if t is not None}
 
@@ -115,12 +117,12 @@ def peak_line(peak: Peak) -> str:
     return f"{peak.isa}: {peak.flops / 1e9:.0f} GFLOP/s; {bandwidths}"
 
 
-def _limit_table(results: Sequence[Result], limits: Sequence[dict[str, Limit]]) -> str:
+def _limit_table(results: Sequence[LayerTimes], limits: Sequence[dict[str, Limit]]) -> str:
     rows = []
-    for result, found in zip(results, limits, strict=True):
+    for result, by_product in zip(results, limits, strict=True):
         cells = []
         for product in PRODUCTS:
-            at = found.get(product)
+            at = by_product.get(product)
             cells += (
                 ["-", "-"] if at is None else [percent(at.peak_fraction), f"{percent(at.limit_fraction)} of {at.limit}"]
             )
@@ -129,12 +131,12 @@ def _limit_table(results: Sequence[Result], limits: Sequence[dict[str, Limit]]) 
     return text_table(("layer", "sparsity", *titles), rows)
 
 
-def _remarks(results: Sequence[Result]) -> list[str]:
-    """Why contestants have no times, each reason once, with the layers it holds for."""
+def _remarks(results: Sequence[LayerTimes]) -> list[str]:
+    """Return why implementations have no times: each reason once, with its layers."""
     reasons: dict[str, list[str]] = {}
     for result in results:
         for name, status in result.status.items():
-            if status != _contest.OK:
+            if status != _layer_times.OK:
                 reasons.setdefault(f"{name} {status}", []).append(result.case.shape.name)
     lines = []
     for reason, layers in reasons.items():
@@ -143,25 +145,27 @@ def _remarks(results: Sequence[Result]) -> list[str]:
     return ["\n".join(lines)] if lines else []
 
 
-def summary(results: Sequence[Result], limits: Sequence[dict[str, Limit]]) -> list[Outcome]:
+def summary(results: Sequence[LayerTimes], limits: Sequence[dict[str, Limit]]) -> list[Outcome]:
     """The rows of the project's targets that this command measures."""
     tuned = [r for r in results if r.case.shape.set != UNTUNED]
     untuned = [r for r in results if r.case.shape.set == UNTUNED and r.case.sparsity >= 0.9]
     paper = [r for r in tuned if r.case.sparsity in (0.9, 0.95)]
 
-    def ratios(chosen: Sequence[Result], measure: str, *names: str) -> list[float]:
-        return _found(r.ratio(measure, *names) for r in chosen)
+    def ratios(chosen: Sequence[LayerTimes], measure: str, *names: str) -> list[float]:
+        return _known(r.ratio(measure, *names) for r in chosen)
 
-    def mean(key: str, chosen: Sequence[Result], measure: str, *names: str) -> Outcome:
+    def mean(key: str, chosen: Sequence[LayerTimes], measure: str, *names: str) -> Outcome:
         values = ratios(chosen, measure, *names)
         return outcome(key, geometric_mean(values), f"{len(values)} cases")
 
-    def worst(key: str, chosen: Sequence[Result], measure: str, name: str) -> Outcome:
-        found = [(ratio, r) for r in chosen if (ratio := r.ratio(measure, name)) is not None]
-        if not found:
+    def worst(key: str, chosen: Sequence[LayerTimes], measure: str, name: str) -> Outcome:
+        measured = [(ratio, r) for r in chosen if (ratio := r.ratio(measure, name)) is not None]
+        if not measured:
             return outcome(key, None, "0 cases")
-        ratio, slowest = min(found, key=lambda pair: pair[0])
-        return outcome(key, ratio, f"{slowest.case.shape.name} at {percent(slowest.case.sparsity)}; {len(found)} cases")
+        ratio, slowest = min(measured, key=lambda pair: pair[0])
+        return outcome(
+            key, ratio, f"{slowest.case.shape.name} at {percent(slowest.case.sparsity)}; {len(measured)} cases"
+        )
 
     return [
         mean("dense 90", [r for r in paper if r.case.sparsity == 0.9], STEP, *peers.DENSE),
@@ -177,11 +181,11 @@ def summary(results: Sequence[Result], limits: Sequence[dict[str, Limit]]) -> li
     ]
 
 
-def _rate(kind: str, found: Sequence[tuple[Result, dict[str, Limit]]]) -> Outcome:
+def _rate(kind: str, cases: Sequence[tuple[LayerTimes, dict[str, Limit]]]) -> Outcome:
     """Share of FMA peak over forward and backward together, of layers at 90 % whose data stay in a cache."""
     chosen = [
         limits
-        for result, limits in found
+        for result, limits in cases
         if result.case.shape.kind == kind
         and result.case.shape.set != UNTUNED
         and result.case.sparsity == 0.9

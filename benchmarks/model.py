@@ -12,33 +12,34 @@ import numpy as np
 
 from sparsejax._table import text_table
 
-from . import _breakdown, _memory, _timing
-from ._contest import OK
-from ._network import TOLERANCE, NetworkCase, NetworkPeer, Trainer, difference
-from ._report import Report, milliseconds, progress, times
-from ._targets import Outcome, outcome, outcome_table
-from ._timing import Ratio, Sampler
+from . import _breakdown, _network_memory
+from ._layer_times import OK
+from .cases._network import TOLERANCE, NetworkCase, NetworkPeer, Trainer, difference
+from .harness import _timing
+from .harness._report import BenchmarkReport, milliseconds, progress, times
+from .harness._targets import Outcome, outcome, outcome_table
+from .harness._timing import Ratio, Sampler
 from .peers import networks
 
 _AT = 0.95  # the sparsity of the targets
 
 
-def run(options: argparse.Namespace) -> Report:
-    """Time a training step of every contestant, or profile ours, or measure memory."""
-    contestants = networks.choose(options.peers)
+def run(options: argparse.Namespace) -> BenchmarkReport:
+    """Time a training step of every implementation, or profile ours, or measure memory."""
+    others = networks.choose(options.peers)
     cases = [NetworkCase(options.image, options.batch, sparsity) for sparsity in options.sparsity]
     if options.breakdown:
         return _breakdown.run(cases, options.threads)
     if options.memory:
-        return _memory.run(cases, [networks.OURS, *contestants], options.threads)
-    results = [race(case, contestants, options.rounds) for case in cases]
-    outcomes = _summary(results, [peer.name for peer in contestants])
+        return _network_memory.run(cases, [networks.OURS, *others], options.threads)
+    results = [measure(case, others, options.rounds) for case in cases]
+    outcomes = _summary(results, [peer.name for peer in others])
     text = "\n\n".join([*(result.text() for result in results), outcome_table(outcomes)])
-    return Report("model", text, {"rows": [result.to_dict() for result in results], "summary": outcomes})
+    return BenchmarkReport("model", text, {"rows": [result.to_dict() for result in results], "summary": outcomes})
 
 
 @dataclasses.dataclass(frozen=True)
-class Timed:
+class TrainerTime:
     """One way to train: seconds of a step, and how many times longer than ours it takes."""
 
     name: str
@@ -50,21 +51,21 @@ class Timed:
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
-    """All contestants on one network.
+class ModelTimes:
+    """The times of all implementations of one network.
 
     Attributes:
       case: the network.
-      status: by contestant, "ok" or why it has no times.
+      status: by implementation, "ok" or why it has no times.
       timed: every variant that computes the right gradients, ours first.
     """
 
     case: NetworkCase
     status: dict[str, str]
-    timed: list[Timed]
+    timed: list[TrainerTime]
 
-    def best(self, name: str) -> Timed | None:
-        """The fastest variant of a contestant."""
+    def best(self, name: str) -> TrainerTime | None:
+        """Return the fastest variant of an implementation, or None."""
         return min((t for t in self.timed if t.name == name), key=lambda t: t.seconds, default=None)
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,7 +74,7 @@ class Result:
         return {**case, "status": self.status, "timed": [dataclasses.asdict(t) for t in self.timed]}
 
     def text(self) -> str:
-        """A table of all variants, and why contestants are missing."""
+        """Return a table of all variants, and why implementations are missing."""
         rows = [
             (
                 f"{t.name}, {t.variant}",
@@ -92,8 +93,8 @@ class Result:
         return "\n".join(lines)
 
 
-def race(case: NetworkCase, contestants: Sequence[NetworkPeer], rounds: int) -> Result:
-    """Time every variant whose first step is that of the dense network in Flax, the yardstick in any case.
+def measure(case: NetworkCase, others: Sequence[NetworkPeer], rounds: int) -> ModelTimes:
+    """Time every variant whose first step equals that of the dense network in Flax, which is always the reference.
 
     Raises:
       RuntimeError: our own step is wrong.
@@ -102,7 +103,7 @@ def race(case: NetworkCase, contestants: Sequence[NetworkPeer], rounds: int) -> 
     errors: dict[tuple[str, str], float] = {}
     samplers: dict[tuple[str, str], Sampler] = {}
     right = _first_step(case, next(iter(networks.DENSE.variants(case).values()))())
-    for peer in (networks.OURS, *contestants):
+    for peer in (networks.OURS, *others):
         status[peer.name] = _reason(peer, case) or OK
         for variant, build in (peer.variants(case) if status[peer.name] == OK else {}).items():
             trainer = build()
@@ -117,15 +118,15 @@ def race(case: NetworkCase, contestants: Sequence[NetworkPeer], rounds: int) -> 
         raise RuntimeError(f"model: sparsejax is {status[networks.OURS.name]}")
     seconds = _timing.interleave(samplers, rounds)
     timed = [
-        Timed(*key, _timing.median(taken), taken, _timing.ratio(taken, seconds[ours[0]]), errors[key])
+        TrainerTime(*key, _timing.median(taken), taken, _timing.ratio(taken, seconds[ours[0]]), errors[key])
         for key, taken in seconds.items()
     ]
     jax.clear_caches()
-    return Result(case, status, timed)
+    return ModelTimes(case, status, timed)
 
 
 def _reason(peer: NetworkPeer, case: NetworkCase) -> str | None:
-    """Why a contestant cannot take part, or None."""
+    """Return why an implementation cannot run, or None."""
     if absent := peer.absent():
         return f"absent: {absent}"
     unsupported = peer.unsupported(case)
@@ -137,7 +138,7 @@ def _first_step(case: NetworkCase, trainer: Trainer) -> tuple[float, dict[str, n
     return loss, case.masked(trainer.gradients())
 
 
-def _summary(results: list[Result], names: list[str]) -> list[Outcome]:
+def _summary(results: list[ModelTimes], names: list[str]) -> list[Outcome]:
     outcomes = []
     for result in results:
         if result.case.sparsity == _AT:

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import sparsejax as sx
 from sparsejax._table import text_table
 
-from . import _timing
-from ._case import FORWARD, RESULTS, STEP, TOLERANCE, Case
-from ._report import Report, progress
-from ._shapes import Shape
-from ._targets import outcome, outcome_table
+from .cases._case import FORWARD, RESULTS, STEP, TOLERANCE, Case
+from .cases._shapes import Shape
+from .harness import _timing
+from .harness._report import BenchmarkReport, progress
+from .harness._targets import outcome, outcome_table
 from .peers.ours import layer, with_gradients
 
 TINY = (
@@ -27,7 +27,7 @@ TINY = (
 _SPARSITY = 0.5
 
 
-def run(options: argparse.Namespace) -> Report:
+def run(options: argparse.Namespace) -> BenchmarkReport:
     """Time tiny layers against an empty function of the same operands and results, both under ``jit``."""
     rows = []
     for shape in TINY:
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> Report:
     outcomes = [outcome("overhead", 1e6 * worst["overhead"], f"forward, {worst['layer']}, the slower of {len(TINY)}")]
     cells = [(r["layer"], r["measure"], *(f"{1e6 * r[k]:.1f}" for k in ("full", "empty", "overhead"))) for r in rows]
     text = text_table(("layer", "measure", "call us", "empty call us", "difference us"), cells)
-    return Report("overhead", f"{text}\n\n{outcome_table(outcomes)}", {"rows": rows, "summary": outcomes})
+    return BenchmarkReport("overhead", f"{text}\n\n{outcome_table(outcomes)}", {"rows": rows, "summary": outcomes})
 
 
 def _pairs(case: Case) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:

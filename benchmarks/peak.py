@@ -7,29 +7,29 @@ import argparse
 from sparsejax import cpu_info
 from sparsejax._table import text_table
 
-from . import _worker
-from ._peak import Peak
-from ._report import Report, progress
+from .harness import _worker
+from .harness._peak import Peak, PeakProbes
+from .harness._report import BenchmarkReport, progress
 
 # Of each probe in each round.
 SECONDS = 0.1
 
 
-def run(options: argparse.Namespace) -> Report:
-    """Probe every instruction set in a process of its own, in turns; the highest rate of all rounds counts."""
+def run(options: argparse.Namespace) -> BenchmarkReport:
+    """Probe every instruction set in a separate process, alternately; the highest rate of all rounds counts."""
     isas = cpu_info().supported_isas
-    children = {isa: _worker.start(options.threads, SPARSEJAX_ISA=isa) for isa in isas}
+    children = {isa: _worker.start(PeakProbes, options.threads, SPARSEJAX_ISA=isa) for isa in isas}
     try:
         best: dict[str, Peak] = {}
         for number in range(options.rounds):
             for isa, child in children.items():
-                found = Peak(**child.ask("peak", seconds=SECONDS))
-                best[isa] = _higher(best[isa], found) if isa in best else found
+                measured = Peak(**child.ask("measure", seconds=SECONDS))
+                best[isa] = _higher(best[isa], measured) if isa in best else measured
             progress(f"[{number + 1}/{options.rounds}] " + "; ".join(f"{isa} {_gflops(best[isa])}" for isa in isas))
     finally:
         for child in children.values():
             child.close()
-    return Report("peak", _text(list(best.values())), {"peaks": list(best.values())})
+    return BenchmarkReport("peak", _text(list(best.values())), {"peaks": list(best.values())})
 
 
 def _higher(a: Peak, b: Peak) -> Peak:

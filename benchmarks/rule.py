@@ -15,11 +15,11 @@ from sparsejax._table import text_table
 from sparsejax.nn._cost_model import Work
 
 from . import _fit_rule, peers
-from ._case import STEP
 from ._fit_rule import Observation
-from ._report import Report, percent, times
-from ._shapes import Shape
-from ._timing import geometric_mean
+from .cases._case import STEP
+from .cases._shapes import Shape
+from .harness._report import BenchmarkReport, percent, times
+from .harness._timing import geometric_mean
 
 _DENSE, _SPARSE = "xla", peers.OURS.name
 
@@ -43,24 +43,24 @@ class Agreement:
     always_sparse: float | None
 
 
-def run(options: argparse.Namespace) -> Report:
+def run(options: argparse.Namespace) -> BenchmarkReport:
     """Fit to the JSON of ``layers``, and judge by fits that leave out the shape they predict."""
     observations = [o for path in options.sources for o in read(Path(path))]
     coefficients = _fit_rule.fit(observations)
     fitted = [_fit_rule.predicted_ratio(o.work, coefficients) for o in observations]
     unseen = _fit_rule.left_out(observations)
-    found = {"left out": agreements(observations, unseen), "fitted": agreements(observations, fitted)}
+    agreement = {"left out": agreements(observations, unseen), "fitted": agreements(observations, fitted)}
     titles = {
         "left out": "Choice of the rule against the measured one; each shape predicted by a fit to all other shapes",
         "fitted": "The same on the shapes that were fitted",
     }
-    tables = [f"{titles[name]}\n\n{_agreement_table(rows)}" for name, rows in found.items()]
+    tables = [f"{titles[name]}\n\n{_agreement_table(rows)}" for name, rows in agreement.items()]
     rows = [
         {"name": o.name, "sparsity": o.sparsity, "kind": o.work.kind, "measured": o.ratio, "fitted": f, "left_out": u}
         for o, f, u in zip(observations, fitted, unseen, strict=True)
     ]
     text = "\n\n".join(["For sparsejax/nn/_cost_model.py", _fit_rule.text(coefficients), *tables])
-    return Report("rule", text, {"coefficients": coefficients, "agreement": found, "rows": rows})
+    return BenchmarkReport("rule", text, {"coefficients": coefficients, "agreement": agreement, "rows": rows})
 
 
 def read(path: Path) -> list[Observation]:

@@ -5,33 +5,39 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
+from sparsejax._allocator import keep_memory
 from sparsejax._table import text_table
 
-from . import _shapes, _timing, _worker, peers
-from ._case import BACKWARD, FORWARD, STEP, TOLERANCE, Case
-from ._report import Report, milliseconds, progress, times
-from ._shapes import Shape
-from ._targets import outcome, outcome_table
-from ._timing import Ratio, geometric_mean
+from . import peers
+from .cases import _shapes
+from .cases._case import BACKWARD, FORWARD, STEP, TOLERANCE, Case
+from .cases._shapes import Shape
+from .harness import _timing, _worker
+from .harness._report import BenchmarkReport, milliseconds, progress, times
+from .harness._targets import outcome, outcome_table
+from .harness._timing import Ratio, geometric_mean
 
 PRODUCTS = (FORWARD, BACKWARD, STEP)
 # Shorter layers do not count: there is little to share.
 SHORTEST = 1e-3
 
 
-class Held:
-    """One layer in a worker: checked, digested, ready to be timed.
+class LayerTimer:
+    """Times the products of one layer in a worker process."""
 
-    Attributes:
-      digests: of the result of each product, bit for bit.
-    """
+    def __init__(self) -> None:
+        keep_memory()  # as where layers are compared
+        self._calls: Mapping[str, peers.Call] = {}
 
-    def __init__(self, shape: dict[str, Any], sparsity: float):
+    def prepare(self, shape: dict[str, Any], sparsity: float) -> dict[str, str]:
+        """Build a layer, check its products, and return a digest of the bits of each."""
+        self._calls = {}  # free the layer before first
         case = Case(Shape(**shape), sparsity)
         self._calls = peers.OURS.prepare(case)[0].calls
-        self.digests = {}
+        digests = {}
         for product in PRODUCTS:
             call = self._calls[product]
             results = call.read(call.run())
@@ -41,20 +47,21 @@ class Held:
             digest = hashlib.sha256()
             for name in sorted(results):
                 digest.update(results[name].tobytes())
-            self.digests[product] = digest.hexdigest()
+            digests[product] = digest.hexdigest()
+        return digests
 
     def sample(self, product: str, calls: int) -> float:
-        """Seconds of so many calls."""
+        """Return the seconds of so many calls."""
         return self._calls[product].sampler(calls)
 
 
-def run(options: argparse.Namespace) -> Report:
-    """Time every layer in a process with one processor and in one with all that ``--threads`` gives, in turns."""
+def run(options: argparse.Namespace) -> BenchmarkReport:
+    """Time every layer alternately in a process with one processor and in one with ``--threads`` processors."""
     if options.threads < 2:
         raise ValueError(f"scaling: --threads has value {options.threads}; expected 2 or more, to compare with one.")
     cases = [(shape, sparsity) for shape in _shapes.select(options.shapes) for sparsity in options.sparsity]
     rows = []
-    one, many = (_worker.start(threads) for threads in (1, options.threads))
+    one, many = (_worker.start(LayerTimer, threads) for threads in (1, options.threads))
     try:
         for number, (shape, sparsity) in enumerate(cases, start=1):
             rows.append(_row(one, many, shape, sparsity, options.rounds))
@@ -80,7 +87,7 @@ def _row(one: Any, many: Any, shape: Shape, sparsity: float, rounds: int) -> dic
     return {"shape": shape, "sparsity": sparsity, "one_thread": seconds, "speedup": speedup, "same_bits": same}
 
 
-def _report(rows: list[dict[str, Any]], threads: int) -> Report:
+def _report(rows: list[dict[str, Any]], threads: int) -> BenchmarkReport:
     long = [row for row in rows if row["one_thread"][STEP] >= SHORTEST]
     means = {p: geometric_mean([row["speedup"][p].median for row in long]) for p in PRODUCTS}
     each = ", ".join(f"{p} {times(mean)}" for p, mean in means.items())
@@ -98,4 +105,4 @@ def _report(rows: list[dict[str, Any]], threads: int) -> Report:
     head = f"{threads} threads against one; means are over layers whose step takes {1e3 * SHORTEST:g} ms or more"
     text = text_table(("layer", "sparsity", "step ms, 1 thread", *PRODUCTS, "same bits"), lines)
     data = {"rows": rows, "geometric_means": means, "summary": outcomes}
-    return Report("scaling", f"{head}\n\n{text}\n\n{outcome_table(outcomes)}", data)
+    return BenchmarkReport("scaling", f"{head}\n\n{text}\n\n{outcome_table(outcomes)}", data)

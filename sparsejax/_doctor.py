@@ -1,8 +1,12 @@
-"""What is installed, what it runs on, and whether every kernel is right here."""
+"""The command ``sparsejax doctor``: versions, processor, and whether every kernel is right on this machine."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import platform
+import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
@@ -75,3 +79,16 @@ def doctor() -> Diagnosis:
     versions = {"python": platform.python_version(), "sparsejax": sparsejax.__version__}
     versions |= {name: metadata.version(name) for name in _PACKAGES}
     return Diagnosis(versions, cpu_info(), TARGETS, self_test())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command: none besides those of all commands."""
+
+
+def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) -> int:
+    """Run the command; the exit status is 1 if a kernel is wrong."""
+    if not arguments.json:
+        print("testing every kernel: some 40 small compilations ...", file=sys.stderr)
+    diagnosis = doctor()
+    print(json.dumps(diagnosis.to_dict()) if arguments.json else diagnosis)
+    return 0 if diagnosis.ok else 1

@@ -29,7 +29,7 @@ def test_every_target_passes_the_self_test_in_every_dtype(diagnosis):
 
 
 def test_doctor_json(diagnosis, monkeypatch, capsys):
-    monkeypatch.setattr("sparsejax.cli.doctor", lambda: diagnosis)
+    monkeypatch.setattr("sparsejax._doctor.doctor", lambda: diagnosis)
     assert main(["doctor", "--json"]) == 0
     out = json.loads(capsys.readouterr().out)
     assert out["ok"] is True
@@ -42,7 +42,7 @@ def test_doctor_json(diagnosis, monkeypatch, capsys):
 def test_doctor_table_and_status_of_a_bad_kernel(diagnosis, monkeypatch, capsys):
     bad = _self_test.SelfTest(TARGETS[0], "float32", False, float("nan"), "it broke")
     broken = _doctor.Diagnosis(diagnosis.versions, diagnosis.cpu, TARGETS, [bad, *diagnosis.tests[1:]])
-    monkeypatch.setattr("sparsejax.cli.doctor", lambda: broken)
+    monkeypatch.setattr("sparsejax._doctor.doctor", lambda: broken)
     assert main(["doctor"]) == 1
     out = capsys.readouterr().out
     assert f"{TARGETS[0]}, float32: it broke" in out and "FAIL nan" in out

@@ -1,4 +1,4 @@
-"""The contestants, one file each."""
+"""The implementations that are compared, one file each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PEERS = {
 
 
 def choose(names: Sequence[str]) -> list[Peer]:
-    """Peers by name, in the order given; all if none is named.
+    """Return implementations in the order of their names; all if none is named.
 
     Raises:
       ValueError: an unknown name.

@@ -1,4 +1,4 @@
-"""What every contestant is: a name, why it cannot take part if it cannot, and calls that compute a layer."""
+"""What every implementation has: a name, the reason if it cannot run, and calls that compute a layer."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .._case import Case
-from .._timing import Sampler, sampler
+from ..cases._case import Case
+from ..harness._timing import Sampler, sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """A contestant.
+    """An implementation.
 
     Attributes:
       name: as in ``--peers``.

@@ -1,4 +1,4 @@
-"""What the contestants that run in PyTorch share."""
+"""What the implementations that run in PyTorch share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._case import FORWARD, STEP, Case
+from ..cases._case import FORWARD, STEP, Case
 from ._peer import Call, missing
 
 INSTALL = "pip install torch==2.13.0"

@@ -1,7 +1,7 @@
 """DeepSparse, forward only: an inference engine that compiles one network for one batch size.
 
 It needs NumPy 1 and JAX needs NumPy 2, so it runs in a process of another interpreter, which an environment variable
-names; times are taken over there, in turns with the others.
+names; times are taken in that process, alternately with the others.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from .._case import FORWARD, Case
-from .._child import Child
+from ..cases._case import FORWARD, Case
+from ..harness._child import Child
 from ._peer import Call, Peer, Variant
 
 PYTHON = "SPARSEJAX_BENCH_DEEPSPARSE_PYTHON"
-_WORKER = Path(__file__).parent.parent / "_deepsparse_worker.py"
+_WORKER = Path(__file__).parents[1] / "harness" / "_deepsparse_worker.py"
 
 
 @functools.cache

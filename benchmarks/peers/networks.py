@@ -1,4 +1,4 @@
-"""The contestants that train a network."""
+"""The implementations that train a network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sparsejax._checks import fail
 
-from .._network import NetworkPeer
+from ..cases._network import NetworkPeer
 from . import resnet_flax, resnet_torch
 
 OURS = resnet_flax.OURS
@@ -15,7 +15,7 @@ PEERS = {peer.name: peer for peer in (DENSE, resnet_torch.DENSE, resnet_torch.SP
 
 
 def choose(names: Sequence[str]) -> list[NetworkPeer]:
-    """Peers by name, in the order given; all if none is named.
+    """Return implementations in the order of their names; all if none is named.
 
     Raises:
       ValueError: an unknown name.

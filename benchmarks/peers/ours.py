@@ -13,7 +13,7 @@ import numpy as np
 import sparsejax as sx
 from sparsejax import _compat
 
-from .._case import BACKWARD, FORWARD, RESULTS, STEP, Case
+from ..cases._case import BACKWARD, FORWARD, RESULTS, STEP, Case
 from ._peer import Call, Peer, Variant
 
 BETWEEN, ALONE = "between", "alone"

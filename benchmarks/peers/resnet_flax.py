@@ -15,9 +15,9 @@ from flax import nnx
 import sparsejax as sx
 from sparsejax.models import ResNet
 from sparsejax.nn import SparseLayer, modules_of
-from sparsejax.train._steps import bind_step
+from sparsejax.train import bind_step
 
-from .._network import LEARNING_RATE, MOMENTUM, NetworkCase, NetworkPeer, Trainer
+from ..cases._network import LEARNING_RATE, MOMENTUM, NetworkCase, NetworkPeer, Trainer
 
 
 class PlainResNet(ResNet):
@@ -55,13 +55,13 @@ def _trainer(case: NetworkCase, model: Any) -> Trainer:
 
     def gradients() -> dict[str, np.ndarray]:
         patterns = {path: layer.pattern for path, layer in modules_of(model, (SparseLayer,)).items()}
-        found = {}
+        gradients = {}
         for path, momentum in nnx.to_flat_state(nnx.state(optimizer.opt_state[0].trace)):
             name = "/".join(map(str, path))
             pattern = patterns.get(name.removesuffix("/kernel"))
             value = momentum[...]
-            found[name] = np.asarray(value if pattern is None else pattern.scatter(value))
-        return found
+            gradients[name] = np.asarray(value if pattern is None else pattern.scatter(value))
+        return gradients
 
     return Trainer(step, gradients)
 

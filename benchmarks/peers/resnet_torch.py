@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from .._network import CLASSES, LARGEST_SMALL_IMAGE, LEARNING_RATE, MOMENTUM, NetworkCase, NetworkPeer, Trainer
+from ..cases._network import CLASSES, LARGEST_SMALL_IMAGE, LEARNING_RATE, MOMENTUM, NetworkCase, NetworkPeer, Trainer
 from . import _torch, sparseprop
 
 # The authors' rule of thumb: vectorise over the batch where images are smaller than this, else over image rows.
@@ -86,7 +86,7 @@ def _trainer(
     layout: Any,
     momenta: Callable[[Callable[[str], Any]], dict[str, np.ndarray]],
 ) -> Trainer:
-    """Train a network; ``momenta`` reads all momenta, given how to read that of a named parameter."""
+    """Train a network; ``momenta`` reads all momenta, with a function that reads that of a named parameter."""
     import torch
 
     optimizer = torch.optim.SGD(net.parameters(), LEARNING_RATE, MOMENTUM)
@@ -160,16 +160,16 @@ def _sparse_trainer(case: NetworkCase, rows: frozenset[str]) -> Trainer:
         setattr(net.get_submodule(parent), child, layers[path])
 
     def momenta(of: Callable[[str], Any]) -> dict[str, np.ndarray]:
-        found = {}
+        gradients = {}
         for path, name in names.items():
             layer = layers.get(path.removesuffix("/kernel"))
             if layer is None:
-                found[path] = _flax_layout(of(name))
+                gradients[path] = _flax_layout(of(name))
             else:
                 values = of(name.removesuffix("weight") + "W_val")
                 shape = (layer.OC, layer.IC, layer.K, layer.K)
-                found[path] = _flax_layout(from_sparse_format_conv2d(values, layer.W_idx, shape))
-        return found
+                gradients[path] = _flax_layout(from_sparse_format_conv2d(values, layer.W_idx, shape))
+        return gradients
 
     return _trainer(case, net, torch.contiguous_format, momenta)
 

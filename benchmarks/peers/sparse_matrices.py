@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import sparse
 
-from .._case import FORWARD, STEP, Case
+from ..cases._case import FORWARD, STEP, Case
 from . import _torch
 from ._peer import Call, Peer, Variant, missing, only_linear
 
@@ -61,9 +61,9 @@ def _scipy(case: Case) -> list[Variant]:
 
 def _mkl_absent() -> str | None:
     # Wheels of MKL put the library where sparse_dot_mkl does not look.
-    found = sorted((Path(sys.prefix) / "lib").glob("libmkl_rt.so*"))
-    if found:
-        os.environ.setdefault("MKL_RT", str(found[-1]))
+    libraries = sorted((Path(sys.prefix) / "lib").glob("libmkl_rt.so*"))
+    if libraries:
+        os.environ.setdefault("MKL_RT", str(libraries[-1]))
     return missing("scipy", _SCIPY) or missing("sparse_dot_mkl", _MKL)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .._case import Case
+from ..cases._case import Case
 from . import _torch
 from ._peer import Peer, Variant, missing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from .._case import Case
+from ..cases._case import Case
 from . import _torch
 from ._peer import Peer, Variant
 

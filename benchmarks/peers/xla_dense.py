@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .._case import FORWARD, STEP, Case
+from ..cases._case import FORWARD, STEP, Case
 from ._peer import Call, Peer, Variant
 
 # Activations and kernels, by spatial rank.

@@ -6,12 +6,17 @@ from sparsejax._surface import attributes
 from sparsejax.kernels import avg_pool, max_pool
 from sparsejax.nn._batch_norm import BatchNorm, norm_act
 from sparsejax.nn._conv import SparseConv
+from sparsejax.nn._conv_transpose import SparseConvTranspose
 from sparsejax.nn._convert import dense_kernels, densify, pattern_masks, sparsify
+from sparsejax.nn._einsum import SparseEinsum
 from sparsejax.nn._graph import modules_of
 from sparsejax.nn._layer import Pattern, SparseLayer
 from sparsejax.nn._linear import SparseLinear
+from sparsejax.nn._linear_general import SparseLinearGeneral
+from sparsejax.nn._lora import SparseLoRALinear
 from sparsejax.nn._optimizer import carry_optimizer
 from sparsejax.nn._record import record_inputs
+from sparsejax.nn._registry import register_sparse
 from sparsejax.nn._report import LayerReport, SparsifyReport
 
 if TYPE_CHECKING:
@@ -22,8 +27,12 @@ __all__ = [
     "LayerReport",
     "Pattern",
     "SparseConv",
+    "SparseConvTranspose",
+    "SparseEinsum",
     "SparseLayer",
     "SparseLinear",
+    "SparseLinearGeneral",
+    "SparseLoRALinear",
     "SparsifyReport",
     "avg_pool",
     "carry_optimizer",
@@ -35,6 +44,7 @@ __all__ = [
     "norm_act",
     "pattern_masks",
     "record_inputs",
+    "register_sparse",
     "sparsify",
 ]
 

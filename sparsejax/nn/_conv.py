@@ -22,6 +22,7 @@ from sparsejax.nn._layer import (
     check_dense_layer,
     check_dtypes,
     check_exact_type,
+    check_out_sharding,
     check_pattern,
     default_bias_init,
     default_kernel_init,
@@ -141,8 +142,9 @@ class SparseConv(SparseLayer):
         """Shape of the dense kernel, ``(*kernel_size, in_features // feature_group_count, out_features)``."""
         return (*self.kernel_size, self.in_features // self.feature_group_count, self.out_features)
 
-    def __call__(self, inputs: jax.Array) -> jax.Array:
+    def __call__(self, inputs: jax.Array, out_sharding: None = None) -> jax.Array:
         """Map ``float[..., *spatial, in_features]`` to ``float[..., *out_spatial, out_features]``."""
+        check_out_sharding("SparseConv", out_sharding)
         bias = None if self.bias is None else self.bias[...]
         inputs, kernel, bias = self.promote_dtype((inputs, self.kernel[...], bias), dtype=self.dtype)
         y = conv(kernel, self.pattern, inputs, **_geometry(self))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -114,18 +114,43 @@ class SparseLayer(nnx.Module):
             self.topology.set_value(self.pattern.pad_to(nse))
             self.kernel.set_value(jnp.asarray(np.pad(self.kernel[...], (0, unused))))
 
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        """Shape of the dense kernel."""
+        return self.pattern.shape
+
+    def gather(self, kernel: jax.Array) -> jax.Array:
+        """Return the entries of a dense kernel, of shape ``kernel_shape``, that the layer stores: array[nse]."""
+        return self.pattern.gather(self._to_matrix(kernel))
+
+    def scatter(self, data: jax.Array) -> jax.Array:
+        """Return the dense kernel, of shape ``kernel_shape``, of stored entries; zeros elsewhere."""
+        return self._from_matrix(self.pattern.scatter(data))
+
+    def stored_mask(self) -> jax.Array:
+        """Return which entries of the dense kernel are stored: bool array of shape ``kernel_shape``."""
+        return self._from_matrix(self.pattern.mask())
+
+    def _to_matrix(self, kernel: Any) -> Any:
+        """Bring a dense kernel to the shape that the pattern describes."""
+        return kernel.reshape(self.pattern.shape)
+
+    def _from_matrix(self, matrix: Any) -> Any:
+        """Bring an array of the pattern's shape to that of the dense kernel."""
+        return matrix.reshape(self.kernel_shape)
+
     def to_dense(self) -> nnx.Module:
         """Return the same layer as a plain Flax layer, zeros where nothing is stored."""
         raise NotImplementedError
 
     def _take_parameters(self, dense: Any) -> None:
         """Copy the parameters of a dense layer, with their variable types and metadata."""
-        self.kernel = dense.kernel.copy(self.pattern.gather(dense.kernel[...]))
+        self.kernel = dense.kernel.copy(self.gather(dense.kernel[...]))
         self.bias = nnx.data(None) if dense.bias is None else dense.bias.copy()
 
     def _give_parameters(self, dense: Any) -> None:
         """Copy the parameters into a dense layer, zeros where nothing is stored."""
-        dense.kernel = self.kernel.copy(self.pattern.scatter(self.kernel[...]))
+        dense.kernel = self.kernel.copy(self.scatter(self.kernel[...]))
         dense.bias = nnx.data(None) if self.bias is None else self.bias.copy()
 
     def __nnx_repr__(self) -> Generator[reprlib.Object | reprlib.Attr, Any, None]:
@@ -144,6 +169,13 @@ def check_pattern(function: str, pattern: object, shape: tuple[int, ...]) -> Non
         fail(function, "pattern", f"shape {pattern.shape}", f"shape {shape}, that of the dense kernel")
 
 
+def check_out_sharding(function: str, out_sharding: Any) -> None:
+    """Refuse a sharding of the result, which the products do not take."""
+    if out_sharding is not None:
+        hint = "Use jax.lax.with_sharding_constraint on the result."
+        fail(function, "out_sharding", f"value {out_sharding}", "None", hint)
+
+
 def check_dtypes(function: str, dtype: DTypeLike | None, param_dtype: DTypeLike) -> None:
     """Refuse dtypes with which no call can succeed; with ``dtype`` None the operands' common dtype is computed."""
     if dtype is not None and not is_supported(dtype):
@@ -160,7 +192,12 @@ def check_unsharded(function: str, kernel: nnx.Variable[Any]) -> None:
 
 
 def check_dense_layer(
-    function: str, layer: Any, kind: type, kernel_shape: tuple[int, ...], refused: Mapping[str, Any]
+    function: str,
+    layer: Any,
+    kind: type,
+    kernel_shape: tuple[int, ...],
+    refused: Mapping[str, Any],
+    ignored: Collection[str] = (),
 ) -> None:
     """Refuse a dense layer of which something would be lost.
 
@@ -170,6 +207,7 @@ def check_dense_layer(
       kind: ``nnx.Linear`` or ``nnx.Conv``.
       kernel_shape: what the layer's sizes imply; a kernel stacked by ``nnx.vmap`` has another.
       refused: attributes without a sparse counterpart, and their defaults.
+      ignored: attributes of a subclass that the caller converts.
     """
     kernel = layer.kernel
     if kernel.shape != kernel_shape:
@@ -189,7 +227,7 @@ def check_dense_layer(
                 f"value {getattr(layer, name)!r}",
                 "the default; sparse kernels have no such hook",
             )
-    unknown = sorted(set(vars(layer)) - _attributes(kind))
+    unknown = sorted(set(vars(layer)) - _attributes(kind) - set(ignored))
     if unknown:
         fail(function, "layer", f"attributes {unknown}", f"only those of {kind.__name__}; they would be lost")
     dtype = jnp.result_type(kernel[...]) if layer.dtype is None else jnp.dtype(layer.dtype)
@@ -236,6 +274,11 @@ def binary_mask(function: str, mask: ArrayLike, shape: tuple[int, ...]) -> np.nd
 @functools.cache
 def _attributes(kind: type) -> frozenset[str]:
     """Names of the instance attributes of a plain Flax layer."""
-    rngs = nnx.Rngs(0)
-    layer = nnx.Linear(1, 1, rngs=rngs) if kind is nnx.Linear else nnx.Conv(1, 1, (1,), rngs=rngs)
-    return frozenset(vars(layer))
+    examples: dict[type, tuple[Any, ...]] = {
+        nnx.Linear: (1, 1),
+        nnx.LinearGeneral: (1, 1),
+        nnx.Einsum: ("i,io->o", (1, 1)),
+        nnx.Conv: (1, 1, (1,)),
+        nnx.ConvTranspose: (1, 1, (1,)),
+    }
+    return frozenset(vars(kind(*examples[kind], rngs=nnx.Rngs(0))))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from sparsejax.nn._layer import (
     check_dense_layer,
     check_dtypes,
     check_exact_type,
+    check_out_sharding,
     check_pattern,
     default_bias_init,
     default_kernel_init,
@@ -102,8 +103,9 @@ class SparseLinear(SparseLayer):
         self.precision = precision
         self.promote_dtype = promote_dtype
 
-    def __call__(self, inputs: jax.Array) -> jax.Array:
+    def __call__(self, inputs: jax.Array, out_sharding: None = None) -> jax.Array:
         """Map ``float[..., in_features]`` to ``float[..., out_features]``; any leading axes."""
+        check_out_sharding(type(self).__name__, out_sharding)
         bias = None if self.bias is None else self.bias[...]
         inputs, kernel, bias = self.promote_dtype((inputs, self.kernel[...], bias), dtype=self.dtype)
         y = spmm(kernel, self.pattern, inputs)
@@ -128,17 +130,21 @@ class SparseLinear(SparseLayer):
         >>> SparseLinear.from_dense(dense, jnp.array([[True, False], [True, True]])).pattern.nse
         3
         """
-        name = "SparseLinear.from_dense"
-        check_exact_type(name, linear, nnx.Linear)
+        check_exact_type("SparseLinear.from_dense", linear, nnx.Linear)
+        return cls._from_linear("SparseLinear.from_dense", linear, mask)
+
+    @classmethod
+    def _from_linear(cls, name: str, linear: nnx.Linear, mask: Any, ignored: Collection[str] = ()) -> Self:
+        """Convert a linear layer; attributes of a subclass that are in ``ignored`` are the caller's to convert."""
         shape = (linear.in_features, linear.out_features)
         refused = {"dot_general": jax.lax.dot_general, "preferred_element_type": None}
-        check_dense_layer(name, linear, nnx.Linear, shape, refused)
+        check_dense_layer(name, linear, nnx.Linear, shape, refused, ignored)
         sparse = cls(
             *shape,
             pattern=SparsityPattern.from_mask(stored_entries(name, linear.kernel[...], mask)),
             kernel_init=nnx.initializers.zeros_init(),
             rngs=nnx.Rngs(0),
-            **_options(linear),
+            **options(linear),
         )
         sparse._take_parameters(linear)
         return sparse
@@ -152,12 +158,12 @@ class SparseLinear(SparseLayer):
         """
         zeros = nnx.initializers.zeros_init()
         sizes = (self.in_features, self.out_features)
-        dense = nnx.Linear(*sizes, kernel_init=zeros, rngs=nnx.Rngs(0), **_options(self))
+        dense = nnx.Linear(*sizes, kernel_init=zeros, rngs=nnx.Rngs(0), **options(self))
         self._give_parameters(dense)
         return dense
 
 
-def _options(layer: Any) -> dict[str, Any]:
+def options(layer: Any) -> dict[str, Any]:
     """Constructor options that the dense and the sparse layer have in common."""
     names = ("use_bias", "dtype", "param_dtype", "precision", "promote_dtype")
     return {name: getattr(layer, name) for name in names}

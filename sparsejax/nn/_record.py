@@ -14,11 +14,15 @@ from sparsejax._checks import fail
 from sparsejax._typing import PyTree
 from sparsejax.nn._graph import modules_of, replace_modules, with_class
 from sparsejax.nn._layer import SparseLayer
+from sparsejax.nn._registry import registered_classes
 
 Call: TypeAlias = jax.ShapeDtypeStruct
 """Shape and dtype of one input of a layer."""
 
-RECORDED: tuple[type[Any], ...] = (nnx.Linear, nnx.Conv, nnx.BatchNorm)
+
+def recorded_classes() -> tuple[type[Any], ...]:
+    """Return the classes of dense layers whose inputs are recorded."""
+    return (*registered_classes(), nnx.BatchNorm)
 
 
 class _Recorder:
@@ -50,7 +54,7 @@ def _recorded(kind: type[Any]) -> type[Any]:
 
 
 def record_inputs(model: nnx.Module, sample_input: PyTree, *, function: str = "record_inputs") -> dict[str, list[Call]]:
-    """Return the shapes and dtypes with which each linear layer, convolution and batch norm is called.
+    """Return the shapes and dtypes with which each layer that has a sparse form, and each batch norm, is called.
 
     Args:
       model: evaluated on a clone in eval mode, abstractly: nothing is computed, and no statistics, random streams or
@@ -73,12 +77,14 @@ def record_inputs(model: nnx.Module, sample_input: PyTree, *, function: str = "r
     clone.eval()
     recorders: dict[str, _Recorder] = {}
     replacements: dict[int, nnx.Module] = {}
-    for path, layer in modules_of(clone, (*RECORDED, SparseLayer)).items():
-        if type(layer) in RECORDED or isinstance(layer, SparseLayer):
+    classes = recorded_classes()
+    layers: dict[str, Any] = modules_of(clone, (*classes, SparseLayer))
+    for path, layer in layers.items():
+        if type(layer) in classes or isinstance(layer, SparseLayer):
             recorder, recorded = _Recorder(function, path), with_class(layer, _recorded(type(layer)))
             recorded.recorder = recorder
             replacements[id(layer)] = recorded
-            if type(layer) in RECORDED:
+            if type(layer) in classes:
                 recorders[path] = recorder
     _run(function, replace_modules(clone, replacements), sample_input)
     return {path: recorder.calls for path, recorder in recorders.items()}

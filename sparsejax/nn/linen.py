@@ -34,6 +34,8 @@ from sparsejax.nn._layer import (
 from sparsejax.pattern import SparsityPattern
 from sparsejax.pattern._pattern import ARRAYS
 
+__all__ = ["SparseConv", "SparseDense"]
+
 Variables = dict[str, Any]
 
 

@@ -1,20 +1,46 @@
 """Sparse training from start to end: phases, checkpoints, metrics, and what a step costs."""
 
-from sparsejax.train._against import AgainstDense as AgainstDense
-from sparsejax.train._against import DensePair as DensePair
-from sparsejax.train._compare import StepComparison as StepComparison
-from sparsejax.train._compare import StepCost as StepCost
-from sparsejax.train._compare import compare_steps as compare_steps
-from sparsejax.train._config import TrainConfig as TrainConfig
-from sparsejax.train._fixed_mask import FixedMask as FixedMask
-from sparsejax.train._fixed_mask import fix_masks as fix_masks
-from sparsejax.train._loop import Run as Run
-from sparsejax.train._loop import train as train
-from sparsejax.train._methods import make_plan as make_plan
-from sparsejax.train._metrics import PhaseTime as PhaseTime
-from sparsejax.train._plan import Phase as Phase
-from sparsejax.train._plan import Plan as Plan
-from sparsejax.train._progress import Reporter as Reporter
-from sparsejax.train._progress import reporter as reporter
-from sparsejax.train._restore import load_model as load_model
-from sparsejax.train._result import TrainResult as TrainResult
+from sparsejax._surface import attributes
+from sparsejax.train._config import MethodName, TrainConfig
+from sparsejax.train._fixed_mask import FixedMask, KernelChoice, fix_masks
+from sparsejax.train._loop import TrainRun, load_model, train
+from sparsejax.train._paired import AgainstDense, DensePair
+from sparsejax.train._steps import bind_step, evaluate_accuracy, map_batches, train_step
+from sparsejax.train.log._metrics import MetricsRow, PhaseTime
+from sparsejax.train.log._progress import Reporter, reporter
+from sparsejax.train.plans._methods import make_plan
+from sparsejax.train.plans._plan import Plan, TrainPhase
+from sparsejax.train.results._result import TrainResult
+from sparsejax.train.results._step_cost import StepComparison, StepCost, compare_steps
+
+__all__ = [
+    "AgainstDense",
+    "DensePair",
+    "FixedMask",
+    "KernelChoice",
+    "MethodName",
+    "MetricsRow",
+    "PhaseTime",
+    "Plan",
+    "Reporter",
+    "StepComparison",
+    "StepCost",
+    "TrainConfig",
+    "TrainPhase",
+    "TrainResult",
+    "TrainRun",
+    "bind_step",
+    "compare_steps",
+    "evaluate_accuracy",
+    "fix_masks",
+    "load_model",
+    "make_plan",
+    "map_batches",
+    "reporter",
+    "train",
+    "train_step",
+]
+
+__getattr__, __dir__ = attributes(
+    __name__, deprecated={"Phase": "sparsejax.train.TrainPhase", "Run": "sparsejax.train.TrainRun"}
+)

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from sparsejax import models, train
-from sparsejax.train._config import Method, Scope
-from sparsejax.train._report import result_table
-
-HELP = "Train a network sparse, on the sparse kernels wherever its weights are. Resumes what was killed."
+from sparsejax.train._config import MethodName, Scope
+from sparsejax.train.results._tables import result_table
 
 # What a user can get wrong and put right: bad values, unreadable files, missing packages.
 _USER_ERRORS = (ValueError, OSError, ImportError)
@@ -27,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     option("--data", "data", str, "'digits', or idx:PATH of a folder in the layout of MNIST", metavar="SPEC")
     option("--model", "model", str, "network", choices=models.MODEL_NAMES)
-    option("--method", "method", str, "how to prune; dense is the baseline", choices=get_args(Method))
+    option("--method", "method", str, "how to prune; dense is the baseline", choices=get_args(MethodName))
     option("--sparsity", "sparsity", float, "fraction of zeros in each pruned layer at the end")
     option("--scope", "scope", str, "how it is shared among layers", choices=get_args(Scope))
     option("--epochs", "epochs", int, "passes over the data")
@@ -43,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against-dense",
         action="store_true",
-        help="train dense as well, a few steps of each in turn, and compare; its folder is OUT/dense",
+        help="also train dense, alternating every few steps, and compare; its folder is OUT/dense",
     )
     parser.add_argument("--out", type=Path, required=True, default=argparse.SUPPRESS, help="folder of the run")
     parser.add_argument("--checkpoint-every", type=int, default=100, help="steps between checkpoints")
@@ -51,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="go on from the last checkpoint in the folder; --no-resume discards what is there",
+        help="continue from the last checkpoint in the folder; --no-resume discards the run in it",
     )
 
 
@@ -66,18 +64,18 @@ def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) 
     quiet, paired = arguments.json, arguments.against_dense
     try:
         config = train.TrainConfig(**{name: getattr(arguments, name) for name in fields})
-        prepare = train.DensePair if paired else train.Run
+        prepare = train.DensePair if paired else train.TrainRun
         job = prepare(config, arguments.out, checkpoint_every=arguments.checkpoint_every, resume=arguments.resume)
     except _USER_ERRORS as error:
         return refused(error)
     if isinstance(job, train.DensePair):
-        found = job.fit((train.reporter(quiet=quiet, lines=True), train.reporter(quiet=quiet, lines=True)))
-        result, text = found.sparse, str(found)
+        outcome = job.fit((train.reporter(quiet=quiet, lines=True), train.reporter(quiet=quiet, lines=True)))
+        result, text = outcome.sparse, str(outcome)
     else:
-        found = result = job.fit(train.reporter(quiet=quiet))
+        outcome = result = job.fit(train.reporter(quiet=quiet))
         text = result_table(result)
     if arguments.json:
-        print(json.dumps(found.to_dict()))
+        print(json.dumps(outcome.to_dict()))
         return 0
     print(text)
     print(f"test accuracy {100 * result.accuracy:.2f} % at sparsity {result.sparsity:.3f}; files in {result.out}")

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from sparsejax._checks import fail
 
-Method = Literal["magnitude", "acdc", "rigl", "set", "static", "dense"]
+MethodName = Literal["magnitude", "acdc", "rigl", "set", "static", "dense"]
 Scope = Literal["layer", "erk", "global"]
 
 
@@ -53,7 +53,7 @@ class TrainConfig:
 
     data: str = "digits"
     model: str = "convnet"
-    method: Method = "magnitude"
+    method: MethodName = "magnitude"
     sparsity: float = 0.9
     scope: Scope = "layer"
     epochs: int = 10
@@ -68,8 +68,8 @@ class TrainConfig:
     update_every: int = 100
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
-            _refuse("method", self.method, f"one of {', '.join(get_args(Method))}")
+        if self.method not in get_args(MethodName):
+            _refuse("method", self.method, f"one of {', '.join(get_args(MethodName))}")
         if self.scope not in get_args(Scope):
             _refuse("scope", self.scope, f"one of {', '.join(get_args(Scope))}")
         for name in ("epochs", "batch_size", "update_every"):

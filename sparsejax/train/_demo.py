@@ -1,9 +1,12 @@
-"""The demonstration: real digits, a small network, 90 % of its weights gone, and what that buys."""
+"""The command ``sparsejax demo``: real digits, a small network, 90 % of its weights pruned, and what that changes."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +14,14 @@ from typing import Any
 from flax import nnx
 
 from sparsejax import data, models
-from sparsejax.train._compare import StepComparison
-from sparsejax.train._config import Method, TrainConfig
-from sparsejax.train._loop import Run
-from sparsejax.train._metrics import read_metrics
-from sparsejax.train._plot import plot_metrics
-from sparsejax.train._progress import Reporter
-from sparsejax.train._report import comparison_table
-from sparsejax.train._result import TrainResult
+from sparsejax.train._config import MethodName, TrainConfig
+from sparsejax.train._loop import TrainRun
+from sparsejax.train.log._metrics import read_metrics
+from sparsejax.train.log._plot import plot_metrics
+from sparsejax.train.log._progress import Reporter, reporter
+from sparsejax.train.results._result import TrainResult
+from sparsejax.train.results._step_cost import StepComparison
+from sparsejax.train.results._tables import comparison_table
 
 # Wide enough that convolutions, not overheads, take the time; small enough for two minutes on two cores.
 _WIDTHS = (64, 128, 256)
@@ -58,7 +61,7 @@ class DemoResult:
 
 
 class Demo:
-    """A demonstration that is ready to go: everything that can be wrong with its arguments has been checked."""
+    """The demonstration: real digits, a small network, 90 % of its weights pruned."""
 
     def __init__(self, out: str | os.PathLike[str], *, seed: int = 0, epochs: int = 12) -> None:
         """Prepare both runs.
@@ -99,8 +102,29 @@ class Demo:
         return DemoResult(dense, sparse, sparse.comparison, time.perf_counter() - begin, picture)
 
 
-def _prepare(method: Method, dataset: data.Dataset, seed: int, epochs: int, out: Path) -> Run:
+def _prepare(method: MethodName, dataset: data.Dataset, seed: int, epochs: int, out: Path) -> TrainRun:
     config = TrainConfig(method=method, sparsity=_SPARSITY, epochs=epochs, seed=seed)
     channels = dataset.image_shape[-1]
     model = models.ConvNet(dataset.num_classes, in_features=channels, widths=_WIDTHS, rngs=nnx.Rngs(seed))
-    return Run(config, out / method, dataset=dataset, model=model, resume=False)
+    return TrainRun(config, out / method, dataset=dataset, model=model, resume=False)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--out", type=Path, default=Path("sparsejax-demo"), help="folder for runs and picture")
+    parser.add_argument("--seed", type=int, default=0, help="of split, initial weights and order of the data")
+    parser.add_argument("--epochs", type=int, default=12, help="passes over the data, for each network")
+
+
+def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) -> int:
+    """Run the command; ``refused`` reports an error of the user."""
+    try:
+        demo = Demo(arguments.out, seed=arguments.seed, epochs=arguments.epochs)
+    except (ValueError, OSError, ImportError) as error:
+        return refused(error)
+    result = demo.run(reporter(quiet=arguments.json))
+    if arguments.json:
+        print(json.dumps(result.to_dict()))
+    else:
+        print(f"{result}\n\n{result.seconds:.0f} s in all; curves in {result.picture}")
+    return 0

@@ -1,4 +1,4 @@
-"""Training inside a mask that never changes: sparse kernels where they pay, the optimizer's mask elsewhere."""
+"""Training under a fixed mask: sparse kernels where they are faster, the optimizer's mask elsewhere."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from flax import nnx
 
 from sparsejax import nn, pruning
 from sparsejax._checks import fail
-from sparsejax.nn import dense_kernels as dense_kernels
+from sparsejax._typing import ArrayLike
+from sparsejax.nn import dense_kernels
 
-Kernels = Literal["sparse", "dense"]
+KernelChoice = Literal["sparse", "dense"]
 
 
 @dataclass(frozen=True)
@@ -29,22 +30,22 @@ class FixedMask:
       prunable: paths of the layers whose weights count in `sparsity`.
     """
 
-    model: Any
+    model: nnx.Module
     masks: dict[str, np.ndarray]
     prunable: tuple[str, ...]
 
     def optimizer(self, inner: optax.GradientTransformation) -> nnx.Optimizer:
         """Return an optimizer that keeps dense layers inside their masks; sparse layers cannot leave theirs."""
         stored = nn.pattern_masks(self.model)
-        held = {path: mask for path, mask in self.masks.items() if path not in stored}
-        if not held:
+        remaining = {path: mask for path, mask in self.masks.items() if path not in stored}
+        if not remaining:
             return nnx.Optimizer(self.model, inner, wrt=nnx.Param)
-        tree = {f"{path}/kernel" if path else "kernel": jax.numpy.asarray(mask) for path, mask in held.items()}
+        tree = {f"{path}/kernel" if path else "kernel": jax.numpy.asarray(mask) for path, mask in remaining.items()}
         method = pruning.fixed(_nested(tree))
         tx = pruning.pruned(inner, method, where=lambda path, leaf: path in tree)
-        made = nnx.Optimizer(self.model, tx, wrt=nnx.Param)
-        made.tx = _update_of(inner)
-        return made
+        optimizer = nnx.Optimizer(self.model, tx, wrt=nnx.Param)
+        optimizer.tx = _update_of(inner)
+        return optimizer
 
     def sparsity(self) -> float:
         """Fraction of zeros among the weights of the prunable layers."""
@@ -67,10 +68,10 @@ class FixedMask:
 
 
 def fix_masks(
-    model: Any,
-    masks: Mapping[str, Any] | None = None,
+    model: nnx.Module,
+    masks: Mapping[str, ArrayLike] | None = None,
     *,
-    kernels: Kernels = "sparse",
+    kernels: KernelChoice = "sparse",
     min_sparsity: float = 0.8,
     keep_dense: Collection[str] = (),
 ) -> FixedMask:
@@ -82,7 +83,7 @@ def fix_masks(
         and, in dense ones, the weights that are not zero. (A checkpoint without masks has none but its zeros; taking
         all of them for trainable would fill the network again.)
       kernels: "sparse" stores layers of at least ``min_sparsity`` compressed; "dense" multiplies by the zeros.
-      min_sparsity: of a layer, for sparse kernels to pay.
+      min_sparsity: of a layer, from which sparse kernels are used.
       keep_dense: paths of layers without mask, such as a new classifier; they are not counted as prunable.
 
     Returns:
@@ -105,17 +106,17 @@ def fix_masks(
     dense = nn.densify(model)
     values = {path: kernel for path, kernel in dense_kernels(dense).items() if path not in keep_dense}
     if masks is None:
-        found: dict[str, np.ndarray] = {
+        kept: dict[str, np.ndarray] = {
             path: stored[path] if path in stored else np.asarray(kernel != 0) for path, kernel in values.items()
         }
     else:
-        found = {path: _checked(path, mask, values) for path, mask in masks.items() if path not in keep_dense}
-    found = {path: mask for path, mask in found.items() if not mask.all()}
-    if kernels == "sparse" and found:
+        kept = {path: _checked(path, mask, values) for path, mask in masks.items() if path not in keep_dense}
+    kept = {path: mask for path, mask in kept.items() if not mask.all()}
+    if kernels == "sparse" and kept:
         # Which layers are sparse depends on the masks alone, not on timings, so that runs can be repeated to the bit.
-        rest = {path for path in dense_kernels(dense) if path not in found}
-        dense, _ = nn.sparsify(dense, found, min_sparsity=min_sparsity, policy="always", skip=rest)
-    return FixedMask(dense, found, tuple(values))
+        rest = {path for path in dense_kernels(dense) if path not in kept}
+        dense, _ = nn.sparsify(dense, kept, min_sparsity=min_sparsity, policy="always", skip=rest)
+    return FixedMask(dense, kept, tuple(values))
 
 
 def _checked(path: str, mask: Any, kernels: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The training loop, the same for every method: the plan says when masks change and in which form a step runs."""
+"""The training loop of every method: the plan decides when masks change and whether a step runs on stored weights."""
 
 from __future__ import annotations
 
@@ -10,35 +10,37 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flax import nnx
 
 from sparsejax import data, models, nn, pruning
-from sparsejax._checks import fail
-from sparsejax.train._checkpoint import Checkpoints, assign, capacity_in, masks_in
-from sparsejax.train._compare import StepComparison, compare_steps, model_bytes
+from sparsejax._checks import fail, message
+from sparsejax._extras import require
+from sparsejax._files import write_atomically
 from sparsejax.train._config import TrainConfig
-from sparsejax.train._extras import require_extras
-from sparsejax.train._flops import FlopCounter, total_training_flops
-from sparsejax.train._methods import make_plan
-from sparsejax.train._metrics import MetricsLog, Row, phase_times, read_metrics
+from sparsejax.train._folder import RunDir
 from sparsejax.train._optimizer import inner_optimizer, layers_kept_dense, optimizer, prunable
-from sparsejax.train._plot import plot_metrics
-from sparsejax.train._progress import Quiet, Reporter
-from sparsejax.train._report import plan_text
-from sparsejax.train._result import TrainResult
-from sparsejax.train._run_dir import RunDir, write_atomically
 from sparsejax.train._state import Storage, TrainState, sparse_masks, sparsity, with_new_mask
-from sparsejax.train._steps import Step, accuracy, bind_step, stored_step, train_step
+from sparsejax.train._steps import BoundStep, bind_step, evaluate_accuracy, stored_step, train_step
+from sparsejax.train.checkpoints._checkpoint import Checkpoints, assign, capacity_in, masks_in
+from sparsejax.train.log._metrics import MetricsLog, MetricsRow, phase_times, read_metrics
+from sparsejax.train.log._plot import plot_metrics
+from sparsejax.train.log._progress import Quiet, Reporter
+from sparsejax.train.plans._methods import make_plan
+from sparsejax.train.results._flops import FlopCounter, total_training_flops
+from sparsejax.train.results._result import TrainResult
+from sparsejax.train.results._step_cost import StepComparison, compare_steps, model_bytes
+from sparsejax.train.results._tables import plan_text
 
 # Steps after which the time of the run is estimated; the first of them compiles.
 _ESTIMATE_AFTER = 5
 
 
-class Run:
-    """A run that is ready to go: everything that can be wrong with its configuration has been checked."""
+class TrainRun:
+    """A training run whose configuration has been checked."""
 
     def __init__(
         self,
@@ -46,7 +48,7 @@ class Run:
         out: str | os.PathLike[str],
         *,
         dataset: data.Dataset | None = None,
-        model: Any = None,
+        model: nnx.Module | None = None,
         checkpoint_every: int = 100,
         resume: bool = True,
     ) -> None:
@@ -66,7 +68,8 @@ class Run:
           OSError: data or folder cannot be read or made.
           ImportError: a package is missing.
         """
-        require_extras()
+        for module in ("orbax.checkpoint", "matplotlib"):  # refuse now what would otherwise fail after the last step
+            require(module, "train", "all")
         if checkpoint_every < 1:
             fail("train", "checkpoint_every", f"value {checkpoint_every}", "at least 1 step")
         self.config = config
@@ -87,7 +90,7 @@ class Run:
         self.dir = RunDir(out)
         self.dir.claim(config, resume=resume)
 
-    def _build(self) -> Any:
+    def _build(self) -> nnx.Module:
         height, width, channels = self.dataset.image_shape
         rngs = nnx.Rngs(self.config.seed)
         return models.build(self.config.model, self.dataset.num_classes, channels, (height, width), rngs)
@@ -119,7 +122,7 @@ class Run:
             finally:
                 report.finish()
 
-    def restore(self) -> Any:
+    def restore(self) -> nnx.Module:
         """Return the network of the last checkpoint.
 
         Raises:
@@ -149,7 +152,7 @@ class Run:
             state, is_new, lost = with_new_mask(replace(state, step=state.step + 1))
             zeros = sparsity(state) if is_new else zeros
             tested = self._accuracy(state) if plan.tests_after(state.step) else None
-            row = Row(state.step, epoch, phase.name, loss, tested, zeros, lost, flops, 1e3 * times[-1])
+            row = MetricsRow(state.step, epoch, phase.name, loss, tested, zeros, lost, flops, 1e3 * times[-1])
             log.write(row)
             report.step(row)
             if state.step - begun == _ESTIMATE_AFTER:
@@ -205,7 +208,7 @@ class Run:
             state.step,
             phase_times(rows),
             total_training_flops(rows, self.config.batch_size),
-            pruning.training_flops([(self.flops.dense, examples)]),
+            pruning.accounting.training_flops([(self.flops.dense, examples)]),
             model_bytes(state.model, state.optimizer),
             self._comparison(state) if state.is_stored else None,
             self.dir.root,
@@ -215,31 +218,31 @@ class Run:
         return result
 
     def _accuracy(self, state: TrainState) -> float:
-        return accuracy(state.model, self.dataset.test_images, self.dataset.test_labels)
+        return evaluate_accuracy(state.model, self.dataset.test_images, self.dataset.test_labels)
 
     def _comparison(self, state: TrainState) -> StepComparison:
         images, labels = next(self._batches(0))
         return compare_steps(nn.densify(state.model), state.model, self.inner, images, labels)
 
 
-def _bound(state: TrainState) -> Step:
+def _bound(state: TrainState) -> BoundStep:
     return bind_step(state.model, state.optimizer, stored_step if state.is_stored else train_step)
 
 
 def train(config: TrainConfig, out: str | os.PathLike[str], **options: Any) -> TrainResult:
     """Train a network sparse: dense weights where a method needs them, sparse kernels everywhere else.
 
-    Phases over the steps of the run, see `Phase`: "magnitude" is dense, prune, sparse; "acdc" dense and sparse in turn,
-    at the end sparse; "rigl", "set" and "static" are sparse from the first step. In phase "sparse" parameters,
-    gradients and optimizer state hold the stored weights only. Two programs are compiled, one for each form, however
-    often the mask changes. The first convolution and the classifier stay dense. Checkpoints make the run resumable to
-    the same bits; metrics go to ``out/metrics.csv``, curves to ``out/curves.png``, the final numbers to
+    Phases over the steps of the run, see `TrainPhase`: "magnitude" is dense, prune, sparse; "acdc" alternates dense and
+    sparse phases and ends sparse; "rigl", "set" and "static" are sparse from the first step. In phase "sparse"
+    parameters, gradients and optimizer state hold the stored weights only. Two programs are compiled, one for each
+    form, however often the mask changes. The first convolution and the classifier stay dense. Checkpoints make the run
+    resumable to the same bits; metrics go to ``out/metrics.csv``, curves to ``out/curves.png``, the final numbers to
     ``out/result.json``.
 
     Args:
       config: the run.
       out: its folder.
-      **options: as for `Run`: ``dataset``, ``model``, ``checkpoint_every``, ``resume``.
+      **options: as for `TrainRun`: ``dataset``, ``model``, ``checkpoint_every``, ``resume``.
 
     Returns:
       The trained model and the final numbers, a training step dense against sparse among them.
@@ -259,4 +262,26 @@ def train(config: TrainConfig, out: str | os.PathLike[str], **options: Any) -> T
     >>> result.step, round(result.sparsity, 2)
     (5, 0.9)
     """
-    return Run(config, out, **options).fit()
+    return TrainRun(config, out, **options).fit()
+
+
+def load_model(out: str | os.PathLike[str]) -> nnx.Module:
+    """Return the network of the last checkpoint of a training run, with sparse layers if it was trained that far.
+
+    Args:
+      out: folder of `train`. The data it was trained on must still be where it was.
+
+    Raises:
+      FileNotFoundError: no run, or one without a checkpoint.
+      ValueError: a configuration that cannot be read.
+    """
+    file = Path(out) / "run.json"
+    if not file.is_file():
+        rule = "the folder of a training run, with run.json"
+        fail("load_model", "out", f"value {str(out)!r}", rule, error=FileNotFoundError)
+    try:
+        config = TrainConfig(**json.loads(file.read_text()))
+    except (TypeError, json.JSONDecodeError) as error:
+        text = message("load_model", f"file {str(file)!r}", f"another form ({error})", "the configuration of a run")
+        raise ValueError(text) from error
+    return TrainRun(config, out).restore()

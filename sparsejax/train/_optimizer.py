@@ -9,7 +9,7 @@ from flax import nnx
 
 from sparsejax import pruning
 from sparsejax.train._config import TrainConfig
-from sparsejax.train._plan import Plan
+from sparsejax.train.plans._plan import Plan
 
 # Part of the run over which the learning rate rises, and the part of the highest rate where it starts.
 _WARM_UP = 0.05
@@ -34,7 +34,7 @@ def prunable(kept_dense: tuple[str, ...]) -> pruning.Filter:
     def not_kept(path: str, leaf: Any) -> bool:
         return path not in names
 
-    return pruning.kernels() & not_kept
+    return pruning.is_kernel() & not_kept
 
 
 def optimizer(config: TrainConfig, plan: Plan, kept_dense: tuple[str, ...]) -> optax.GradientTransformation:

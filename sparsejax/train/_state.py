@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import numpy as np
@@ -32,7 +31,7 @@ class TrainState:
       support: masks by layer of the sparse network, or of the last one there was; None before the first.
     """
 
-    model: Any
+    model: nnx.Module
     optimizer: nnx.Optimizer
     step: int
     is_stored: bool
@@ -51,7 +50,7 @@ class Storage:
         again.
     """
 
-    def __init__(self, kept_dense: tuple[str, ...], plan: pruning.Report | None) -> None:
+    def __init__(self, kept_dense: tuple[str, ...], plan: pruning.PruningReport | None) -> None:
         self.kept_dense = kept_dense
         self._bucket = {}
         for row in () if plan is None else plan.rows:
@@ -73,7 +72,7 @@ class Storage:
         optimizer = nn.carry_optimizer(state.optimizer, state.model, model)
         return replace(state, model=model, optimizer=optimizer, is_stored=False)
 
-    def sparse_model(self, model: Any, masks: Masks) -> Any:
+    def sparse_model(self, model: nnx.Module, masks: Masks) -> nnx.Module:
         """The model with every masked layer stored sparse.
 
         Choices by timing could differ from run to run, and with them the bits of the result: so the policy is

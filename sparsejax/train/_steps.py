@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,15 +16,25 @@ _TEST_BATCH = 500
 
 
 @nnx.jit
-def train_step(model: Any, optimizer: nnx.Optimizer, images: jax.Array, labels: jax.Array) -> jax.Array:
-    """Take one optimizer step on the mean cross-entropy, in place, and return the loss before it."""
+def train_step(model: nnx.Module, optimizer: nnx.Optimizer, images: jax.Array, labels: jax.Array) -> jax.Array:
+    """Take one optimizer step on the mean cross-entropy, in place, and return the loss before it.
+
+    Args:
+      model: classifier, images -> logits.
+      optimizer: of the model.
+      images: float[B, H, W, C].
+      labels: int[B].
+
+    Returns:
+      Mean cross-entropy before the update, nats, float32 scalar.
+    """
     loss, grads = _loss_and_grads(model, images, labels)
     optimizer.update(model, grads)
     return loss
 
 
 @nnx.jit
-def stored_step(model: Any, optimizer: nnx.Optimizer, images: jax.Array, labels: jax.Array) -> jax.Array:
+def stored_step(model: nnx.Module, optimizer: nnx.Optimizer, images: jax.Array, labels: jax.Array) -> jax.Array:
     """``train_step`` on stored weights with an optimizer that prunes, in a step that does not change the mask."""
     loss, grads = _loss_and_grads(model, images, labels)
     optimizer.update(model, grads, refresh=False)
@@ -38,12 +48,53 @@ def _loss_and_grads(model: Any, images: jax.Array, labels: jax.Array) -> tuple[j
     return nnx.value_and_grad(loss_of)(model)
 
 
-Step = Callable[[Any, Any], jax.Array]
+BoundStep = Callable[[Any, Any], jax.Array]
 
 
-def bind_step(model: Any, optimizer: nnx.Optimizer, step: Any = train_step) -> Step:
-    """``train_step`` (or ``stored_step``) for one model: walks the module graph once instead of on every call."""
+def bind_step(model: nnx.Module, optimizer: nnx.Optimizer, step: Callable[..., jax.Array] = train_step) -> BoundStep:
+    """Return the training step of one model, which walks the module graph once instead of on every call.
+
+    Args:
+      model: updated in place by each step.
+      optimizer: of this model, updated in place too.
+      step: `train_step`, or another function of (model, optimizer, images, labels) under ``nnx.jit``.
+
+    Returns:
+      A function of (images, labels), float[B, H, W, C] and int[B], that takes a step and returns the loss before it.
+
+    >>> from sparsejax.models import MLP
+    >>> model = MLP(4, 2, rngs=nnx.Rngs(0))
+    >>> step = bind_step(model, nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param))
+    >>> step(np.ones((3, 4), np.float32), np.array([0, 1, 1])).shape
+    ()
+    """
     return nnx.cached_partial(step, model, optimizer)
+
+
+def map_batches(
+    function: Callable[[jax.Array], Any], read: Callable[[np.ndarray], np.ndarray], count: int, batch_size: int
+) -> Iterator[np.ndarray]:
+    """Apply a function to batches of one shape, so that it is compiled once.
+
+    The last batch is padded with zeros; the results of the padding are dropped.
+
+    Args:
+      function: of a batch, array[batch_size, ...]; returns an array with one entry per example.
+      read: returns the examples with these row numbers, int[n] -> array[n, ...].
+      count: examples in all.
+      batch_size: examples per call; ``count`` if that is less.
+
+    Yields:
+      The results of each batch, on the host.
+
+    >>> [part.tolist() for part in map_batches(lambda x: x + 1, lambda rows: 10 * rows, 3, 2)]
+    [[1, 11], [21]]
+    """
+    size = min(batch_size, count)
+    for start in range(0, count, size or 1):
+        chunk = read(np.arange(start, min(start + size, count)))
+        padding = np.zeros((size - len(chunk), *chunk.shape[1:]), chunk.dtype)
+        yield np.asarray(function(jnp.asarray(np.concatenate([chunk, padding]))))[: len(chunk)]
 
 
 @nnx.jit
@@ -51,8 +102,8 @@ def _predict(model: Any, images: jax.Array) -> jax.Array:
     return jnp.argmax(model(images), axis=-1)
 
 
-def accuracy(model: Any, images: np.ndarray, labels: np.ndarray) -> float:
-    """Fraction of examples classified correctly, with running batch statistics.
+def evaluate_accuracy(model: nnx.Module, images: np.ndarray, labels: np.ndarray) -> float:
+    """Return the fraction of examples classified correctly, with running batch statistics.
 
     Args:
       model: classifier in training mode, in which it is left.
@@ -63,17 +114,11 @@ def accuracy(model: Any, images: np.ndarray, labels: np.ndarray) -> float:
       A fraction in [0, 1].
 
     >>> from sparsejax.models import MLP
-    >>> accuracy(MLP(4, 1, rngs=nnx.Rngs(0)), np.ones((3, 2, 2, 1), np.float32), np.zeros(3, np.int32))
+    >>> evaluate_accuracy(MLP(4, 1, rngs=nnx.Rngs(0)), np.ones((3, 2, 2, 1), np.float32), np.zeros(3, np.int32))
     1.0
     """
-    size = min(_TEST_BATCH, len(images))
-    correct = 0
     model.eval()
-    for start in range(0, len(images), size):
-        chunk = images[start : start + size]
-        # Every call has the same shape, so it is compiled once.
-        padded = np.concatenate([chunk, np.zeros((size - len(chunk), *chunk.shape[1:]), chunk.dtype)])
-        predicted = np.asarray(_predict(model, jnp.asarray(padded)))[: len(chunk)]
-        correct += int((predicted == labels[start : start + size]).sum())
+    parts = map_batches(lambda batch: _predict(model, batch), images.__getitem__, len(images), _TEST_BATCH)
+    correct = int((np.concatenate(list(parts)) == labels).sum())
     model.train()
     return correct / len(images)

@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from sparsejax_bench import _oracle
-from sparsejax_bench._case import Case
-from sparsejax_bench._shapes import Shape
+from sparsejax_bench.cases import _oracle
+from sparsejax_bench.cases._case import Case
+from sparsejax_bench.cases._shapes import Shape
 
 SHAPES = [
     Shape("t", "linear", "linear", 3, 5, 4),

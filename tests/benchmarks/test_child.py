@@ -4,21 +4,22 @@ import sys
 
 import pytest
 
-from sparsejax_bench import _machine
-from sparsejax_bench._child import Child
+from sparsejax_bench.harness import _machine
+from sparsejax_bench.harness._child import Child
 
 SERVER = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from _child import serve
-def fail(): raise KeyError("gone")
-def leave(): sys.exit(3)
-def chatter():
-    print("a library talks")
-    return 1
-def add(a, b): return a + b
-def sample(calls): return 2.0 * calls
-serve({"add": add, "fail": fail, "leave": leave, "chatter": chatter, "sample": sample})
+class Service:
+    def fail(self): raise KeyError("gone")
+    def leave(self): sys.exit(3)
+    def chatter(self):
+        print("a library talks")
+        return 1
+    def add(self, a, b): return a + b
+    def sample(self, calls): return 2.0 * calls
+serve(Service())
 """
 
 

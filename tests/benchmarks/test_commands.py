@@ -12,7 +12,7 @@ from helpers.processes import run_python, tail
 from sparsejax._cpu_info import CpuInfo, cpu_info
 from sparsejax.cli import main
 from sparsejax_bench import _cli, crossover, layers, overhead, peak, scaling
-from sparsejax_bench._shapes import Shape
+from sparsejax_bench.cases._shapes import Shape
 
 TINY = "set,name,kind,batch,in_features,out_features\nuntuned,tiny,linear,8,24,16\nmlp,small,linear,16,16,24\n"
 
@@ -26,12 +26,12 @@ def shapes(tmp_path):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Shorter turns and probes: nobody reads these times."""
-    from sparsejax_bench import _peak, _timing
+    """Shorter samples and probes: nobody reads these times."""
+    from sparsejax_bench.harness import _peak, _timing
 
     measure = _peak.measure
     monkeypatch.setattr(_timing, "PAUSE", 0.0)
-    monkeypatch.setattr(_timing, "SHORTEST_TURN", 1e-5)
+    monkeypatch.setattr(_timing, "SHORTEST_SAMPLE", 1e-5)
     monkeypatch.setattr(_peak, "measure", lambda threads, seconds=0.001: measure(threads, 0.001))
     monkeypatch.setattr(peak, "SECONDS", 0.001)
 
@@ -143,9 +143,10 @@ def test_scaling_tells_other_bits_and_counts_long_layers_only():
 
 def test_a_layer_in_a_worker_is_checked_and_digested():
     shape = {"set": "t", "name": "t", "kind": "linear", "batch": 4, "in_features": 8, "out_features": 8}
-    first, second = (scaling.Held(shape, 0.5) for _ in range(2))
-    assert first.digests == second.digests and len(set(first.digests.values())) == len(scaling.PRODUCTS)
-    assert first.sample("step", 2) > 0
+    timers = [scaling.LayerTimer() for _ in range(2)]
+    first, second = (timer.prepare(shape, 0.5) for timer in timers)
+    assert first == second and len(set(first.values())) == len(scaling.PRODUCTS)
+    assert timers[0].sample("step", 2) > 0
 
 
 def test_the_front_runs_a_pinned_child(shapes):
@@ -199,7 +200,7 @@ def test_help(capsys, command):
 
 def test_nothing_heavy_is_imported_before_threads_are_pinned():
     code = (
-        "import sys, sparsejax_bench._cli, sparsejax_bench._machine as m; m.pinned_environment(1);"
+        "import sys, sparsejax_bench._cli, sparsejax_bench.harness._machine as m; m.pinned_environment(1);"
         "sparsejax_bench._cli.parser(); assert not {'jax', 'numpy', 'torch'} & sys.modules.keys()"
     )
     done = run_python("-c", code, timeout=60)

@@ -3,10 +3,10 @@
 import pytest
 
 from sparsejax._native import ffi
-from sparsejax_bench import _machine, _peak, _roofline, _targets
-from sparsejax_bench._case import Case
-from sparsejax_bench._peak import Peak
-from sparsejax_bench._shapes import Shape
+from sparsejax_bench.cases._case import Case
+from sparsejax_bench.cases._shapes import Shape
+from sparsejax_bench.harness import _machine, _peak, _roofline, _targets
+from sparsejax_bench.harness._peak import Peak
 
 LEVELS = {"L1": 4e9, "L2": 2e9, "memory": 1e9}
 PEAK = Peak("avx2", 1, 1e9, LEVELS, {"L1": 1000, "L2": 10_000})

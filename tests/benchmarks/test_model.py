@@ -1,4 +1,4 @@
-"""Whole networks: the contestants train the same one, and the reports say what was measured."""
+"""Whole networks: the implementations train the same one, and the reports say what was measured."""
 
 import json
 
@@ -8,8 +8,9 @@ import pytest
 from flax import nnx
 
 import sparsejax as sx
-from sparsejax_bench import _breakdown, _cli, _memory, _network, model
-from sparsejax_bench._network import NetworkCase, NetworkPeer, Trainer
+from sparsejax_bench import _breakdown, _cli, _network_memory, model
+from sparsejax_bench.cases import _network
+from sparsejax_bench.cases._network import NetworkCase, NetworkPeer, Trainer
 from sparsejax_bench.peers import networks, resnet_torch
 
 CASE = NetworkCase(16, 8, 0.9)
@@ -61,7 +62,7 @@ def peer(name, absent=None, **gradients):
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr(model._timing, "PAUSE", 0.0)
-    monkeypatch.setattr(model._timing, "SHORTEST_TURN", 1e-5)
+    monkeypatch.setattr(model._timing, "SHORTEST_SAMPLE", 1e-5)
     monkeypatch.setattr(networks, "DENSE", peer("xla", flax=[1.0, 2.0]))
     monkeypatch.setattr(networks, "OURS", peer("sparsejax", sparsify=[1.0, 2.001]))
     others = (networks.DENSE, peer("torch", good=[1.0, 2.0], bad=[1.0, 3.0]), peer("sparseprop", absent="not here"))
@@ -86,7 +87,7 @@ def test_model_times_right_variants_only(quick, capsys):
 def test_a_wrong_step_of_ours_is_an_error(quick, monkeypatch):
     monkeypatch.setattr(networks, "OURS", peer("sparsejax", sparsify=[1.0, 5.0]))
     with pytest.raises(RuntimeError, match="model: sparsejax is wrong"):
-        model.race(CASE, [], 7)
+        model.measure(CASE, [], 7)
 
 
 def test_peers_of_models_are_checked():
@@ -103,13 +104,13 @@ def test_memory_sees_what_a_step_touches(quick, monkeypatch):
     hungry = NetworkPeer("sparsejax", lambda: None, lambda case: None, lambda case: {"hungry": build})
     monkeypatch.setattr(networks, "OURS", hungry)
     arguments = {"image": 8, "batch": 2, "sparsity": 0.5, "seed": 0}
-    assert 0.95 * size < _memory.measure("sparsejax", "hungry", arguments) < 1.2 * size
+    assert 0.95 * size < _network_memory.StepMemory().measure("sparsejax", "hungry", arguments) < 1.2 * size
 
 
 def test_kept_bytes_are_those_of_values_and_their_state():
     dense = nnx.Linear(10, 10, use_bias=False, rngs=nnx.Rngs(0))
     sparse, _ = sx.sparsify(dense, {"": np.eye(10, dtype=bool)}, min_sparsity=0.0, policy="always")
-    kept = _memory.kept_bytes(dense, sparse, optax.sgd(0.1, momentum=0.9))
+    kept = _network_memory.kept_bytes(dense, sparse, optax.sgd(0.1, momentum=0.9))
     assert (kept["dense"], kept["sparse"]) == (2 * 4 * 100, 2 * 4 * 10)
     assert kept["pattern"] == 4 * (3 * 10 + 2 * 11)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sparsejax_bench import _shapes
-from sparsejax_bench._shapes import Shape
+from sparsejax_bench.cases import _shapes
+from sparsejax_bench.cases._shapes import Shape
 
 
 def test_every_shape_of_the_table_is_a_layer_with_a_name_of_its_own():

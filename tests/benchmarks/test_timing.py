@@ -1,8 +1,8 @@
-"""Turns, medians and ratios, on a clock of our own."""
+"""Alternation, medians and ratios, on a simulated clock."""
 
 import pytest
 
-from sparsejax_bench import _timing
+from sparsejax_bench.harness import _timing
 
 
 class Clock:
@@ -20,7 +20,7 @@ class Clock:
         self.now += seconds
 
     def worker(self, name, *durations):
-        """A call that takes these times in turn, the last for ever."""
+        """A call that takes these times one after another, then the last one always."""
         left = list(durations)
 
         def call():
@@ -30,7 +30,7 @@ class Clock:
         return _timing.sampler(call, self)
 
 
-def test_contestants_take_turns_after_a_warm_up():
+def test_implementations_are_timed_alternately_after_a_warm_up():
     clock = Clock()
     samplers = {"a": clock.worker("a", 9.0, 0.03), "b": clock.worker("b", 1.0, 0.05)}
     times = _timing.interleave(samplers, 7, clock.sleep)
@@ -44,8 +44,8 @@ def test_short_calls_are_repeated_until_a_turn_is_long_enough():
     clock = Clock()
     times = _timing.interleave({"a": clock.worker("a", 0.5e-3)}, 7, clock.sleep)
     assert times["a"] == pytest.approx([0.5e-3] * 7)
-    turn = ["sleep"] + ["a"] * 5  # one that warms the caches, four that count
-    assert clock.log[2:] == turn * 7
+    sample = ["sleep"] + ["a"] * 5  # one that warms the caches, four that count
+    assert clock.log[2:] == sample * 7
 
 
 def test_too_few_rounds_are_refused():

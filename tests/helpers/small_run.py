@@ -8,8 +8,8 @@ import numpy as np
 from flax import nnx
 
 from sparsejax.models import ConvNet
-from sparsejax.train import Run, TrainConfig
-from sparsejax.train._checkpoint import Checkpoints
+from sparsejax.train import TrainConfig, TrainRun
+from sparsejax.train.checkpoints._checkpoint import Checkpoints
 
 # 6 steps per epoch: phases start at steps 0, 4 and 11 of 18.
 CONFIG = TrainConfig(sparsity=0.8, epochs=3, batch_size=16, dense_fraction=0.2, prune_fraction=0.4)
@@ -53,7 +53,7 @@ def make_model(seed: int = 0) -> ConvNet:
     return ConvNet(10, in_features=1, widths=(4, 8), rngs=nnx.Rngs(seed))
 
 
-def final_arrays(run: Run) -> dict[str, np.ndarray]:
+def final_arrays(run: TrainRun) -> dict[str, np.ndarray]:
     with Checkpoints(run.dir.checkpoints) as checkpoints:
         return {name: np.asarray(array) for name, array in checkpoints.load(run.plan.total).items()}
 

@@ -193,8 +193,6 @@ def test_what_cannot_be_replaced_is_reported():
             self.other = nnx.Linear(4, 4, use_bias=False, rngs=rngs)
             self.other.kernel = self.tied.kernel
             self.half = nnx.Linear(4, 4, dtype=jnp.float16, rngs=rngs)
-            stack = nnx.vmap(lambda key: nnx.Linear(4, 4, rngs=nnx.Rngs(key)))
-            self.stacked = stack(jax.random.split(jax.random.key(0), 2))
 
     sparse, report = always(Odd(), min_sparsity=0.0)
     found = rows(report)
@@ -205,7 +203,6 @@ def test_what_cannot_be_replaced_is_reported():
         "tied": "shares a variable with other/kernel",
         "other": "shares a variable with tied/kernel",
         "half": "dtype has value float16",
-        "stacked": "kernel has shape",
     }
     assert found.keys() == expected.keys()
     for path, reason in expected.items():

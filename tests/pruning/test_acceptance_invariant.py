@@ -16,7 +16,8 @@ from sparsejax import pruning as sp
 from sparsejax.pruning import schedules
 
 RAMP = schedules.cubic(0.0, 0.75, begin=1, end=8)
-GATE = sp.every(3, 1, 8)
+GATE: Any = {"update_every": 3, "start": 1, "stop": 8}
+UPDATES = (1, 4, 7, 8)
 PHASES = sp.acdc_phases(total=10, warmup=2, sparse=2, dense=2, last_dense=2, final_sparse=4)
 STEPS = 10
 ALL, K = 80, 20  # weights, and what 75 % leaves
@@ -24,25 +25,25 @@ HALF = schedules.cubic(0.5, 0.75, begin=1, end=8)
 
 METHODS: dict[str, Any] = {
     "one_shot": lambda: sp.one_shot(0.75, at=3),
-    "magnitude": lambda: sp.magnitude(RAMP, refresh=GATE),
+    "magnitude": lambda: sp.magnitude(RAMP, **GATE),
     "acdc": lambda: sp.acdc(0.75, PHASES),
     "acdc layer": lambda: sp.acdc(0.75, PHASES, scope="layer", reset="pruned"),
-    "random": lambda: sp.random_(RAMP, refresh=GATE),
-    "saliency": lambda: sp.saliency(RAMP, refresh=GATE, average=0.5),
-    "fisher": lambda: sp.saliency(RAMP, refresh=GATE, kind="fisher", average=0.9, scope="layer"),
+    "random": lambda: sp.random_pruning(RAMP, **GATE),
+    "saliency": lambda: sp.saliency(RAMP, **GATE, average=0.5),
+    "fisher": lambda: sp.saliency(RAMP, **GATE, kind="fisher", average=0.9, scope="layer"),
     "static": lambda: sp.static(0.75),
-    "set": lambda: sp.set_(0.75, every=2, end=9),
-    "rigl": lambda: sp.rigl(0.75, every=2, end=9),
-    "rigl noise": lambda: sp.rigl(0.75, every=3, end=9, grow_grad_steps=2, drop_noise=1e-5),
-    "snfs": lambda: sp.snfs(0.75, every=2, end=9),
-    "granet": lambda: sp.granet(RAMP, refresh=GATE, end=10),
-    "granet sparse": lambda: sp.granet(HALF, refresh=GATE, end=10),
-    "mest": lambda: sp.mest(0.75, every=2, end=8, grad_weight=0.1),
-    "mest bound": lambda: sp.mest(0.75, every=2, end=8, grad_weight=0.1, bound=0.5),
+    "set": lambda: sp.sparse_evolutionary_training(0.75, update_every=2, stop=8),
+    "rigl": lambda: sp.rigl(0.75, update_every=2, stop=8),
+    "rigl noise": lambda: sp.rigl(0.75, update_every=3, stop=6, grow_grad_steps=2, drop_noise=1e-5),
+    "snfs": lambda: sp.snfs(0.75, update_every=2, stop=8),
+    "granet": lambda: sp.granet(RAMP, **GATE),
+    "granet sparse": lambda: sp.granet(HALF, **GATE),
+    "mest": lambda: sp.mest(0.75, update_every=2, stop=8, grad_weight=0.1),
+    "mest bound": lambda: sp.mest(0.75, update_every=2, stop=8, grad_weight=0.1, bound=0.5),
     "hard_threshold": lambda: sp.hard_threshold(0.75),
-    "straight_through": lambda: sp.straight_through(0.75, period=2, decay=2e-4),
-    "top_kast": lambda: sp.top_kast(0.75, 0.5, period=2, penalty=1e-3),
-    "movement": lambda: sp.movement(RAMP, refresh=GATE, scores_tx=optax.sgd(1.0)),
+    "straight_through": lambda: sp.straight_through(0.75, update_every=2, decay=2e-4),
+    "top_kast": lambda: sp.top_kast(0.75, 0.5, update_every=2, penalty=1e-3),
+    "movement": lambda: sp.movement(RAMP, **GATE, scores_tx=optax.sgd(1.0)),
 }
 SOFT = ("straight_through", "top_kast", "movement")
 CONSTANT = ("static", "set", "rigl", "rigl noise", "snfs", "mest", "hard_threshold", "straight_through", "top_kast")
@@ -71,8 +72,12 @@ def promised(name: str, step: int) -> int:
         return K if step >= 3 else ALL
     if name == "mest bound":
         return K if step >= 8 else ALL // 2
-    level = (HALF if name == "granet sparse" else RAMP)(max([0, *(t for t in GATE.steps() if t <= step)]))
-    return sum(sp.uniform(level, (48, 32))) if name in ("random", "fisher") else sp.global_count(level, (48, 32))
+    level = (HALF if name == "granet sparse" else RAMP)(max([0, *(t for t in UPDATES if t <= step)]))
+    return (
+        sum(sp.uniform(level, (48, 32)))
+        if name in ("random", "fisher")
+        else sp.allocation.global_count(level, (48, 32))
+    )
 
 
 def run_checked(tools: Any, name: str, inner: str, dtype: Any, *, packed: bool = False) -> tuple[Any, Any, int]:

@@ -75,7 +75,7 @@ def test_10_structures_hold_while_masks_change(name, method) -> None:
     structure, sparsity = STRUCTURES[name]
     phases = sp.acdc_phases(total=10, warmup=2, sparse=2, dense=2, last_dense=2, final_sparse=4)
     made = {
-        "rigl": lambda: sp.rigl(sparsity, every=2, end=9, scope="layer", drop=0.5),
+        "rigl": lambda: sp.rigl(sparsity, update_every=2, stop=8, scope="layer", drop=0.5),
         "acdc": lambda: sp.acdc(sparsity, phases, scope="layer"),
     }[method]()
     tx = sp.pruned(optax.sgd(0.1, momentum=0.9), made, structure=structure)
@@ -142,10 +142,9 @@ def test_10_shapes_that_do_not_fit_are_named() -> None:
 def test_12_a_sharded_run_equals_that_on_one_device(tools, optimized, name) -> None:
     assert jax.device_count() >= 2
     mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
-    gate = sp.every(2, 2, 6)
     method = {
-        "global": lambda: sp.magnitude(schedules.cubic(0.0, 0.75, begin=2, end=6), refresh=gate),
-        "rigl": lambda: sp.rigl(0.75, every=2, end=7),
+        "global": lambda: sp.magnitude(schedules.cubic(0.0, 0.75, begin=2, end=6), update_every=2, start=2, stop=6),
+        "rigl": lambda: sp.rigl(0.75, update_every=2, stop=6),
     }[name]()
     tx = sp.pruned(optax.sgd(0.1, momentum=0.9), method)
     single = sp.init(tx, tools.make_params())
@@ -241,7 +240,7 @@ def test_15_phase_lengths_that_do_not_fit() -> None:
         sp.acdc_phases(total=20, warmup=4, sparse=3, dense=0, last_dense=5, final_sparse=5)
 
 
-GATE = sp.every(1, 1, 5)
+GATE: Any = {"update_every": 1, "start": 1, "stop": 5}
 PHASES = [Phase("dense", 0, 5), Phase("sparse", 5, 9)]
 
 
@@ -252,10 +251,10 @@ PHASES = [Phase("dense", 0, 5), Phase("sparse", 5, 9)]
         lambda s: sp.one_shot(s),
         lambda s: sp.acdc(s, PHASES),
         lambda s: sp.static(s),
-        lambda s: sp.set_(s, every=1, end=5),
-        lambda s: sp.rigl(s, every=1, end=5),
-        lambda s: sp.snfs(s, every=1, end=5),
-        lambda s: sp.mest(s, every=1, end=5, grad_weight=0.1),
+        lambda s: sp.sparse_evolutionary_training(s, update_every=1, stop=4),
+        lambda s: sp.rigl(s, update_every=1, stop=4),
+        lambda s: sp.snfs(s, update_every=1, stop=4),
+        lambda s: sp.mest(s, update_every=1, stop=5, grad_weight=0.1),
         lambda s: sp.hard_threshold(s),
         lambda s: sp.straight_through(s),
         lambda s: sp.top_kast(s, 0.5),
@@ -274,16 +273,19 @@ def test_15_sparsities_out_of_range(method, sparsity) -> None:
         (lambda: sp.acdc(0.9, PHASES, reset="some"), "acdc: reset has value 'some'"),
         (lambda: sp.acdc(0.9, PHASES, scope="row"), "acdc: scope has value 'row'"),
         (lambda: sp.static(0.9, scope="global"), "static: scope has value 'global'"),
-        (lambda: sp.rigl(0.9, every=10, end=10), "rigl: end has value 10; expected more than every"),
-        (lambda: sp.rigl(0.9, every=2, end=9, grow_grad_steps=3), "rigl: grow_grad_steps has value 3"),
-        (lambda: sp.set_(0.9, every=2, end=9, drop=1.5), "set_: drop has value 1.5"),
-        (lambda: sp.mest(0.9, every=2, end=9, grad_weight=-1), "mest: grad_weight has value -1"),
-        (lambda: sp.mest(0.9, every=2, end=9, grad_weight=0, bound=0.95), "mest: bound has value 0.95"),
+        (lambda: sp.rigl(0.9, update_every=10, stop=0), "rigl: stop has value 0; expected an integer, at least 1"),
+        (lambda: sp.rigl(0.9, update_every=2, stop=8, grow_grad_steps=3), "rigl: grow_grad_steps has value 3"),
+        (
+            lambda: sp.sparse_evolutionary_training(0.9, update_every=2, stop=8, drop=1.5),
+            "sparse_evolutionary_training: drop has value 1.5",
+        ),
+        (lambda: sp.mest(0.9, update_every=2, stop=9, grad_weight=-1), "mest: grad_weight has value -1"),
+        (lambda: sp.mest(0.9, update_every=2, stop=9, grad_weight=0, bound=0.95), "mest: bound has value 0.95"),
         (lambda: sp.top_kast(0.5, 0.9), "top_kast: backward_sparsity has value 0.9; expected at most"),
-        (lambda: sp.straight_through(0.5, period=0), "straight_through: period has value 0"),
-        (lambda: sp.saliency(schedules.constant(0.5), refresh=sp.every(1, 0, 5)), "saliency: refresh has its first"),
-        (lambda: sp.saliency(schedules.constant(0.5), refresh=GATE, kind="x"), "saliency: kind has value 'x'"),
-        (lambda: sp.granet(schedules.constant(0.5), refresh=GATE, end=5), "granet: end has value 5"),
+        (lambda: sp.straight_through(0.5, update_every=0), "straight_through: update_every has value 0"),
+        (lambda: sp.saliency(schedules.constant(0.5), update_every=1, stop=5), "saliency: start has value 0"),
+        (lambda: sp.saliency(schedules.constant(0.5), **GATE, kind="x"), "saliency: kind has value 'x'"),
+        (lambda: sp.granet(schedules.one_shot(0.5, at=6), **GATE), "granet: stop has value 5; expected the end of"),
         (lambda: sp.soft_movement(threshold=0.7, penalty=1.0, scores_tx=optax.sgd(1.0)), "soft_movement: threshold"),
         (lambda: sp.across(min_per_layer=-1), "across: min_per_layer has value -1"),
         (lambda: schedules.cosine_drop(1.0, 10), "cosine_drop: fraction has value 1.0"),

@@ -16,8 +16,8 @@ STEPS = 100
 PHASES = sp.acdc_phases(total=STEPS, warmup=10, sparse=15, dense=15, last_dense=15, final_sparse=30)
 METHODS: dict[str, Any] = {
     "static": lambda: sp.static(0.75),
-    "set": lambda: sp.set_(0.75, every=7, end=80),
-    "rigl": lambda: sp.rigl(0.75, every=7, end=80),
+    "set": lambda: sp.sparse_evolutionary_training(0.75, update_every=7, stop=77),
+    "rigl": lambda: sp.rigl(0.75, update_every=7, stop=77),
     "acdc": lambda: sp.acdc(0.75, PHASES, scope="layer"),
 }
 INNERS: dict[str, Any] = {
@@ -181,13 +181,12 @@ def test_11_a_checkpoint_of_stored_values_goes_on_to_the_same_bits(tools, tmp_pa
 
 @pytest.mark.parametrize("name", ["acdc", "rigl", "movement"])
 def test_11_a_checkpoint_in_the_middle_of_every_phase_goes_on_to_the_same_bits(tools, tmp_path, name) -> None:
-    gate = sp.every(2, 2, 6)
     ramp = sp.schedules.cubic(0.0, 0.75, begin=2, end=6)
     short = sp.acdc_phases(total=10, warmup=2, sparse=2, dense=2, last_dense=2, final_sparse=4)
     method = {
         "acdc": lambda: sp.acdc(0.75, short),
-        "rigl": lambda: sp.rigl(0.75, every=3, end=9, grow_grad_steps=2),
-        "movement": lambda: sp.movement(ramp, refresh=gate, scores_tx=optax.sgd(1.0, momentum=0.5)),
+        "rigl": lambda: sp.rigl(0.75, update_every=3, stop=6, grow_grad_steps=2),
+        "movement": lambda: sp.movement(ramp, update_every=2, start=2, scores_tx=optax.sgd(1.0, momentum=0.5)),
     }[name]
     tx = sp.pruned(optax.adam(1e-2), method(), packed=name == "acdc")
     step = jax.jit(tools.make_step(tx))

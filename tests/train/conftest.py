@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+import jax
+import numpy as np
 import pytest
+from flax import nnx
 
 from helpers.small_run import CONFIG, make_model
 from sparsejax.data import Dataset, digits
-from sparsejax.train import Run
+from sparsejax.models import ConvNet
+from sparsejax.train import TrainRun
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,7 +34,14 @@ def dataset() -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def run(dataset, tmp_path_factory) -> Run:
+def initial() -> tuple[ConvNet, Any]:
+    """The model that ``run`` is built from, and a copy of its parameters as they were before that."""
+    model = make_model()
+    return model, jax.tree.map(np.array, nnx.state(model, nnx.Param))
+
+
+@pytest.fixture(scope="session")
+def run(dataset, initial, tmp_path_factory) -> TrainRun:
     """One run for many tests: its programs are compiled once."""
     out = tmp_path_factory.mktemp("run")
-    return Run(CONFIG, out, dataset=dataset, model=make_model(), checkpoint_every=2)
+    return TrainRun(CONFIG, out, dataset=dataset, model=initial[0], checkpoint_every=2)

@@ -11,8 +11,9 @@ from flax import nnx
 
 from sparsejax import nn
 from sparsejax.models import MLP
-from sparsejax.train import StepComparison, StepCost, _compare, compare_steps
-from sparsejax.train._report import comparison_table
+from sparsejax.train import StepComparison, StepCost, compare_steps
+from sparsejax.train.results import _step_cost
+from sparsejax.train.results._tables import comparison_table
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def test_steps_are_interleaved_and_the_models_left_alone(models, monkeypatch):
         order.append(id(step))
         return float(next(clock))
 
-    monkeypatch.setattr(_compare, "_milliseconds", milliseconds)
+    monkeypatch.setattr(_step_cost, "_milliseconds", milliseconds)
     cost = compare_steps(*models, optax.adam(0.1), jnp.ones((4, 6)), jnp.array([0, 1, 2, 0]), repeats=7)
     assert len(order) == 2 * (7 + 2) and len(set(order)) == 2
     assert order == [order[0], order[1]] * 9

@@ -11,9 +11,9 @@ from flax import nnx
 
 from sparsejax.nn import sparsify
 from sparsejax.train import TrainConfig
-from sparsejax.train._checkpoint import Checkpoints, assign, capacity_in, masks_in
-from sparsejax.train._metrics import MetricsLog, PhaseTime, Row, phase_times, read_metrics
-from sparsejax.train._run_dir import RunDir
+from sparsejax.train._folder import RunDir
+from sparsejax.train.checkpoints._checkpoint import Checkpoints, assign, capacity_in, masks_in
+from sparsejax.train.log._metrics import MetricsLog, MetricsRow, PhaseTime, phase_times, read_metrics
 
 
 def test_another_configuration_is_refused_by_field(tmp_path):
@@ -39,10 +39,10 @@ def test_starting_over_discards_the_run_and_nothing_else(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "run.json"]
 
 
-def rows(count: int) -> list[Row]:
+def rows(count: int) -> list[MetricsRow]:
     odd = [(None, None, None), (0.5, 1 / 7, 1234)]
     return [
-        Row(i, 0, "dense", 1 / 3 + i, accuracy, 0.25, change, flops, 2.0 * i)
+        MetricsRow(i, 0, "dense", 1 / 3 + i, accuracy, 0.25, change, flops, 2.0 * i)
         for i, (accuracy, change, flops) in ((i, odd[i % 2]) for i in range(1, count + 1))
     ]
 
@@ -73,7 +73,7 @@ def test_a_new_run_starts_an_empty_file(tmp_path):
 
 
 def test_times_per_phase():
-    sparse = Row(4, 0, "sparse", 0.0, None, 0.9, None, None, 1.5)
+    sparse = MetricsRow(4, 0, "sparse", 0.0, None, 0.9, None, None, 1.5)
     expected = {"dense": PhaseTime(3, 0.012, 4.0), "sparse": PhaseTime(1, 0.0015, 1.5)}
     assert phase_times([*rows(3), sparse]) == expected
 

@@ -7,8 +7,8 @@ import pytest
 
 from helpers.small_run import make_model
 from sparsejax import nn
-from sparsejax.train._flops import FlopCounter, total_training_flops
-from sparsejax.train._metrics import Row
+from sparsejax.train.log._metrics import MetricsRow
+from sparsejax.train.results._flops import FlopCounter, total_training_flops
 
 # ConvNet of widths 4 and 8 on 8 x 8 pixels: operations per example that are no products.
 NORM = 2 * (64 * 4 + 16 * 8)
@@ -39,8 +39,8 @@ def test_both_forms_count_the_same():
 
 
 def test_training_is_three_forward_passes_per_example():
-    def row(step: int, flops: int | None) -> Row:
-        return Row(step, 0, "dense", 0.0, None, 0.0, None, flops, 1.0)
+    def row(step: int, flops: int | None) -> MetricsRow:
+        return MetricsRow(step, 0, "dense", 0.0, None, 0.0, None, flops, 1.0)
 
     rows = [row(1, None), row(2, 100), row(3, None), row(4, None), row(5, 10), row(6, None)]
     assert total_training_flops(rows, 8) == 3 * 8 * (2 * 100 + 3 * 10)

@@ -17,10 +17,10 @@ from flax import nnx
 from helpers.small_run import ACDC, RIGL, final_arrays, make_model
 from sparsejax.models import ConvNet
 from sparsejax.nn import SparseConv
-from sparsejax.train import Phase, Run
-from sparsejax.train._checkpoint import masks_in
-from sparsejax.train._metrics import read_metrics
+from sparsejax.train import TrainPhase, TrainRun
 from sparsejax.train._state import sparsity
+from sparsejax.train.checkpoints._checkpoint import masks_in
+from sparsejax.train.log._metrics import read_metrics
 
 SIZE = 3 * 3 * 4 * 8
 KEPT = SIZE - round(0.8 * SIZE)
@@ -47,7 +47,7 @@ def compilations():
 
 def walk(config, dataset, out, model=None) -> SimpleNamespace:
     """Train, and note after every step in which form the network is."""
-    run = Run(config, out, dataset=dataset, model=model or make_model(), checkpoint_every=1000)
+    run = TrainRun(config, out, dataset=dataset, model=model or make_model(), checkpoint_every=1000)
     forms, supports, released = [], {}, None
     with compilations() as compiled:
         for last in run.states():
@@ -98,8 +98,8 @@ def test_sparse_phases_hold_the_stored_weights_alone(walked):
 
 def test_the_same_weights_as_dense_training_under_masks(walked, dataset, tmp_path):
     """Every step through the wrapper on dense weights is the oracle: no kernel of ours, no change of storage."""
-    masked = Run(walked.run.config, tmp_path, dataset=dataset, model=make_model())
-    masked.plan = dataclasses.replace(masked.plan, phases=(Phase("prune", 0, masked.plan.total),))
+    masked = TrainRun(walked.run.config, tmp_path, dataset=dataset, model=make_model())
+    masked.plan = dataclasses.replace(masked.plan, phases=(TrainPhase("prune", 0, masked.plan.total),))
     *_, last = masked.states()
     expected, conv = last.model.convs[1].kernel[...], walked.last.model.convs[1]
     np.testing.assert_array_equal(conv.pattern.mask(), expected != 0)

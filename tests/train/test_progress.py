@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from sparsejax.train import reporter
-from sparsejax.train._metrics import Row
-from sparsejax.train._progress import Bar, Lines, Quiet
+from sparsejax.train.log._metrics import MetricsRow
+from sparsejax.train.log._progress import Bar, Lines, Quiet
 
 ROWS = [
-    Row(1, 0, "dense", 2.5, None, 0.0, None, None, 10.0),
-    Row(2, 0, "prune", 1.5, 0.75, 0.5, None, 100, 20.0),
+    MetricsRow(1, 0, "dense", 2.5, None, 0.0, None, None, 10.0),
+    MetricsRow(2, 0, "prune", 1.5, 0.75, 0.5, None, 100, 20.0),
 ]
 
 

@@ -14,9 +14,9 @@ import pytest
 
 import sparsejax
 from helpers.small_run import ACDC, RIGL, StopAfter, Stopped, assert_same_bits, final_arrays, make_model
-from sparsejax.train import Run, TrainConfig, train
-from sparsejax.train._checkpoint import Checkpoints
-from sparsejax.train._metrics import read_metrics
+from sparsejax.train import TrainConfig, TrainRun, train
+from sparsejax.train.checkpoints._checkpoint import Checkpoints
+from sparsejax.train.log._metrics import read_metrics
 
 
 def without_times(path: Path) -> list[tuple]:
@@ -52,7 +52,9 @@ def test_stopped_in_any_phase(run, uninterrupted, monkeypatch, stop, every, resu
 @pytest.fixture(scope="module", params=[ACDC, RIGL], ids=["acdc", "rigl"])
 def changing(request, dataset, tmp_path_factory):
     """A run whose mask changes several times, and how it ends when it is not interrupted."""
-    run = Run(request.param, tmp_path_factory.mktemp("run"), dataset=dataset, model=make_model(), checkpoint_every=1)
+    run = TrainRun(
+        request.param, tmp_path_factory.mktemp("run"), dataset=dataset, model=make_model(), checkpoint_every=1
+    )
     run.fit()
     return run, final_arrays(run), without_times(run.dir.metrics)
 

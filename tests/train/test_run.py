@@ -13,10 +13,9 @@ from flax import nnx
 from helpers.small_run import CONFIG, StopAfter, make_model
 from sparsejax import pruning
 from sparsejax.nn import Pattern, SparseConv, pattern_masks
-from sparsejax.train import Run, TrainConfig
-from sparsejax.train._metrics import read_metrics
+from sparsejax.train import TrainConfig, TrainRun, bind_step
 from sparsejax.train._state import Storage, TrainState, sparse_masks, sparsity
-from sparsejax.train._steps import bind_step
+from sparsejax.train.log._metrics import read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,7 @@ def test_the_cost_of_a_step_is_reported(result):
     assert dense.ms > 0 and sparse.ms > 0
 
 
-def test_the_plan_and_the_estimate_are_given_once(run):
+def test_the_plan_and_the_estimate_are_reported_once(run):
     run.dir.claim(run.config, resume=False)
     report = StopAfter(0)
     run.fit(report)
@@ -84,7 +83,7 @@ def test_the_plan_and_the_estimate_are_given_once(run):
 
 
 def test_storage_keeps_weights_momentum_and_counters_both_ways(dataset, tmp_path):
-    run = Run(CONFIG, tmp_path, dataset=dataset, model=make_model())
+    run = TrainRun(CONFIG, tmp_path, dataset=dataset, model=make_model())
     model, optimizer = run._model, run._optimizer
     images, labels = dataset.train_images[:16], dataset.train_labels[:16]
     step = bind_step(model, optimizer)
@@ -112,14 +111,15 @@ def test_storage_keeps_weights_momentum_and_counters_both_ways(dataset, tmp_path
 
 def test_a_dense_run_is_the_baseline(dataset, tmp_path):
     config = TrainConfig(method="dense", epochs=1, batch_size=32)
-    result = Run(config, tmp_path, dataset=dataset, model=make_model()).fit()
+    result = TrainRun(config, tmp_path, dataset=dataset, model=make_model()).fit()
     assert (result.sparsity, result.comparison, set(result.phases)) == (0.0, None, {"dense"})
     assert type(result.model.convs[1]) is nnx.Conv
 
 
-def test_the_given_model_is_not_changed(run, result):
-    fresh = nnx.state(make_model(), nnx.Param)
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), nnx.state(run._model, nnx.Param), fresh))
+def test_training_changes_a_copy_of_the_model(initial, run, result):
+    model, before = initial
+    for kept in (model, run._model):
+        jax.tree.map(np.testing.assert_array_equal, nnx.state(kept, nnx.Param), before)
 
 
 @pytest.mark.parametrize(
@@ -154,4 +154,4 @@ def test_fractions_must_leave_sparse_steps():
 
 def test_a_checkpoint_period_below_one(dataset, tmp_path):
     with pytest.raises(ValueError, match="checkpoint_every has value 0"):
-        Run(CONFIG, tmp_path, dataset=dataset, model=make_model(), checkpoint_every=0)
+        TrainRun(CONFIG, tmp_path, dataset=dataset, model=make_model(), checkpoint_every=0)

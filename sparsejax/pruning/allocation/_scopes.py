@@ -7,21 +7,51 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax._checks import fail
-from sparsejax.pruning._capacity import Capacity
-from sparsejax.pruning._method import View
-from sparsejax.pruning._numbers import check_integer
+from sparsejax._checks import check_integer, fail
 from sparsejax.pruning.allocation._distributions import as_fraction, er, erk, kept
 from sparsejax.pruning.allocation._selection import select
 from sparsejax.pruning.allocation._structures import Grid, Shape, Structure
 
+
+class Capacity(NamedTuple):
+    """What a buffer for the kept weights of a leaf must hold.
+
+    Attributes:
+      kind: "fixed" from the first step on; "sparse phases", once or while weights are pruned; "scores", as "sparse
+        phases" but known only when the scores are (a global threshold moves it from one mask to the next); "dense".
+      entries: kept weights; for "scores" an average share.
+    """
+
+    kind: Literal["fixed", "sparse phases", "scores", "dense"]
+    entries: int
+
+
 Share = float | int | None
+
+
+class Layers(Protocol):
+    """The prunable leaves as far as counts depend on them; a method's ``View`` is one."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Path of each leaf."""
+        ...
+
+    @property
+    def shapes(self) -> Sequence[Shape]:
+        """Shape of each leaf."""
+        ...
+
+    @property
+    def structure(self) -> Structure:
+        """Which shapes the kept weights may take."""
+        ...
 
 
 class Scope(Protocol):
@@ -252,7 +282,7 @@ def as_scope(function: str, scope: Any) -> Scope:
 
 
 def capacities(
-    function: str, scope: Scope, view: View, sparsity: Fraction, kind: Literal["fixed", "sparse phases"]
+    function: str, scope: Scope, view: Layers, sparsity: Fraction, kind: Literal["fixed", "sparse phases"]
 ) -> list[Capacity]:
     """Return the ``Capacity`` of each leaf for masks of one sparsity."""
     structure, names, shapes = view.structure, view.names, view.shapes

@@ -9,8 +9,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from sparsejax._checks import fail
-from sparsejax.pruning._numbers import check_integer
+from sparsejax._checks import check_integer, fail
 
 Shape = tuple[int, ...]
 

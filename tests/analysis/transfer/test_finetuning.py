@@ -11,7 +11,7 @@ from flax import nnx
 
 from sparsejax import nn
 from sparsejax.analysis.transfer import SGDConfig, finetune, predict, recalibrate_batch_norm
-from sparsejax.data import ArrayImages, ImageTask
+from sparsejax.data import ArrayImageSplit, ImageTask
 from sparsejax.models import MLP, find_head, with_new_head, without_head
 from sparsejax.nn import dense_kernels
 from sparsejax.train import fix_masks
@@ -175,7 +175,7 @@ def test_the_best_epoch_is_chosen_on_the_validation_split_only(convnet, task):
 
 def test_a_diverging_loss_is_an_error(convnet, task):
     with pytest.raises(ValueError, match=r"the loss of epoch 1 has value (nan|inf); expected a finite number"):
-        bad = ArrayImages(task.train.pixels * np.float32(np.inf), task.train.labels)
+        bad = ArrayImageSplit(task.train.pixels * np.float32(np.inf), task.train.labels)
         finetune(convnet, ImageTask("bad", bad, task.test, 3), SGDConfig.full(epochs=1))
 
 
@@ -208,5 +208,5 @@ def test_heads_by_path(convnet):
 
 def test_predictions_do_not_depend_on_the_size_of_the_last_batch(convnet, task, monkeypatch):
     whole = predict(convnet, task.test)
-    monkeypatch.setattr("sparsejax.analysis.transfer._finetune._TEST_BATCH", 7)
+    monkeypatch.setattr("sparsejax.analysis.transfer.runs._finetune._TEST_BATCH", 7)
     np.testing.assert_array_equal(predict(convnet, task.test), whole)

@@ -39,7 +39,7 @@ def test_a_study_resumes_and_ends_with_the_same_table(backbones, task, tmp_path,
         raise AssertionError("trained again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("sparsejax.analysis.transfer._study.finetune", forbidden)
+        patch.setattr("sparsejax.analysis.transfer.runs._study.finetune", forbidden)
         again = run_transfer(backbones, [task], tmp_path, seeds=(0, 1), settings=QUICK)
         pd.testing.assert_frame_equal(again, first)
         other = dataclasses.replace(QUICK, full=(("epochs", 2),))

@@ -1,0 +1,1 @@
+"""How it is measured: pinned processes, timing, the limits of the machine, targets and reports."""

@@ -1,0 +1,73 @@
+"""The folder of a run: which configuration it belongs to, and what lies in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sparsejax._checks import fail, message
+from sparsejax._files import write_atomically
+from sparsejax.train._config import TrainConfig
+
+
+class RunDir:
+    """Paths in the folder of a run.
+
+    Attributes:
+      root: the folder.
+      metrics: CSV file with one row per step.
+      checkpoints: folder of checkpoints.
+      plot: picture of the curves.
+      result: JSON file with the final numbers.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        self.metrics = self.root / "metrics.csv"
+        self.checkpoints = self.root / "checkpoints"
+        self.plot = self.root / "curves.png"
+        self.result = self.root / "result.json"
+        self._config = self.root / "run.json"
+
+    def claim(self, config: TrainConfig, *, resume: bool) -> None:
+        """Make the folder that of this configuration.
+
+        Args:
+          config: the run.
+          resume: keep what an interrupted run of the same configuration left; otherwise remove what any run left.
+
+        Raises:
+          ValueError: ``resume`` and the folder holds a run of another configuration.
+          OSError: the folder cannot be made.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        if resume and self._config.exists():
+            self._check_same(config)
+            return
+        # The configuration goes first: a folder without one is a fresh one, whatever else a kill leaves in it.
+        for path in (self._config, self.metrics, self.plot, self.result):
+            path.unlink(missing_ok=True)
+        if self.checkpoints.exists():
+            shutil.rmtree(self.checkpoints)
+        write_atomically(self._config, json.dumps(config.to_dict(), indent=2) + "\n")
+
+    def _check_same(self, config: TrainConfig) -> None:
+        hint = "Give another out directory, or start over with --no-resume (resume=False), which discards that run."
+        operand = f"the run in {str(self.root)!r}"
+        try:
+            stored: dict[str, Any] = dict(json.loads(self._config.read_text()))
+        except (ValueError, TypeError) as error:
+            raise ValueError(message("train", operand, "an unreadable run.json", "JSON", hint)) from error
+        wanted = config.to_dict()
+        for name in sorted(stored.keys() | wanted.keys()):
+            if stored.get(name) != wanted.get(name):
+                fail(
+                    "train",
+                    operand,
+                    f"{name} {stored.get(name)!r}",
+                    f"{wanted.get(name)!r} to resume it",
+                    hint,
+                )

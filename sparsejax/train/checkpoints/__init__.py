@@ -1,0 +1,1 @@
+"""Checkpoints of a run, and how they are verified."""

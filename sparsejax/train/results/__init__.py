@@ -1,0 +1,1 @@
+"""What a run cost and reached: accuracy, time, operations, memory, and their tables."""
