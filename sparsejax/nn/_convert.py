@@ -193,7 +193,8 @@ def dense_kernels(model: nnx.Module) -> dict[str, np.ndarray]:
     Raises:
       ValueError: as ``densify``.
 
-    >>> sparse, _ = sparsify(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), {"": np.eye(2, dtype=bool)}, policy="always")
+    >>> layer, mask = nnx.Linear(2, 2, rngs=nnx.Rngs(0)), np.eye(2, dtype=bool)
+    >>> sparse, _ = sparsify(layer, {"": mask}, min_sparsity=0.5, policy="always")
     >>> (dense_kernels(sparse)[""] != 0).tolist()
     [[True, False], [False, True]]
     """
