@@ -190,7 +190,7 @@ def test_settings_out_of_range(field, value):
 def test_heads_by_path(convnet):
     assert find_head(convnet) == "fc"
     nested = nnx.Sequential(convnet, nnx.Linear(5, 4, rngs=nnx.Rngs(0)))
-    with pytest.raises(ValueError, match=r"no classifier that shows by its name .*layers/1"):
+    with pytest.raises(ValueError, match=r"no classifier with a usual name .*layers/1"):
         find_head(nested)
     images = jnp.ones((2, 8, 8, 1))
     assert with_new_head(nested, 7, head="layers/1", rngs=nnx.Rngs(0))(images).shape == (2, 7)
