@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.core
@@ -30,6 +30,8 @@ __all__ = [
     "with_layout_constraint",
     "zero_tangent",
 ]
+
+T = TypeVar("T")
 
 
 def align_varying(*operands: Any) -> list[Any]:
@@ -86,7 +88,7 @@ def is_concrete(tree: Any) -> bool:
     return all(isinstance(leaf, known) and not is_traced(leaf) for leaf in jax.tree.leaves(tree))
 
 
-def serializable(*fields: str) -> Callable[[type], type]:
+def serializable(*fields: str) -> Callable[[type[T]], type[T]]:
     """Let ``flax.serialization`` store the instances of a dataclass by these of its fields.
 
     The other fields are static: ``from_state_dict`` takes them from its target. A decorator here, so that packages
@@ -97,7 +99,7 @@ def serializable(*fields: str) -> Callable[[type], type]:
     """
     from flax import serialization
 
-    def register(cls: type) -> type:
+    def register(cls: type[T]) -> type[T]:
         def to_state(instance: Any) -> dict[str, Any]:
             return {name: serialization.to_state_dict(getattr(instance, name)) for name in fields}
 

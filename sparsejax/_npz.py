@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
         content = np.empty(size, np.uint8)
         for start in range(0, size, _CHUNK):
             chunk = content[start : start + _CHUNK]
-            if stream.readinto(memoryview(chunk)) != len(chunk):
+            if cast("io.BufferedIOBase", stream).readinto(chunk.data) != len(chunk):
                 raise ValueError(f"{name} is truncated")
         stream.read(1)  # reaching the end compares the checksum
     array = content.view(dtype) if size else np.empty(0, dtype)

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -259,7 +259,7 @@ def pruned(
 
 
 @contextlib.contextmanager
-def recorded_inits() -> Iterator[list[tuple[Wrapper, PyTree, PrunedState]]]:
+def recorded_inits() -> Generator[list[tuple[Wrapper, PyTree, PrunedState]]]:
     """Collect every wrapper whose ``init`` is called inside, with the parameters that it saw and its state."""
     inits: list[tuple[Wrapper, PyTree, PrunedState]] = []
     token = _INITS.set(inits)
@@ -270,7 +270,7 @@ def recorded_inits() -> Iterator[list[tuple[Wrapper, PyTree, PrunedState]]]:
 
 
 @contextlib.contextmanager
-def _naming(function: str, inner: optax.GradientTransformation) -> Iterator[None]:
+def _naming(function: str, inner: optax.GradientTransformation) -> Generator[None]:
     """Add to an error the name of the Optax transform inside ``pruned`` that raised it."""
     try:
         yield

@@ -101,7 +101,7 @@ def _end(request: socket.socket) -> None:
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    server: _Server
+    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
     server_version, sys_version = "sparsejax", ""
     timeout = _IDLE
 

@@ -24,7 +24,7 @@ class ReliabilityTable(NamedTuple):
     lower: np.ndarray
     mean_prob: np.ndarray
     mean_label: np.ndarray
-    count: np.ndarray
+    count: np.ndarray  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 def reliability_table(
