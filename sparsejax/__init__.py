@@ -11,7 +11,7 @@ from sparsejax.pattern import SparsityPattern
 if TYPE_CHECKING:
     from sparsejax import analysis, data, kernels, models, nn, pruning, train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "SparsityPattern",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax._npz import read_npz
 from sparsejax.analysis.bias.audit._audit import BiasAudit
 from sparsejax.analysis.bias.audit._compare import compare
 
@@ -80,17 +80,17 @@ def run(arguments: argparse.Namespace, refuse: Callable[[BaseException], int]) -
 def _audit(arguments: argparse.Namespace) -> BiasAudit:
     dense, kind = _outputs(arguments.dense)
     sparse = _sparse("--sparse", arguments.sparse, kind)
-    labels = _load(arguments.labels)
+    labels = read_npz(_FUNCTION, arguments.labels)
     images = None if arguments.images is None else _array(arguments.images, "images")
     clusters = None if arguments.clusters is None else _array(arguments.clusters, "clusters")
     return compare(
         dense,
         sparse,
         _entry(arguments.labels, labels, "labels"),
-        None if arguments.groups is None else _load(arguments.groups),
+        None if arguments.groups is None else read_npz(_FUNCTION, arguments.groups),
         kind=kind,
         train_labels=None if arguments.train_labels is None else _array(arguments.train_labels, "labels"),
-        train_groups=None if arguments.train_groups is None else _load(arguments.train_groups),
+        train_groups=None if arguments.train_groups is None else read_npz(_FUNCTION, arguments.train_groups),
         val=_validation(arguments, kind),
         attribute_names=[str(name) for name in labels["names"]] if "names" in labels else None,
         images=images,
@@ -150,7 +150,7 @@ def _of_kind(path: Path, kind: str) -> np.ndarray:
 
 
 def _outputs(path: Path) -> tuple[np.ndarray, str]:
-    arrays = _load(path)
+    arrays = read_npz(_FUNCTION, path)
     kinds = [kind for kind in ("logits", "probs") if kind in arrays]
     if len(kinds) != 1:
         fail(_FUNCTION, f"file {str(path)!r}", f"arrays {sorted(arrays)}", "one of 'logits' and 'probs'")
@@ -158,23 +158,10 @@ def _outputs(path: Path) -> tuple[np.ndarray, str]:
 
 
 def _array(path: Path, name: str) -> np.ndarray:
-    return _entry(path, _load(path), name)
+    return _entry(path, read_npz(_FUNCTION, path), name)
 
 
 def _entry(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     if name not in arrays:
         fail(_FUNCTION, f"file {str(path)!r}", f"arrays {sorted(arrays)}", f"an array {name!r}")
     return arrays[name]
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        fail(_FUNCTION, f"file {str(path)!r}", "no content", "an existing file", error=FileNotFoundError)
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise ValueError("it holds a single array")
-        with archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        fail(_FUNCTION, f"file {str(path)!r}", f"another format ({error})", "an .npz archive of plain arrays")
