@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sparsejax.analysis.multisource._inputs import Labels, read_labels, take_rows
+from sparsejax.analysis.multisource._inputs import Labels, encode_classes, read_labels, take_rows
 from sparsejax.analysis.multisource._sklearn import (
     BaseEstimator,
     ClassifierMixin,
@@ -95,10 +95,10 @@ class FLEAClassifier(ClassifierMixin, BaseEstimator):
         Raises:
           ValueError: as the filter and the classifier say.
         """
+        place, classes = encode_classes("FLEAClassifier.fit", y)
         filter_: Any = clone(self.source_filter) if self.source_filter is not None else FLEA()
-        filter_.fit(X, y, sensitive_features=sensitive_features, source=source)
+        filter_.fit(X, classes[place], sensitive_features=sensitive_features, source=source)
         kept = filter_.support_
-        labels = read_labels("FLEAClassifier.fit", "y", y, len(kept))
         per_row = {"sensitive_features": sensitive_features, "source": source}
         known = {
             name: None if values is None else read_labels("FLEAClassifier.fit", name, values, len(kept))[kept]
@@ -107,8 +107,8 @@ class FLEAClassifier(ClassifierMixin, BaseEstimator):
         estimator = clone(self.estimator)
         routed = routed_parameters(self, "fit", fit_params)
         more = accepted_arguments(estimator, **known) | {name: take_rows(v, kept) for name, v in routed.items()}
-        self.filter_, self.estimator_ = filter_, estimator.fit(take_rows(X, kept), labels[kept], **more)
-        self.classes_ = getattr(self.estimator_, "classes_", np.unique(labels))
+        self.filter_, self.estimator_ = filter_, estimator.fit(take_rows(X, kept), classes[place[kept]], **more)
+        self.classes_ = getattr(self.estimator_, "classes_", classes)
         self.n_features_in_ = filter_.n_features_in_
         if hasattr(filter_, "feature_names_in_"):
             self.feature_names_in_ = filter_.feature_names_in_
