@@ -1,8 +1,9 @@
-"""Data frames of results: columns that must be there, and CSV files read and written."""
+"""Tables of results: required columns, CSV files, and stored results."""
 
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -107,3 +108,16 @@ def write_csv(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
         if dtype.kind not in "biuf":
             safe.isetitem(position, safe.iloc[:, position].map(csv_cell))
     write_atomically(Path(path), safe.to_csv(index=False))
+
+
+def read_stored(function: str, path: Path) -> Any:
+    """Read a stored result, JSON; an error names the file.
+
+    Raises:
+      ValueError: a damaged file.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        hint = "Delete the file to compute it again."
+        fail(function, f"file {str(path)!r}", f"damaged content ({error})", "a stored result", hint)

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sparsejax.analysis.multisource._inputs import Labels, read_labels, take_rows
+from sparsejax.analysis.multisource._inputs import Labels, encode_classes, read_labels, take_rows
 from sparsejax.analysis.multisource._sklearn import (
     BaseEstimator,
     ClassifierMixin,
@@ -89,26 +89,27 @@ class FLEAClassifier(ClassifierMixin, BaseEstimator):
           y: labels, two distinct values.
           sensitive_features: the protected attribute, two distinct values.
           source: label of the source of each row.
-          **fit_params: one value per row, such as ``sample_weight``, for the ``fit`` of the classifier; the rows of the
-            kept sources are passed on.
+          **fit_params: for the ``fit`` of the classifier; of values with one entry per row, such as ``sample_weight``,
+            it gets the rows of the kept sources.
 
         Raises:
           ValueError: as the filter and the classifier say.
         """
+        place, classes = encode_classes("FLEAClassifier.fit", y)
         filter_: Any = clone(self.source_filter) if self.source_filter is not None else FLEA()
-        filter_.fit(X, y, sensitive_features=sensitive_features, source=source)
+        filter_.fit(X, classes[place], sensitive_features=sensitive_features, source=source)
         kept = filter_.support_
-        labels = read_labels("FLEAClassifier.fit", "y", y, len(kept))
-        per_row = {"sensitive_features": sensitive_features, "source": source}
         known = {
             name: None if values is None else read_labels("FLEAClassifier.fit", name, values, len(kept))[kept]
-            for name, values in per_row.items()
+            for name, values in (("sensitive_features", sensitive_features), ("source", source))
         }
         estimator = clone(self.estimator)
-        routed = routed_parameters(self, "fit", fit_params)
-        more = accepted_arguments(estimator, **known) | {name: take_rows(v, kept) for name, v in routed.items()}
-        self.filter_, self.estimator_ = filter_, estimator.fit(take_rows(X, kept), labels[kept], **more)
-        self.classes_ = getattr(self.estimator_, "classes_", np.unique(labels))
+        more = accepted_arguments(estimator, **known)
+        for name, value in routed_parameters(self, "fit", fit_params).items():
+            per_row = not isinstance(value, (str, dict)) and hasattr(value, "__len__") and len(value) == len(kept)
+            more[name] = take_rows(value, kept) if per_row else value
+        self.filter_, self.estimator_ = filter_, estimator.fit(take_rows(X, kept), classes[place[kept]], **more)
+        self.classes_ = getattr(self.estimator_, "classes_", classes)
         self.n_features_in_ = filter_.n_features_in_
         if hasattr(filter_, "feature_names_in_"):
             self.feature_names_in_ = filter_.feature_names_in_

@@ -116,7 +116,7 @@ def read_labels(function: str, operand: str, values: Labels, rows: int | None = 
         wanted = "(rows,)" if rows is None else f"({rows},)"
         fail(function, operand, f"shape {array.shape}", f"{wanted}, one value per row{' of X' * (rows is not None)}")
     if array.dtype.kind == "U":
-        missing = np.isin(array, _NAN_AS_TEXT)
+        missing = missing | np.isin(array, _NAN_AS_TEXT)
     if missing.any():
         fail(function, operand, f"a missing value in row {missing.argmax()}", "a value in every row")
     if array.dtype.kind == "O":
@@ -164,7 +164,7 @@ def encode_binary(
     return positions, distinct
 
 
-def encode_classes(function: str, y: ArrayLike, rows: int) -> tuple[np.ndarray, np.ndarray]:
+def encode_classes(function: str, y: ArrayLike, rows: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return positions 0 or 1 of the labels, and the two labels, sorted; in scikit-learn's words where they are wrong.
 
     Raises:
@@ -173,6 +173,8 @@ def encode_classes(function: str, y: ArrayLike, rows: int) -> tuple[np.ndarray, 
     from sklearn.utils.multiclass import check_classification_targets, type_of_target
     from sklearn.utils.validation import assert_all_finite, column_or_1d
 
+    if y is None:
+        fail(function, "y", "value None", "one label per row", "requires y to be passed, but the target y is None.")
     array, missing = read_array(function, "y", y)
     vector = column_or_1d(array, warn=True)
     if not missing.any():
@@ -224,7 +226,9 @@ def take_rows(array: Any, mask: np.ndarray) -> Any:
         return None
     if hasattr(array, "iloc"):
         return array.iloc[np.flatnonzero(mask)]
-    return array[mask] if hasattr(array, "shape") else [row for row, kept in zip(array, mask, strict=True) if kept]
+    if isinstance(array, (list, tuple)):
+        return [row for row, kept in zip(array, mask, strict=True) if kept]
+    return (array if hasattr(array, "shape") else np.asarray(array))[mask]
 
 
 def _count(distinct: np.ndarray) -> str:

@@ -15,6 +15,7 @@ from sparsejax._checks import fail
 HELP = "Adapt trained networks, dense and sparse, to other data sets, and compare them. Resumes an interrupted study."
 _FUNCTION = "transfer"
 _SECONDS_BETWEEN_LINES = 10.0
+_USER_ERRORS = (ValueError, OSError, ImportError)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace, refuse: Callable[[BaseException], int]) -
     """Run the command; ``refuse`` reports an error of the user."""
     try:
         results, text = _run(arguments)
-    except (ValueError, OSError, ImportError) as error:
+    except _USER_ERRORS as error:
         return refuse(error)
     if arguments.json:
         print(results.to_json(orient="records"))
@@ -130,22 +131,18 @@ def _task(spec: str, regime: str, arguments: argparse.Namespace) -> Any:
 
 
 def _backbone(word: str, arguments: argparse.Namespace) -> Any:
-    from flax import nnx
-
     from sparsejax import models, train
     from sparsejax.analysis.transfer.runs._study import Backbone
 
-    name, separator, path = word.rpartition("=")
-    path = Path(path)
-    if path.is_dir():
-        model, masks = train.load_model(path), None
-        arch = json.loads((path / "run.json").read_text())["model"]
-    else:
-        if arguments.model is None:
-            fail(_FUNCTION, f"backbone {str(path)!r}", "no run folder", "one, or --model with a PyTorch file")
-        arch, shape = arguments.model, (arguments.size, arguments.size)
-        model = models.build(arch, arguments.upstream_classes, 3, shape, nnx.Rngs(0))
-        masks = models.load_torch_state_dict(model, path).masks
+    name, separator, text = word.rpartition("=")
+    path = Path(text)
+    try:
+        arch, model, masks = _network(path, arguments)
+    except Exception as error:  # readers of damaged files raise anything: struct.error, KeyError, UnpicklingError, ...
+        if isinstance(error, ImportError) or (isinstance(error, _USER_ERRORS) and str(path) in str(error)):
+            raise
+        got = f"no readable network ({type(error).__name__}: {error})"
+        fail(_FUNCTION, f"backbone {text!r}", got, "the folder of a run, or a PyTorch file")
     measured = train.fix_masks(model, masks, kernels="dense", keep_dense=(models.find_head(model),)).sparsity()
     if not separator:
         return Backbone(model, "Dense" if measured == 0 else "Sparse", round(measured, 4), arch, masks)
@@ -153,6 +150,22 @@ def _backbone(word: str, arguments: argparse.Namespace) -> Any:
     if not colon or not _is_fraction(level):
         fail(_FUNCTION, "--backbone", f"name {name!r}", "METHOD:SPARSITY with a fraction in [0, 1), such as AC/DC:0.9")
     return Backbone(model, method, float(level), arch, masks)
+
+
+def _network(path: Path, arguments: argparse.Namespace) -> tuple[str, Any, Any]:
+    """Return architecture, model and masks of the folder of a run, or of a PyTorch file."""
+    from flax import nnx
+
+    from sparsejax import models, train
+
+    if path.is_dir():
+        model = train.load_model(path)
+        return json.loads((path / "run.json").read_text())["model"], model, None
+    if arguments.model is None:
+        fail(_FUNCTION, f"backbone {str(path)!r}", "no run folder", "one, or --model with a PyTorch file")
+    shape = (arguments.size, arguments.size)
+    model = models.build(arguments.model, arguments.upstream_classes, 3, shape, nnx.Rngs(0))
+    return arguments.model, model, models.load_torch_state_dict(model, path).masks
 
 
 def _is_fraction(text: str) -> bool:

@@ -152,7 +152,7 @@ def _class_numbers(function: str, y_true: ArrayLike, y_pred: ArrayLike) -> tuple
     sides = _checked(function, y_true, y_pred)
     for name, side in zip(("y_true", "y_pred"), sides, strict=True):
         if side.dtype.kind not in "biuf":
-            fail(function, name, f"value {side[0]!r}", "class numbers 0, 1, ...")
+            fail(function, name, f"value {side[0]!r}", "class numbers from 0")
         if (side != np.trunc(side)).any():
-            fail(function, name, f"value {side[side != np.trunc(side)][0]:g}", "class numbers 0, 1, ...")
+            fail(function, name, f"value {side[side != np.trunc(side)][0]:g}", "class numbers from 0")
     return sides[0].astype(np.int64), sides[1].astype(np.int64)

@@ -145,6 +145,57 @@ def test_more_user_errors(shared_data, tmp_path, capsys):
     assert run("compare", tmp_path / "absent", "--published", tmp_path) == 2
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "text"),
+    [
+        ("published.csv", None, "path has value '{}'; expected an existing CSV file"),
+        ("published.csv", b"", "file '{}' has no readable table"),
+        ("published.csv", b"\xff\xfe\xfd", "file '{}' has no readable table"),
+        ("published.csv", b"dataset,n_sources,n_malicous\n", "file '{}' has no column 'n_malicious',"),
+        ("published.csv", b"dataset,n_sources,n_malicous\n", "Did you mean 'n_malicous' for 'n_malicious'?"),
+        ("results.csv", None, "path has value '{}'; expected an existing CSV file"),
+        ("results.csv", b"dataset,method,metric\n", "file '{}' has no column 'n_sources',"),
+        ("results.csv", "text", "file '{}' has 'high' in row 3 of column 'value'; expected numbers"),
+    ],
+)
+def test_files_that_cannot_be_compared_are_named(results, tmp_path, capsys, file, content, text):
+    results.to_csv(tmp_path / "results.csv", index=False)
+    ms.summarise(results).to_csv(tmp_path / "published.csv", index=False)
+    if content is None:
+        (tmp_path / file).unlink()
+    elif content == "text":
+        values = results["value"].astype(object)
+        values[3] = "high"
+        results.assign(value=values).to_csv(tmp_path / file, index=False)
+    else:
+        (tmp_path / file).write_bytes(content)
+    assert run("compare", tmp_path, "--published", tmp_path / "published.csv") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and text.format(tmp_path / file) in error
+
+
+def test_the_nearest_name_is_offered(results, shared_data, tmp_path, capsys):
+    results.to_csv(tmp_path / "results.csv", index=False)
+    ms.summarise(results).to_csv(tmp_path / "published.csv", index=False)
+    compare = ["compare", tmp_path, "--published", tmp_path / "published.csv"]
+    table = pd.read_csv(shared_data / "flea" / "german_credit_data.csv")
+    table.rename(columns={"Risk": "Risks"}).to_csv(tmp_path / "credit.csv", index=False)
+    study = ["run", "--data", "germancredit", "--path", tmp_path / "credit.csv", "--out", tmp_path / "out"]
+    for words, text in (
+        (
+            [*compare, "--metric", "acuracy"],
+            "--metric has value 'acuracy'; expected one of accuracy, dp_violation.",
+        ),
+        ([*compare, "--method", "fleas"], "Did you mean 'flea'?"),
+        (study, f"file '{tmp_path / 'credit.csv'}' has no column 'Risk'"),
+        (study, "Did you mean 'Risks' for 'Risk'?"),
+    ):
+        assert run(*words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1 and text in error
+    assert run(*compare) == 0
+
+
 def test_source_labels_of_the_caller_are_used(tmp_path):
     rng = np.random.default_rng(0)
     X = np.column_stack([rng.normal(size=(200, 2)), np.arange(200) % 2])

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sparsejax._checks import fail
 from sparsejax.analysis.multisource._inputs import Labels, encode_binary, encode_classes, read_features
 from sparsejax.analysis.multisource._sklearn import (
     BaseEstimator,
@@ -43,8 +42,6 @@ class FairClassifier(ClassifierMixin, BaseEstimator):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return features, labels and attribute; the attribute is all zero where the learner does not need it."""
         name = f"{type(self).__name__}.fit"
-        if y is None:
-            fail(name, "y", "value None", "one label per row", "requires y to be passed, but the target y is None.")
         matrix = read_features(name, self, X, reset=True)
         labels, self.classes_ = encode_classes(name, y, len(matrix))
         a = np.zeros(len(labels), int)

@@ -14,7 +14,7 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._files import write_atomically
-from sparsejax.analysis._frames import one_of
+from sparsejax.analysis._frames import one_of, read_stored
 from sparsejax.analysis.multisource._adversaries import ADVERSARIES, TrainingSet, choose_sources, manipulate
 from sparsejax.analysis.multisource._inputs import Labels, encode_labels
 from sparsejax.analysis.multisource._sklearn import accepted_arguments
@@ -63,7 +63,8 @@ def run_study(
       value.
 
     Raises:
-      ValueError: an unknown name; or ``n_malicious`` is not below half of the sources.
+      ValueError: an unknown name; ``n_malicious`` is not below half of the sources; no seed; or a damaged file in the
+        folder, which is named.
     """
     import joblib
     import pandas as pd
@@ -77,6 +78,8 @@ def run_study(
         names, source = encode_labels("run_study", "source", source, len(data.y))
         n_sources = len(names)
     n_sources, n_malicious, seeds = map(operator.index, (n_sources, n_malicious, seeds))  # those of NumPy and JAX too
+    if seeds < 1:
+        fail("run_study", "seeds", f"value {seeds}", "at least 1")
     if not 0 <= n_malicious < n_sources / 2:
         fail("run_study", "n_malicious", f"value {n_malicious}", f"less than half of {n_sources}, the sources")
     folder = Path(out)
@@ -104,7 +107,7 @@ def _seed(
         if not file.exists():
             cell = _cell(data, source, setting, adversary, seed, memory)
             write_atomically(file, json.dumps(cell))
-        rows += json.loads(file.read_text())
+        rows += read_stored("run_study", file)
     return rows
 
 

@@ -111,7 +111,7 @@ def compare_published(results: pd.DataFrame, published: pd.DataFrame) -> pd.Data
     refuse_missing_cells("compare_published", "published", published, ["mean", "std"])
     twice = published.duplicated(_KEYS)
     if twice.any():
-        shown = f"two rows for {tuple(published.loc[twice, _KEYS].iloc[0])}"
+        shown = f"two rows for ({', '.join(map(str, published.loc[twice, _KEYS].iloc[0]))})"
         fail("compare_published", "published", shown, "one row for each combination")
     both = ours.merge(published, on=_KEYS, suffixes=("", "_published"))
     both["difference"] = both["mean"] - both["mean_published"]

@@ -63,7 +63,7 @@ def _read(name: str, values: ArrayLike, dtype: type[np.number]) -> np.ndarray:
         bad = ~((numbers >= 0) & (numbers == np.trunc(numbers)) & (numbers < 2**31))
         if bad.any():
             got = f"value {numbers[bad][0]:g} in row {int(np.argwhere(bad)[0][0])}"
-            fail("Features", name, got, "class numbers 0, 1, ...")
+            fail("Features", name, got, "class numbers from 0")
     return numbers.astype(dtype)
 
 
@@ -111,7 +111,12 @@ def extract_features(
     if cache is not None:
         file = Path(cache) / f"features-{_key(backbone, images)}.npy"
         if file.is_file():
-            return Features(np.load(file), images.labels)
+            try:
+                x = np.load(file)
+            except (ValueError, EOFError) as error:
+                got, hint = f"damaged content ({error})", "Delete the file to compute it again."
+                fail("extract_features", f"file {str(file)!r}", got, "stored features", hint)
+            return Features(x, images.labels)
     parts, done = [], 0
     for part in map_batches(lambda batch: features_of(backbone, batch), images.images, len(images), batch_size):
         parts.append(part.astype(np.float32))

@@ -20,6 +20,7 @@ from sparsejax._checks import fail
 from sparsejax._extras import require
 from sparsejax._files import write_atomically
 from sparsejax.analysis._arrays import read_number
+from sparsejax.analysis._frames import read_stored
 from sparsejax.analysis.transfer.runs._batch_norm import recalibrate_batch_norm
 from sparsejax.analysis.transfer.runs._config import SGDConfig
 from sparsejax.analysis.transfer.runs._features import extract_features, model_hash
@@ -65,7 +66,8 @@ class Backbone:
         sparsity = read_number("Backbone", "sparsity", self.sparsity)
         if not 0 <= sparsity < 1:
             fail("Backbone", "sparsity", f"value {sparsity:g}", "a fraction in [0, 1)")
-        object.__setattr__(self, "sparsity", sparsity)
+        # The decimal that a float32 stands for: tables are grouped by it.
+        object.__setattr__(self, "sparsity", float(str(np.asarray(self.sparsity))))
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,8 @@ def run_transfer(
       ``solver``, ``selection`` ("last" or "validation").
 
     Raises:
-      ValueError: no backbone, task or seed; an unknown regime; the same name twice.
+      ValueError: no backbone, task or seed; an unknown regime; the same name twice; or a damaged file in the folder,
+        which is named.
     """
     joblib = require("joblib", "run_transfer")
     settings = settings or StudySettings()
@@ -197,7 +200,7 @@ def _job(
         "dataset": task.name,
         "metric": task.metric,
     }
-    return [{"regime": r, **head, "seed": s, **json.loads(file.read_text())} for (r, s), file in files.items()]
+    return [{"regime": r, **head, "seed": s, **read_stored("run_transfer", file)} for (r, s), file in files.items()]
 
 
 def _linear(

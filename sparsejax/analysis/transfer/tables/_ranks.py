@@ -32,7 +32,7 @@ def rank_methods(results: pd.DataFrame, *, baseline: str = "Dense", tolerance: f
     Returns:
       Data frame, one row for each (arch, regime, sparsity, method) where at least two methods and the dense model can
       be ranked, best first: ``mean_rank``, ``n_methods``, ``n_datasets`` (those that all methods have), and Friedman's
-      ``friedman_chi2`` and ``friedman_p`` of that level.
+      ``friedman_chi2`` and ``friedman_p`` of that level; NaN where all methods tie on every data set.
 
     Raises:
       ValueError: as `cells`; no sparsity with two methods; two models of one method at one level.
@@ -61,7 +61,8 @@ def rank_methods(results: pd.DataFrame, *, baseline: str = "Dense", tolerance: f
                 "rank_methods", f"sparsity {level:g} of {arch}, {regime}", f"{len(wide)} common data sets", "2 or more"
             )
         ranks = np.apply_along_axis(stats.rankdata, 1, -wide.to_numpy()).mean(axis=0)
-        chi2, p = stats.friedmanchisquare(*wide.to_numpy().T)
+        tied = not np.ptp(wide.to_numpy(), axis=1).any()  # no method differs: the statistic is 0 / 0
+        chi2, p = (np.nan, np.nan) if tied else stats.friedmanchisquare(*wide.to_numpy().T)
         shared = {"arch": arch, "regime": regime, "sparsity": level}
         level_rows = [
             shared | {"method": method, "mean_rank": float(rank), "n_methods": wide.shape[1], "n_datasets": len(wide)}

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def difficulty_correlation(
     Returns:
       Data frame, one row for each sparse model: ``n_datasets``, ``pearson_r``, ``pearson_p``, ``spearman_rho``,
       ``spearman_p``, and the least-squares ``slope`` of r on difficulty. Models on fewer than three data sets are left
-      out.
+      out. A correlation with a constant side is NaN.
     """
     difficulty = task_difficulty(results, baseline=baseline)
     table = cells(results, baseline=baseline, **options)
@@ -69,7 +70,7 @@ def difficulty_correlation(
 
 
 def correlate_cells(table: pd.DataFrame, difficulty: pd.DataFrame) -> pd.DataFrame:
-    """What `difficulty_correlation` returns, from the tables of `cells` and `task_difficulty`."""
+    """Return what `difficulty_correlation` returns, from the tables of `cells` and `task_difficulty`."""
     stats = require("scipy.stats", "difficulty_correlation")
     table = table.join(difficulty.set_index(["arch", "dataset"])["difficulty"], on=["arch", "dataset"])
     rows = []
@@ -77,12 +78,19 @@ def correlate_cells(table: pd.DataFrame, difficulty: pd.DataFrame) -> pd.DataFra
         if len(part) < 3:
             continue
         x, y = part["difficulty"].to_numpy(), part["rel_err_increase"].to_numpy()
-        pearson, spearman = stats.pearsonr(x, y), stats.spearmanr(x, y)
         row = dict(zip(MODEL, key, strict=True)) | {"n_datasets": len(part)}
-        row |= {"pearson_r": pearson.statistic, "pearson_p": pearson.pvalue}
-        row |= {"spearman_rho": spearman.statistic, "spearman_p": spearman.pvalue}
-        rows.append(row | {"slope": stats.linregress(x, y).slope})
+        row |= _correlation("pearson_r", "pearson_p", stats.pearsonr, x, y)
+        row |= _correlation("spearman_rho", "spearman_p", stats.spearmanr, x, y)
+        rows.append(row | {"slope": stats.linregress(x, y).slope if np.ptp(x) > 0 else np.nan})
     return require("pandas", "difficulty_correlation").DataFrame(rows)
+
+
+def _correlation(statistic: str, p: str, test: Callable[..., Any], x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Return a correlation and its p-value by name; NaN where one side is constant, which has no order."""
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return {statistic: np.nan, p: np.nan}
+    result = test(x, y)
+    return {statistic: result.statistic, p: result.pvalue}
 
 
 def upstream_correlation(results: pd.DataFrame, upstream: pd.DataFrame) -> pd.DataFrame:
@@ -97,7 +105,7 @@ def upstream_correlation(results: pd.DataFrame, upstream: pd.DataFrame) -> pd.Da
 
     Returns:
       Data frame, one row for each (arch, regime): ``n_models`` that both tables have (look at it), ``pearson_logit``,
-      ``pearson_p``, ``spearman_rho``, ``spearman_p``.
+      ``pearson_p``, ``spearman_rho``, ``spearman_p``. A correlation with a constant side is NaN.
 
     Raises:
       ValueError: a missing column or cell, a figure that is no fraction in (0, 1), a model twice, or fewer than three
@@ -117,11 +125,11 @@ def upstream_correlation(results: pd.DataFrame, upstream: pd.DataFrame) -> pd.Da
             fail("upstream_correlation", f"{arch}, {regime}", f"{len(wide)} models in both tables", "at least 3")
         upper = part.groupby(["method", "sparsity"])["accuracy"].first().loc[wide.index].to_numpy()
         logits = _logit(wide.to_numpy())
-        pearson = stats.pearsonr((logits - logits.mean(axis=0)).mean(axis=1), _logit(upper))
-        spearman = stats.spearmanr(wide.to_numpy().mean(axis=1), upper)
         row = {"arch": arch, "regime": regime, "n_models": len(wide), "n_datasets": wide.shape[1]}
-        row |= {"pearson_logit": pearson.statistic, "pearson_p": pearson.pvalue}
-        rows.append(row | {"spearman_rho": spearman.statistic, "spearman_p": spearman.pvalue})
+        centred = (logits - logits.mean(axis=0)).mean(axis=1)
+        row |= _correlation("pearson_logit", "pearson_p", stats.pearsonr, centred, _logit(upper))
+        means = wide.to_numpy().mean(axis=1)
+        rows.append(row | _correlation("spearman_rho", "spearman_p", stats.spearmanr, means, upper))
     return require("pandas", "upstream_correlation").DataFrame(rows)
 
 
@@ -138,7 +146,7 @@ def regime_agreement(results: pd.DataFrame, *, baseline: str = "Dense", **option
     Returns:
       Data frame, one row for each (arch, sparsity) with at least three methods under both regimes, and one with
       sparsity NaN for all sparse models together: ``n_models``, ``kendall_tau``, ``kendall_p``, ``spearman_rho``,
-      ``spearman_p``.
+      ``spearman_p``. A correlation with a constant side is NaN.
 
     Source: Kendall 1938, "A new measure of rank correlation".
     """
@@ -155,11 +163,10 @@ def regime_agreement(results: pd.DataFrame, *, baseline: str = "Dense", **option
         for level, group in levels:
             if len(group) < 3:
                 continue
-            tau = stats.kendalltau(group["linear"], group["full"])
-            rho = stats.spearmanr(group["linear"], group["full"])
+            x, y = group["linear"].to_numpy(), group["full"].to_numpy()
             row = {"arch": arch, "sparsity": level, "n_models": len(group)}
-            row |= {"kendall_tau": tau.statistic, "kendall_p": tau.pvalue}
-            rows.append(row | {"spearman_rho": rho.statistic, "spearman_p": rho.pvalue})
+            row |= _correlation("kendall_tau", "kendall_p", stats.kendalltau, x, y)
+            rows.append(row | _correlation("spearman_rho", "spearman_p", stats.spearmanr, x, y))
     return require("pandas", "regime_agreement").DataFrame(rows)
 
 

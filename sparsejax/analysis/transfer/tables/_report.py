@@ -121,7 +121,25 @@ def report(
             tables[name] = compute()
         except ValueError as error:  # the results lack what the table needs; the message says what
             left_out[name] = str(error)
-    return TransferReport({name: table for name, table in tables.items() if len(table)}, left_out, _caveats(results))
+    tables = {name: table for name, table in tables.items() if len(table)}
+    return TransferReport(tables, left_out, _caveats(results) + _undefined(tables))
+
+
+def _undefined(tables: dict[str, pd.DataFrame]) -> list[str]:
+    """Return why numbers of the tables are NaN."""
+    reasons = {
+        "difficulty": (["pearson_r"], "where all tasks are equally hard, or the error increase is the same on all"),
+        "agreement": (["kendall_tau"], "where all methods have the same mean error increase in a regime"),
+        "upstream": (["spearman_rho"], "where all models have the same accuracy"),
+        "ranks": (["friedman_p"], "where all methods tie on every data set"),
+        "aggregates": (["rel_err_sem"], "for a single data set, which has no spread"),
+        "cells": (["std"], "for a single run, which has no spread"),
+    }
+    return [
+        f"{name}: {', '.join(columns)} is undefined (-) {why}."
+        for name, (columns, why) in reasons.items()
+        if name in tables and tables[name][columns].isna().any(axis=None)
+    ]
 
 
 def _caveats(results: pd.DataFrame) -> list[str]:

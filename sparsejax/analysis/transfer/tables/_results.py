@@ -72,7 +72,8 @@ def check_upstream(function: str, upstream: pd.DataFrame) -> pd.DataFrame:
     upstream = upstream.assign(**numbers)
     twice = upstream.duplicated(keys)
     if twice.any():
-        fail(function, "upstream", f"two rows for {tuple(upstream.loc[twice, keys].iloc[0])}", "one for each model")
+        model = ", ".join(map(str, upstream.loc[twice, keys].iloc[0]))
+        fail(function, "upstream", f"two rows for ({model})", "one for each model")
     return upstream
 
 
