@@ -139,7 +139,9 @@ class SparseConvTranspose(SparseLayer):
         window = tuple(range(len(self.kernel_size)))
         return (jnp if isinstance(kernel, jax.Array) else np).flip(kernel, window).swapaxes(-1, -2)
 
-    _from_matrix = _to_matrix
+    def _from_matrix(self, matrix: Any) -> Any:
+        """Bring an array of the pattern's orientation to that of the dense kernel."""
+        return self._to_matrix(matrix)
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Map ``float[..., *spatial, in_features]`` to ``float[..., *out_spatial, out_features]``."""
@@ -188,7 +190,7 @@ class SparseConvTranspose(SparseLayer):
         layer_mask = None if dense.mask is None else binary_mask(name, dense.mask, shape)
         keep = stored_entries(name, dense.kernel[...], mask, layer_mask)
         if dense.transpose_kernel:
-            keep = np.flip(keep, range(len(dense.kernel_size))).swapaxes(-1, -2)
+            keep = np.flip(keep, tuple(range(len(dense.kernel_size)))).swapaxes(-1, -2)
         sparse = cls(
             pattern=SparsityPattern.from_mask(np.ascontiguousarray(keep)),
             mask=dense.mask,
