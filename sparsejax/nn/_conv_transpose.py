@@ -140,7 +140,7 @@ class SparseConvTranspose(SparseLayer):
         return (jnp if isinstance(kernel, jax.Array) else np).flip(kernel, window).swapaxes(-1, -2)
 
     def _from_matrix(self, matrix: Any) -> Any:
-        """Bring a matrix of the pattern to the orientation of the dense kernel."""
+        """Bring an array of the pattern's orientation to that of the dense kernel."""
         return self._to_matrix(matrix)
 
     def __call__(self, inputs: jax.Array) -> jax.Array:

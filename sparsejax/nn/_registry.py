@@ -59,7 +59,8 @@ def register_sparse(dense_class: type[nnx.Module], convert: Convert) -> None:
     >>> type(sparsify(model, {"": np.eye(4, dtype=bool)}, min_sparsity=0.5, policy="always")[0]).__name__
     'SparseScaled'
     """
-    if not (isinstance(dense_class, type) and issubclass(dense_class, nnx.Module)):
+    kind: Any = dense_class
+    if not (isinstance(kind, type) and issubclass(kind, nnx.Module)):
         fail("register_sparse", "dense_class", repr(dense_class), "a subclass of nnx.Module", error=TypeError)
     if not callable(convert):
         fail("register_sparse", "convert", repr(convert), "a function (layer, mask) -> sparse layer", error=TypeError)
@@ -88,7 +89,7 @@ def convert(layer: Any, mask: Any) -> SparseLayer:
         for part in slices:
             part.reserve(capacity)
         return _stack(slices)
-    sparse = _CONVERTERS[type(layer)](layer, mask)
+    sparse: Any = _CONVERTERS[type(layer)](layer, mask)
     if not isinstance(sparse, SparseLayer):
         got = f"type {type(sparse).__name__}"
         fail("sparsify", f"result of the function registered for {type(layer).__name__}", got, "a SparseLayer")
