@@ -18,6 +18,7 @@ from sparsejax.nn._layer import (
     SparseLayer,
     binary_mask,
     check_dense_layer,
+    check_dtypes,
     check_exact_type,
     check_pattern,
     default_bias_init,
@@ -118,6 +119,7 @@ class SparseConvTranspose(SparseLayer):
         name = "SparseConvTranspose"
         _check_window(name, self)
         check_pattern(name, pattern, (*self.kernel_size, in_features, out_features))
+        check_dtypes(name, dtype, param_dtype)
 
         def oriented_init(key: jax.Array, _: Any, dtype: Any) -> jax.Array:
             return self._to_matrix(kernel_init(key, self.kernel_shape, dtype))

@@ -19,6 +19,7 @@ from sparsejax.kernels import add_bias, spmm
 from sparsejax.nn._layer import (
     SparseLayer,
     check_dense_layer,
+    check_dtypes,
     check_exact_type,
     check_out_sharding,
     check_pattern,
@@ -151,6 +152,7 @@ class SparseEinsum(SparseLayer):
         self.bias_shape = None if bias_shape is None else tuple(bias_shape)
         self.contraction = parse("SparseEinsum", einsum_str, len(self.dense_shape))
         check_pattern("SparseEinsum", pattern, self.contraction.matrix_shape(self.dense_shape))
+        check_dtypes("SparseEinsum", dtype, param_dtype)
         self.dtype = dtype
         self.param_dtype = param_dtype
         self.precision = precision

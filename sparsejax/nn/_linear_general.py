@@ -17,6 +17,7 @@ from sparsejax.kernels import add_bias, spmm
 from sparsejax.nn._layer import (
     SparseLayer,
     check_dense_layer,
+    check_dtypes,
     check_exact_type,
     check_out_sharding,
     check_pattern,
@@ -96,6 +97,7 @@ class SparseLinearGeneral(SparseLayer):
                 "SparseLinearGeneral", "axis", f"value {self.axis}", f"{len(self.in_features)} axes, as in_features has"
             )
         check_pattern("SparseLinearGeneral", pattern, (math.prod(self.in_features), math.prod(self.out_features)))
+        check_dtypes("SparseLinearGeneral", dtype, param_dtype)
         self.use_bias = use_bias
         self.dtype = dtype
         self.param_dtype = param_dtype

@@ -11,7 +11,15 @@ from flax import linen, nnx
 from flax.training.train_state import TrainState
 
 from sparsejax import SparsityPattern, densify, sparsify
-from sparsejax.nn import SparseLinear, pattern_masks, record_inputs
+from sparsejax.nn import (
+    SparseConv,
+    SparseConvTranspose,
+    SparseEinsum,
+    SparseLinear,
+    SparseLinearGeneral,
+    pattern_masks,
+    record_inputs,
+)
 from sparsejax.nn import linen as sparse_linen
 
 
@@ -135,7 +143,15 @@ def test_a_dtype_that_no_kernel_has_is_refused_when_the_layer_is_made(dtype: str
         SparseLinear(3, 3, pattern=pattern, dtype=dtype, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=message.replace("SparseLinear", "SparseDense")):
         sparse_linen.SparseDense(3, pattern=pattern, dtype=dtype)
+    with pytest.raises(ValueError, match=message.replace("SparseLinear", "SparseLinearGeneral")):
+        SparseLinearGeneral(3, 3, pattern=pattern, dtype=dtype, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=message.replace("SparseLinear", "SparseEinsum")):
+        SparseEinsum("bi,io->bo", (3, 3), pattern=pattern, dtype=dtype, rngs=nnx.Rngs(0))
     window = SparsityPattern.from_mask(np.ones((3, 2, 4), bool))
+    with pytest.raises(ValueError, match=message.replace("SparseLinear", "SparseConvTranspose")):
+        SparseConvTranspose(2, 4, (3,), pattern=window, dtype=dtype, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=message.replace("SparseLinear", "SparseConv")):
+        SparseConv(2, 4, (3,), pattern=window, dtype=dtype, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=message.replace("SparseLinear", "SparseConv")):
         sparse_linen.SparseConv(4, (3,), pattern=window, dtype=dtype)
 
