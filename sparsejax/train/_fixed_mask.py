@@ -11,10 +11,10 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
+from numpy.typing import ArrayLike
 
 from sparsejax import nn, pruning
 from sparsejax._checks import fail
-from sparsejax._typing import ArrayLike
 from sparsejax.nn import dense_kernels
 
 KernelChoice = Literal["sparse", "dense"]
@@ -34,7 +34,7 @@ class FixedMask:
     masks: dict[str, np.ndarray]
     prunable: tuple[str, ...]
 
-    def optimizer(self, inner: optax.GradientTransformation) -> nnx.Optimizer:
+    def optimizer(self, inner: optax.GradientTransformation) -> nnx.Optimizer[Any]:
         """Return an optimizer that keeps dense layers inside their masks; sparse layers cannot leave theirs."""
         stored = nn.pattern_masks(self.model)
         remaining = {path: mask for path, mask in self.masks.items() if path not in stored}

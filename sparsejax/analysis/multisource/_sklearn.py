@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,7 +119,7 @@ def record_columns(estimator: Any, frame: Any, *, reset: bool) -> None:
 
 
 @contextlib.contextmanager
-def ignore_iteration_limit() -> Iterator[None]:
+def ignore_iteration_limit() -> Generator[None]:
     """Silence warnings about the iteration limit: the published methods take the last iterate by design."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -32,7 +32,9 @@ class State(NamedTuple):
     done: jax.Array
 
 
-def minimise(function: Callable, x: jax.Array, max_iter: int, tol: float) -> State:
+def minimise(
+    function: Callable[[jax.Array], tuple[jax.Array, jax.Array]], x: jax.Array, max_iter: int, tol: float
+) -> State:
     """Minimise from ``x`` until the largest entry of the gradient is at most ``tol``, or ``max_iter`` iterations.
 
     Args:
@@ -49,7 +51,9 @@ def minimise(function: Callable, x: jax.Array, max_iter: int, tol: float) -> Sta
     return jax.lax.while_loop(lambda s: ~s.done, lambda s: _tick(function, s, max_iter, tol), start)
 
 
-def _tick(function: Callable, state: State, max_iter: int, tol: float) -> State:
+def _tick(
+    function: Callable[[jax.Array], tuple[jax.Array, jax.Array]], state: State, max_iter: int, tol: float
+) -> State:
     """Evaluate one trial point and go on from there.
 
     The line search is the bisection of Lewis and Overton (2013, "Nonsmooth optimization via quasi-Newton methods",

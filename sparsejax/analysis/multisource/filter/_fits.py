@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +89,7 @@ def disparity_objective(both: Pair) -> Callable[[jax.Array], tuple[jax.Array, ja
     weight = positive + 0.5 * both.group[1, 0]
     contrast = both.group[0, 1] - both.group[1, 1]
 
-    def objective(theta):
+    def objective(theta: jax.Array) -> Any:
         raw = theta @ both.X
         logits = jnp.clip(raw, -CLIP, CLIP)
         small = jnp.exp(-jnp.abs(logits))

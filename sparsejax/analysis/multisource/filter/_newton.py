@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,24 +36,24 @@ def logistic(
     features.
     """
 
-    def loss(logits, theta):
+    def loss(logits: jax.Array, theta: jax.Array) -> jax.Array:
         bce = jnp.maximum(logits, 0) + jnp.log1p(jnp.exp(-jnp.abs(logits))) - target * logits
         return weight @ bce + 0.5 * l2 @ theta**2
 
-    def gradient(p, theta):
+    def gradient(p: jax.Array, theta: jax.Array) -> jax.Array:
         return X @ (weight * (p - target)) + l2 * theta
 
-    def body(state):
+    def body(state: tuple[Any, ...]) -> tuple[jax.Array, ...]:
         theta, logits, p, grad, value, count = state
         hessian = (X * (weight * p * (1 - p))) @ X.T + jnp.diag(l2)
         move = -jax.scipy.linalg.solve(hessian, grad, assume_a="pos")
         along = move @ X
         accept = value + _ROUNDING * jnp.abs(value)
 
-        def too_long(trial):
+        def too_long(trial: tuple[jax.Array, jax.Array]) -> jax.Array:
             return (trial[1] > accept) & (trial[0] > _SHORTEST)
 
-        def halve(trial):
+        def halve(trial: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             return trial[0] / 2, loss(logits + trial[0] / 2 * along, theta + trial[0] / 2 * move)
 
         length, value = jax.lax.while_loop(too_long, halve, (jnp.ones_like(value), loss(logits + along, theta + move)))
@@ -61,7 +61,7 @@ def logistic(
         p = jax.nn.sigmoid(logits)
         return theta, logits, p, gradient(p, theta), value, count + 1
 
-    def unfinished(state):
+    def unfinished(state: tuple[jax.Array, ...]) -> jax.Array:
         return (jnp.abs(state[3]).max() > tol) & (state[5] < max_iter)
 
     theta, logits, p = jnp.zeros(len(X), X.dtype), jnp.zeros(X.shape[1], X.dtype), jnp.full(X.shape[1], 0.5, X.dtype)

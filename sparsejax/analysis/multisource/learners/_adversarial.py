@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -59,14 +59,14 @@ def _train(
 ) -> jax.Array:
     weight = X[:, -1] / X[:, -1].sum()  # the intercept's column is 0 in padding rows
 
-    def bce(logits, target):
+    def bce(logits: jax.Array, target: jax.Array) -> jax.Array:
         return weight @ (jnp.logaddexp(0.0, logits) - target * logits)
 
-    def attack(parameters):
+    def attack(parameters: tuple[jax.Array, jax.Array]) -> jax.Array:
         theta, attacker = parameters
         return eta * bce(attacker[0] * jnp.clip(X @ theta, -CLIP, CLIP) - attacker[1], a)
 
-    def step(_, carry):
+    def step(_: Any, carry: tuple[Any, ...]) -> tuple[Any, ...]:
         theta, attacker, state, attacker_state = carry
         grad = jax.grad(lambda t: bce(jnp.clip(X @ t, -CLIP, CLIP), y) - attack((t, attacker)))(theta)
         update, state = optimizer.update(grad, state)

@@ -120,22 +120,22 @@ def _train(
     positive = (y * real).sum() / real.sum()
     balance = 0.5 * real * jnp.where(y == 1, 1 / (y * real).sum(), 1 / ((1 - y) * real).sum())
 
-    def loss(logits):
+    def loss(logits: jax.Array) -> jax.Array:
         return balance @ (jnp.logaddexp(0.0, logits) - y * logits)
 
-    def violation(weights, logits):
+    def violation(weights: jax.Array, logits: jax.Array) -> jax.Array:
         normal = weights / weights.sum(-1, keepdims=True)
         return jnp.abs(positive - normal @ jax.nn.sigmoid(logits)) - slack
 
-    def lagrangian(theta, weights, multipliers):
+    def lagrangian(theta: jax.Array, weights: jax.Array, multipliers: jax.Array) -> jax.Array:
         logits = jnp.clip(X @ theta, -CLIP, CLIP)
         return loss(logits) + multipliers @ violation(weights, logits)
 
-    def survives(logits, step):
+    def survives(logits: jax.Array, step: jax.Array) -> jax.Array:
         draws = _draws(jax.random.fold_in(key, step), member, uniform, tv, legacy)
         return (violation(draws, logits) <= 0).all()
 
-    def body(step, state):
+    def body(step: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         theta, weights, multipliers, best, lowest = state
         theta = theta - rates[0] * jax.grad(lagrangian)(theta, weights, multipliers)
         raised = weights + rates[1] * jax.grad(lagrangian, argnums=1)(theta, weights, multipliers)

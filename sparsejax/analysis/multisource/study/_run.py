@@ -98,7 +98,7 @@ def _seed(
     setting: dict[str, Any],
     adversaries: list[str],
     seed: int,
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Run every adversary of one seed. Equal training sets, such as perfectly filtered ones, train once."""
     rows, memory = [], {}
     for adversary in adversaries:
@@ -112,7 +112,12 @@ def _seed(
 
 
 def _cell(
-    data: TabularDataset, source: np.ndarray | None, setting: dict[str, Any], adversary: str, seed: int, memory: dict
+    data: TabularDataset,
+    source: np.ndarray | None,
+    setting: dict[str, Any],
+    adversary: str,
+    seed: int,
+    memory: dict[Any, Any],
 ) -> list[dict[str, Any]]:
     train, test = data.split(seed)
     # Labels of sources are split with the rows, in the place of the labels.
@@ -163,7 +168,7 @@ def _train(
     learner: str,
     seed: int,
     chosen: np.ndarray,
-    memory: dict,
+    memory: dict[Any, Any],
 ) -> dict[str, float]:
     content = b"".join(np.ascontiguousarray(part).tobytes() for part in pool[:4])
     kind = method if method in ("ensemble", "hterm", "dro") else "one model"

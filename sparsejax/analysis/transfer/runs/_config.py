@@ -89,7 +89,8 @@ class SGDConfig:
         (0.01, 'train')
         """
         rate = DOWNSTREAM_DATASETS[dataset].learning_rate if dataset in DOWNSTREAM_DATASETS else 0.001
-        return cls(**({"learning_rate": rate, "batch_norm": "train"} | changes))
+        settings: dict[str, Any] = {"learning_rate": rate, "batch_norm": "train"} | changes
+        return cls(**settings)
 
     @property
     def drop_epochs(self) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ class ArraySteps:
     In a small network, walking the module at each step takes longer than the step.
     """
 
-    def __init__(self, model: nnx.Module, optimizer: nnx.Optimizer):
+    def __init__(self, model: nnx.Module, optimizer: nnx.Optimizer[Any]):
         self._target = model, optimizer
         graph, state = nnx.split(self._target)
         leaves, self._tree = jax.tree.flatten(state)

@@ -114,7 +114,7 @@ def win_tie_loss(results: pd.DataFrame, *, baseline: str = "Dense", alpha: float
     cells(results, baseline=baseline, min_error=ANY_ERROR)  # names the cell without a baseline
     runs = {key: part.to_numpy() for key, part in results.groupby(CELL)["value"]}
     dense = {(k[0], k[1], k[4]): values for k, values in runs.items() if k[2] == baseline}
-    counts: dict[tuple, dict[str, int]] = {}
+    counts: dict[tuple[Any, ...], dict[str, int]] = {}
     for key, values in runs.items():
         if key[2] == baseline:
             continue
