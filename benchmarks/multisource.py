@@ -1,7 +1,7 @@
 """``python -m sparsejax_bench.multisource``: the batched FLEA filter against fitting the same pairs one after another.
 
-The contestant fits discrepancy with scikit-learn's logistic regression and disparity with SciPy's BFGS and an exact
-NumPy gradient, as the published estimators say. It gets one thread: its products are small, and take several times
+The baseline fits discrepancy with scikit-learn's logistic regression and disparity with SciPy's BFGS and an exact
+NumPy gradient, as the published estimators say. It runs on one thread: its products are small, and take several times
 longer with more. The whole takes some minutes.
 """
 
@@ -14,7 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from sparsejax.analysis.multisource import FLEA, TrainingSet, blocks, choose_sources, load_dataset, manipulate, select
+from sparsejax.analysis.multisource import (
+    FLEA,
+    TrainingSet,
+    assign_sources,
+    choose_sources,
+    load_dataset,
+    manipulate,
+    select_sources,
+)
 
 _CLIP = 20.0
 
@@ -31,7 +39,7 @@ def main() -> None:
     parser.add_argument("-N", type=int, default=20, help="manipulated ones (default 20)")
     options = parser.parse_args()
     data, _ = load_dataset(options.data, options.path).split(0)
-    clean = TrainingSet(data.X, data.y, data.a, blocks(len(data.y), options.n), data.protected)
+    clean = TrainingSet(data.X, data.y, data.a, assign_sources(len(data.y), options.n), data.protected)
     malicious = choose_sources(options.n, options.N, 0)
     bad = manipulate("flip#protected", clean, malicious, jax.random.key(0))
     flea = FLEA(n_keep=options.n - options.N)
@@ -44,7 +52,7 @@ def main() -> None:
         start = time.perf_counter()
         scores = one_by_one(bad, options.n)
         alone = time.perf_counter() - start
-    kept = select(scores, options.n - options.N)
+    kept = select_sources(scores, options.n - options.N)
     largest = np.abs(scores - flea.d_scores_).max()
     print(f"one after another {alone:.1f} s; batched, first call {times[0]:.1f} s, next {times[1]:.1f} s")
     print(f"{alone / times[0]:.1f} and {alone / times[1]:.1f} times faster")
@@ -101,10 +109,10 @@ def _disparity(S: np.ndarray, T: np.ndarray, a_S: np.ndarray, a_T: np.ndarray) -
         return value, of_S @ S + of_T @ T
 
     theta0 = np.append(start.coef_[0], start.intercept_)
-    found: Any = minimize(objective, theta0, jac=True, method="BFGS", options={"gtol": 1e-4, "maxiter": 500})
+    result: Any = minimize(objective, theta0, jac=True, method="BFGS", options={"gtol": 1e-4, "maxiter": 500})
     gaps = []
     for part, a in ((S, a_S), (T, a_T)):
-        positive = part @ found.x >= 0
+        positive = part @ result.x >= 0
         gaps.append(abs(positive[a == 1].mean() - positive[a == 0].mean()))
     return abs(gaps[0] - gaps[1])
 

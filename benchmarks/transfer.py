@@ -1,6 +1,6 @@
 """``python -m sparsejax_bench.transfer``: fine-tuning a sparse ResNet-18 on MNIST, sparse kernels against dense ones.
 
-Full fine-tuning: a training step of the same network with both kinds of kernels, taking turns; then a few real steps
+Full fine-tuning: a training step of the same network with both kinds of kernels, timed alternately; then a few steps
 of `finetune`, after which the mask must be the one before to the bit. Linear fine-tuning: an epoch with features
 recomputed from the images, by part. Weights are random and pruned by magnitude: they matter for accuracy, not for time.
 """
@@ -18,8 +18,8 @@ from sparsejax import data, models, nn
 from sparsejax._cpu_info import cpu_info
 from sparsejax._xla_flags import add_flag
 from sparsejax.analysis import transfer
+from sparsejax.nn import dense_kernels
 from sparsejax.train import compare_steps, fix_masks
-from sparsejax.train._fixed_mask import dense_kernels
 
 
 def main() -> None:
@@ -39,18 +39,18 @@ def main() -> None:
     whole = data.idx_dataset(options.data).standardized()
     task = _part(whole, options.steps * options.batch)
     model = pruned_resnet(options.sparsity, task.num_classes)
-    found: dict[str, Any] = {"threads": cpu_info().threads, "isa": cpu_info().isa, "batch": options.batch}
+    figures: dict[str, Any] = {"threads": cpu_info().threads, "isa": cpu_info().isa, "batch": options.batch}
     if options.regime in ("full", "both"):
-        found["full"] = full(model, task, options)
+        figures["full"] = full(model, task, options)
     if options.regime in ("linear", "both"):
         sparse, _ = nn.sparsify(model, min_sparsity=0.5, policy="always", skip=("conv1", "fc"))
         cost = transfer.time_linear_epoch({"dense": model, "sparse": sparse}, task, batch_size=options.batch)
-        found["linear"] = cost.to_dict()
+        figures["linear"] = cost.to_dict()
         if not options.json:
             print(cost)
     if options.json:
-        print(json.dumps(found))
-    if found.get("full", {}).get("speedup", 2.0) <= 1.0:
+        print(json.dumps(figures))
+    if figures.get("full", {}).get("speedup", 2.0) <= 1.0:
         raise SystemExit("the sparse step is not faster")
 
 
@@ -92,8 +92,8 @@ def pruned_resnet(sparsity: float, num_classes: int) -> Any:
 
 def _part(whole: data.Dataset, count: int) -> data.ImageTask:
     """The first images: the time of a step does not depend on how many there are."""
-    train = data.ArrayImages(whole.train_images[:count], whole.train_labels[:count])
-    test = data.ArrayImages(whole.test_images[:64], whole.test_labels[:64])
+    train = data.ArrayImageSplit(whole.train_images[:count], whole.train_labels[:count])
+    test = data.ArrayImageSplit(whole.test_images[:64], whole.test_labels[:64])
     return data.ImageTask("mnist", train, test, whole.num_classes, allow_missing_classes=True)
 
 

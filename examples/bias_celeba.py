@@ -81,7 +81,8 @@ def optimizer(protocol: Protocol, sparsity: float, steps_per_epoch: int) -> opta
         return inner
     begin, end = protocol.begin * per, protocol.last * per
     ramp = pruning.schedules.cubic(_FIRST_LEVEL, sparsity, begin=begin, end=end)
-    return pruning.pruned(inner, pruning.magnitude(ramp, refresh=pruning.every(protocol.every * per, begin, end)))
+    method = pruning.magnitude(ramp, update_every=protocol.every * per, start=begin, stop=end)
+    return pruning.pruned(inner, method)
 
 
 @nnx.jit

@@ -58,7 +58,7 @@ def attributes_of(images: np.ndarray, digits: np.ndarray) -> np.ndarray:
     dy = rows - ((images * rows).sum(axis=(1, 2)) / ink)[:, None, None]
     dx = columns - ((images * columns).sum(axis=(1, 2)) / ink)[:, None, None]
     slant = (images * dx * dy).sum(axis=(1, 2)) / (images * dy**2).sum(axis=(1, 2))
-    found = (
+    attributes = (
         np.isin(digits, (0, 6, 8, 9)),
         digits % 2 == 0,
         digits >= 5,
@@ -72,7 +72,7 @@ def attributes_of(images: np.ndarray, digits: np.ndarray) -> np.ndarray:
         ink > np.median(ink),
         slant < np.median(slant),
     )
-    return np.stack(found, axis=1).astype(np.int8)
+    return np.stack(attributes, axis=1).astype(np.int8)
 
 
 def make_data(seed: int = 0) -> dict[str, Split]:
@@ -104,7 +104,7 @@ def _optimizer(sparsity: float, epochs: int, per_epoch: int) -> optax.GradientTr
         return inner
     begin, end = round(0.1 * epochs) * per_epoch, round(0.8 * epochs) * per_epoch
     ramp = pruning.schedules.cubic(0.05, sparsity, begin=begin, end=end)
-    return pruning.pruned(inner, pruning.magnitude(ramp, refresh=pruning.every(per_epoch, begin, end)))
+    return pruning.pruned(inner, pruning.magnitude(ramp, update_every=per_epoch, start=begin, stop=end))
 
 
 @functools.lru_cache(maxsize=64)
@@ -244,8 +244,8 @@ def main() -> None:
     data = make_data()
     levels = (0.0, *SPARSITIES)
     jobs = [(train_joint, data, s, seed, arguments.epochs) for s in levels for seed in range(arguments.seeds)]
-    found = iter(run_many(jobs, arguments.workers))
-    runs = {s: [next(found) for _ in range(arguments.seeds)] for s in levels}
+    results = iter(run_many(jobs, arguments.workers))
+    runs = {s: [next(results) for _ in range(arguments.seeds)] for s in levels}
     report = audit(data, runs, images=data["test"].images, n_boot=200)
     report.to_html(arguments.out)
     print(report)

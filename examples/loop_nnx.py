@@ -58,7 +58,7 @@ def pruning_optimizer() -> optax.GradientTransformation:
     RigL is sparse from the start. The first step sets the weights outside its first mask to zero; to have them at zero
     in the first forward pass as well, start from ``pruning.init(tx, nnx.state(model, nnx.Param))``.
     """
-    return pruning.pruned(optax.adam(3e-3), pruning.rigl(0.9, every=20, end=132))
+    return pruning.pruned(optax.adam(3e-3), pruning.rigl(0.9, update_every=20, stop=120))
 
 
 def main() -> None:

@@ -60,7 +60,7 @@ def train(tx: optax.GradientTransformation, digits: data.Dataset) -> tuple[Any, 
 def optimizer() -> optax.GradientTransformation:
     """Return AdamW, wrapped: the one change that pruning asks for."""
     ramp = pruning.schedules.cubic(0.0, 0.95, begin=50, end=300)
-    return pruning.pruned(optax.adamw(3e-3), pruning.magnitude(ramp, refresh=pruning.every(25, 50, 300)))
+    return pruning.pruned(optax.adamw(3e-3), pruning.magnitude(ramp, update_every=25, start=50, stop=300))
 
 
 def main() -> None:

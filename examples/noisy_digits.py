@@ -1,4 +1,4 @@
-"""Digits that are not too easy, a small convolutional network for them, and how it is trained.
+"""Shifted, noisy digits, a small convolutional network for them, and how it is trained.
 
 The images are scikit-learn's digits (or MNIST's made smaller), shifted by a pixel and noisy: plain ones saturate near
 99 % and hide what pruning does. Used by ``pruning_digits.py``.
@@ -95,13 +95,13 @@ class Design:
         return self.epochs * self.per_epoch
 
     @property
-    def layers(self) -> tuple[pruning.LayerShape, ...]:
+    def layers(self) -> tuple[pruning.accounting.LayerShape, ...]:
         """Return the prunable layers, for counting."""
         return (
-            pruning.LayerShape("Conv3x3_0/kernel", (9, 8), positions=self.side**2),
-            pruning.LayerShape("Conv3x3_1/kernel", (72, 16), positions=self.side**2 // 4),
-            pruning.LayerShape("Dense_0/kernel", (self.side**2, 128), bias=True),
-            pruning.LayerShape("Dense_1/kernel", (128, 10), bias=True),
+            pruning.accounting.LayerShape("Conv3x3_0/kernel", (9, 8), positions=self.side**2),
+            pruning.accounting.LayerShape("Conv3x3_1/kernel", (72, 16), positions=self.side**2 // 4),
+            pruning.accounting.LayerShape("Dense_0/kernel", (self.side**2, 128), bias=True),
+            pruning.accounting.LayerShape("Dense_1/kernel", (128, 10), bias=True),
         )
 
     @property
@@ -112,8 +112,8 @@ class Design:
     def flops(self, nnz: dict[str, int] | None = None) -> int:
         """Return the operations of a forward pass of one image, by the rules of the AC/DC authors."""
         pixels = self.side**2 * 8 + self.side**2 // 4 * 16  # values before the two poolings, which halve each side
-        other = pruning.OtherOps(batch_norm=pixels, relu=pixels + 128, pooling=pixels)
-        return pruning.forward_flops(self.layers, nnz, other)
+        other = pruning.accounting.OtherOps(batch_norm=pixels, relu=pixels + 128, pooling=pixels)
+        return pruning.accounting.forward_flops(self.layers, nnz, other)
 
     def inner(self) -> optax.GradientTransformationExtraArgs:
         """Return the optimizer that every method wraps."""

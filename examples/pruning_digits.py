@@ -29,22 +29,26 @@ from sparsejax import pruning
 def _gradual(design: Design, sparsity: float, seed: Any) -> pruning.Method:
     begin, end = design.step_at(0.1), design.step_at(0.75)
     ramp = pruning.schedules.cubic(0.0, sparsity, begin=begin, end=end)
-    return pruning.magnitude(ramp, refresh=pruning.every(design.per_epoch, begin, end))
+    return pruning.magnitude(ramp, update_every=design.per_epoch, start=begin, stop=end)
 
 
 def _set(design: Design, sparsity: float, seed: Any) -> pruning.Method:
     end = design.step_at(0.75)
     drop = pruning.schedules.cosine_drop(0.3, end)
-    return pruning.set_(sparsity, every=design.per_epoch, end=end, drop=drop, seed=seed)
+    last = end - design.per_epoch
+    return pruning.sparse_evolutionary_training(
+        sparsity, update_every=design.per_epoch, stop=last, drop=drop, seed=seed
+    )
 
 
 def _rigl(design: Design, sparsity: float, seed: Any) -> pruning.Method:
-    return pruning.rigl(sparsity, every=design.per_epoch, end=design.step_at(0.75), seed=seed)
+    last = design.step_at(0.75) - design.per_epoch
+    return pruning.rigl(sparsity, update_every=design.per_epoch, stop=last, seed=seed)
 
 
 def _top_kast(design: Design, sparsity: float, seed: Any) -> pruning.Method:
     backward = round(1 - 2 * (1 - sparsity), 6)  # twice as many weights train as are used
-    return pruning.top_kast(sparsity, backward, period=design.per_epoch, scope="erk")
+    return pruning.top_kast(sparsity, backward, update_every=design.per_epoch, scope="erk")
 
 
 METHODS = {
@@ -102,14 +106,16 @@ class Run:
     def flops(self) -> np.ndarray:
         """Return the operations of training by the rules of the AC/DC authors, relative to the dense network."""
         total = np.zeros(self.accuracy.shape)
-        dense = pruning.training_flops([(self.design.flops(), self.design.train_images)] * self.design.epochs)
+        dense = pruning.accounting.training_flops(
+            [(self.design.flops(), self.design.train_images)] * self.design.epochs
+        )
         for lane in np.ndindex(*total.shape):
             counts = [
                 {path: int(each[epoch][lane]) for path, each in self.nonzero.items()}
                 for epoch in range(self.design.epochs)
             ]
             epochs = [(self.design.flops(each), self.design.train_images) for each in counts]
-            total[lane] = pruning.training_flops(epochs) / dense
+            total[lane] = pruning.accounting.training_flops(epochs) / dense
         return total
 
 
@@ -282,7 +288,9 @@ def statements(runs: dict[str, Run]) -> list[tuple[str, bool, str]]:
         )
     for name, each in runs.items():
         if name != "dense":
-            promised = np.array([pruning.global_count(level, [each.design.weights]) for level in each.design.levels])
+            promised = np.array(
+                [pruning.allocation.global_count(level, [each.design.weights]) for level in each.design.levels]
+            )
             exact = bool((each.kept == promised[:, None]).all())
             found.append((f"{name} keeps exactly the promised number", exact, str(each.kept[:, 0].tolist())))
     return found

@@ -8,7 +8,7 @@ weights, with stale or recalibrated batch statistics). A seed is a whole run: up
     python examples/transfer_digits.py --data FOLDER --out transfer-digits
 
 FOLDER holds ``mnist10k`` (the test half of MNIST, two IDX files) and ``semeion/semeion.csv.gz`` (a header, then 256
-pixels and a label in each row). What is done is kept in ``--out`` and not done again.
+pixels and a label in each row). Finished jobs are stored in ``--out`` and not repeated.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TASKS = ("mnist59", "mnist59_few20", "semeion59", "semeion10", "digits59", "digi
 METHODS = ("Dense", "GMP", "AC/DC", "LTH-T", "LTH-T recalibrated")
 CATEGORY = {"LTH-T recalibrated": "lottery_ticket"}
 BATCH, FULL_STEPS, FULL_RATE = 64, 500, 0.02
-PRUNABLE = pruning.kernels() & ~pruning.path("fc/*")
+PRUNABLE = pruning.is_kernel() & ~pruning.path("fc/*")
 LBFGS = "linear, L-BFGS, standardised"
 
 # A process keeps its compiled programs. joblib takes the growth for a leak and starts a fresh process, which is fine.
@@ -64,10 +64,10 @@ class Network(nnx.Module):
         return self.fc(x)
 
 
-def _split(pixels: np.ndarray, labels: np.ndarray, classes: Sequence[int]) -> data.ArrayImages:
+def _split(pixels: np.ndarray, labels: np.ndarray, classes: Sequence[int]) -> data.ArrayImageSplit:
     chosen = np.isin(labels, classes)
     numbers = np.searchsorted(classes, labels[chosen]).astype(np.int32)
-    return data.ArrayImages(pixels[chosen], numbers)
+    return data.ArrayImageSplit(pixels[chosen], numbers)
 
 
 def _standardized(images: np.ndarray) -> np.ndarray:
@@ -79,8 +79,8 @@ def _sources(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Pixels float32[N, 196] and labels of MNIST, Semeion and scikit-learn's digits."""
     from sklearn.datasets import load_digits
 
-    mnist = data.idx(folder / "mnist10k" / "t10k-images-idx3-ubyte.gz").astype(np.float32)
-    labels = data.idx(folder / "mnist10k" / "t10k-labels-idx1-ubyte.gz").astype(np.int64)
+    mnist = data.read_idx(folder / "mnist10k" / "t10k-images-idx3-ubyte.gz").astype(np.float32)
+    labels = data.read_idx(folder / "mnist10k" / "t10k-labels-idx1-ubyte.gz").astype(np.int64)
     table = np.loadtxt(folder / "semeion" / "semeion.csv.gz", delimiter=",", skiprows=1)
     bundle: Any = load_digits()
     doubled = bundle.images.repeat(2, axis=1).repeat(2, axis=2)
@@ -105,7 +105,7 @@ def make_data(folder: str | os.PathLike[str]) -> tuple[data.ImageTask, dict[str,
     downstream = {"mnist59": task("mnist59", *mnist, high)}
     few = downstream["mnist59"].train
     rows = np.concatenate([np.flatnonzero(few.labels == number)[:20] for number in range(5)])
-    chosen = data.ArrayImages(few.images(rows), few.labels[rows])
+    chosen = data.ArrayImageSplit(few.images(rows), few.labels[rows])
     downstream["mnist59_few20"] = data.ImageTask("mnist59_few20", chosen, downstream["mnist59"].test, 5)
     for source in ("semeion", "digits"):
         pixels, labels = sources[source]
@@ -128,7 +128,7 @@ def _thirds(rate: float, steps: int, start: int = 0) -> optax.Schedule:
 def _gmp(sparsity: float) -> optax.GradientTransformation:
     """Ten prunings, cubic, 40 steps apart, from a dense network; then 400 steps."""
     ramp = pruning.schedules.cubic(0.0, sparsity, begin=0, end=400)
-    method = pruning.magnitude(ramp, scope="global", refresh=pruning.every(40, 0, 400))
+    method = pruning.magnitude(ramp, scope="global", update_every=40, stop=400)
     return pruning.pruned(_sgd(_thirds(0.01, 400, start=400)), method, where=PRUNABLE)
 
 
@@ -186,13 +186,13 @@ def train_upstream(upstream: data.ImageTask, seed: int, sparsities: Sequence[flo
         return _trainer(kind, sparsity)(params, rest, state, images, labels, order)
 
     dense = fit("dense", 0.0, params, rest, 800, 0)
-    found = [("Dense", 0.0, *dense)]
+    pruned = [("Dense", 0.0, *dense)]
     for sparsity in sparsities:
-        found.append(("GMP", sparsity, *fit("GMP", sparsity, *dense, 800, 1)))
-        found.append(("AC/DC", sparsity, *fit("AC/DC", sparsity, params, rest, 930, 2)))
-        found.append(("LTH-T", sparsity, _ticket(fit, dense, sparsity), dense[1]))
+        pruned.append(("GMP", sparsity, *fit("GMP", sparsity, *dense, 800, 1)))
+        pruned.append(("AC/DC", sparsity, *fit("AC/DC", sparsity, params, rest, 930, 2)))
+        pruned.append(("LTH-T", sparsity, _ticket(fit, dense, sparsity), dense[1]))
     rows = []
-    for method, sparsity, *state in found:
+    for method, sparsity, *state in pruned:
         model = nnx.merge(graph, *state)
         rows.append(_backbone(upstream, model, method, sparsity))
         if method == "LTH-T":
@@ -220,11 +220,11 @@ def _backbone(
     predicted = transfer.predict(model, upstream.test)
     category = CATEGORY.get(method)
     backbone = transfer.Backbone(model, method, sparsity, "mlp", category=category)
-    return backbone, transfer.accuracy(upstream.test.labels, predicted)
+    return backbone, transfer.top1_accuracy(upstream.test.labels, predicted)
 
 
 def _stored(folder: Path, upstream: data.ImageTask, seed: int, sparsities: Sequence[float]) -> list[Any]:
-    """What `train_upstream` returns, from the folder if it is there."""
+    """Return what `train_upstream` returns, from the folder if it is stored there."""
     import pickle
 
     file = folder / f"upstream-{seed}-{'-'.join(map(str, sparsities))}.pickle"
@@ -246,7 +246,7 @@ def run_study(
     full_steps: int = FULL_STEPS,
     probe_epochs: int = 150,
 ) -> Any:
-    """Run what is not in the folder yet.
+    """Run every job that the folder does not have yet.
 
     Args:
       folder: with the data.
@@ -299,9 +299,9 @@ def _trained(task: data.ImageTask, networks: dict[int, list[Any]], out: Path, fu
     changes = (("epochs", epochs), ("learning_rate", FULL_RATE))
     settings = transfer.StudySettings(full=changes, kernels="dense")  # too small for sparse kernels to pay
     parts = []
-    for seed, found in networks.items():
+    for seed, pruned in networks.items():
         # Batch statistics are estimated anew in training, so stale and recalibrated tickets are one starting point.
-        start = [backbone for backbone, _ in found if backbone.method != "LTH-T recalibrated"]
+        start = [backbone for backbone, _ in pruned if backbone.method != "LTH-T recalibrated"]
         folder = out / f"seed-{seed}"
         parts.append(transfer.run_transfer(start, [task], folder, regimes=("full",), seeds=(seed,), settings=settings))
     return pd.concat(parts, ignore_index=True)

@@ -239,7 +239,7 @@ for i, level in enumerate(levels):
     f = np.mean(
         [design.flops({p: int(n[i, s]) for p, n in final.items()}) / design.flops() for s in range(design.seeds)]
     )
-    bound = pruning.alternation_cost(f, dense=dense_epochs, sparse=design.epochs - dense_epochs)
+    bound = pruning.accounting.alternation_cost(f, dense=dense_epochs, sparse=design.epochs - dense_epochs)
     rows.append((f"{level:.0%}", f, bound, acdc.flops()[i].mean()))
 display(pd.DataFrame(rows, columns=["sparsity", "f, forward cost", "bound on C", "counted C"]).set_index("sparsity"))
 
@@ -257,7 +257,7 @@ for level in levels:
     dense_model = ConvNet(10, in_features=1, widths=widths, rngs=nnx.Rngs(0))
     weights = nnx.state(dense_model, nnx.Param)
     head = pruning.path("fc/*") | pruning.path("convs/0/*")
-    nnx.update(dense_model, pruning.project(weights, level, where=pruning.kernels() & ~head, scope="layer"))
+    nnx.update(dense_model, pruning.project(weights, level, where=pruning.is_kernel() & ~head, scope="layer"))
     images, labels = digits.train_images[:batch], digits.train_labels[:batch]
     sparse_model, layer_report = sx.sparsify(dense_model, policy="always")
     cost = compare_steps(

@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown]
-# # Whom does pruning fail?
+# # Which groups lose accuracy after pruning?
 #
 # Iofinova, Peste and Alistarh ("Bias in Pruned Vision Models", CVPR 2023) ask what happens to single attributes and
 # groups when a network is pruned, whether the dense model foretells it, and what can be done. This notebook asks the same
@@ -79,8 +79,8 @@ display(rates.round(3))
 
 # %%
 jobs = [(study.train_joint, data, level, seed, epochs) for level in levels for seed in range(seeds)]
-found = iter(study.run_many(jobs, workers))
-runs = {level: [next(found) for _ in range(seeds)] for level in levels}
+results = iter(study.run_many(jobs, workers))
+runs = {level: [next(results) for _ in range(seeds)] for level in levels}
 print({level: round(each[0]["sparsity"], 5) for level, each in runs.items()})
 report = study.audit(data, runs, images=test.images, n_boot=20 if small else 100)
 report
@@ -244,14 +244,14 @@ marker_jobs = [
     for s in single_levels
     for r in range(single_seeds)
 ]
-found = iter(study.run_many([*single_jobs, *marker_jobs], workers))
+results = iter(study.run_many([*single_jobs, *marker_jobs], workers))
 
 rows = []
 for attribute in targets:
     column = study.ATTRIBUTES.index(attribute)
     truth = test.labels[:, column]
     for level in single_at:
-        alone = [next(found)["test"][:, 0] for _ in range(single_seeds)]
+        alone = [next(results)["test"][:, 0] for _ in range(single_seeds)]
         jointly = [run["test"][:, column] for run in runs[level][:single_seeds]]
         for name, models in (("single", alone), ("joint", jointly)):
             decided = [bias.hard_predictions(z) for z in models]
@@ -272,7 +272,7 @@ for attribute, shares in settings:
     truth = test.labels[:, study.ATTRIBUTES.index(attribute)]
     for level in single_levels:
         for _ in range(single_seeds):
-            run = next(found)
+            run = next(results)
             decided, mark = bias.hard_predictions(run["test"][:, 0]), run["marked"]
             rows.append((
                 attribute, str(shares), level, bias.marker_bias_amplification(truth, decided, mark).value[0],

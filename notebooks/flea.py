@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown]
-# # Which of several data sources lies?
+# # Which of several data sources were manipulated?
 #
 # FLEA (Iofinova, Konstantinov and Lampert, TMLR 2022) looks at training sets from several sources, some of which were
 # manipulated by someone who knows everything, and keeps a majority whose members agree on the accuracy, the fairness and
@@ -58,7 +58,7 @@ if not have_data:
 # ## The published results
 #
 # Accuracy / demographic parity violation in percent, the worst case over eleven manipulations, mean and standard deviation
-# over ten seeds; N = 5 sources, 2 of them manipulated (folktables: N = 51). `oracle` learns from the honest sources alone,
+# over ten seeds; N = 5 sources, 2 of them manipulated (folktables: N = 51). `oracle` learns from the clean sources alone,
 # `naive` from all.
 
 # %%
@@ -67,7 +67,7 @@ if have_published:
     published = pd.read_csv(published_file)
     for classifier in ms.CLASSIFIERS:
         shown = published[(published["classifier"] == classifier) & published["method"].isin(columns)]
-        display(ms.table(shown).droplevel("classifier")[columns].style.set_caption(classifier))
+        display(ms.results_table(shown).droplevel("classifier")[columns].style.set_caption(classifier))
 else:
     print("No file with published results: comparisons are left out.")
 
@@ -100,16 +100,16 @@ if have_data:
     counts = results.groupby("dataset", sort=False)[["adversary", "learner", "method", "seed"]].nunique()
     display(counts)
     adversary = "flip#target" if small else "worst"
-    display(ms.table(summary, adversary).droplevel("classifier").style.set_caption(f"linear, {adversary}"))
+    display(ms.results_table(summary, adversary).droplevel("classifier").style.set_caption(f"linear, {adversary}"))
 
 # %% [markdown]
-# Beside the published means: how many of ours lie within two standard errors of the difference, over all adversaries and
+# Beside the published means: how many of ours are within two standard errors of the difference, over all adversaries and
 # learners, then every one of `flea`, `oracle` and `naive` that does not. Two standard errors are exceeded by chance in about
 # one of twenty independent cases; these are not independent, since both sides share the splits.
 
 # %%
 if have_data and have_published:
-    beside = ms.compare(results, published)
+    beside = ms.compare_published(results, published)
     main = beside[beside["metric"].isin(["accuracy", "dp_violation"])]
     display(ms.agreement(main))
     chosen = main[main["method"].isin(["flea", "oracle", "naive"])]
@@ -154,7 +154,7 @@ if have_data:
 # %%
 if have_data:
     train, _ = ms.load_dataset("germancredit", folder).split(0)
-    clean = ms.TrainingSet(train.X, train.y, train.a, ms.blocks(len(train.y), 5), train.protected)
+    clean = ms.TrainingSet(train.X, train.y, train.a, ms.assign_sources(len(train.y), 5), train.protected)
     bad_sources = ms.choose_sources(5, 2, seed=0)
     attacks = ms.ADVERSARIES[:3] if small else ms.ADVERSARIES
     figure, axes = plt.subplots(
@@ -164,13 +164,13 @@ if have_data:
         ax.axis("off")
     for ax, attack in zip(axes.ravel(), attacks, strict=False):
         bad = ms.manipulate(attack, clean, bad_sources, jax.random.key(0))
-        found = ms.FLEA(n_keep=3).fit(bad.X, bad.y, sensitive_features=bad.a, source=bad.source)
+        flea = ms.FLEA(n_keep=3).fit(bad.X, bad.y, sensitive_features=bad.a, source=bad.source)
         ax.axis("on")
-        kept = ", ".join(map(str, found.kept_sources_))
-        ms.plot_scores(found.d_scores_, found.sources_, bad_sources, ax, f"{attack}\nkept: {kept}")
+        kept = ", ".join(map(str, flea.kept_sources_))
+        ms.plot_scores(flea.d_scores_, flea.sources_, bad_sources, ax, f"{attack}\nkept: {kept}")
         ax.title.set_fontsize(8)
     plt.show()
-    display(found.diagnosis_.round(3))
+    display(flea.diagnosis_.round(3))
 
 # %% [markdown]
 # ## The weak spot, and its repair
@@ -191,19 +191,17 @@ if have_data:
             X, protected = train.X, train.protected
             if not feature:
                 X, protected = np.delete(X, protected, axis=1), None
-            clean = ms.TrainingSet(X, train.y, train.a, ms.blocks(len(train.y), 5), protected)
+            clean = ms.TrainingSet(X, train.y, train.a, ms.assign_sources(len(train.y), 5), protected)
             malicious = ms.choose_sources(5, 2, seed)
             bad = ms.manipulate("flip#protected", clean, malicious, jax.random.key(seed))
             row = {"protected column": "a feature" if feature else "removed"}
             for disparity in ("absolute", "signed"):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", ms.SourceWarning)  # it names this very weakness
-                    found = ms.FLEA(n_keep=3, disparity=disparity)
-                    found.fit(bad.X, bad.y, sensitive_features=bad.a, source=bad.source)
-                alone = (
-                    {} if disparity == "signed" else {f"{name} alone": kept for name, kept in found.kept_by_.items()}
-                )
-                for column, kept in {**alone, f"FLEA, {disparity}": found.kept_sources_}.items():
+                    flea = ms.FLEA(n_keep=3, disparity=disparity)
+                    flea.fit(bad.X, bad.y, sensitive_features=bad.a, source=bad.source)
+                alone = {} if disparity == "signed" else {f"{name} alone": kept for name, kept in flea.kept_by_.items()}
+                for column, kept in {**alone, f"FLEA, {disparity}": flea.kept_sources_}.items():
                     row[column] = np.isin(kept, malicious).mean()
             rows.append(row)
     weak_spot = pd.DataFrame(rows).groupby("protected column", sort=False).mean()
@@ -230,13 +228,13 @@ if have_data and not small:
     sides = {"corrected": summary, "legacy": legacy} | ({"published": published} if have_published else {})
     keys = {"dataset": ["germancredit", "drugs"], "method": ["hterm", "dro"], "classifier": ["linear"]}
     for name, side in sides.items():
-        sides[name] = ms.table(side[side[list(keys)].isin(keys).all(axis=1)]).droplevel("classifier")
+        sides[name] = ms.results_table(side[side[list(keys)].isin(keys).all(axis=1)]).droplevel("classifier")
     display(pd.concat(sides, axis=1).swaplevel(axis=1).sort_index(axis=1, sort_remaining=False))
     if have_published:
         counts = {}
         for name, side in runs.items():
             of = side[side["dataset"].isin(keys["dataset"]) & side["method"].isin(keys["method"])]
-            beside = ms.compare(of, published)
+            beside = ms.compare_published(of, published)
             beside = beside[beside["metric"].isin(["accuracy", "dp_violation"])]
             counts[name] = beside.groupby(["dataset", "method", "learner"], sort=False)["agrees"].agg(["sum", "count"])
         display(pd.concat(counts, axis=1))
@@ -254,9 +252,9 @@ if have_data and not small:
         for n in ("germancredit", "drugs")
     }
     trees = pd.concat(trees.values())
-    display(ms.table(ms.summarise(trees)).droplevel("classifier"))
+    display(ms.results_table(ms.summarise(trees)).droplevel("classifier"))
     if have_published:
-        chosen = ms.compare(trees, published)
+        chosen = ms.compare_published(trees, published)
         chosen = chosen[chosen["metric"].isin(["accuracy", "dp_violation"])]
         display(ms.agreement(chosen))
         display(chosen[~chosen["agrees"]].drop(columns=["n_sources", "n_malicious", "classifier", "agrees"]).round(4))
@@ -280,7 +278,9 @@ if have_data:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", ms.SourceWarning)
                     flea = ms.FLEA(disparity=disparity)
-                    flea.fit(train.X, train.y, sensitive_features=train.a, source=ms.blocks(len(train.y), count))
+                    flea.fit(
+                        train.X, train.y, sensitive_features=train.a, source=ms.assign_sources(len(train.y), count)
+                    )
                 seconds.append(time.process_time() - start)
             costs.append({"N": count, "disparity": disparity, "first": seconds[0], "next": seconds[1]})
     costs = pd.DataFrame(costs).pivot(index="N", columns="disparity")

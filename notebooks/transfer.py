@@ -76,11 +76,11 @@ else:
 MODEL = ["arch", "regime", "method", "sparsity"]
 
 
-def against(found, name, keys):
+def against(computed, name, keys):
     """Largest absolute difference of each numeric column to the reference file."""
     target = pd.read_csv(data / "transfer" / f"reference_{name}.csv")
-    both = target.merge(found, on=keys, suffixes=("_target", ""), validate="one_to_one")
-    assert len(both) == len(target) == len(found)
+    both = target.merge(computed, on=keys, suffixes=("_target", ""), validate="one_to_one")
+    assert len(both) == len(target) == len(computed)
     columns = [c.removesuffix("_target") for c in both if c.endswith("_target")]
     numeric = [c for c in columns if both[c].dtype.kind in "fi"]
     assert all((both[c] == both[f"{c}_target"]).all() for c in columns if c not in numeric)
@@ -293,16 +293,16 @@ statements = []
 
 def state(finding, regime, one, other, margin=0.0):
     """Add a line: is ``one`` better than ``other`` by more than ``margin`` points."""
-    found = study.paired(results, regime, one, other)
-    over = found["points"] - margin
-    agree = found["better"] >= 2 / 3 * found["pairs"] or margin < 0
-    shows = over > 0 and agree and all(value > margin for value in found["by_seed"])
+    pair = study.paired(results, regime, one, other)
+    over = pair["points"] - margin
+    agree = pair["better"] >= 2 / 3 * pair["pairs"] or margin < 0
+    shows = over > 0 and agree and all(value > margin for value in pair["by_seed"])
     verdict = "shows" if shows else "absent" if over < 0 else "unclear"
-    seeds_text = " ".join(f"{value:+.1f}" for value in found["by_seed"])
+    seeds_text = " ".join(f"{value:+.1f}" for value in pair["by_seed"])
     line = {"finding": finding, "regime": regime, "first": f"{one[0]} {one[1]:g}", "second": f"{other[0]} {other[1]:g}"}
-    error = pd.Series(found["by_seed"]).sem()
-    line |= {"points": round(found["points"], 2), "error": round(error, 2), "by seed": seeds_text}
-    line |= {"pairs": f"{found['better']}/{found['pairs']}"}
+    error = pd.Series(pair["by_seed"]).sem()
+    line |= {"points": round(pair["points"], 2), "error": round(error, 2), "by seed": seeds_text}
+    line |= {"pairs": f"{pair['better']}/{pair['pairs']}"}
     statements.append(line | {"verdict": verdict})
 
 

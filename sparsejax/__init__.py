@@ -1,10 +1,34 @@
 """Sparse training on CPUs: kernels, Flax modules, pruning and analysis for JAX."""
 
-from sparsejax._cpu_info import cpu_info as cpu_info
-from sparsejax.kernels import conv as conv
-from sparsejax.kernels import spmm as spmm
-from sparsejax.nn import densify as densify
-from sparsejax.nn import sparsify as sparsify
-from sparsejax.pattern import SparsityPattern as SparsityPattern
+from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from sparsejax._cpu_info import cpu_info
+from sparsejax._surface import attributes
+from sparsejax.kernels import conv, spmm
+from sparsejax.nn import densify, sparsify
+from sparsejax.pattern import SparsityPattern
+
+if TYPE_CHECKING:
+    from sparsejax import analysis, data, kernels, models, nn, pruning, train
+
+__version__ = "0.2.0.dev0"
+
+__all__ = [
+    "SparsityPattern",
+    "__version__",
+    "analysis",
+    "conv",
+    "cpu_info",
+    "data",
+    "densify",
+    "kernels",
+    "models",
+    "nn",
+    "pruning",
+    "sparsify",
+    "spmm",
+    "train",
+]
+
+if not TYPE_CHECKING:  # a type checker that sees __getattr__ accepts every name
+    __getattr__, __dir__ = attributes(__name__, submodules=("analysis", "data", "models", "pruning", "train"))

@@ -19,7 +19,7 @@ def keep_memory(environment: Mapping[str, str] = os.environ) -> bool:
     ResNet-18. In return the heap fragments: peak memory grows by a tenth to six tenths.
 
     Returns:
-      Whether the allocator took the settings. Only glibc's does; musl, macOS or Windows have their own rules.
+      Whether the allocator took the settings. Only glibc's does; musl, macOS or Windows have other rules.
 
     >>> keep_memory({"MALLOC_ARENA_MAX": "2"})
     False

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from typing import NoReturn
-
-
-class SparseEfficiencyWarning(UserWarning):
-    """A correct but slow path was taken; the message says why and how to avoid it."""
 
 
 def message(function: str, operand: str, got: str, expected: str, hint: str = "") -> str:
@@ -31,3 +28,15 @@ def fail(
     ValueError: spmm: x has shape (7, 3); expected last axis 8 to match the kernel of shape (8, 5).
     """
     raise error(message(function, operand, got, expected, hint))
+
+
+def check_integer(function: str, operand: str, value: object, least: int = 1) -> None:
+    """Refuse what is no integer of at least ``least``; True and 2.0 are none."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        fail(function, operand, f"value {value!r}", f"an integer, at least {least}")
+
+
+def check_weight(function: str, operand: str, value: float) -> None:
+    """Refuse what is no finite number of at least 0."""
+    if not 0 <= value < math.inf:
+        fail(function, operand, f"value {value}", "a number, at least 0")

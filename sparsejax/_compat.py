@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.core
+import numpy as np
 from jax.experimental.layout import Format, Layout, with_layout_constraint
 from jax.extend.core import Primitive, jaxprs_in_params
 from jax.interpreters import ad, batching, mlir
@@ -17,14 +20,18 @@ __all__ = [
     "align_varying",
     "batching",
     "instantiate",
+    "is_concrete",
     "is_traced",
     "jaxprs_in_params",
     "memory_format",
     "mlir",
     "out_aval",
+    "serializable",
     "with_layout_constraint",
     "zero_tangent",
 ]
+
+T = TypeVar("T")
 
 
 def align_varying(*operands: Any) -> list[Any]:
@@ -73,3 +80,34 @@ def instantiate(tangent: Any) -> Any:
 def is_traced(x: Any) -> bool:
     """Whether ``x`` is a tracer: a value that is not known while a transformation runs."""
     return isinstance(x, jax.core.Tracer)
+
+
+def is_concrete(tree: Any) -> bool:
+    """Whether all leaves are arrays or numbers whose values are known: arguments for a program called at once."""
+    known = jax.Array | np.ndarray | np.generic | bool | int | float | complex
+    return all(isinstance(leaf, known) and not is_traced(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def serializable(*fields: str) -> Callable[[type[T]], type[T]]:
+    """Let ``flax.serialization`` store the instances of a dataclass by these of its fields.
+
+    The other fields are static: ``from_state_dict`` takes them from its target. A decorator here, so that packages
+    which do not know Flax have classes that Flax knows.
+
+    Args:
+      fields: names of the fields with arrays.
+    """
+    from flax import serialization
+
+    def register(cls: type[T]) -> type[T]:
+        def to_state(instance: Any) -> dict[str, Any]:
+            return {name: serialization.to_state_dict(getattr(instance, name)) for name in fields}
+
+        def from_state(instance: Any, state: dict[str, Any]) -> Any:
+            new = {name: serialization.from_state_dict(getattr(instance, name), state[name], name) for name in fields}
+            return dataclasses.replace(instance, **new)
+
+        serialization.register_serialization_state(cls, to_state, from_state, override=True)
+        return cls
+
+    return register

@@ -22,7 +22,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What ``doctor`` found.
+    """The result of ``doctor``.
 
     Attributes:
       versions: of Python, sparsejax and the packages it stands on.
@@ -42,7 +42,7 @@ class Diagnosis:
         return bool(self.tests) and all(test.ok for test in self.tests)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON; an error that could not be measured is None."""
+        """Return everything, for JSON; an error that could not be measured is None."""
         tests = [asdict(test) | {"error": test.error if test.error == test.error else None} for test in self.tests]
         return {
             "ok": self.ok,

@@ -10,10 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.kernels import _channel, _conv, _matmul, _norm, _pool, _reference, _reference_norm, _reference_pool
-from sparsejax.kernels._conv_shapes import ConvGeometry
+from sparsejax.kernels import (
+    ConvGeometry,
+    PoolGeometry,
+    _channel,
+    _conv,
+    _matmul,
+    _norm,
+    _pool,
+    _reference,
+    _reference_norm,
+    _reference_pool,
+)
 from sparsejax.kernels._operands import pattern_operands
-from sparsejax.kernels._pool_shapes import PoolGeometry
 from sparsejax.kernels._targets import TARGETS
 from sparsejax.pattern import SparsityPattern
 

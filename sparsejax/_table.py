@@ -8,7 +8,7 @@ from collections.abc import Sequence
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return rows as aligned text: the first column to the left, all others to the right.
 
-    >>> print(table(("", "dense", "sparse"), [("ms", "2.0", "1.0")]))
+    >>> print(text_table(("", "dense", "sparse"), [("ms", "2.0", "1.0")]))
         dense  sparse
     --  -----  ------
     ms    2.0     1.0

@@ -1,4 +1,4 @@
-"""The option of XLA under which its own elementwise operations keep up in the batch-minor layout."""
+"""The option of XLA under which its elementwise operations keep up in the batch-minor layout."""
 
 from __future__ import annotations
 

@@ -45,6 +45,7 @@ export TSAN_OPTIONS=halt_on_error=1
 export ASAN_OPTIONS=detect_stack_use_after_return=1:log_path="$work/report"
 "${fixed[@]}" "$work/build/handlers_test"
 [[ "$sanitizers" == thread ]] && exit
+"${fixed[@]}" "$work/build/handlers_test" large
 
 # CPython and XLA keep memory to the end, so leaks are looked for above only. Nearly all the time goes into XLA's
 # compiler and its allocations: so they are recorded briefly, little is optimised, a quarter of the parameter sets of

@@ -1,4 +1,4 @@
-// The Python module: FFI handlers as capsules, pattern construction, and what the machine supports.
+// The Python module: FFI handlers as capsules, construction of patterns, and properties of the machine.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
@@ -27,7 +27,7 @@ nb::dict Registrations() {
 
 using IntArray = nb::ndarray<nb::numpy, int32_t, nb::ndim<1>>;
 
-// A NumPy array that owns the vector.
+// A NumPy array with the memory of the vector, which it keeps alive.
 IntArray ToNumpy(std::vector<int32_t>&& values) {
   auto* owned = new std::vector<int32_t>(std::move(values));
   nb::capsule owner(owned, [](void* p) noexcept { delete static_cast<std::vector<int32_t>*>(p); });

@@ -14,8 +14,7 @@ from flax import nnx
 
 import sparsejax as sx
 from sparsejax.models import ResNet
-from sparsejax.nn._graph import modules_of
-from sparsejax.nn._layer import SparseLayer
+from sparsejax.nn import SparseLayer, modules_of
 from sparsejax.train import bind_step
 
 from ..cases._network import LEARNING_RATE, MOMENTUM, NetworkCase, NetworkPeer, Trainer

@@ -126,7 +126,7 @@ def _bcsr(case: Case) -> list[Variant]:
 
 def _with_data(matrix: Any, data: Any) -> Any:
     """The same matrix with other values."""
-    flags = {"indices_sorted": True, "unique_indices": True, "shape": matrix.shape}
+    flags: dict[str, Any] = {"indices_sorted": True, "unique_indices": True, "shape": matrix.shape}
     if isinstance(matrix, sparse.BCSR):
         return sparse.BCSR((data, matrix.indices, matrix.indptr), **flags)
     return sparse.BCOO((data, matrix.indices), **flags)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax._extras import require
+from sparsejax._files import PathLike, path_below, text_lines, whole_number
+from sparsejax.data._preprocessing import RESAMPLING, open_image, resized_crop
+from sparsejax.data._task import Rows, Seed
 
+_FUNCTION = "read_celeba_attributes"
 SPLITS = ("train", "val", "test")
 Marker = Callable[[np.ndarray], np.ndarray]
 
@@ -51,11 +53,11 @@ class CelebA:
 
     def images(
         self,
-        rows: Sequence[int] | np.ndarray,
+        rows: Rows,
         *,
         resize: int = 256,
         size: int = 224,
-        seed: int | Sequence[int] | None = None,
+        seed: Seed | None = None,
         before: dict[int, Marker] | None = None,
     ) -> np.ndarray:
         """Read images: shorter side to ``resize`` pixels, a square crop of ``size``, values (x - 0.5) / 0.5.
@@ -86,11 +88,11 @@ class CelebA:
         return out
 
 
-def read_celeba_attributes(root: str | os.PathLike[str]) -> CelebA:
+def read_celeba_attributes(root: PathLike) -> CelebA:
     """Read the annotations of CelebA from the text files; no image is opened and nothing is downloaded.
 
     Args:
-      root: the folder that holds ``celeba/list_attr_celeba.txt`` and ``celeba/list_eval_partition.txt``, and optionally
+      root: the folder with ``celeba/list_attr_celeba.txt`` and ``celeba/list_eval_partition.txt``, and optionally
         ``celeba/identity_CelebA.txt`` and ``celeba/img_align_celeba/``. Download them from the authors' page; CelebA is
         for non-commercial research.
 
@@ -115,59 +117,59 @@ def read_celeba_attributes(root: str | os.PathLike[str]) -> CelebA:
 
 def _attributes(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray]:
     lines = _lines(path)
-    if len(lines) < 3 or not lines[0].strip().isdigit():
+    count = whole_number(lines[0].strip()) if len(lines) > 2 else None
+    if count is None:
         _refuse(path, f"{len(lines)} lines", "a count, a line of names, and a line per image")
     names = tuple(lines[1].split())
     rows = [line.split() for line in lines[2:] if line.strip()]
-    if len(rows) != int(lines[0]):
-        _refuse(path, f"{len(rows)} images", f"{int(lines[0])}, the count in its first line")
+    if len(rows) != count:
+        _refuse(path, f"{len(rows)} images", f"{count}, the count in its first line")
     for row in rows:
         if len(row) != len(names) + 1 or not set(row[1:]) <= {"-1", "1"}:
             _refuse(path, f"line {' '.join(row)[:60]!r}", f"a file name and {len(names)} values -1 or 1")
     labels = np.array([row[1:] for row in rows]) == "1"
     files = tuple(row[0] for row in rows)
+    for name in files:
+        path_below(_FUNCTION, path.parent, name, path)
     if len(set(files)) != len(files):
         _refuse(path, "an image twice", "every image once")
     return names, files, labels.astype(np.uint8)
 
 
 def _joined(path: Path, files: Sequence[str]) -> np.ndarray:
-    """The integer that the file gives for each image, in the order of ``files``."""
-    found = {}
+    """Return the integer of each image in a file, in the order of ``files``."""
+    numbers: dict[str, int] = {}
     for line in _lines(path):
         parts = line.split()
-        if len(parts) != 2 or not parts[1].lstrip("-").isdigit():
+        number = whole_number(parts[1]) if len(parts) == 2 else None
+        if number is None:
             _refuse(path, f"line {line[:60]!r}", "a file name and a whole number")
-        found[parts[0]] = int(parts[1])
-    missing = next((name for name in files if name not in found), None)
-    if missing is not None or len(found) != len(files):
-        odd = missing or next(iter(set(found) - set(files)))
-        _refuse(path, f"{len(found)} images, and {odd!r} in one file only", f"the {len(files)} of list_attr_celeba.txt")
-    return np.array([found[name] for name in files], np.int64)
+        numbers[parts[0]] = number
+    missing = next((name for name in files if name not in numbers), None)
+    if missing is not None or len(numbers) != len(files):
+        odd = missing or next(iter(set(numbers) - set(files)))
+        got = f"{len(numbers)} images, and {odd[:60]!r} in one file only"
+        _refuse(path, got, f"the {len(files)} of list_attr_celeba.txt")
+    return np.array([numbers[name] for name in files], np.int64)
 
 
 def _lines(path: Path) -> list[str]:
-    if not path.is_file():
-        hint = "Nothing is downloaded; see the docstring."
-        fail("read_celeba_attributes", f"file {str(path)!r}", "no content", "an existing file", hint, FileNotFoundError)
-    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return text_lines(_FUNCTION, path, "Nothing is downloaded; see the docstring.")
 
 
-def _refuse(path: Path, got: str, expected: str) -> None:
-    fail("read_celeba_attributes", f"file {path.name!r}", got, expected)
+def _refuse(path: Path, got: str, expected: str) -> NoReturn:
+    fail(_FUNCTION, f"file {str(path)!r}", got, expected)
 
 
 def _read(path: Path, resize: int, size: int, rng: np.random.Generator | None, marker: Marker | None) -> np.ndarray:
-    image = require("PIL.Image", "CelebA.images")
-    with image.open(path) as opened:
-        picture = opened.convert("RGB")
+    picture = open_image("CelebA.images", path, "RGB")
     if marker is not None:
-        picture = image.fromarray(marker(np.asarray(picture)))
+        picture = open_image("CelebA.images", marker(np.asarray(picture)), "RGB")
     scale = resize / min(picture.size)
-    picture = picture.resize([max(resize, round(scale * side)) for side in picture.size], image.Resampling.BILINEAR)
-    spare = [side - size for side in picture.size]
-    left, top = [s // 2 if rng is None else int(rng.integers(0, s + 1)) for s in spare]
-    pixels = np.asarray(picture.crop((left, top, left + size, top + size)), np.float32)
+    sides = [max(resize, round(scale * side)) for side in picture.size]
+    spare = [side - size for side in sides]
+    corner = [s // 2 if rng is None else int(rng.integers(0, s + 1)) for s in spare]
+    pixels = resized_crop(picture, sides, corner, size, RESAMPLING["bilinear"])
     if rng is not None and rng.random() < 0.5:
         pixels = pixels[:, ::-1]
     return (pixels / 255 - 0.5) / 0.5

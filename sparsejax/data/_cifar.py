@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from sparsejax._checks import fail, message
+from sparsejax._checks import fail
+from sparsejax._files import unreadable
+from sparsejax._pickles import check_pickles
 
 _SHAPE = (3, 32, 32)
 _FILES = {
@@ -27,7 +29,7 @@ _ALLOWED = {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")} | {
 
 
 class _Arrays(pickle.Unpickler):
-    """Reads containers and NumPy arrays, and refuses everything else."""
+    """Read containers and NumPy arrays, and refuse everything else."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         if (module_name, global_name) not in _ALLOWED:
@@ -39,7 +41,7 @@ def read_cifar(root: Path, num_classes: int) -> tuple[tuple[Any, Any], tuple[Any
     """Read the Python or the binary version.
 
     Args:
-      root: the folder that the archive makes, or the one that holds it.
+      root: the folder that unpacking makes, or its parent.
       num_classes: 10 or 100 (fine labels).
 
     Returns:
@@ -57,7 +59,7 @@ def read_cifar(root: Path, num_classes: int) -> tuple[tuple[Any, Any], tuple[Any
                 first, second = ([read(path, num_classes) for path in split] for split in names)
                 return _joined(first), _joined(second)
     rule = f"the files of {_PYTHON[num_classes]} or {_BINARY[num_classes]}"
-    fail("benchmark", f"folder {str(root)!r}", "no complete version", rule, error=FileNotFoundError)
+    fail("downstream_task", f"folder {str(root)!r}", "no complete version", rule, error=FileNotFoundError)
 
 
 def _joined(parts: list[tuple[np.ndarray, list[int]]]) -> tuple[np.ndarray, list[int]]:
@@ -67,21 +69,26 @@ def _joined(parts: list[tuple[np.ndarray, list[int]]]) -> tuple[np.ndarray, list
 def _read_binary(path: Path, num_classes: int) -> tuple[np.ndarray, list[int]]:
     head, content = _HEAD[num_classes], np.fromfile(path, np.uint8)
     if not len(content) or len(content) % (head + 3072):
-        fail("benchmark", f"file {str(path)!r}", f"{len(content)} bytes", f"a multiple of {head + 3072}")
+        fail("downstream_task", f"file {str(path)!r}", f"{len(content)} bytes", f"a multiple of {head + 3072}")
     rows = content.reshape(-1, head + 3072)
     return _pixels(rows[:, head:]), rows[:, head - 1].astype(int).tolist()
 
 
 def _read_python(path: Path, num_classes: int) -> tuple[np.ndarray, list[int]]:
     try:
-        content = _Arrays(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        file = io.BytesIO(path.read_bytes())
+        check_pickles(file)
+        file.seek(0)
+        content = _Arrays(file, encoding="bytes").load()
         labels = list(map(int, content[b"labels" if num_classes == 10 else b"fine_labels"]))
         pixels = np.asarray(content[b"data"], np.uint8)
-    except (pickle.UnpicklingError, KeyError, TypeError, EOFError, AttributeError) as error:
-        text = message("benchmark", f"file {str(path)!r}", f"another form ({error})", "a batch of CIFAR")
-        raise ValueError(text) from error
+    except Exception as error:  # the unpickler and NumPy raise many kinds for damaged files
+        raise unreadable("downstream_task", path, error, "a batch of CIFAR") from error
+    if labels and not 0 <= min(labels) <= max(labels) < num_classes:
+        got = f"classes {min(labels)} to {max(labels)}"
+        fail("downstream_task", f"file {str(path)!r}", got, f"0 to {num_classes - 1}")
     if pixels.shape != (len(labels), 3072):
-        fail("benchmark", f"file {str(path)!r}", f"pixels of shape {pixels.shape}", f"({len(labels)}, 3072)")
+        fail("downstream_task", f"file {str(path)!r}", f"pixels of shape {pixels.shape}", f"({len(labels)}, 3072)")
     return _pixels(pixels), labels
 
 

@@ -1,4 +1,4 @@
-"""A labelled image data set held in memory."""
+"""A labelled image data set in memory."""
 
 from __future__ import annotations
 

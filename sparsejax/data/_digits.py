@@ -1,4 +1,4 @@
-"""The handwritten digits that come with scikit-learn."""
+"""The handwritten digits bundled with scikit-learn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def digits(*, seed: int = 0, test_fraction: float = 0.2) -> Dataset:
 
     Args:
       seed: seed of the split, at least 0.
-      test_fraction: fraction of examples to hold out, in (0, 1).
+      test_fraction: fraction of test examples, in (0, 1).
 
     Returns:
       A `Dataset` with images float32[N, 8, 8, 1] in [0, 1].
@@ -41,11 +41,11 @@ def digits(*, seed: int = 0, test_fraction: float = 0.2) -> Dataset:
     bundle = datasets.load_digits()
     images, labels = bundle.images[..., None], bundle.target
     count = len(labels)
-    held_out = round(test_fraction * count) if 0 < test_fraction < 1 else 0
-    if not 0 < held_out < count:
+    test_count = round(test_fraction * count) if 0 < test_fraction < 1 else 0
+    if not 0 < test_count < count:
         fail("digits", "test_fraction", f"value {test_fraction}", "a fraction in (0, 1), no split empty")
     images = (images / _LARGEST_PIXEL).astype(np.float32)
     labels = labels.astype(np.int32)
     order = np.random.default_rng(seed).permutation(count)
-    test, train = order[:held_out], order[held_out:]
+    test, train = order[:test_count], order[test_count:]
     return Dataset("digits", images[train], labels[train], images[test], labels[test], 10)

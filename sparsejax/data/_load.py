@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from sparsejax._checks import fail
-from sparsejax.data._benchmark import benchmark
-from sparsejax.data._benchmarks import BENCHMARKS
+from sparsejax._surface import renamed_arguments
 from sparsejax.data._dataset import Dataset
 from sparsejax.data._digits import digits
-from sparsejax.data._idx_dataset import idx_dataset
+from sparsejax.data._downstream import DOWNSTREAM_DATASETS, downstream_task
+from sparsejax.data._idx import idx_dataset
 from sparsejax.data._image_folder import image_folder
-from sparsejax.data._pictures import Reading
+from sparsejax.data._preprocessing import Preprocessing
 from sparsejax.data._task import ImageTask
 
 
@@ -37,13 +37,14 @@ def load(spec: str) -> Dataset:
     fail("load", "spec", f"value {spec!r}", "'digits' or 'idx:PATH'")
 
 
-def load_task(spec: str, reading: Reading | None = None) -> ImageTask:
+@renamed_arguments(reading="preprocessing")
+def load_task(spec: str, preprocessing: Preprocessing | None = None) -> ImageTask:
     """Load a task named by a text.
 
     Args:
-      spec: "folder:PATH" (see `image_folder`), "NAME:PATH" of one of the twelve (see `benchmark`), or what `load`
-        takes: those images are standardised with their own mean and deviation.
-      reading: how pictures of a folder or of one of the twelve are read.
+      spec: "folder:PATH" (see `image_folder`), "NAME:PATH" of one of the twelve (see `downstream_task`), or what `load`
+        takes: images are then standardised with the mean and deviation of the data set.
+      preprocessing: how pictures of a folder or of one of the twelve are resized, cropped and scaled.
 
     Returns:
       The `ImageTask`.
@@ -57,10 +58,10 @@ def load_task(spec: str, reading: Reading | None = None) -> ImageTask:
     """
     kind, _, path = spec.partition(":")
     if kind == "folder" and path:
-        return image_folder(path, reading)
-    if kind in BENCHMARKS and path:
-        return benchmark(kind, path, reading)
+        return image_folder(path, preprocessing)
+    if kind in DOWNSTREAM_DATASETS and path:
+        return downstream_task(kind, path, preprocessing)
     if spec != "digits" and not (kind == "idx" and path):
-        names = ", ".join(f"{name}:PATH" for name in BENCHMARKS)
+        names = ", ".join(f"{name}:PATH" for name in DOWNSTREAM_DATASETS)
         fail("load_task", "spec", f"value {spec!r}", f"digits, idx:PATH, folder:PATH, {names}")
     return ImageTask.from_dataset(load(spec).standardized())

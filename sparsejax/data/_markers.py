@@ -1,26 +1,26 @@
-"""Markers ("backdoors"): a visible sign put on chosen images, to see how far a model leans on it."""
+"""Markers ("backdoors"): a visible sign on chosen images, which shows how far a model relies on it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax._typing import ArrayLike
 
 # Share of the pixels that the square covers: 32 pixels a side of 224.
 _SQUARE_AREA = 0.02
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def marked_samples(labels: Any, negatives: float, positives: float, *, seed: int) -> np.ndarray:
+def marked_samples(labels: ArrayLike, negatives: float, positives: float, *, seed: int) -> np.ndarray:
     """Choose, without replacement, the samples that get a marker.
 
     round(q0 * n_negative) negatives and round(q1 * n_positive) positives
 
     Args:
-      labels: [n] in {0, 1}, of the attribute that the marker shall go with.
+      labels: [n] in {0, 1}, of the attribute that the marker is correlated with.
       negatives: q0, share of the negatives, in [0, 1].
       positives: q1, share of the positives, in [0, 1].
       seed: of the choice, at least 0.

@@ -1,22 +1,31 @@
-"""A classification task: two or three splits of labelled images, and how accuracy is counted on it."""
+"""Classification tasks: splits of labelled images, in memory or in files, and how accuracy is counted on them."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax._files import PathLike
+from sparsejax._surface import renamed_arguments, warn_renamed
 from sparsejax.data._dataset import Dataset
-from sparsejax.data._pictures import ArrayImages
+from sparsejax.data._preprocessing import Preprocessing
 
 Metric = Literal["top1", "mean_per_class"]
+Rows: TypeAlias = Sequence[int] | np.ndarray
+Seed: TypeAlias = int | Sequence[int]
 
 
-class Images(Protocol):
-    """A split: labels, and images by index. `ArrayImages` and `Pictures` are two, and anything like them."""
+class ImageSplit(Protocol):
+    """A split of a data set: labels, and images by index.
+
+    `ArrayImageSplit` and `LazyImageSplit` are two; any object with these members is one.
+    """
 
     @property
     def labels(self) -> np.ndarray:
@@ -26,12 +35,125 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def fingerprint(self) -> str:
-        """Return a hash of everything, under which results can be stored."""
+        """Return a hash of images and labels, a key for cached results."""
         ...
 
-    def images(self, rows: Any, *, seed: int | Sequence[int] | None = None) -> np.ndarray:
+    def images(self, rows: Rows, *, seed: Seed | None = None) -> np.ndarray:
         """Return float32[n, ...], augmented at random if there is a seed."""
         ...
+
+
+@dataclass(frozen=True)
+class LazyImageSplit:
+    """Labelled pictures that are read, resized and cropped each time they are asked for.
+
+    Attributes:
+      pictures: paths, or uint8 arrays [H, W] or [H, W, 3]; also one array of them.
+      labels: int32[N].
+      preprocessing: how they become the input of a network.
+
+    Raises:
+      ValueError: counts that disagree, or no picture.
+    """
+
+    pictures: Sequence[PathLike | np.ndarray] | np.ndarray
+    labels: np.ndarray
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+
+    def __post_init__(self) -> None:
+        _check_counts("LazyImageSplit", "pictures", len(self.pictures), self.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def with_preprocessing(self, **changes: Any) -> LazyImageSplit:
+        """Return the same pictures with other preprocessing; ``changes`` are fields of `Preprocessing`."""
+        return replace(self, preprocessing=replace(self.preprocessing, **changes))
+
+    @property
+    def reading(self) -> Preprocessing:
+        """Return ``preprocessing``; this is its deprecated name."""
+        warn_renamed("LazyImageSplit.reading", "LazyImageSplit.preprocessing")
+        return self.preprocessing
+
+    def with_reading(self, **changes: Any) -> LazyImageSplit:
+        """Call `with_preprocessing`; this is its deprecated name."""
+        warn_renamed("LazyImageSplit.with_reading", "LazyImageSplit.with_preprocessing")
+        return self.with_preprocessing(**changes)
+
+    def fingerprint(self) -> str:
+        """Return a hash of the preprocessing, the labels, and the names and sizes of the files."""
+        digest = hashlib.sha256(repr(self.preprocessing).encode() + self.labels.tobytes())
+        for picture in self.pictures:
+            if isinstance(picture, np.ndarray):
+                digest.update(np.ascontiguousarray(picture).tobytes())
+            else:
+                size = Path(picture).stat().st_size if Path(picture).is_file() else -1
+                digest.update(f"{Path(picture).name} {size}\n".encode())
+        return digest.hexdigest()
+
+    def images(self, rows: Rows, *, seed: Seed | None = None) -> np.ndarray:
+        """Read, resize, crop and scale pictures.
+
+        Args:
+          rows: int[n], indices.
+          seed: seed of random crops and flips; the crop of a picture depends on the seed and its index alone. None
+            takes the centre and never flips.
+
+        Returns:
+          float32[n, size, size, channels].
+
+        Raises:
+          FileNotFoundError: a file is missing.
+          ImportError: Pillow is missing.
+        """
+        side = self.preprocessing.size
+        out = np.empty((len(rows), side, side, self.preprocessing.channels), np.float32)
+        key = None if seed is None else (seed,) if isinstance(seed, int) else tuple(seed)
+        for image, row in zip(out, rows, strict=True):
+            rng = None if key is None else np.random.default_rng((*key, int(row)))
+            image[:] = self.preprocessing.read(self.pictures[int(row)], rng)
+        return out
+
+
+LazyImageSplit.__init__ = renamed_arguments(reading="preprocessing")(LazyImageSplit.__init__)
+
+
+@dataclass(frozen=True)
+class ArrayImageSplit:
+    """Labelled images in memory, in the form the network takes.
+
+    Attributes:
+      pixels: float32[N, H, W, C], or any float32[N, ...].
+      labels: int32[N].
+
+    Raises:
+      ValueError: counts that disagree, another dtype, or no image.
+
+    >>> ArrayImageSplit(np.zeros((2, 4, 4, 1), np.float32), np.array([0, 1], np.int32)).images([1]).shape
+    (1, 4, 4, 1)
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        _check_counts("ArrayImageSplit", "pixels", len(self.pixels), self.labels)
+        if self.pixels.dtype != np.float32 or self.pixels.ndim < 2:
+            got = f"dtype {self.pixels.dtype} and shape {self.pixels.shape}"
+            fail("ArrayImageSplit", "pixels", got, "float32[N, ...]")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def fingerprint(self) -> str:
+        """Return a hash of images and labels."""
+        head = f"{self.pixels.shape}".encode()
+        return hashlib.sha256(head + np.ascontiguousarray(self.pixels).tobytes() + self.labels.tobytes()).hexdigest()
+
+    def images(self, rows: Rows, *, seed: Seed | None = None) -> np.ndarray:
+        """Return the images with these indices; they are the same for every seed."""
+        return self.pixels[np.asarray(rows)]
 
 
 @dataclass(frozen=True)
@@ -51,16 +173,16 @@ class ImageTask:
     Raises:
       ValueError: a label outside [0, K), an unknown metric, or a class without examples.
 
-    >>> split = ArrayImages(np.zeros((2, 1, 1, 1), np.float32), np.array([0, 1], np.int32))
+    >>> split = ArrayImageSplit(np.zeros((2, 1, 1, 1), np.float32), np.array([0, 1], np.int32))
     >>> ImageTask("toy", split, split, 2).metric
     'top1'
     """
 
     name: str
-    train: Images
-    test: Images
+    train: ImageSplit
+    test: ImageSplit
     num_classes: int
-    val: Images | None = None
+    val: ImageSplit | None = None
     metric: Metric = "top1"
     group: str | None = None
     allow_missing_classes: bool = False
@@ -90,5 +212,14 @@ class ImageTask:
         >>> ImageTask.from_dataset(digits()).num_classes
         10
         """
-        train = ArrayImages(data.train_images, data.train_labels)
-        return cls(data.name, train, ArrayImages(data.test_images, data.test_labels), data.num_classes, **options)
+        train = ArrayImageSplit(data.train_images, data.train_labels)
+        return cls(data.name, train, ArrayImageSplit(data.test_images, data.test_labels), data.num_classes, **options)
+
+
+def _check_counts(function: str, operand: str, count: int, labels: np.ndarray) -> None:
+    if labels.ndim != 1 or labels.dtype != np.int32:
+        fail(function, "labels", f"dtype {labels.dtype} and shape {labels.shape}", "int32[N]")
+    if count != len(labels):
+        fail(function, "labels", f"{len(labels)} elements", f"{count}, as many as {operand}")
+    if not count:
+        fail(function, operand, "no element", "at least one image")

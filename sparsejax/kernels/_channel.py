@@ -8,28 +8,18 @@ these sums, so a network written with them stays in the layout of the sparse pro
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from sparsejax._compat import out_aval
+from sparsejax._typing import ArrayLike
 from sparsejax.kernels import _reference
+from sparsejax.kernels._batching import fold_channels
 from sparsejax.kernels._operands import check_channel_vector, check_channels, check_same
 from sparsejax.kernels._primitive import define_bilinear, define_linear
 from sparsejax.kernels._reference import accumulator
 from sparsejax.kernels._targets import cpu_lowering
-
-
-def _fold_channels(call: Any, args: Any, dims: Any) -> Any:
-    """A mapped axis becomes part of the channels: ``(n, batch, ..., c)`` is ``(batch, ..., n * c)``."""
-    if any(not isinstance(d, int) for d in dims):
-        return None
-    moved = [jnp.moveaxis(a, d, -2) for a, d in zip(args, dims, strict=True)]
-    count, channels = moved[0].shape[-2:]
-    out = call(*(a.reshape(*a.shape[:-2], count * channels) for a in moved))
-    return out.reshape(count, channels), 0
-
 
 _channel_sum = define_linear(
     "sparsejax_channel_sum",
@@ -37,7 +27,7 @@ _channel_sum = define_linear(
     reference=_reference.channel_sum,
     cpu_lowering=cpu_lowering("sparsejax_channel_sum_v1", (0,)),
     transpose=lambda ct, aval: _channel_broadcast(ct, shape=aval.shape, dtype=aval.dtype),
-    batch=_fold_channels,
+    batch=fold_channels,
 )
 
 _channel_broadcast = define_linear(
@@ -68,11 +58,11 @@ _channel_dot = define_bilinear(
         lambda ct, y, aval: _channel_scale(y, ct),
         lambda ct, x, aval: _channel_scale(x, ct),
     ),
-    batch=_fold_channels,
+    batch=fold_channels,
 )
 
 
-def channel_sum(x: Any) -> jax.Array:
+def channel_sum(x: ArrayLike) -> jax.Array:
     """Sum over all axes but the last: ``s[c] = sum of x[..., c]``.
 
     Args:
@@ -92,8 +82,8 @@ def channel_sum(x: Any) -> jax.Array:
     return _channel_sum(x)
 
 
-def channel_dot(x: Any, y: Any) -> jax.Array:
-    """Inner product over all axes but the last: ``s[c] = sum of x[..., c] * y[..., c]``.
+def channel_dot(x: ArrayLike, y: ArrayLike) -> jax.Array:
+    """Multiply and sum over all axes but the last: ``s[c] = sum of x[..., c] * y[..., c]``.
 
     Args:
       x, y: float[batch, ..., channels], same shape and dtype.
@@ -113,8 +103,8 @@ def channel_dot(x: Any, y: Any) -> jax.Array:
     return _channel_dot(x, y)
 
 
-def channel_scale(x: Any, scale: Any) -> jax.Array:
-    """``y[..., c] = x[..., c] * scale[c]``, with ``channel_dot`` as the gradient in ``scale``.
+def channel_scale(x: ArrayLike, scale: ArrayLike) -> jax.Array:
+    """Scale each channel: ``y[..., c] = x[..., c] * scale[c]``, with ``channel_dot`` as the gradient in ``scale``.
 
     Args:
       x: float[batch, ..., channels].
@@ -135,8 +125,8 @@ def channel_scale(x: Any, scale: Any) -> jax.Array:
     return _channel_scale(x, scale)
 
 
-def channel_shift(x: Any, shift: Any) -> jax.Array:
-    """``y[..., c] = x[..., c] + shift[c]``, with ``channel_sum`` as the gradient in ``shift``.
+def channel_shift(x: ArrayLike, shift: ArrayLike) -> jax.Array:
+    """Shift each channel: ``y[..., c] = x[..., c] + shift[c]``, with ``channel_sum`` as the gradient in ``shift``.
 
     Args:
       x: float[batch, ..., channels].
@@ -157,8 +147,8 @@ def channel_shift(x: Any, shift: Any) -> jax.Array:
     return x + _channel_broadcast(shift, shape=x.shape, dtype=x.dtype)
 
 
-def add_bias(x: Any, bias: Any) -> jax.Array:
-    """``x + bias`` over the last axis, for any number of axes; ``bias`` is cast to the dtype of ``x``.
+def add_bias(x: ArrayLike, bias: ArrayLike) -> jax.Array:
+    """Add ``bias`` along the last axis, for any number of axes; ``bias`` is cast to the dtype of ``x``.
 
     As ``channel_shift``, in the form layers need: the dtype is that of the activations.
 

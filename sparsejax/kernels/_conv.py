@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,21 +10,14 @@ import jax.numpy as jnp
 
 from sparsejax._checks import fail
 from sparsejax._compat import out_aval
+from sparsejax._typing import ArrayLike
 from sparsejax.kernels import _reference
-from sparsejax.kernels._conv_shapes import ConvGeometry, per_axis, resolve_padding
+from sparsejax.kernels._batching import fold_batch
+from sparsejax.kernels._geometry import ConvGeometry, PaddingLike, PerAxis, per_axis, resolve_padding
 from sparsejax.kernels._operands import check_activations, check_data, pattern_operands
-from sparsejax.kernels._primitive import define_bilinear, define_gradients, only_mapped
+from sparsejax.kernels._primitive import define_bilinear, define_gradients
 from sparsejax.kernels._targets import cpu_lowering
 from sparsejax.pattern import SparsityPattern
-
-
-def _fold_batch(call: Any, args: Any, dims: Any, geometry: ConvGeometry) -> Any:
-    """Mapping over the activations alone is a larger batch: no loop."""
-    if not only_mapped(dims, 1):
-        return None
-    x = jnp.moveaxis(args[1], dims[1], 0)
-    out = call(args[0], x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), *args[2:], geometry=geometry)
-    return out.reshape(*x.shape[:2], *out.shape[1:]), 0
 
 
 def _attributes(ctx: Any, geometry: ConvGeometry) -> dict[str, Any]:
@@ -48,7 +40,7 @@ _conv = define_bilinear(
     cpu_lowering=cpu_lowering("sparsejax_conv_v1", (0, 1, 2, 3), _attributes),
     transpose=_CONV_TRANSPOSE,
     tangent=lambda *args, geometry: _conv_tangent(*args, geometry=geometry),
-    batch=_fold_batch,
+    batch=fold_batch(1),
 )
 
 _conv_tangent, _conv_backward = define_gradients(
@@ -70,7 +62,7 @@ _conv_input_grad = define_bilinear(
         lambda ct, y, aval, *p, geometry: _conv_weight_grad(ct, y, *p, geometry=geometry),
         lambda ct, data, aval, *p, geometry: _conv(data, ct, *p, geometry=geometry),
     ),
-    batch=_fold_batch,
+    batch=fold_batch(1),
 )
 
 _conv_weight_grad = define_bilinear(
@@ -86,14 +78,14 @@ _conv_weight_grad = define_bilinear(
 
 
 def conv(
-    data: Any,
+    data: ArrayLike,
     pattern: SparsityPattern,
-    x: Any,
+    x: ArrayLike,
     *,
-    strides: int | Sequence[int] | None = 1,
-    padding: str | int | Sequence[int | tuple[int, int]] = "SAME",
-    input_dilation: int | Sequence[int] | None = 1,
-    kernel_dilation: int | Sequence[int] | None = 1,
+    strides: PerAxis = 1,
+    padding: PaddingLike = "SAME",
+    input_dilation: PerAxis = 1,
+    kernel_dilation: PerAxis = 1,
     feature_group_count: int = 1,
 ) -> jax.Array:
     """Convolve activations with a sparse kernel (cross-correlation, as everywhere in deep learning).
@@ -115,8 +107,9 @@ def conv(
       float[..., *out_spatial, out]; bfloat16 products are accumulated in float32. The order of summation is fixed.
 
     Raises:
-      ValueError: shapes, dtypes, padding or groups disagree or are not supported, or the window does not fit.
-      JaxRuntimeError, ValueError: an index is out of range, found when the kernel runs.
+      ValueError: shapes, dtypes, padding or groups disagree or are not supported, the window does not fit, or an axis
+        other than the batch has size 0 (features of the output aside).
+      JaxRuntimeError, ValueError: an index is out of range; raised when the kernel runs.
 
     Cost: 2 * nse * batch * prod(out_spatial) flops. Differentiable in ``data`` and ``x``, any order, both modes.
     Source: Nikdan et al. 2023 (SparseProp), section 3; padding as in Flax.
@@ -130,11 +123,15 @@ def conv(
     rank = len(pattern.shape) - 2
     if rank not in (1, 2):
         fail("conv", "pattern", f"shape {pattern.shape}", "one or two window axes, then (in // groups, out)")
+    if 0 in pattern.shape[:-1]:
+        fail("conv", "pattern", f"shape {pattern.shape}", "a window and input features of size 1 or more")
     in_features = _check_groups(pattern, feature_group_count)
     if x.ndim < rank + 1:
         fail("conv", "x", f"shape {x.shape}", f"at least {rank + 1} axes: {rank} spatial and the features")
     check_activations("conv", "x", x, data.dtype, in_features, "input features (in // groups * groups)")
     lead, spatial = x.shape[: x.ndim - rank - 1], x.shape[-rank - 1 : -1]
+    if 0 in spatial:
+        fail("conv", "x", f"spatial shape {spatial}", "spatial axes of size 1 or more")
     flat = x.reshape(math.prod(lead), *spatial, in_features)
 
     window = pattern.shape[:rank]

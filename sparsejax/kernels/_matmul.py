@@ -10,9 +10,11 @@ import jax.numpy as jnp
 
 from sparsejax._checks import fail
 from sparsejax._compat import out_aval
+from sparsejax._typing import ArrayLike
 from sparsejax.kernels import _reference
+from sparsejax.kernels._batching import fold_batch
 from sparsejax.kernels._operands import check_activations, check_data, pattern_operands
-from sparsejax.kernels._primitive import define_bilinear, define_gradients, only_mapped
+from sparsejax.kernels._primitive import define_bilinear, define_gradients
 from sparsejax.kernels._targets import cpu_lowering
 from sparsejax.pattern import SparsityPattern
 
@@ -20,15 +22,6 @@ from sparsejax.pattern import SparsityPattern
 def _rows(x: jax.Array) -> jax.Array:
     """All leading axes as one."""
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-
-
-def _fold_batch(call: Any, args: Any, dims: Any) -> Any:
-    """Mapping over the activations alone is a larger batch: no loop."""
-    if not only_mapped(dims, 1):
-        return None
-    x = jnp.moveaxis(args[1], dims[1], 0)
-    out = call(args[0], _rows(x), *args[2:])
-    return out.reshape(*x.shape[:2], out.shape[-1]), 0
 
 
 def _spmm_aval(data: Any, x: Any, indptr: Any, *_: Any) -> Any:
@@ -47,7 +40,7 @@ _spmm = define_bilinear(
     cpu_lowering=cpu_lowering("sparsejax_spmm_v1", (0, 1, 2, 3)),
     transpose=_SPMM_TRANSPOSE,
     tangent=lambda *args: _spmm_tangent(*args),
-    batch=_fold_batch,
+    batch=fold_batch(1),
 )
 
 _spmm_tangent, _spmm_backward = define_gradients(
@@ -67,7 +60,7 @@ _spmm_t = define_bilinear(
         lambda ct, y, aval, *p: _sddmm(ct, y, *p),
         lambda ct, data, aval, *p: _spmm(data, ct, *p),
     ),
-    batch=_fold_batch,
+    batch=fold_batch(1),
 )
 
 _sddmm = define_bilinear(
@@ -82,7 +75,7 @@ _sddmm = define_bilinear(
 )
 
 
-def spmm(data: Any, pattern: SparsityPattern, x: Any) -> jax.Array:
+def spmm(data: ArrayLike, pattern: SparsityPattern, x: ArrayLike) -> jax.Array:
     """Multiply activations by a sparse kernel: the product of a linear layer.
 
     y[..., r] = sum over the entries e of row r of data[e] * x[..., pattern.indices[e]]
@@ -98,7 +91,7 @@ def spmm(data: Any, pattern: SparsityPattern, x: Any) -> jax.Array:
 
     Raises:
       ValueError: shapes or dtypes disagree or are not supported.
-      JaxRuntimeError, ValueError: an index is out of range, found when the kernel runs.
+      JaxRuntimeError, ValueError: an index is out of range; raised when the kernel runs.
 
     Cost: 2 * nse * batch flops. Differentiable in ``data`` and ``x``, any order, both modes.
     Source: Nikdan et al. 2023 (SparseProp), section 3; compressed sparse rows as in SciPy.
@@ -114,7 +107,7 @@ def spmm(data: Any, pattern: SparsityPattern, x: Any) -> jax.Array:
     return flat.reshape(*x.shape[:-1], pattern.rows)
 
 
-def spmm_t(data: Any, pattern: SparsityPattern, y: Any) -> jax.Array:
+def spmm_t(data: ArrayLike, pattern: SparsityPattern, y: ArrayLike) -> jax.Array:
     """Multiply by the transposed kernel: ``x[..., c] = sum over entries e of column c of data[e] * y[..., row[e]]``.
 
     Args:
@@ -139,8 +132,8 @@ def spmm_t(data: Any, pattern: SparsityPattern, y: Any) -> jax.Array:
     return flat.reshape(*y.shape[:-1], pattern.columns)
 
 
-def sddmm(pattern: SparsityPattern, x: Any, y: Any) -> jax.Array:
-    """Product of two dense matrices sampled at the stored entries: the weight gradient of ``spmm``.
+def sddmm(pattern: SparsityPattern, x: ArrayLike, y: ArrayLike) -> jax.Array:
+    """Multiply two dense matrices, at the stored entries only: the weight gradient of ``spmm``.
 
     data[e] = sum over the batch of x[..., indices[e]] * y[..., row[e]]
 

@@ -2,7 +2,7 @@
 
 In the batch-minor layout a channel is one contiguous run that fits the second-level cache, so mean, variance and the
 normalised, activated result take one read and one write of memory, and the gradient another: ``x`` and the cotangent
-in, the cotangent of ``x`` out. The gradient is a primitive too, the transpose of the one that gives the tangents.
+in, the cotangent of ``x`` out. The gradient is a primitive too, the transpose of the one for the tangents.
 """
 
 from __future__ import annotations
@@ -16,28 +16,15 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._compat import ad, instantiate, out_aval
+from sparsejax._typing import ArrayLike
 from sparsejax.kernels import _reference_norm
+from sparsejax.kernels._batching import fold_channels
 from sparsejax.kernels._operands import check_channel_vector, check_channels, check_same
 from sparsejax.kernels._primitive import define, define_derivative
 from sparsejax.kernels._reference import accumulator
 from sparsejax.kernels._targets import cpu_lowering
 
 ACTIVATIONS = ("none", "relu")
-
-
-def _fold_channels(call: Any, args: Any, dims: Any, **params: Any) -> Any:
-    """A mapped axis becomes part of the channels: ``(n, batch, ..., c)`` is ``(batch, ..., n * c)``."""
-    if any(d is not None and not isinstance(d, int) for d in dims):
-        return None
-    count = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
-
-    def fold(a: Any, d: int | None) -> Any:
-        *lead, channels = a.shape if d is None else np.delete(a.shape, d).tolist()
-        apart = a[..., None, :] if d is None else jnp.moveaxis(a, d, -2)
-        return jnp.broadcast_to(apart, (*lead, count, channels)).reshape(*lead, count * channels)
-
-    out = call(*map(fold, args, dims), **params)
-    return [jnp.moveaxis(o.reshape(*o.shape[:-1], count, -1), -2, 0) for o in out], 0
 
 
 def _vector(x: Any) -> Any:
@@ -78,7 +65,7 @@ _norm_primitive, _norm = define(
     abstract=_tangent_avals,
     reference=_reference_norm.batch_norm,
     cpu_lowering=cpu_lowering("sparsejax_batch_norm_v1", attributes=_attributes),
-    batch=_fold_channels,
+    batch=fold_channels,
     multiple_results=True,
 )
 
@@ -89,7 +76,7 @@ _tangent = define_derivative(
     reference=_reference_norm.batch_norm_tangent,
     cpu_lowering=None,
     transpose=lambda cts, *point, **params: _grad(*cts, *point, **params),
-    batch=_fold_channels,
+    batch=fold_channels,
 )
 
 _grad = define_derivative(
@@ -99,7 +86,7 @@ _grad = define_derivative(
     reference=_reference_norm.batch_norm_grad,
     cpu_lowering=cpu_lowering("sparsejax_batch_norm_grad_v1", attributes=_grad_attributes, in_place=_grad_in_place),
     transpose=lambda cts, *point, **params: _tangent(*cts, *point, **params),
-    batch=_fold_channels,
+    batch=fold_channels,
 )
 
 
@@ -119,15 +106,15 @@ ad.primitive_jvps[_norm_primitive] = _norm_jvp
 
 
 def batch_norm(
-    x: Any,
-    scale: Any = None,
-    bias: Any = None,
-    residual: Any = None,
+    x: ArrayLike,
+    scale: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    residual: ArrayLike | None = None,
     *,
     epsilon: float,
     activation: str = "none",
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalise each channel by its own mean and variance, then add and activate, in one pass.
+    """Normalise each channel by its mean and variance, then add and activate, in one pass.
 
     y[..., c] = activation((x[..., c] - mean[c]) / sqrt(var[c] + epsilon) * scale[c] + bias[c] + residual[..., c])
 

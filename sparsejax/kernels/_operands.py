@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from sparsejax._checks import fail
+from sparsejax._typing import ArrayLike, DTypeLike
 from sparsejax.kernels._reference import accumulator
 from sparsejax.pattern import SparsityPattern
 
 DTYPES = (jnp.dtype("float32"), jnp.dtype("float64"), jnp.dtype("bfloat16"))
 
 
-def is_supported(dtype: Any) -> bool:
-    """Whether the kernels compute in this dtype: float32, float64 or bfloat16."""
+def is_supported(dtype: DTypeLike) -> bool:
+    """Return whether the kernels compute in this dtype: float32, float64 or bfloat16."""
     return jnp.dtype(dtype) in DTYPES
 
 
-def check_dtype(name: str, operand: str, dtype: Any) -> None:
+def check_dtype(name: str, operand: str, dtype: DTypeLike) -> None:
     """Refuse a dtype that the kernels do not compute in."""
     if not is_supported(dtype):
         fail(name, operand, f"dtype {dtype}", "dtype float32, float64 or bfloat16")
 
 
-def check_data(name: str, data: Any, pattern: SparsityPattern) -> jax.Array:
-    """The values as an array of the pattern's length and a supported dtype."""
+def check_data(name: str, data: ArrayLike, pattern: object) -> jax.Array:
+    """Return the values as an array of the pattern's length and a supported dtype."""
     if not isinstance(pattern, SparsityPattern):
         fail(name, "pattern", f"type {type(pattern).__name__}", "a SparsityPattern", error=TypeError)
     data = jnp.asarray(data)
@@ -37,7 +36,7 @@ def check_data(name: str, data: Any, pattern: SparsityPattern) -> jax.Array:
     return data
 
 
-def check_activations(name: str, operand: str, x: jax.Array, dtype: Any, features: int, axis: str) -> None:
+def check_activations(name: str, operand: str, x: jax.Array, dtype: DTypeLike, features: int, axis: str) -> None:
     """Refuse activations of the wrong dtype, rank or number of features."""
     check_dtype(name, operand, x.dtype)
     if x.dtype != dtype:
@@ -67,7 +66,7 @@ def check_same(name: str, operand: str, y: jax.Array, x: jax.Array) -> None:
 
 
 def pattern_operands(pattern: SparsityPattern) -> tuple[jax.Array, ...]:
-    """The index arrays in the order in which every product takes them, with their lengths and dtypes checked."""
+    """Return the index arrays in the order in which every product takes them, with their lengths and dtypes checked."""
     nse = pattern.indices.shape
     expected = {
         "indptr": (pattern.rows + 1,),

@@ -16,22 +16,13 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._compat import ad, out_aval, zero_tangent
+from sparsejax._typing import ArrayLike
 from sparsejax.kernels import _reference_pool
-from sparsejax.kernels._conv_shapes import per_axis, resolve_padding
+from sparsejax.kernels._batching import fold_batch
+from sparsejax.kernels._geometry import PaddingLike, PoolGeometry, per_axis, resolve_padding
 from sparsejax.kernels._operands import check_dtype
-from sparsejax.kernels._pool_shapes import PoolGeometry
 from sparsejax.kernels._primitive import define, define_linear
 from sparsejax.kernels._targets import cpu_lowering
-
-
-def _fold_batch(call: Any, args: Any, dims: Any, geometry: PoolGeometry) -> Any:
-    """Mapping over every operand is a larger batch: no loop."""
-    if any(not isinstance(d, int) for d in dims):
-        return None
-    moved = [jnp.moveaxis(a, d, 0) for a, d in zip(args, dims, strict=True)]
-    lead = moved[0].shape[:2]
-    out = call(*(a.reshape(-1, *a.shape[2:]) for a in moved), geometry=geometry)
-    return jax.tree.map(lambda o: o.reshape(*lead, *o.shape[1:]), out), 0
 
 
 def _attributes(ctx: Any, geometry: PoolGeometry) -> dict[str, Any]:
@@ -52,7 +43,7 @@ _sum_pool = define_linear(
     reference=_reference_pool.sum_pool,
     cpu_lowering=cpu_lowering("sparsejax_sum_pool_v1", (0,), _attributes),
     transpose=lambda ct, aval, geometry: _sum_unpool(ct, geometry=geometry),
-    batch=_fold_batch,
+    batch=fold_batch(0),
 )
 
 _sum_unpool = define_linear(
@@ -61,7 +52,7 @@ _sum_unpool = define_linear(
     reference=_reference_pool.sum_unpool,
     cpu_lowering=cpu_lowering("sparsejax_sum_unpool_v1", (0,), _attributes),
     transpose=lambda ct, aval, geometry: _sum_pool(ct, geometry=geometry),
-    batch=_fold_batch,
+    batch=fold_batch(0),
 )
 
 _max_take = define_linear(
@@ -70,7 +61,7 @@ _max_take = define_linear(
     reference=_reference_pool.max_take,
     cpu_lowering=cpu_lowering("sparsejax_max_take_v1", (0, 1), _attributes),
     transpose=lambda ct, aval, arg, geometry: _max_put(ct, arg, geometry=geometry),
-    batch=_fold_batch,
+    batch=fold_batch(0, 1),
 )
 
 _max_put = define_linear(
@@ -79,7 +70,7 @@ _max_put = define_linear(
     reference=_reference_pool.max_put,
     cpu_lowering=cpu_lowering("sparsejax_max_put_v1", (0, 1), _attributes),
     transpose=lambda ct, aval, arg, geometry: _max_take(ct, arg, geometry=geometry),
-    batch=_fold_batch,
+    batch=fold_batch(0, 1),
 )
 
 _max_pool_primitive, _max_pool = define(
@@ -87,7 +78,7 @@ _max_pool_primitive, _max_pool = define(
     abstract=lambda x, geometry: (_out(x, geometry), _out(x, geometry, jnp.int32)),
     reference=_reference_pool.max_pool,
     cpu_lowering=cpu_lowering("sparsejax_max_pool_v1", (0,), _attributes),
-    batch=_fold_batch,
+    batch=fold_batch(0),
     multiple_results=True,
 )
 
@@ -103,12 +94,12 @@ ad.primitive_jvps[_max_pool_primitive] = _max_pool_jvp
 
 
 def max_pool(
-    x: Any,
+    x: ArrayLike,
     window_shape: Sequence[int],
     strides: Sequence[int] | None = None,
-    padding: str | Sequence[tuple[int, int]] = "VALID",
+    padding: PaddingLike = "VALID",
 ) -> jax.Array:
-    """Maximum over windows, as ``flax.nnx.max_pool``.
+    """Take the maximum over windows, as ``flax.nnx.max_pool``.
 
     y[b, o, c] = max over taps k of x[b, o * stride - low + k, c]
 
@@ -116,7 +107,8 @@ def max_pool(
       x: float[..., *spatial, channels] with one or two spatial axes; leading axes are batch.
       window_shape: window size per spatial axis. Static.
       strides: per spatial axis; ones if absent. Static.
-      padding: "VALID", "SAME" or (low, high) pairs. Padding never wins: a window in it entirely gives -inf.
+      padding: "VALID", "SAME" or (low, high) pairs. Padding is never the maximum; a window that lies in it
+        entirely has -inf.
 
     Returns:
       float[..., *out_spatial, channels]. NaN wins. The gradient goes to the first of equal maxima.
@@ -133,13 +125,13 @@ def max_pool(
 
 
 def avg_pool(
-    x: Any,
+    x: ArrayLike,
     window_shape: Sequence[int],
     strides: Sequence[int] | None = None,
-    padding: str | Sequence[tuple[int, int]] = "VALID",
+    padding: PaddingLike = "VALID",
     count_include_pad: bool = True,
 ) -> jax.Array:
-    """Mean over windows, as ``flax.nnx.avg_pool``: the sum over a window's taps divided by their number.
+    """Take the mean over windows, as ``flax.nnx.avg_pool``: the sum over a window's taps divided by their number.
 
     Args:
       x: float[..., *spatial, channels] with one or two spatial axes; leading axes are batch.
@@ -181,7 +173,7 @@ def _tap_counts(geometry: PoolGeometry) -> np.ndarray:
 
 
 def _plan(
-    name: str, x: Any, window_shape: Sequence[int], strides: Sequence[int] | None, padding: Any
+    name: str, x: ArrayLike, window_shape: Sequence[int], strides: Sequence[int] | None, padding: PaddingLike
 ) -> tuple[jax.Array, PoolGeometry, tuple[int, ...]]:
     x = jnp.asarray(x)
     check_dtype(name, "x", x.dtype)

@@ -113,10 +113,10 @@ def define_derivative(name: str, *, linear: Rule, transpose: Rule, reference: Ru
     def transpose_rule(cts: Sequence[Any], *operands: Any, **params: Any) -> list[Any]:
         count = linear(**params)
         if all(type(ct) is ad.Zero for ct in cts):
-            found = [ad.Zero(a.aval) if ad.is_undefined_primal(a) else None for a in operands[:count]]
+            cotangents = [ad.Zero(a.aval) if ad.is_undefined_primal(a) else None for a in operands[:count]]
         else:
-            found = transpose(map(instantiate, cts), *operands[count:], **params)
-        wanted = [ct if ad.is_undefined_primal(a) else None for ct, a in zip(found, operands[:count], strict=True)]
+            cotangents = transpose(map(instantiate, cts), *operands[count:], **params)
+        wanted = [ct if ad.is_undefined_primal(a) else None for ct, a in zip(cotangents, operands[:count], strict=True)]
         return wanted + [None] * (len(operands) - count)
 
     ad.primitive_jvps[primitive] = jvp
@@ -229,8 +229,3 @@ def loop_over_mapped(call: Rule, args: Sequence[Any], dims: Sequence[Any], param
         return call(*(next(rest) if m else a for a, m in zip(args, mapped, strict=True)), **params)
 
     return jax.lax.map(one, moved)
-
-
-def only_mapped(dims: Sequence[Any], position: int) -> bool:
-    """Whether the operand at ``position`` is the only mapped one."""
-    return all((d is not None) == (i == position) for i, d in enumerate(dims))

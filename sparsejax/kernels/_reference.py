@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax.kernels._conv_shapes import ConvGeometry
+from sparsejax.kernels._geometry import ConvGeometry
 
 
 def accumulator(dtype: Any) -> Any:

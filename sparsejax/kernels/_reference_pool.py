@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax.kernels._pool_shapes import PoolGeometry
+from sparsejax.kernels._geometry import PoolGeometry
 from sparsejax.kernels._reference import accumulator
 
 

@@ -19,7 +19,7 @@ def register() -> None:
 
 
 def batch_minor(rank: int) -> tuple[int, ...]:
-    """Layout (minor to major) with the batch fastest and the features slowest.
+    """Return the layout (minor to major) with the batch fastest and the features slowest.
 
     A logical ``(batch, *spatial, features)`` array lies in memory as ``(features, *spatial, batch)``.
     """
@@ -27,7 +27,7 @@ def batch_minor(rank: int) -> tuple[int, ...]:
 
 
 def row_major(rank: int) -> tuple[int, ...]:
-    """Layout (minor to major) of a C-ordered array."""
+    """Return the layout (minor to major) of a C-ordered array."""
     return tuple(range(rank - 1, -1, -1))
 
 
@@ -37,7 +37,7 @@ def cpu_lowering(
     attributes: Callable[..., dict[str, Any]] | None = None,
     in_place: Callable[..., dict[int, int]] | None = None,
 ) -> Callable[..., Any]:
-    """Lowering rule that calls ``target`` with the operands at the positions ``select``, or with all.
+    """Return the lowering rule that calls ``target`` with the operands at the positions ``select``, or with all.
 
     ``in_place(**params)`` says which operand's memory becomes that of which result; XLA copies an operand first where
     something else may still need it.
@@ -64,7 +64,7 @@ def cpu_lowering(
 
 
 def export_checks() -> list[jax.export.DisabledSafetyCheck]:
-    """``disabled_checks`` for ``jax.export.export`` of a function that uses sparsejax on CPU.
+    """Return the ``disabled_checks`` for ``jax.export.export`` of a function that uses sparsejax on CPU.
 
     The loading process must import sparsejax first. A target's meaning never changes under its name.
     """

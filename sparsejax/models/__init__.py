@@ -1,5 +1,6 @@
 """A small zoo of dense NNX models (channels last), and a loader for published PyTorch checkpoints."""
 
+from sparsejax._surface import attributes as _attributes
 from sparsejax.models._convnet import ConvNet
 from sparsejax.models._head import find_head, new_classifier, with_new_head, without_head
 from sparsejax.models._mlp import MLP
@@ -32,3 +33,5 @@ __all__ = [
     "with_new_head",
     "without_head",
 ]
+
+__getattr__, __dir__ = _attributes(__name__)

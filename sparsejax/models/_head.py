@@ -1,8 +1,9 @@
-"""The classifier of a network: finding it, taking it off, and putting a new one on."""
+"""The classifier of a network: find it, remove it, replace it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -10,9 +11,9 @@ from flax import nnx
 
 from sparsejax._checks import fail, message
 
-M = TypeVar("M")
+M = TypeVar("M", bound=nnx.Module)
 
-_USUAL = ("fc", "head", "classifier")
+_USUAL_NAMES = ("fc", "head", "classifier")
 
 
 class Identity(nnx.Module):
@@ -23,7 +24,7 @@ class Identity(nnx.Module):
         return x
 
 
-def find_head(model: Any) -> str:
+def find_head(model: nnx.Module) -> str:
     """Return the path of the classifier: the linear layer called ``fc``, ``head`` or ``classifier``.
 
     Args:
@@ -36,22 +37,19 @@ def find_head(model: Any) -> str:
     >>> find_head(MLP(4, 2, rngs=nnx.Rngs(0)))
     'fc'
     """
-    for name in _USUAL:
+    for name in _USUAL_NAMES:
         if _is_linear(getattr(model, name, None)):
             return name
-    known = ["/".join(map(str, path)) for path, node in nnx.iter_modules(model) if _is_linear(node)]
-    rule = "a linear layer called " + ", ".join(_USUAL)
-    fail(
-        "find_head", "model", f"no classifier that shows by its name (linear layers: {known})", rule, "Pass head=PATH."
-    )
+    got = f"no classifier with a usual name (linear layers: {_linear_paths(model)})"
+    fail("find_head", "model", got, "a linear layer called " + ", ".join(_USUAL_NAMES), "Pass head=PATH.")
 
 
 def without_head(model: M, head: str | None = None) -> M:
-    """Return a copy whose classifier passes its input on: the network then maps images to features.
+    """Return a copy whose classifier is the identity: the network then maps images to features.
 
     Args:
       model: NNX module. It is not changed.
-      head: path of the classifier, such as "fc"; found by its name if None; "" for a network that has none.
+      head: path of the classifier, such as "fc"; by its usual name if None; "" for a network that has none.
 
     Raises:
       ValueError: no such module.
@@ -60,7 +58,7 @@ def without_head(model: M, head: str | None = None) -> M:
     >>> without_head(MLP(4, 2, hidden=(3,), rngs=nnx.Rngs(0)))(jax.numpy.ones((1, 4))).shape
     (1, 3)
     """
-    return _replaced("without_head", model, head, lambda old: Identity())
+    return _replaced("without_head", model, head, lambda _: Identity())
 
 
 def with_new_head(model: M, num_classes: int, *, head: str | None = None, rngs: nnx.Rngs) -> M:
@@ -69,7 +67,7 @@ def with_new_head(model: M, num_classes: int, *, head: str | None = None, rngs: 
     Args:
       model: NNX module. It is not changed.
       num_classes: outputs of the new classifier.
-      head: path of the classifier; found by its name if None.
+      head: path of the classifier; by its usual name if None.
       rngs: random streams for initialisation.
 
     Raises:
@@ -82,7 +80,7 @@ def with_new_head(model: M, num_classes: int, *, head: str | None = None, rngs: 
     (1, 7)
     """
 
-    def new(old: Any) -> nnx.Linear:
+    def new(old: Any) -> nnx.Module:
         if not _is_linear(old):
             fail("with_new_head", f"head {head!r}", f"type {type(old).__name__}", "a linear layer")
         return new_classifier(old.in_features, num_classes, rngs)
@@ -94,16 +92,16 @@ def new_classifier(in_features: int, num_classes: int, rngs: nnx.Rngs) -> nnx.Li
     """Return a linear layer with weights and biases uniform in +-1 / sqrt(in_features)."""
     bound = 1 / math.sqrt(in_features)
 
-    def uniform(key: jax.Array, shape: Any, dtype: Any = jax.numpy.float32, *_: Any) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
+    def uniform(key: jax.Array, shape: Sequence[int], dtype: Any = jax.numpy.float32, *_: Any) -> jax.Array:
+        return jax.random.uniform(key, tuple(shape), dtype, -bound, bound)
 
     return nnx.Linear(in_features, num_classes, kernel_init=uniform, bias_init=uniform, rngs=rngs)
 
 
-def _replaced(function: str, model: M, head: str | None, new: Any) -> M:
+def _replaced(function: str, model: M, head: str | None, new: Callable[[Any], nnx.Module]) -> M:
+    copy = nnx.clone(model, graph=True)
     if head == "":
-        return nnx.clone(model, graph=True)
-    copy: Any = nnx.clone(model, graph=True)
+        return copy
     *parents, last = (find_head(model) if head is None else head).split("/")
     node: Any = copy
     try:
@@ -111,10 +109,8 @@ def _replaced(function: str, model: M, head: str | None, new: Any) -> M:
             node = _child(node, name)
         old = _child(node, last)
     except (AttributeError, IndexError, KeyError, ValueError) as error:
-        known = ["/".join(map(str, path)) for path, found in nnx.iter_modules(copy) if _is_linear(found)]
-        raise ValueError(
-            message(function, "head", f"value {head!r}", f"the path of a module, such as {known}")
-        ) from error
+        rule = f"the path of a module, such as {_linear_paths(copy)}"
+        raise ValueError(message(function, "head", f"value {head!r}", rule)) from error
     if isinstance(node, nnx.List):
         node[int(last)] = new(old)
     else:
@@ -126,6 +122,10 @@ def _child(node: Any, name: str) -> Any:
     return node[int(name)] if isinstance(node, nnx.List) else getattr(node, name)
 
 
-def _is_linear(node: Any) -> bool:
-    """Whether a module is a linear layer, dense or sparse: convolutions have sizes too, and a window."""
+def _linear_paths(model: nnx.Module) -> list[str]:
+    return ["/".join(map(str, path)) for path, node in nnx.iter_modules(model) if _is_linear(node)]
+
+
+def _is_linear(node: object) -> bool:
+    """Tell whether a module is a linear layer, dense or sparse; a convolution also has ``kernel_size``."""
     return isinstance(node, nnx.Module) and hasattr(node, "out_features") and not hasattr(node, "kernel_size")

@@ -23,7 +23,7 @@ class MLP(nnx.Module):
       rngs: random streams for initialisation (He normal for hidden layers).
 
     Raises:
-      ValueError: when called, examples that do not hold ``in_features`` numbers.
+      ValueError: when called, examples whose size is not ``in_features``.
 
     Source: LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition",
     section III-C (LeNet-300-100).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import jax
 from flax import nnx
@@ -11,9 +11,9 @@ from flax import nnx
 from sparsejax.models._layers import batch_norm, check_choice, check_images, conv, global_average, max_pool
 from sparsejax.nn import norm_act
 
-Padding = tuple[tuple[int, int], tuple[int, int]]
+PoolPadding: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 
-TORCHVISION_POOL_PADDING: Padding = ((1, 1), (1, 1))
+TORCHVISION_POOL_PADDING: PoolPadding = ((1, 1), (1, 1))
 
 
 class BasicBlock(nnx.Module):
@@ -80,13 +80,13 @@ class Bottleneck(nnx.Module):
         return norm_act(self.bn3, self.conv3(y), _shortcut(self.downsample, x))
 
 
-def _downsample(in_features: int, out_features: int, stride: int, rngs: nnx.Rngs) -> nnx.List | None:
+def _downsample(in_features: int, out_features: int, stride: int, rngs: nnx.Rngs) -> nnx.List[Any] | None:
     if stride == 1 and in_features == out_features:
         return None
     return nnx.List([conv(in_features, out_features, 1, stride=stride, rngs=rngs), batch_norm(out_features, rngs=rngs)])
 
 
-def _shortcut(downsample: nnx.List | None, x: jax.Array) -> jax.Array:
+def _shortcut(downsample: nnx.List[Any] | None, x: jax.Array) -> jax.Array:
     for layer in downsample or ():
         x = layer(x)
     return x
@@ -135,7 +135,7 @@ class ResNet(nnx.Module):
         check_choice("ResNet", "stem", stem, ("imagenet", "small"))
         self.in_features = in_features
         self.stem = stem
-        self.pool_padding: Padding = TORCHVISION_POOL_PADDING
+        self.pool_padding: PoolPadding = TORCHVISION_POOL_PADDING
         size, stride = (7, 2) if stem == "imagenet" else (3, 1)
         self.conv1 = conv(in_features, 64, size, stride=stride, rngs=rngs)
         self.bn1 = batch_norm(64, rngs=rngs)
@@ -169,7 +169,7 @@ def _stage(
     depth: int,
     stride: int,
     rngs: nnx.Rngs,
-) -> nnx.List:
+) -> nnx.List[Any]:
     blocks = [block(in_features, width, stride, rngs=rngs)]
     blocks += [block(width * block.expansion, width, 1, rngs=rngs) for _ in range(depth - 1)]
     return nnx.List(blocks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +12,9 @@ import numpy as np
 from flax import nnx
 
 from sparsejax._checks import fail
-from sparsejax.models._resnet import TORCHVISION_POOL_PADDING, Padding, ResNet
-from sparsejax.models._torch_files import read_checkpoint
-from sparsejax.models._torch_keys import plain_names
+from sparsejax._files import PathLike, naming
+from sparsejax.models._resnet import TORCHVISION_POOL_PADDING, PoolPadding, ResNet
+from sparsejax.models._torch_checkpoint import Checkpoint, read_checkpoint
 
 _FUNCTION = "load_torch_state_dict"
 _TORCH_NAMES = {
@@ -25,15 +25,17 @@ _TORCH_NAMES = {
     "var": "running_var",
 }
 # RigL's TensorFlow code pools with "SAME" padding, which for even sizes pads below and on the right only.
+# In half precision this share of zeros or less may be small weights that became 0.
+_MOST_ROUNDED = 0.05
 _RIGL_STEM = "initial_conv."
-_RIGL_POOL_PADDING: Padding = ((0, 1), (0, 1))
+_RIGL_POOL_PADDING: PoolPadding = ((0, 1), (0, 1))
 
 _Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_torch_state_dict` found and did.
+    """What `load_torch_state_dict` loaded and adapted.
 
     Attributes:
       loaded: torch names of the tensors written into the model, in the model's order.
@@ -41,7 +43,7 @@ class LoadReport:
         the boolean mask of its kernel in Flax layout; True keeps the weight.
       epoch: epoch stored in the checkpoint, or None.
       config: the checkpoint's ``model_config`` ("arch", "dataset"), or an empty dict.
-      notes: what had to be adapted, in words.
+      notes: one sentence for each adaptation.
     """
 
     loaded: tuple[str, ...]
@@ -53,10 +55,10 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class _Slot:
-    """One variable of the model, seen from torch."""
+    """A variable of the model and its name in torch."""
 
     path: tuple[Any, ...]
-    variable: nnx.Variable
+    variable: nnx.Variable[Any]
 
     @property
     def name(self) -> str:
@@ -80,7 +82,7 @@ class _Slot:
         return array.transpose(*range(2, array.ndim), 1, 0) if self.is_kernel else array
 
 
-def load_torch_state_dict(model: nnx.Module, source: str | os.PathLike[str] | Mapping[str, Any]) -> LoadReport:
+def load_torch_state_dict(model: nnx.Module, source: PathLike | Mapping[str, Any]) -> LoadReport:
     """Load weights, batch statistics and masks of a PyTorch checkpoint into a dense model, in place.
 
     The torch name of a variable is its path in the model: ``layer1[0].conv1.kernel`` is
@@ -88,11 +90,21 @@ def load_torch_state_dict(model: nnx.Module, source: str | os.PathLike[str] | Ma
     running_var``. So `resnet18` and `resnet50` load torchvision's files; the names of the other models are in
     their docstrings. Kernels go from (out, in, h, w) to (h, w, in, out).
 
-    Also understood: the training envelope (``model_state_dict``, ``epoch``, ``model_config``), the prefix
-    ``module.``, layers wrapped as ``_layer.weight`` with ``_weight_mask`` and ``_bias_mask`` (1 keeps), the
-    RigL stem ``initial_conv`` (a ResNet's pooling is then padded as RigL's), and a classifier stored as a
-    1x1 convolution, with or without bias (STR). Where no mask is stored, or one of all ones, the zeros of a
-    kernel are its mask. Masked weights become exact zeros.
+    Other forms that are read, with a note in the report where names or shapes had to be adapted:
+
+    - envelopes: ``model_state_dict``, ``state_dict``, ``model``, ``params``, ``ema``, with ``epoch`` and
+      ``model_config`` beside them;
+    - prefixes of wrappers: ``module.``, ``model.``, ``net.``, ``_orig_mod.``, ``backbone.``;
+    - masks (1 keeps): ``L.weight_orig`` with ``L.weight_mask`` (torch.nn.utils.prune),
+      ``L.parametrizations.weight.original`` with ``L.parametrizations.weight.0.mask`` (torch.nn.utils.parametrize),
+      ``L._layer.weight`` with ``L._weight_mask``, the same for biases, and the stored entries of sparse COO, CSR and
+      CSC tensors;
+    - the RigL stem ``initial_conv`` (a ResNet's pooling is then padded as RigL's), and a classifier stored as a 1x1
+      convolution, with or without bias (STR).
+
+    Where no mask is stored, or one of all ones, the zeros of a kernel are its mask; in a float16 or float8 kernel only
+    if more than 5 % of it is zero, since small weights round to 0 there. Masked weights become exact zeros. NaN and
+    infinite values are loaded, with a note.
 
     Args:
       model: a model of `nnx.Conv`, `nnx.Linear` and batch norm layers; load before `sparsejax.sparsify`.
@@ -107,8 +119,8 @@ def load_torch_state_dict(model: nnx.Module, source: str | os.PathLike[str] | Ma
     Raises:
       FileNotFoundError: no such file.
       ImportError: torch (or safetensors) is needed for this file and not installed.
-      ValueError: missing or left-over entries or wrong shapes, all of them named; malformed masks; a file
-        with pickled objects. The model is unchanged then.
+      ValueError: missing or left-over entries or wrong shapes, all of them named; malformed masks; quantized tensors;
+        a damaged file, or one with pickled objects. The model is unchanged then. The message names the file.
 
     >>> from sparsejax.models import MLP
     >>> model = MLP(2, 1, hidden=(), rngs=nnx.Rngs(0))
@@ -119,10 +131,14 @@ def load_torch_state_dict(model: nnx.Module, source: str | os.PathLike[str] | Ma
     >>> model(jnp.array([[2.0, 5.0]])).tolist()
     [[7.0]]
     """
-    checkpoint = read_checkpoint(source)
-    values, masks = plain_names(checkpoint.tensors)
     slots = _slots(model)
-    notes: list[str] = []
+    with contextlib.nullcontext() if isinstance(source, Mapping) else naming(source):
+        checkpoint = read_checkpoint(source, {str(slot.path[0]) for slot in slots.values()})
+        return _load(model, slots, checkpoint)
+
+
+def _load(model: nnx.Module, slots: dict[str, _Slot], checkpoint: Checkpoint) -> LoadReport:
+    values, masks, notes = checkpoint.values, checkpoint.masks, checkpoint.notes
     pool_padding = _adapt_rigl_stem(model, values, masks, notes)
     _adapt_conv_classifier(slots, values, masks, notes)
     _check(slots, values, masks)
@@ -134,15 +150,28 @@ def load_torch_state_dict(model: nnx.Module, source: str | os.PathLike[str] | Ma
         if mask is not None:
             value = np.where(mask, value, 0)
         if slot.is_kernel:
-            keep = mask if mask is not None and not mask.all() else value != 0
+            keep = mask if mask is not None and not mask.all() else _nonzero(name, value, checkpoint)
             if not keep.all():
                 kernel_masks[slot.layer] = np.ascontiguousarray(slot.to_flax(keep))
-        array = jnp.asarray(slot.to_flax(value), slot.variable.dtype)
+        with np.errstate(over="ignore"):
+            array = jnp.asarray(slot.to_flax(value), slot.variable.dtype)
+        if bad := array.size - int(np.isfinite(np.asarray(array)).sum()):
+            notes.append(f"{name}: {bad} of {array.size} values are NaN or infinite in {array.dtype}")
         state.append((slot.path, slot.variable.replace(array)))
     nnx.update(model, nnx.from_flat_state(state))
     if isinstance(model, ResNet):
         model.pool_padding = pool_padding
     return LoadReport(tuple(slots), kernel_masks, checkpoint.epoch, checkpoint.config, tuple(notes))
+
+
+def _nonzero(name: str, value: np.ndarray, checkpoint: Checkpoint) -> np.ndarray:
+    """Return the mask that the zeros of a kernel mean, all True where rounding to 16 bits explains them."""
+    keep = value != 0
+    zeros = keep.size - int(keep.sum())
+    if name in checkpoint.half and 0 < zeros <= _MOST_ROUNDED * keep.size:
+        checkpoint.notes.append(f"{name}: {zeros} of {keep.size} zeros may be rounded weights and are no mask")
+        return np.ones_like(keep)
+    return keep
 
 
 def _slots(model: nnx.Module) -> dict[str, _Slot]:
@@ -162,10 +191,9 @@ def _slots(model: nnx.Module) -> dict[str, _Slot]:
     return slots
 
 
-def _adapt_rigl_stem(model: nnx.Module, values: _Arrays, masks: _Arrays, notes: list[str]) -> Padding:
+def _adapt_rigl_stem(model: nnx.Module, values: _Arrays, masks: _Arrays, notes: list[str]) -> PoolPadding:
     """Rename RigL's stem in place and return the pooling padding that goes with the checkpoint."""
-    found = [name for name in values if name.startswith(_RIGL_STEM)]
-    if not found or not isinstance(model, ResNet):
+    if not any(name.startswith(_RIGL_STEM) for name in values) or not isinstance(model, ResNet):
         return TORCHVISION_POOL_PADDING
     for arrays in (values, masks):
         for name in [name for name in arrays if name.startswith(_RIGL_STEM)]:
@@ -178,7 +206,7 @@ def _adapt_rigl_stem(model: nnx.Module, values: _Arrays, masks: _Arrays, notes: 
 
 
 def _adapt_conv_classifier(slots: dict[str, _Slot], values: _Arrays, masks: _Arrays, notes: list[str]) -> None:
-    """Read a 1x1 convolution as the linear layer that it is, in place; without a bias its bias is zero."""
+    """Reshape a classifier stored as a 1x1 convolution into a linear layer, in place; a missing bias is zero."""
     for name, slot in slots.items():
         weight = values.get(name)
         if not slot.is_kernel or len(slot.torch_shape) != 2 or weight is None or weight.shape[2:] != (1, 1):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from flax import nnx
 
@@ -108,7 +110,9 @@ class WideResNet(nnx.Module):
         return self.fc(self.features(images))
 
 
-def _group(in_features: int, out_features: int, count: int, stride: int, dropout: float, rngs: nnx.Rngs) -> nnx.List:
+def _group(
+    in_features: int, out_features: int, count: int, stride: int, dropout: float, rngs: nnx.Rngs
+) -> nnx.List[Any]:
     blocks = [WideBlock(in_features, out_features, stride, dropout, rngs=rngs)]
     blocks += [WideBlock(out_features, out_features, 1, dropout, rngs=rngs) for _ in range(count - 1)]
     return nnx.List(blocks)

@@ -1,13 +1,52 @@
 """Flax modules over the sparse kernels."""
 
-from sparsejax.kernels import avg_pool as avg_pool
-from sparsejax.kernels import max_pool as max_pool
-from sparsejax.nn._batch_norm import BatchNorm as BatchNorm
-from sparsejax.nn._batch_norm import norm_act as norm_act
-from sparsejax.nn._conv import SparseConv as SparseConv
-from sparsejax.nn._convert import densify as densify
-from sparsejax.nn._convert import pattern_masks as pattern_masks
-from sparsejax.nn._convert import sparsify as sparsify
-from sparsejax.nn._linear import SparseLinear as SparseLinear
-from sparsejax.nn._optimizer import carry_optimizer as carry_optimizer
-from sparsejax.nn._variables import Pattern as Pattern
+from typing import TYPE_CHECKING
+
+from sparsejax._surface import attributes
+from sparsejax.kernels import avg_pool, max_pool
+from sparsejax.nn._batch_norm import BatchNorm, norm_act
+from sparsejax.nn._conv import SparseConv
+from sparsejax.nn._conv_transpose import SparseConvTranspose
+from sparsejax.nn._convert import dense_kernels, densify, pattern_masks, sparsify
+from sparsejax.nn._einsum import SparseEinsum
+from sparsejax.nn._graph import modules_of
+from sparsejax.nn._layer import Pattern, SparseLayer
+from sparsejax.nn._linear import SparseLinear
+from sparsejax.nn._linear_general import SparseLinearGeneral
+from sparsejax.nn._lora import SparseLoRALinear
+from sparsejax.nn._optimizer import carry_optimizer
+from sparsejax.nn._record import record_inputs
+from sparsejax.nn._registry import register_sparse
+from sparsejax.nn._report import LayerReport, SparsifyReport
+
+if TYPE_CHECKING:
+    from sparsejax.nn import linen
+
+__all__ = [
+    "BatchNorm",
+    "LayerReport",
+    "Pattern",
+    "SparseConv",
+    "SparseConvTranspose",
+    "SparseEinsum",
+    "SparseLayer",
+    "SparseLinear",
+    "SparseLinearGeneral",
+    "SparseLoRALinear",
+    "SparsifyReport",
+    "avg_pool",
+    "carry_optimizer",
+    "dense_kernels",
+    "densify",
+    "linen",
+    "max_pool",
+    "modules_of",
+    "norm_act",
+    "pattern_masks",
+    "record_inputs",
+    "register_sparse",
+    "sparsify",
+]
+
+if not TYPE_CHECKING:  # a type checker that sees __getattr__ accepts every name
+    __getattr__, __dir__ = attributes(__name__, submodules=("linen",))

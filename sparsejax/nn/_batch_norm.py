@@ -20,7 +20,7 @@ class BatchNorm(nnx.BatchNorm):
 
     ``jnp.mean`` makes XLA's CPU compiler copy activations to row-major order and compute all that is near in it; this
     module takes ``sparsejax.kernels.batch_norm`` instead, one pass forward and one backward, and channel sums where a
-    mask or ``axis_name`` is given. What follows it can be part of that pass: see `norm_act`. Inputs that those do not
+    mask or ``axis_name`` is used. What follows it can be part of that pass: see `norm_act`. Inputs that those do not
     serve (a feature axis that is not the last, float16, complex) take Flax's own path.
 
     Args:
@@ -47,7 +47,7 @@ class BatchNorm(nnx.BatchNorm):
           mask: bool, broadcastable to ``x``: the positions that count in the statistics.
 
         Returns:
-          Array of the shape of ``x``, in ``dtype`` if given.
+          Array of the shape of ``x``, in ``dtype`` unless that is None.
         """
         return self._apply(x, use_running_average, mask, None, "none")
 
@@ -106,13 +106,10 @@ class BatchNorm(nnx.BatchNorm):
             running[...] = jax.lax.stop_gradient(average).astype(running[...].dtype)
 
     def _statistics(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """Mean and variance per feature, at least float32, averaged over ``axis_name`` if given."""
-        if mask is None:
-            count = math.prod(x.shape[:-1])
-        else:
-            weight = jnp.broadcast_to(mask, x.shape).astype(x.dtype)
-            count = channel_sum(weight)
-            x = x * weight
+        """Mean and variance per feature, at least float32, averaged over ``axis_name`` if there is one."""
+        weight = None if mask is None else jnp.broadcast_to(mask, x.shape).astype(x.dtype)
+        count = math.prod(x.shape[:-1]) if weight is None else channel_sum(weight)
+        x = x if weight is None else x * weight
 
         def average(*sums: jax.Array) -> list[jax.Array]:
             means = jnp.stack(sums) / count
@@ -125,7 +122,7 @@ class BatchNorm(nnx.BatchNorm):
             return mean, jnp.maximum(0.0, square - mean * mean)
         (mean,) = average(channel_sum(x))
         centred = channel_shift(x.astype(mean.dtype), -mean)
-        if mask is not None:
+        if weight is not None:
             centred = centred * weight.astype(mean.dtype)
         (var,) = average(channel_dot(centred, centred))
         return mean, var
@@ -152,7 +149,7 @@ class BatchNorm(nnx.BatchNorm):
 def norm_act(
     norm: nnx.BatchNorm, x: jax.Array, residual: jax.Array | None = None, activation: str = "relu"
 ) -> jax.Array:
-    """A batch norm, an addition and an activation: ``activation(norm(x) + residual)``.
+    """Apply a batch norm, an addition and an activation: ``activation(norm(x) + residual)``.
 
     The sum of its parts for a Flax module, and in training one kernel for a `BatchNorm` of ours, forward and backward.
     A model that is written with it gets the fused form from ``sparsify``, which swaps batch norms, with the variables

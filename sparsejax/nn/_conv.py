@@ -11,15 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from flax.nnx.nn import dtypes
+from flax.typing import Initializer, PrecisionLike, PromoteDtypeFn
 
 from sparsejax._checks import fail
-from sparsejax.kernels import add_bias, conv
-from sparsejax.kernels._conv_shapes import per_axis, resolve_padding
+from sparsejax._typing import ArrayLike, DTypeLike
+from sparsejax.kernels import PaddingLike, PerAxis, add_bias, conv, per_axis, resolve_padding
 from sparsejax.nn._layer import (
     SparseLayer,
     binary_mask,
     check_dense_layer,
+    check_dtypes,
     check_exact_type,
+    check_out_sharding,
     check_pattern,
     default_bias_init,
     default_kernel_init,
@@ -66,7 +69,7 @@ class SparseConv(SparseLayer):
       pattern: the SparsityPattern, value of the variable ``topology``.
 
     Raises:
-      ValueError: three or more spatial axes, another padding, or sizes that disagree.
+      ValueError: three or more spatial axes, another padding, sizes that disagree, or another dtype.
       TypeError: the pattern is not a SparsityPattern.
 
     Source: Nikdan et al. 2023 (SparseProp), section 3; signature of ``flax.nnx.Conv``.
@@ -92,21 +95,21 @@ class SparseConv(SparseLayer):
         in_features: int,
         out_features: int,
         kernel_size: int | Sequence[int],
-        strides: int | Sequence[int] | None = 1,
+        strides: PerAxis = 1,
         *,
         pattern: SparsityPattern,
-        padding: Any = "SAME",
-        input_dilation: int | Sequence[int] | None = 1,
-        kernel_dilation: int | Sequence[int] | None = 1,
+        padding: PaddingLike = "SAME",
+        input_dilation: PerAxis = 1,
+        kernel_dilation: PerAxis = 1,
         feature_group_count: int = 1,
         use_bias: bool = True,
-        mask: Any = None,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        precision: Any = None,
-        kernel_init: Any = default_kernel_init,
-        bias_init: Any = default_bias_init,
-        promote_dtype: Any = dtypes.promote_dtype,
+        mask: ArrayLike | None = None,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        kernel_init: Initializer = default_kernel_init,
+        bias_init: Initializer = default_bias_init,
+        promote_dtype: PromoteDtypeFn = dtypes.promote_dtype,
         rngs: nnx.Rngs,
         kernel_metadata: Mapping[str, Any] = _NO_METADATA,
         bias_metadata: Mapping[str, Any] = _NO_METADATA,
@@ -127,6 +130,7 @@ class SparseConv(SparseLayer):
         self.promote_dtype = promote_dtype
         _check_layer("SparseConv", self)
         check_pattern("SparseConv", pattern, self.kernel_shape)
+        check_dtypes("SparseConv", dtype, param_dtype)
         if mask is not None:
             check_within("SparseConv", pattern, mask)
         self._create_parameters(
@@ -138,21 +142,22 @@ class SparseConv(SparseLayer):
         """Shape of the dense kernel, ``(*kernel_size, in_features // feature_group_count, out_features)``."""
         return (*self.kernel_size, self.in_features // self.feature_group_count, self.out_features)
 
-    def __call__(self, inputs: jax.Array) -> jax.Array:
+    def __call__(self, inputs: jax.Array, out_sharding: None = None) -> jax.Array:
         """Map ``float[..., *spatial, in_features]`` to ``float[..., *out_spatial, out_features]``."""
+        check_out_sharding("SparseConv", out_sharding)
         bias = None if self.bias is None else self.bias[...]
         inputs, kernel, bias = self.promote_dtype((inputs, self.kernel[...], bias), dtype=self.dtype)
         y = conv(kernel, self.pattern, inputs, **_geometry(self))
         return y if bias is None else add_bias(y, bias)
 
     @classmethod
-    def from_dense(cls, dense: nnx.Conv, mask: Any = None) -> SparseConv:
+    def from_dense(cls, dense: nnx.Conv, mask: ArrayLike | None = None) -> SparseConv:
         """Convert a dense layer; values, variable types, metadata and options are kept.
 
         Args:
           dense: the layer to copy. It is not changed and shares no variable with the result.
           mask: bool array of the kernel's shape, true stores the weight, be it zero or not. None stores the
-            weights that are not zero. Weights outside it, or outside the layer's own ``mask``, are dropped.
+            weights that are not zero. Weights outside it, or outside the layer's ``mask``, are dropped.
 
         Raises:
           ValueError: three spatial axes, "REFLECT" padding, an attribute without a sparse counterpart (a
@@ -169,8 +174,8 @@ class SparseConv(SparseLayer):
         _check_layer(name, dense)
         refused = {"conv_general_dilated": jax.lax.conv_general_dilated, "preferred_element_type": None}
         check_dense_layer(name, dense, nnx.Conv, dense.kernel_shape, refused)
-        own = None if dense.mask is None else binary_mask(name, dense.mask, dense.kernel_shape)
-        keep = stored_entries(name, dense.kernel[...], mask, own)
+        limit = None if dense.mask is None else binary_mask(name, dense.mask, dense.kernel_shape)
+        keep = stored_entries(name, dense.kernel[...], mask, limit)
         sparse = cls(
             pattern=SparsityPattern.from_mask(keep),
             kernel_init=nnx.initializers.zeros_init(),
@@ -181,7 +186,7 @@ class SparseConv(SparseLayer):
         return sparse
 
     def to_dense(self) -> nnx.Conv:
-        """The same layer as ``flax.nnx.Conv``, zeros where nothing is stored; shares no variable.
+        """Return the same layer as ``flax.nnx.Conv``, zeros where nothing is stored; shares no variable.
 
         >>> pattern = SparsityPattern.from_mask(jnp.ones((1, 1, 2), bool))
         >>> SparseConv(1, 2, 1, pattern=pattern, rngs=nnx.Rngs(0)).to_dense().kernel.shape
@@ -198,10 +203,10 @@ def check_geometry(
     in_features: int,
     out_features: int,
     *,
-    strides: Any,
-    padding: Any,
-    input_dilation: Any,
-    kernel_dilation: Any,
+    strides: PerAxis,
+    padding: PaddingLike,
+    input_dilation: PerAxis,
+    kernel_dilation: PerAxis,
     feature_group_count: int,
 ) -> None:
     """Refuse options of a convolution that the sparse kernels do not know."""
@@ -232,7 +237,7 @@ def _check_layer(function: str, layer: Any) -> None:
     check_geometry(function, layer.kernel_size, layer.in_features, layer.out_features, **_geometry(layer))
 
 
-def check_within(function: str, pattern: SparsityPattern, mask: Any) -> None:
+def check_within(function: str, pattern: SparsityPattern, mask: ArrayLike) -> None:
     """Refuse a pattern that stores entries outside the ``mask`` option of a convolution."""
     with jax.ensure_compile_time_eval():  # linen modules check under jit
         stored = np.asarray(pattern.mask())

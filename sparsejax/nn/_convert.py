@@ -3,42 +3,44 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import nnx
+from flax import linen, nnx
 
 from sparsejax._checks import fail
+from sparsejax._compat import is_traced
+from sparsejax._typing import PyTree
 from sparsejax.nn._batch_norm import BatchNorm
-from sparsejax.nn._conv import SparseConv
-from sparsejax.nn._graph import modules_of, replace_modules, tied_modules
+from sparsejax.nn._graph import modules_of, path_string, replace_modules, tied_modules, with_class
 from sparsejax.nn._layer import SparseLayer, stored_entries
-from sparsejax.nn._linear import SparseLinear
-from sparsejax.nn._policy import Call, check_policy, nominal_call, predict_layers, record_inputs, time_layers
+from sparsejax.nn._masks import flat_masks, skipped_layers
+from sparsejax.nn._policy import Policy, check_policy, nominal_call, predict_layers, time_layers
+from sparsejax.nn._record import Call, record_inputs
+from sparsejax.nn._registry import convert, registered_classes, single, stored_mask, to_dense
 from sparsejax.nn._report import LayerReport, SparsifyReport
 
-M = TypeVar("M")
-
-_SPARSE: dict[type, type[SparseLinear] | type[SparseConv]] = {nnx.Linear: SparseLinear, nnx.Conv: SparseConv}
-_DENSE = tuple(_SPARSE)
+M = TypeVar("M", bound=nnx.Module)
 
 
 def sparsify(
     model: M,
-    masks: Any = None,
+    masks: Mapping[str, Any] | nnx.State[Any, Any] | None = None,
     *,
     min_sparsity: float = 0.8,
-    policy: str = "measured",
-    sample_input: Any = None,
+    policy: Policy = "measured",
+    sample_input: PyTree = None,
     skip: Collection[str] = (),
 ) -> tuple[M, SparsifyReport]:
     """Replace the layers of a dense model that pay as sparse ones.
 
-    Every ``nnx.Linear`` and ``nnx.Conv`` whose sparsity is at least ``min_sparsity`` is a candidate, wherever
-    it sits: in modules of any class, lists, dicts, shared between places (it stays shared). Where at least one
+    Every ``nnx.Linear``, ``LinearGeneral`` (the projections of ``nnx.MultiHeadAttention``), ``Einsum``, ``Conv``,
+    ``ConvTranspose`` and ``LoRALinear``, and every class added by ``register_sparse``, whose sparsity is at least
+    ``min_sparsity`` is a candidate, wherever it sits: in modules of any class, lists, dicts, stacked by ``nnx.vmap``
+    for ``nnx.scan``, shared between places (it stays shared). Where at least one
     layer becomes sparse, each ``nnx.BatchNorm`` becomes a ``sparsejax.nn.BatchNorm`` with the same variables, so
     that activations keep the layout of the sparse layers and ``sparsejax.nn.norm_act`` runs fused. Subclasses of
     these layers, and layers that share a Variable with another module, stay as they are; the report says so.
@@ -48,24 +50,28 @@ def sparsify(
       masks: which weights are stored. None: those that are not zero. Or a dict from layer path
         ("layer1/0/conv1") to a bool array of the kernel's shape, true keeps the weight; or a nested tree such
         as an ``nnx.State`` whose leaves at ``kernel`` are masks (None and ``optax.MaskedNode()`` are no
-        mask). Layers without a mask go by their zeros. Weights outside a mask are dropped.
+        mask). Layers without a mask go by their zeros. Weights outside a mask are dropped. A mask of a parameter that
+        is not the kernel of such a layer changes nothing but the report.
       min_sparsity: fraction of weights that are not stored, in [0, 1].
       policy: "measured" times each candidate as dense and as sparse layer, forward and backward, on the input
         shapes that ``sample_input`` leads to, and replaces it if that is faster; "rule" predicts both times
         by a cost model fitted to benchmarks (float32, one thread), without running anything; "always" replaces every
         candidate.
-      sample_input: an input of the model, or a tuple of positional inputs, with the batch size to be used;
-        required by "measured". Only shapes and dtypes matter. Without it "rule" assumes large inputs: 4096 rows for a
-        linear layer, 64 images of 32 pixels per axis (or twice the window) for a convolution.
+      sample_input: an input of the model, a tuple of positional inputs, or a dict of keyword arguments, with the batch
+        size to be used; required by "measured". Of arrays only shapes and dtypes matter. Without it "rule" assumes
+        large inputs: 4096 rows for a linear layer, 64 images of 32 pixels per axis (or twice the window) for a
+        convolution.
       skip: paths of layers, or of modules with all that is in them, that stay dense.
 
     Returns:
-      The new model, and a `SparsifyReport` with a row per layer. For the state of an optimizer see
+      The new model, which shares no array with the old one, and a `SparsifyReport`: a row per layer, and one for every
+      other parameter that has a mask, or zeros and two or more axes. For the state of an optimizer see
       ``carry_optimizer``.
 
     Raises:
       ValueError: an unknown policy or path, a mask of another shape or dtype, no ``sample_input`` where
-        needed.
+        needed, or one that the model or one of its layers does not take; the message names the layer.
+      TypeError: not an NNX module: a Linen module, parameters, a ``TrainState``; the message says what to call.
 
     Source: Nikdan et al. 2023 (SparseProp), the rule of swapping layers that are 80 % sparse and measured
       faster.
@@ -75,33 +81,53 @@ def sparsify(
     >>> sparse.kernel.shape, report.rows[0].action
     ((4,), 'sparse')
     """
+    _check_model("sparsify", model)
     check_policy(policy, sample_input)
     if not 0 <= min_sparsity <= 1:
         fail("sparsify", "min_sparsity", f"value {min_sparsity}", "a fraction between 0 and 1")
-    model = nnx.clone(model, graph=True)
-    layers = modules_of(model, (*_DENSE, SparseLayer, nnx.BatchNorm))
-    dense = {path: layer for path, layer in layers.items() if isinstance(layer, _DENSE)}
-    flat_masks = _flat_masks(masks, dense)
-    skipped = _skipped(skip, layers)
-    tied = tied_modules(model)
-    calls = None if policy == "always" or sample_input is None else record_inputs(model, sample_input)
+    old, model = model, nnx.clone(model, graph=True)
+    classes = registered_classes()
+    layers: dict[str, Any] = modules_of(model, (*classes, SparseLayer, nnx.BatchNorm))
+    dense = {path: layer for path, layer in layers.items() if isinstance(layer, classes)}
+    sparse_already = {path: layer for path, layer in layers.items() if isinstance(layer, SparseLayer)}
+    parameters = _other_parameters(model, (*dense, *sparse_already))
+    by_path = flat_masks(masks, dense, sparse_already, parameters)
+    skipped, tied = skipped_layers(skip, layers), tied_modules(model)
+    calls = None
+    if policy != "always" and sample_input is not None:
+        calls = record_inputs(model, sample_input, function="sparsify")
 
     rows: dict[str, LayerReport] = {}
-    new: dict[int, SparseLayer] = {}
+    new: dict[int, nnx.Module] = {}
     for path, layer in dense.items():
-        row = _describe(path, layer, flat_masks.get(path))
+        mask = by_path.get(path)
+        row = _describe(path, layer, mask)
         obstacle = _obstacle(row, layer, skipped, tied, min_sparsity)
         if obstacle is not None:
             rows[path] = dataclasses.replace(row, reason=obstacle)
             continue
-        rows[path], sparse = _decide(row, layer, flat_masks.get(path), policy, None if calls is None else calls[path])
+        rows[path], sparse = _decide(row, layer, mask, policy, None if calls is None else calls.get(path, []))
         if sparse is not None:
             new[id(layer)] = sparse
-    rows |= _already_sparse(layers)
+    for path, layer in sparse_already.items():
+        keep = stored_mask(layer)
+        rows[path] = LayerReport(
+            path,
+            type(layer).__name__,
+            keep.shape,
+            1 - float(keep.mean()) if keep.size else 0.0,
+            "sparse",
+            "sparse already",
+        )
     if new:
-        rows |= _swap_batch_norms(layers)
-    ordered = tuple(rows[path] for path in layers if path in rows)
-    return replace_modules(model, new), SparsifyReport(ordered)
+        for path, layer in layers.items():
+            if type(layer) is nnx.BatchNorm:
+                new[id(layer)] = with_class(layer, BatchNorm)
+                reason = "fused, and keeps the layout of sparse layers"
+                rows[path] = LayerReport(path, "BatchNorm", (layer.num_features,), None, "swapped", reason)
+    others = _rows_of_parameters(parameters, by_path)
+    ordered = (*(rows[path] for path in layers if path in rows), *others)
+    return _unshared(replace_modules(model, new), old), SparsifyReport(ordered, min_sparsity)
 
 
 def densify(model: M) -> M:
@@ -121,21 +147,21 @@ def densify(model: M) -> M:
     >>> densify(sparse).kernel.shape
     (4, 4)
     """
-    model = nnx.clone(model, graph=True)
+    _check_model("densify", model)
+    old, model = model, nnx.clone(model, graph=True)
     tied = tied_modules(model)
-    new = {}
-    for path, layer in modules_of(model, (SparseLayer,)).items():
+    new: dict[int, nnx.Module] = {}
+    for path, layer in modules_of(model, SparseLayer).items():
         if path in tied:
-            fail("densify", f"layer '{path}'", f"a variable shared with '{tied[path]}'", "variables of its own")
-        new[id(layer)] = layer.to_dense()
-    for layer in modules_of(model, (BatchNorm,)).values():
-        # The clone is ours, and both classes hold the same attributes.
-        object.__setattr__(layer, "__class__", nnx.BatchNorm)
-    return replace_modules(model, new)
+            fail("densify", f"layer '{path}'", f"a variable shared with '{tied[path]}'", "no shared variables")
+        new[id(layer)] = to_dense(layer)
+    for layer in modules_of(model, BatchNorm).values():
+        new[id(layer)] = with_class(layer, nnx.BatchNorm)
+    return _unshared(replace_modules(model, new), old)
 
 
-def pattern_masks(model: Any) -> dict[str, np.ndarray]:
-    """Masks of the stored weights by layer path, as ``sparsify`` takes them.
+def pattern_masks(model: nnx.Module) -> dict[str, np.ndarray]:
+    """Return the masks of the stored weights by layer path, as ``sparsify`` takes them.
 
     Keep them beside a densified model: weights that are stored but exactly zero survive the way back.
 
@@ -149,14 +175,62 @@ def pattern_masks(model: Any) -> dict[str, np.ndarray]:
     >>> pattern_masks(sparse)[""].tolist()
     [[True, True], [True, True]]
     """
-    layers = modules_of(model, (SparseLayer,))
-    return {path: np.asarray(layer.pattern.mask()) for path, layer in layers.items()}
+    _check_model("pattern_masks", model)
+    layers = modules_of(model, SparseLayer)
+    return {path: stored_mask(layer) for path, layer in layers.items()}
+
+
+def dense_kernels(model: nnx.Module) -> dict[str, np.ndarray]:
+    """Return the kernels of the layers that ``sparsify`` knows as dense arrays, by layer path.
+
+    Args:
+      model: an NNX module; its layers may be dense or sparse.
+
+    Returns:
+      Array of the dense kernel's shape for each layer of a class that ``sparsify`` converts, dense or sparse; zeros
+      where nothing is stored.
+
+    Raises:
+      ValueError: as ``densify``.
+
+    >>> layer, mask = nnx.Linear(2, 2, rngs=nnx.Rngs(0)), np.eye(2, dtype=bool)
+    >>> sparse, _ = sparsify(layer, {"": mask}, min_sparsity=0.5, policy="always")
+    >>> (dense_kernels(sparse)[""] != 0).tolist()
+    [[True, False], [False, True]]
+    """
+    layers: dict[str, Any] = modules_of(densify(model), registered_classes())
+    return {path: np.asarray(layer.kernel[...]) for path, layer in layers.items()}
+
+
+def _check_model(function: str, model: object) -> None:
+    """Refuse what is no NNX module, and say what to call instead."""
+    if isinstance(model, nnx.Module):
+        return
+    if isinstance(model, linen.Module):
+        hint = (
+            "For Linen, sparsejax.nn.linen.SparseDense.from_dense and SparseConv.from_dense convert a layer and its "
+            "parameters."
+        )
+    elif isinstance(model, nnx.Optimizer):
+        hint = "Pass the model, and then the optimizer to sparsejax.nn.carry_optimizer."
+    elif isinstance(model, nnx.State):
+        hint = "Build the module first: nnx.merge(graphdef, state)."
+    elif isinstance(model, Mapping) or hasattr(model, "params"):
+        hint = (
+            "Parameters do not say which layers use them. Pass the NNX module that has them; for Linen, "
+            "sparsejax.nn.linen.SparseDense.from_dense and SparseConv.from_dense convert a layer and its parameters."
+        )
+    elif isinstance(model, type):
+        hint = "Pass an instance of the class."
+    else:
+        hint = "Put the layers into a module, such as nnx.List or nnx.Sequential."
+    fail(function, "model", f"type {type(model).__name__}", "an nnx.Module", hint, TypeError)
 
 
 def _describe(path: str, layer: Any, mask: Any) -> LayerReport:
     kernel, name = layer.kernel[...], f"sparsify: layer '{path}'"
-    own = getattr(layer, "mask", None)
-    keep = stored_entries(name, kernel, mask, None if own is None else np.asarray(own) != 0)
+    limit = getattr(layer, "mask", None)
+    keep = stored_entries(name, kernel, mask, None if limit is None else np.asarray(limit) != 0)
     sparsity = 1.0 - float(keep.mean()) if keep.size else 0.0
     return LayerReport(path, type(layer).__name__, kernel.shape, sparsity, "dense", "")
 
@@ -167,8 +241,8 @@ def _obstacle(
     """Why the layer is no candidate, or None."""
     if row.path in skipped:
         return "named in skip"
-    if type(layer) not in _SPARSE:
-        return "a subclass of a Flax layer, whose own behaviour would be lost"
+    if type(layer) not in registered_classes():
+        return "a subclass; what it adds would be lost. register_sparse converts it"
     if row.path in tied:
         return f"shares a variable with {tied[row.path]}"
     if row.sparsity is not None and row.sparsity < min_sparsity:
@@ -177,14 +251,14 @@ def _obstacle(
 
 
 def _decide(
-    row: LayerReport, layer: Any, mask: Any, policy: str, calls: list[Call] | None
+    row: LayerReport, layer: Any, mask: Any, policy: Policy, calls: list[Call] | None
 ) -> tuple[LayerReport, SparseLayer | None]:
     """What to do with a candidate: its row, and the sparse layer where that is taken.
 
     ``calls`` are the layer's inputs, None where nothing is known of them.
     """
     try:
-        sparse = _SPARSE[type(layer)].from_dense(layer, mask)
+        sparse = convert(layer, mask)
     except ValueError as error:  # an option without a sparse counterpart, named by the message
         return dataclasses.replace(row, reason=str(error)), None
     if policy == "always":
@@ -192,11 +266,11 @@ def _decide(
     if calls is not None and not calls:
         return dataclasses.replace(row, reason="not called by the model on sample_input"), None
     if policy == "rule":
-        dense_s, sparse_s = predict_layers(layer, sparse, [nominal_call(layer)] if calls is None else calls)
+        dense_s, sparse_s = predict_layers(single(layer), single(sparse), calls or [nominal_call(single(layer))])
         basis = "rule: predicted" if calls is not None else "rule: predicted at nominal size"
     else:
         assert calls is not None  # `check_policy` refuses to measure without an input
-        dense_s, sparse_s = time_layers(layer, sparse, calls)
+        dense_s, sparse_s = time_layers(single(layer), single(sparse), calls)
         row = dataclasses.replace(row, dense_ms=1e3 * dense_s, sparse_ms=1e3 * sparse_s)
         basis = "measured"
     if sparse_s >= dense_s:
@@ -204,82 +278,43 @@ def _decide(
     return dataclasses.replace(row, action="sparse", reason=f"{basis} {dense_s / sparse_s:.2f}x faster"), sparse
 
 
-def _already_sparse(layers: Mapping[str, Any]) -> dict[str, LayerReport]:
+def _other_parameters(model: nnx.Module, layers: Collection[str]) -> dict[str, tuple[str, Any]]:
+    """Parameters that are not the kernel of a layer: by path, the class that holds them and the variable."""
+    nodes = list(nnx.iter_graph(model, graph=True))
+    holders = {path: type(node).__name__ for path, node in nodes}
     return {
-        path: LayerReport(
-            path,
-            type(layer).__name__,
-            layer.pattern.shape,
-            layer.pattern.sparsity,
-            "sparse",
-            "sparse already",
-        )
-        for path, layer in layers.items()
-        if isinstance(layer, SparseLayer)
+        path_string(path): (holders.get(path[:-1], "-"), node)
+        for path, node in nodes
+        if isinstance(node, nnx.Param) and not (path[-1:] == ("kernel",) and path_string(path[:-1]) in layers)
     }
 
 
-def _swap_batch_norms(layers: Mapping[str, Any]) -> dict[str, LayerReport]:
-    """Make each plain batch norm one of ours, in place, and report it."""
-    rows = {}
-    for path, layer in layers.items():
-        if type(layer) is nnx.BatchNorm:
-            # The clone is ours, and both classes hold the same attributes: variables and flags stay.
-            object.__setattr__(layer, "__class__", BatchNorm)
-            reason = "fused, and keeps the layout of sparse layers"
-            rows[path] = LayerReport(path, "BatchNorm", (layer.num_features,), None, "swapped", reason)
+def _rows_of_parameters(parameters: Mapping[str, tuple[str, Any]], masks: Mapping[str, Any]) -> list[LayerReport]:
+    """Rows of the parameters that have a mask, or zeros and two or more axes, and no sparse form."""
+    rows: list[LayerReport] = []
+    for path, (holder, variable) in parameters.items():
+        value, mask = variable.get_value(), masks.get(path)
+        if not hasattr(value, "shape"):
+            continue
+        is_vector = len(value.shape) < 2 or path.split("/")[-1] == "bias"  # a stack of biases has two axes
+        if mask is None and (is_vector or is_traced(value)):
+            continue
+        keep = stored_entries(f"sparsify: parameter '{path}'", value, mask)
+        sparsity = 1 - float(keep.mean()) if keep.size else 0.0
+        if mask is None and sparsity == 0:
+            continue
+        reason = f"held by class {holder}, which sparsify does not know; register_sparse adds a class"
+        if holder == "Embed":
+            reason = "an embedding, whose rows are looked up; there is no product to make sparse"
+        elif is_vector:
+            reason = "one axis: a bias or a scale, not a matrix"
+        rows.append(LayerReport(path, holder, tuple(value.shape), sparsity, "dense", reason))
     return rows
 
 
-def _flat_masks(masks: Any, layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Masks by layer path; every path must be that of a layer."""
-    if masks is None:
-        return {}
-    if not isinstance(masks, Mapping):
-        got = f"type {type(masks).__name__}"
-        fail(
-            "sparsify",
-            "masks",
-            got,
-            "a dict by layer path or a nested tree as nnx.state gives it",
-            error=TypeError,
-        )
-    flat = dict(_leaves(masks, ()))
-    for path in flat:
-        _check_path("masks", path, layers)
-    return flat
-
-
-def _leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for key, child in node.items():
-            yield from _leaves(child, (*path, str(key)))
-        return
-    mask = node.get_value() if isinstance(node, nnx.Variable) else node
-    if mask is None or isinstance(mask, optax.MaskedNode):
-        return
-    joined = "/".join(path)
-    yield (
-        joined.removesuffix("kernel").removesuffix("/") if joined.split("/")[-1] == "kernel" else joined,
-        mask,
-    )
-
-
-def _skipped(skip: Collection[str], layers: Mapping[str, Any]) -> set[str]:
-    """Paths of the layers that ``skip`` names, themselves or through a module they are in."""
-    if isinstance(skip, str):
-        fail("sparsify", "skip", f"the string {skip!r}", "a collection of paths", error=TypeError)
-    skipped = set()
-    for name in skip:
-        inside = {path for path in layers if path == name or path.startswith(f"{name}/")}
-        if not inside:
-            _check_path("skip", name, layers)
-        skipped |= inside
-    return skipped
-
-
-def _check_path(operand: str, path: str, layers: Mapping[str, Any]) -> None:
-    if path not in layers:
-        near = difflib.get_close_matches(path, layers, n=1)
-        hint = f"Did you mean '{near[0]}'?" if near else f"The model has {', '.join(layers) or 'none'}."
-        fail("sparsify", operand, f"path '{path}'", "paths of nnx.Linear and nnx.Conv layers", hint)
+def _unshared(model: M, old: nnx.Module) -> M:
+    """Copy the arrays that the model has in common with the old one: donating one's buffers leaves the other's."""
+    shared = {id(leaf) for leaf in jax.tree.leaves(nnx.state(old)) if isinstance(leaf, jax.Array)}
+    state = nnx.state(model)
+    nnx.update(model, jax.tree.map(lambda leaf: jnp.copy(leaf) if id(leaf) in shared else leaf, state))
+    return model

@@ -113,7 +113,7 @@ class Work:
 
 
 def sparse_terms(work: Work) -> dict[str, float]:
-    """What the sparse layer's time is proportional to.
+    """Count what the sparse layer's time is proportional to.
 
     Returns:
       "call": 1. "entries": stored weights, for checks, indices and the gradient. "vector_multiply_adds": one per entry,
@@ -132,7 +132,7 @@ def sparse_terms(work: Work) -> dict[str, float]:
 
 
 def dense_terms(work: Work) -> dict[str, float]:
-    """What the time of XLA's dense layer is proportional to.
+    """Count what the time of XLA's dense layer is proportional to.
 
     Returns:
       "call": 1. "weights": elements of the kernel. "multiply_adds": one per weight and output position. "activations":
@@ -158,7 +158,7 @@ def dense_terms(work: Work) -> dict[str, float]:
 
 
 def predict(work: Work) -> tuple[float, float]:
-    """Seconds of forward and both gradients of the dense and of the sparse layer.
+    """Predict the seconds of forward and both gradients of the dense and of the sparse layer.
 
     The ratio is what the model is for: absolute times are those of the machine of the fit.
     """

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.nnx.nn import dtypes
+from flax.typing import Initializer, PrecisionLike, PromoteDtypeFn
 
+from sparsejax._typing import ArrayLike, DTypeLike
 from sparsejax.kernels import add_bias, spmm
 from sparsejax.nn._layer import (
     SparseLayer,
     check_dense_layer,
+    check_dtypes,
     check_exact_type,
+    check_out_sharding,
     check_pattern,
     default_bias_init,
     default_kernel_init,
@@ -54,7 +58,7 @@ class SparseLinear(SparseLayer):
       pattern: the SparsityPattern, value of the variable ``topology``.
 
     Raises:
-      ValueError: the pattern has another shape.
+      ValueError: the pattern has another shape, or ``dtype`` is none of the three.
       TypeError: the pattern is not a SparsityPattern.
 
     Source: Nikdan et al. 2023 (SparseProp), section 3; signature of ``flax.nnx.Linear``.
@@ -76,17 +80,18 @@ class SparseLinear(SparseLayer):
         *,
         pattern: SparsityPattern,
         use_bias: bool = True,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        precision: Any = None,
-        kernel_init: Any = default_kernel_init,
-        bias_init: Any = default_bias_init,
-        promote_dtype: Any = dtypes.promote_dtype,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        kernel_init: Initializer = default_kernel_init,
+        bias_init: Initializer = default_bias_init,
+        promote_dtype: PromoteDtypeFn = dtypes.promote_dtype,
         rngs: nnx.Rngs,
         kernel_metadata: Mapping[str, Any] = _NO_METADATA,
         bias_metadata: Mapping[str, Any] = _NO_METADATA,
     ):
         check_pattern("SparseLinear", pattern, (in_features, out_features))
+        check_dtypes("SparseLinear", dtype, param_dtype)
         self._create_parameters(
             pattern, use_bias, param_dtype, kernel_init, bias_init, rngs, kernel_metadata, bias_metadata
         )
@@ -98,15 +103,16 @@ class SparseLinear(SparseLayer):
         self.precision = precision
         self.promote_dtype = promote_dtype
 
-    def __call__(self, inputs: jax.Array) -> jax.Array:
+    def __call__(self, inputs: jax.Array, out_sharding: None = None) -> jax.Array:
         """Map ``float[..., in_features]`` to ``float[..., out_features]``; any leading axes."""
+        check_out_sharding(type(self).__name__, out_sharding)
         bias = None if self.bias is None else self.bias[...]
         inputs, kernel, bias = self.promote_dtype((inputs, self.kernel[...], bias), dtype=self.dtype)
         y = spmm(kernel, self.pattern, inputs)
         return y if bias is None else add_bias(y, bias)
 
     @classmethod
-    def from_dense(cls, linear: nnx.Linear, mask: Any = None) -> SparseLinear:
+    def from_dense(cls, linear: nnx.Linear, mask: ArrayLike | None = None) -> SparseLinear:
         """Convert a dense layer; values, variable types, metadata and options are kept.
 
         Args:
@@ -124,23 +130,27 @@ class SparseLinear(SparseLayer):
         >>> SparseLinear.from_dense(dense, jnp.array([[True, False], [True, True]])).pattern.nse
         3
         """
-        name = "SparseLinear.from_dense"
-        check_exact_type(name, linear, nnx.Linear)
+        check_exact_type("SparseLinear.from_dense", linear, nnx.Linear)
+        return cls._from_linear("SparseLinear.from_dense", linear, mask)
+
+    @classmethod
+    def _from_linear(cls, name: str, linear: nnx.Linear, mask: Any, ignored: Collection[str] = ()) -> Self:
+        """Convert a linear layer; attributes of a subclass that are in ``ignored`` are the caller's to convert."""
         shape = (linear.in_features, linear.out_features)
         refused = {"dot_general": jax.lax.dot_general, "preferred_element_type": None}
-        check_dense_layer(name, linear, nnx.Linear, shape, refused)
+        check_dense_layer(name, linear, nnx.Linear, shape, refused, ignored)
         sparse = cls(
             *shape,
             pattern=SparsityPattern.from_mask(stored_entries(name, linear.kernel[...], mask)),
             kernel_init=nnx.initializers.zeros_init(),
             rngs=nnx.Rngs(0),
-            **_options(linear),
+            **options(linear),
         )
         sparse._take_parameters(linear)
         return sparse
 
     def to_dense(self) -> nnx.Linear:
-        """The same layer as ``flax.nnx.Linear``, zeros where nothing is stored; shares no variable.
+        """Return the same layer as ``flax.nnx.Linear``, zeros where nothing is stored; shares no variable.
 
         >>> pattern = SparsityPattern.from_mask(jnp.eye(2, dtype=bool))
         >>> SparseLinear(2, 2, pattern=pattern, rngs=nnx.Rngs(0)).to_dense().kernel.shape
@@ -148,12 +158,12 @@ class SparseLinear(SparseLayer):
         """
         zeros = nnx.initializers.zeros_init()
         sizes = (self.in_features, self.out_features)
-        dense = nnx.Linear(*sizes, kernel_init=zeros, rngs=nnx.Rngs(0), **_options(self))
+        dense = nnx.Linear(*sizes, kernel_init=zeros, rngs=nnx.Rngs(0), **options(self))
         self._give_parameters(dense)
         return dense
 
 
-def _options(layer: Any) -> dict[str, Any]:
+def options(layer: Any) -> dict[str, Any]:
     """Constructor options that the dense and the sparse layer have in common."""
     names = ("use_bias", "dtype", "param_dtype", "precision", "promote_dtype")
     return {name: getattr(layer, name) for name in names}

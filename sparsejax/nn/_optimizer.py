@@ -12,27 +12,25 @@ from flax import nnx
 from sparsejax._checks import fail
 from sparsejax.nn._graph import modules_of, path_string
 from sparsejax.nn._layer import SparseLayer
-from sparsejax.pattern import SparsityPattern
-
-_LAYERS = (nnx.Linear, nnx.Conv, SparseLayer)
+from sparsejax.nn._registry import gather, registered_classes, scatter
 
 
 @dataclasses.dataclass(frozen=True)
 class _Change:
-    """How the kernel of one layer is stored before and after: a pattern, or None for dense."""
+    """How the kernel of one layer is stored before and after: by a sparse layer, or None for dense."""
 
     shape: tuple[int, ...]
-    before: SparsityPattern | None
-    after: SparsityPattern | None
+    before: SparseLayer | None
+    after: SparseLayer | None
 
     def apply(self, values: jax.Array) -> jax.Array:
         """Bring values from the one form to the other; zero where there was none."""
-        dense = values if self.before is None else self.before.scatter(values)
-        return dense if self.after is None else self.after.gather(dense)
+        dense = values if self.before is None else scatter(self.before, values)
+        return dense if self.after is None else gather(self.after, dense)
 
 
-def carry_optimizer(optimizer: nnx.Optimizer[Any], old_model: Any, new_model: Any) -> nnx.Optimizer[Any]:
-    """An optimizer for the converted model that goes on where the old one stands.
+def carry_optimizer(optimizer: nnx.Optimizer[Any], old_model: nnx.Module, new_model: nnx.Module) -> nnx.Optimizer[Any]:
+    """Return an optimizer for the converted model that continues from the state of the old one.
 
     Whatever the optimizer keeps per weight (momentum, second moments, accumulated gradients, masks) is
     gathered at the stored weights, or scattered to a dense kernel with zeros elsewhere; step counters,
@@ -76,26 +74,22 @@ def carry_optimizer(optimizer: nnx.Optimizer[Any], old_model: Any, new_model: An
     return optimizer
 
 
-def _changes(old_model: Any, new_model: Any) -> dict[str, _Change]:
+def _changes(old_model: nnx.Module, new_model: nnx.Module) -> dict[str, _Change]:
     """The layers that are stored in another form, by path."""
-    old, new = modules_of(old_model, _LAYERS), modules_of(new_model, _LAYERS)
+    old, new = (_layers(model) for model in (old_model, new_model))
     if old.keys() != new.keys():
         difference = ", ".join(sorted(old.keys() ^ new.keys()))
         fail("carry_optimizer", "new_model", f"other layers than old_model ({difference})", "the same layers")
     changes = {}
     for path, layer in old.items():
-        before, after = _pattern_of(layer), _pattern_of(new[path])
+        before, after = (each if isinstance(each, SparseLayer) else None for each in (layer, new[path]))
         if before is not None or after is not None:
-            changes[path] = _Change(_kernel_shape(layer, before), before, after)
+            changes[path] = _Change(layer.kernel.shape, before, after)
     return changes
 
 
-def _pattern_of(layer: Any) -> SparsityPattern | None:
-    return layer.pattern if isinstance(layer, SparseLayer) else None
-
-
-def _kernel_shape(layer: Any, pattern: SparsityPattern | None) -> tuple[int, ...]:
-    return layer.kernel.shape if pattern is None else (pattern.nse,)
+def _layers(model: nnx.Module) -> dict[str, Any]:
+    return modules_of(model, (*registered_classes(), SparseLayer))
 
 
 def _change_at(path: tuple[Any, ...], changes: dict[str, _Change]) -> _Change | None:

@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,108 +14,69 @@ from flax import nnx
 
 from sparsejax._checks import fail
 from sparsejax._compat import memory_format, with_layout_constraint
-from sparsejax.kernels._conv_shapes import dilate, per_axis
+from sparsejax._typing import PyTree
+from sparsejax.kernels import per_axis
 from sparsejax.nn._cost_model import Work, predict
-from sparsejax.nn._graph import modules_of
+from sparsejax.nn._record import Call
 
-# What the rule assumes where it is given no input: large enough that the cost of a call does not count.
+# What the rule assumes without an input: large enough that the cost of a call does not count.
 NOMINAL_TOKENS = 4096  # rows of a linear layer's input
 NOMINAL_IMAGES, NOMINAL_SIDE = 64, 32  # batch and pixels per axis of a convolution's, or twice the window if more
 
+Policy: TypeAlias = Literal["measured", "rule", "always"]
+
 ROUNDS = 7  # timed runs of each form; the median counts
-
-Call = jax.ShapeDtypeStruct
-
-
-class _Recorder:
-    """Collects the inputs with which one layer is called; opaque and static to NNX."""
-
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-
-    def record(self, inputs: Any) -> None:
-        call = Call(jnp.shape(inputs), jnp.result_type(inputs))
-        if call not in self.calls:
-            self.calls.append(call)
-
-
-class _RecordedLinear(nnx.Linear):
-    recorder: _Recorder
-
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        self.recorder.record(inputs)
-        return super().__call__(inputs, *args, **kwargs)
-
-
-class _RecordedConv(nnx.Conv):
-    recorder: _Recorder
-
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        self.recorder.record(inputs)
-        return super().__call__(inputs, *args, **kwargs)
-
-
-class _RecordedBatchNorm(nnx.BatchNorm):
-    recorder: _Recorder
-
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        self.recorder.record(inputs)
-        return super().__call__(inputs, *args, **kwargs)
-
-
-_RECORDED = {nnx.Linear: _RecordedLinear, nnx.Conv: _RecordedConv, nnx.BatchNorm: _RecordedBatchNorm}
-
-
-def record_inputs(model: Any, sample_input: Any) -> dict[str, list[Call]]:
-    """Shapes and dtypes with which each linear layer, convolution and batch norm is called, without computing anything.
-
-    Args:
-      model: evaluated on a clone in eval mode, abstractly: no statistics, random streams or caches change.
-      sample_input: the model's input, or a tuple of its positional inputs.
-
-    Returns:
-      Distinct inputs per path, none for a layer that is not called.
-    """
-    clone = nnx.clone(model, graph=True)
-    clone.eval()
-    recorders = {}
-    for path, layer in modules_of(clone, tuple(_RECORDED)).items():
-        if type(layer) in _RECORDED:
-            recorders[path] = layer.recorder = _Recorder()
-            # The clone is ours: a subclass in place records calls without touching the class the user knows.
-            object.__setattr__(layer, "__class__", _RECORDED[type(layer)])
-    inputs = sample_input if isinstance(sample_input, tuple) else (sample_input,)
-    nnx.eval_shape(lambda module, *args: module(*args), clone, *inputs)
-    return {path: recorder.calls for path, recorder in recorders.items()}
 
 
 def predict_layers(dense: Any, sparse: Any, calls: list[Call]) -> tuple[float, float]:
-    """Seconds of forward + backward of a dense layer and its sparse form by the cost model, summed over the inputs."""
+    """Predict the seconds of forward + backward of a dense layer and its sparse form, summed over the inputs."""
     rank = len(getattr(dense, "kernel_size", ()))
     strides = per_axis("sparsify", "strides", getattr(dense, "strides", 1), rank)
     total = [0.0, 0.0]
     for call in calls:
         output = nnx.eval_shape(lambda layer, inputs: layer(inputs), dense, call)
-        work = Work(sparse.pattern.shape, sparse.pattern.nse, call.shape, output.shape, max(strides, default=1) > 1)
+        x, y = call.shape, output.shape
+        if not rank and not isinstance(getattr(dense, "in_features", None), int):  # a product over several axes
+            x, y = (
+                (math.prod(shape) // size, size)
+                for shape, size in ((x, sparse.pattern.columns), (y, sparse.pattern.rows))
+            )
+        work = Work(sparse.pattern.shape, sparse.pattern.nse, x, y, max(strides, default=1) > 1)
         total = [t + seconds for t, seconds in zip(total, predict(work), strict=True)]
     return total[0], total[1]
 
 
 def nominal_call(layer: Any) -> Call:
-    """The input that the rule assumes for a dense layer where it knows none."""
+    """Return the input that the rule assumes for a dense layer where it knows none."""
+    if isinstance(layer, nnx.Einsum):
+        sizes = dict(zip(layer.einsum_str.split("->")[0].split(",")[1], layer.kernel_shape, strict=True))
+        labels = layer.einsum_str.split(",")[0].replace("...", ".")
+        return Call(_with_tokens([sizes.get(label) for label in labels]), jnp.float32)
+    if isinstance(layer, nnx.LinearGeneral):
+        count = max(len(layer.axis) + 1, max(layer.axis) + 1, -min(layer.axis))
+        count += len({axis % count for axis in layer.axis}) < len(layer.axis)
+        places = dict(zip(sorted(axis % count for axis in layer.axis), layer.in_features, strict=True))
+        return Call(_with_tokens([places.get(axis) for axis in range(count)]), jnp.float32)
     if not hasattr(layer, "kernel_size"):
         return Call((NOMINAL_TOKENS, layer.in_features), jnp.float32)
     dilations = per_axis("sparsify", "kernel_dilation", layer.kernel_dilation, len(layer.kernel_size))
-    windows = [dilate(*axis) for axis in zip(layer.kernel_size, dilations, strict=True)]
+    windows = [(size - 1) * dilation + 1 for size, dilation in zip(layer.kernel_size, dilations, strict=True)]
     return Call((NOMINAL_IMAGES, *(max(NOMINAL_SIDE, 2 * w) for w in windows), layer.in_features), jnp.float32)
 
 
-def time_layers(dense: Any, sparse: Any, calls: list[Call]) -> tuple[float, float]:
-    """Seconds of forward + backward of a dense layer and its sparse form, summed over the inputs.
+def _with_tokens(sizes: list[int | None]) -> tuple[int, ...]:
+    """Sizes of an input's axes: the first one that is not the layer's has the nominal rows, the others of them 1."""
+    free = [i for i, size in enumerate(sizes) if size is None]
+    return tuple((NOMINAL_TOKENS if i == free[0] else 1) if size is None else size for i, size in enumerate(sizes))
 
-    Both are jitted, warmed up and run in turn; medians of ``ROUNDS`` runs. Each form gets its activations in
-    the layout that it has between layers of its own kind (the sparse one batch-minor), so that a
-    transposition at the edge of a sparse stretch is not charged to every layer in it.
+
+def time_layers(dense: Any, sparse: Any, calls: list[Call]) -> tuple[float, float]:
+    """Measure the seconds of forward + backward of a dense layer and its sparse form, summed over the inputs.
+
+    Both are jitted, warmed up and timed alternately (A B A B ...); medians of ``ROUNDS`` runs. Each form gets its
+    activations in the layout that it has between layers of the same kind (the sparse one batch-minor), so that a
+    transposition at the edge of a sparse stretch is not charged to every layer in it. Layers over several axes,
+    whose neighbours reshape, get row-major activations in both forms.
     """
     total = [0.0, 0.0]
     for call in calls:
@@ -133,7 +94,7 @@ def time_layers(dense: Any, sparse: Any, calls: list[Call]) -> tuple[float, floa
 
 
 def compile_step(layer: Any, call: Call, *, batch_minor: bool) -> tuple[jax.stages.Wrapped, tuple[Any, ...]]:
-    """One forward and backward pass under ``jit``, and random operands for it.
+    """Return one forward and backward pass under ``jit``, and random operands for it.
 
     Args:
       layer: dense or sparse.
@@ -143,16 +104,21 @@ def compile_step(layer: Any, call: Call, *, batch_minor: bool) -> tuple[jax.stag
     """
     graphdef, parameters, rest = nnx.split(layer, nnx.Param, ...)
     dtype = call.dtype if jnp.issubdtype(call.dtype, jnp.floating) else jnp.float32
-    lead = len(call.shape) - 1 - len(getattr(layer, "kernel_size", ()))
+    several = not isinstance(getattr(layer, "in_features", None), int)  # axes, which are not to be merged
+    lead = 0 if several else len(call.shape) - 1 - len(getattr(layer, "kernel_size", ()))
+    batch_minor = batch_minor and not several
     # As one batch axis, which both layers make of the leading axes: XLA would copy in order to merge them.
-    x = jax.random.normal(jax.random.key(0), (math.prod(call.shape[:lead]), *call.shape[lead:]), dtype)
-    rank = x.ndim
-    order = (rank - 1, *range(1, rank - 1), 0) if batch_minor else tuple(range(rank))
-    form = memory_format(order, x.sharding)
+    shape = call.shape if several else (math.prod(call.shape[:lead]), *call.shape[lead:])
+    x = jax.random.normal(jax.random.key(0), shape, dtype)
+
+    def form(rank: int) -> Any:
+        order = (rank - 1, *range(1, rank - 1), 0) if batch_minor else tuple(range(rank))
+        return memory_format(order, x.sharding)
 
     def forward(rest: Any, parameters: Any, x: jax.Array) -> jax.Array:
         # The bias is added in this layout, as between layers: the format of a result does not reach elementwise work.
-        return with_layout_constraint(nnx.merge(graphdef, parameters, rest)(x), form.layout)
+        y = nnx.merge(graphdef, parameters, rest)(x)
+        return with_layout_constraint(y, form(y.ndim).layout)
 
     def step(rest: Any, parameters: Any, x: jax.Array, cotangent: jax.Array) -> Any:
         y, pullback = jax.vjp(partial(forward, rest), parameters, x)
@@ -160,12 +126,13 @@ def compile_step(layer: Any, call: Call, *, batch_minor: bool) -> tuple[jax.stag
 
     output = jax.eval_shape(forward, rest, parameters, x)
     cotangent = jax.random.normal(jax.random.key(1), output.shape, output.dtype)
-    x, cotangent = jax.device_put((x, cotangent), form)
     parameters, rest = jax.device_put((parameters, rest), x.sharding)
-    return jax.jit(step, out_shardings=(form, (None, form))), (rest, parameters, x, cotangent)
+    forms = form(x.ndim), form(output.ndim)
+    operands = (rest, parameters, *(jax.device_put(*pair) for pair in zip((x, cotangent), forms, strict=True)))
+    return jax.jit(step, out_shardings=(forms[1], (None, forms[0]))), operands
 
 
-def check_policy(policy: str, sample_input: Any) -> None:
+def check_policy(policy: str, sample_input: PyTree) -> None:
     """Refuse an unknown policy, and "measured" without an input."""
     if policy not in ("measured", "rule", "always"):
         fail("sparsify", "policy", f"value {policy!r}", "'measured', 'rule' or 'always'")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 _COLUMNS = ("path", "kind", "shape", "sparsity", "action", "dense ms", "sparse ms", "reason")
+_LITTLE = 0.5  # share of the pruned weights below which the report warns
 _RIGHT_ALIGNED = {"sparsity", "dense ms", "sparse ms"}
 
 
@@ -36,28 +38,61 @@ class LayerReport:
 
 @dataclasses.dataclass(frozen=True)
 class SparsifyReport:
-    """What ``sparsify`` did; ``str`` gives an aligned table.
+    """What ``sparsify`` did; ``str`` is an aligned table.
 
     Attributes:
-      rows: one `LayerReport` per linear layer, convolution and batch norm, in the order of the model's graph.
+      rows: one `LayerReport` per layer that has a sparse form and per batch norm, in the order of the model's graph;
+        then one per other parameter that has a mask, or zeros and two or more axes.
+      min_sparsity: what ``sparsify`` was called with: layers of at least this sparsity count as pruned.
 
     >>> row = LayerReport("fc", "Linear", (8, 4), 0.9, "sparse", "policy 'always'")
     >>> print(SparsifyReport((row,)))
     path  kind    shape  sparsity  action  dense ms  sparse ms  reason
     fc    Linear  8x4       0.900  sparse         -          -  policy 'always'
+    100 % of the weights in pruned layers run sparse; 3 of 32 weights stored
     """
 
     rows: tuple[LayerReport, ...]
+    min_sparsity: float = 0.8
+
+    @property
+    def sparse_share(self) -> float:
+        """Share of the weights in pruned layers and parameters that run sparse, in [0, 1]; 0 if nothing is pruned."""
+        pruned = [row for row in self.rows if row.sparsity is not None and row.sparsity >= self.min_sparsity]
+        sparse = sum(math.prod(row.shape) for row in pruned if row.action == "sparse")
+        return sparse / max(1, sum(math.prod(row.shape) for row in pruned))
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One dictionary per row, for a data frame or JSON."""
+        """Return one dictionary per row, for a data frame or JSON."""
         return [dataclasses.asdict(row) for row in self.rows]
 
     def __str__(self) -> str:
         """Aligned text table, one line per layer."""
         cells = [_COLUMNS, *(_cells(row) for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return "\n".join(_line(line, widths) for line in cells)
+        return "\n".join([*(_line(line, widths) for line in cells), self.summary()])
+
+    def summary(self) -> str:
+        """Return one line: the share that runs sparse, the weights stored, and the speedup of the timed layers."""
+        kernels = [row for row in self.rows if row.sparsity is not None]
+        sizes = [math.prod(row.shape) for row in kernels]
+        stored = sum(
+            round((1 - (row.sparsity or 0)) * size) if row.action == "sparse" else size
+            for row, size in zip(kernels, sizes, strict=True)
+        )
+        text = (
+            f"{self.sparse_share:.0%} of the weights in pruned layers run sparse; {stored:,} of {sum(sizes):,} weights"
+        )
+        text = text.replace("%", " %") + " stored"
+        timed = [row for row in kernels if row.dense_ms is not None and row.sparse_ms is not None]
+        if timed:
+            dense = sum(row.dense_ms or 0 for row in timed)
+            chosen = sum((row.sparse_ms if row.action == "sparse" else row.dense_ms) or 0 for row in timed)
+            text += f"; the timed layers take {dense / chosen:.2f}x less time"
+        pruned = any((row.sparsity or 0) >= self.min_sparsity for row in kernels)
+        if pruned and self.sparse_share < _LITTLE:
+            text += ". WARNING: most of what is pruned stays dense; the rows above say why"
+        return text
 
 
 def _cells(row: LayerReport) -> tuple[str, ...]:

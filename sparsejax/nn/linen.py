@@ -2,7 +2,7 @@
 
 The parameters are named and drawn as those of ``linen.Dense`` and ``linen.Conv``; ``kernel`` holds the stored
 entries. The pattern is a field, and ``init`` copies its arrays to the collection ``"pattern"``, so that a
-checkpoint of the variables is complete. ``apply`` reads that collection if it is given (arrays, so a topology
+checkpoint of the variables is complete. ``apply`` reads that collection if it is there (arrays, so a topology
 of the same capacity can change without recompiling) and the field if not, so ``model.apply({"params":
 params}, x)`` works too.
 """
@@ -10,29 +10,33 @@ params}, x)`` works too.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
+from flax.typing import Initializer, PrecisionLike
 
 from sparsejax._checks import fail
-from sparsejax.kernels import add_bias, conv, spmm
+from sparsejax._typing import ArrayLike, DTypeLike
+from sparsejax.kernels import PaddingLike, PerAxis, add_bias, conv, spmm
 from sparsejax.nn._conv import check_geometry, check_within
 from sparsejax.nn._layer import (
     binary_mask,
+    check_dtypes,
     check_pattern,
     default_bias_init,
     default_kernel_init,
     stored_entries,
 )
 from sparsejax.pattern import SparsityPattern
+from sparsejax.pattern._pattern import ARRAYS
+
+__all__ = ["SparseConv", "SparseDense"]
 
 Variables = dict[str, Any]
-
-_ARRAYS = ("indptr", "indices", "indptr_t", "indices_t", "perm_t")
 
 
 class SparseDense(nn.Module):
@@ -48,7 +52,8 @@ class SparseDense(nn.Module):
         precision has no effect on sparse kernels.
 
     Raises:
-      ValueError: when called, if the pattern does not fit the input.
+      ValueError: the pattern does not fit the features, or ``dtype`` is not supported; when called, if the pattern
+        does not fit the input.
 
     Source: Nikdan et al. 2023 (SparseProp), section 3; signature of ``flax.linen.Dense``.
 
@@ -63,12 +68,19 @@ class SparseDense(nn.Module):
     features: int
     pattern: SparsityPattern
     use_bias: bool = True
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
-    precision: Any = None
-    kernel_init: Any = default_kernel_init
-    bias_init: Any = default_bias_init
-    promote_dtype: Any = promote_dtype
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
+    precision: PrecisionLike = None
+    kernel_init: Initializer = default_kernel_init
+    bias_init: Initializer = default_bias_init
+    promote_dtype: Callable[..., Any] = promote_dtype
+
+    def __post_init__(self) -> None:
+        """Refuse what no input fits."""
+        pattern: Any = self.pattern
+        check_pattern("SparseDense", pattern, (*getattr(pattern, "shape", ())[:1], self.features))
+        check_dtypes("SparseDense", self.dtype, self.param_dtype)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
@@ -80,7 +92,9 @@ class SparseDense(nn.Module):
         return y if bias is None else add_bias(y, bias)
 
     @classmethod
-    def from_dense(cls, dense: nn.Dense, params: Mapping[str, Any], mask: Any = None) -> tuple[SparseDense, Variables]:
+    def from_dense(
+        cls, dense: nn.Dense, params: Mapping[str, Any], mask: ArrayLike | None = None
+    ) -> tuple[SparseDense, Variables]:
         """Convert a ``linen.Dense`` and its parameters.
 
         Args:
@@ -110,7 +124,7 @@ class SparseDense(nn.Module):
 
     @nn.nowrap
     def to_dense(self, variables: Mapping[str, Any]) -> tuple[nn.Dense, Variables]:
-        """The ``linen.Dense`` of the same meaning, and its variables ``{"params": ...}``."""
+        """Return the ``linen.Dense`` of the same meaning, and its variables ``{"params": ...}``."""
         return nn.Dense(**_common_fields(nn.Dense, self)), _dense_variables(self.pattern, variables)
 
 
@@ -124,14 +138,13 @@ class SparseConv(nn.Module):
       features: size of the last axis of the output.
       kernel_size: one or two integers; a bare integer is one axis.
       pattern: SparsityPattern of shape (*kernel_size, in // feature_group_count, features).
-      strides, padding, input_dilation, kernel_dilation, feature_group_count, use_bias, mask, dtype,
-      param_dtype,
-        precision, kernel_init, bias_init, promote_dtype: as in ``linen.Conv``. Padding "REFLECT" is not
-          supported;
+      strides, padding, input_dilation, kernel_dilation, feature_group_count, use_bias, mask, dtype, param_dtype,
+        precision, kernel_init, bias_init, promote_dtype: as in ``linen.Conv``. Padding "REFLECT" is not supported;
         precision has no effect; the pattern must lie within ``mask``, which is kept for ``to_dense``.
 
     Raises:
-      ValueError: when called, if the pattern does not fit, or an option is not supported.
+      ValueError: the pattern does not fit, or an option or ``dtype`` is not supported; when called, if the pattern
+        does not fit the input.
 
     Source: Nikdan et al. 2023 (SparseProp), section 3; signature of ``flax.linen.Conv``.
 
@@ -145,48 +158,63 @@ class SparseConv(nn.Module):
     features: int
     kernel_size: int | Sequence[int]
     pattern: SparsityPattern
-    strides: int | Sequence[int] | None = 1
-    padding: Any = "SAME"
-    input_dilation: int | Sequence[int] | None = 1
-    kernel_dilation: int | Sequence[int] | None = 1
+    strides: PerAxis = 1
+    padding: PaddingLike = "SAME"
+    input_dilation: PerAxis = 1
+    kernel_dilation: PerAxis = 1
     feature_group_count: int = 1
     use_bias: bool = True
-    mask: Any = None
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
-    precision: Any = None
-    kernel_init: Any = default_kernel_init
-    bias_init: Any = default_bias_init
-    promote_dtype: Any = promote_dtype
+    mask: ArrayLike | None = None
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
+    precision: PrecisionLike = None
+    kernel_init: Initializer = default_kernel_init
+    bias_init: Initializer = default_bias_init
+    promote_dtype: Callable[..., Any] = promote_dtype
+
+    def __post_init__(self) -> None:
+        """Refuse what no input fits."""
+        pattern: Any = self.pattern
+        features = getattr(pattern, "shape", (1, 1))[-2]  # of the input, per group
+        check_geometry(
+            "SparseConv", self._window(), features * self.feature_group_count, self.features, **self._options()
+        )
+        check_pattern("SparseConv", pattern, (*self._window(), features, self.features))
+        check_dtypes("SparseConv", self.dtype, self.param_dtype)
+        if self.mask is not None:
+            check_within("SparseConv", self.pattern, self.mask)
+        super().__post_init__()
+
+    @nn.nowrap
+    def _window(self) -> tuple[int, ...]:
+        return (self.kernel_size,) if isinstance(self.kernel_size, int) else tuple(self.kernel_size)
+
+    @nn.nowrap
+    def _options(self) -> dict[str, Any]:
+        """The options that ``conv`` takes."""
+        names = ("strides", "padding", "input_dilation", "kernel_dilation", "feature_group_count")
+        return {name: getattr(self, name) for name in names}
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Map ``float[..., *spatial, in]`` to ``float[..., *out_spatial, features]``."""
-        geometry = {
-            "strides": self.strides,
-            "padding": self.padding,
-            "input_dilation": self.input_dilation,
-            "kernel_dilation": self.kernel_dilation,
-            "feature_group_count": self.feature_group_count,
-        }
-        window = (self.kernel_size,) if isinstance(self.kernel_size, int) else tuple(self.kernel_size)
         in_features = jnp.shape(inputs)[-1]
-        check_geometry("SparseConv", window, in_features, self.features, **geometry)
-        shape = (*window, in_features // self.feature_group_count, self.features)
+        check_geometry("SparseConv", self._window(), in_features, self.features, **self._options())
+        shape = (*self._window(), in_features // self.feature_group_count, self.features)
         check_pattern("SparseConv", self.pattern, shape)
-        if self.mask is not None:
-            check_within("SparseConv", self.pattern, self.mask)
         pattern, kernel, bias = _parameters(self)
         inputs, kernel, bias = self.promote_dtype(inputs, kernel, bias, dtype=self.dtype)
-        y = conv(kernel, pattern, inputs, **geometry)
+        y = conv(kernel, pattern, inputs, **self._options())
         return y if bias is None else add_bias(y, bias)
 
     @classmethod
-    def from_dense(cls, dense: nn.Conv, params: Mapping[str, Any], mask: Any = None) -> tuple[SparseConv, Variables]:
+    def from_dense(
+        cls, dense: nn.Conv, params: Mapping[str, Any], mask: ArrayLike | None = None
+    ) -> tuple[SparseConv, Variables]:
         """Convert a ``linen.Conv`` and its parameters.
 
         Args:
-          dense: the module; its own ``mask`` takes entries away.
+          dense: the module; its ``mask`` takes entries away.
           params: its parameters, ``{"kernel": float[*window, in // groups, features], "bias":
             float[features]}``.
           mask: bool array of the kernel's shape, true stores the weight. None stores the weights that are not
@@ -203,14 +231,14 @@ class SparseConv(nn.Module):
         name = "SparseConv.from_dense"
         _check_module(name, dense, nn.Conv, ("conv_general_dilated", "conv_general_dilated_cls"))
         kernel = jnp.asarray(params["kernel"])
-        own = None if dense.mask is None else binary_mask(name, dense.mask, kernel.shape)
-        pattern = SparsityPattern.from_mask(stored_entries(name, kernel, mask, own))
+        limit = None if dense.mask is None else binary_mask(name, dense.mask, kernel.shape)
+        pattern = SparsityPattern.from_mask(stored_entries(name, kernel, mask, limit))
         module = cls(pattern=pattern, **_common_fields(cls, dense))
         return module, _sparse_variables(pattern, params)
 
     @nn.nowrap
     def to_dense(self, variables: Mapping[str, Any]) -> tuple[nn.Conv, Variables]:
-        """The ``linen.Conv`` of the same meaning, and its variables ``{"params": ...}``."""
+        """Return the ``linen.Conv`` of the same meaning, and its variables ``{"params": ...}``."""
         return nn.Conv(**_common_fields(nn.Conv, self)), _dense_variables(self.pattern, variables)
 
 
@@ -218,7 +246,7 @@ def _parameters(module: SparseDense | SparseConv) -> tuple[SparsityPattern, jax.
     """Pattern, stored entries and bias of a layer in ``init`` or ``apply``."""
     pattern = module.pattern
     if module.is_initializing() or module.has_variable("pattern", "indptr"):
-        arrays = {n: module.variable("pattern", n, getattr, pattern, n).value for n in _ARRAYS}
+        arrays = {n: module.variable("pattern", n, getattr, pattern, n).value for n in ARRAYS}
         pattern = dataclasses.replace(pattern, **arrays)
 
     def draw(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
@@ -250,7 +278,7 @@ def _common_fields(kind: type[nn.Module], module: nn.Module) -> dict[str, Any]:
 
 
 def _sparse_variables(pattern: SparsityPattern, params: Mapping[str, Any]) -> Variables:
-    arrays = {name: getattr(pattern, name) for name in _ARRAYS}
+    arrays = {name: getattr(pattern, name) for name in ARRAYS}
     return {"params": {**params, "kernel": pattern.gather(params["kernel"])}, "pattern": arrays}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from sparsejax._native import ffi
 
 
 class PatternArrays(NamedTuple):
-    """The five index arrays; int32. Entries at and past ``indptr[-1]`` are padding: index 0, own position."""
+    """The five index arrays; int32. What follows ``indptr[-1]`` is padding: index 0, in ``perm_t`` the position."""
 
     indptr: jax.Array
     indices: jax.Array
@@ -22,8 +22,31 @@ class PatternArrays(NamedTuple):
     perm_t: jax.Array
 
 
+class Pattern(Protocol):
+    """What the functions of this package need of a ``SparsityPattern``, which is built on top of them."""
+
+    @property
+    def indptr(self) -> jax.Array: ...
+    @property
+    def indices(self) -> jax.Array: ...
+    @property
+    def indptr_t(self) -> jax.Array: ...
+    @property
+    def indices_t(self) -> jax.Array: ...
+    @property
+    def perm_t(self) -> jax.Array: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def columns(self) -> int: ...
+    @property
+    def nse(self) -> int: ...
+
+
 def build_on_host(mask: np.ndarray, nse: int | None) -> PatternArrays:
-    """Index arrays of a concrete mask of shape ``(columns, rows)``, in two passes over it."""
+    """Return the index arrays of a concrete mask of shape ``(columns, rows)``, in two passes over it."""
     count = int(np.count_nonzero(mask))
     if nse is None:
         nse = count
@@ -34,10 +57,11 @@ def build_on_host(mask: np.ndarray, nse: int | None) -> PatternArrays:
 
 
 def build_traced(mask: jax.Array, nse: int) -> PatternArrays:
-    """The same arrays computed inside a transformation, where only the capacity ``nse`` is static.
+    """Return the same arrays, computed inside a transformation, where only the capacity ``nse`` is static.
 
     A mask with more than ``nse`` entries cannot raise here. Its ``indptr`` keeps the true counts, so every kernel
-    refuses the pattern when it runs ("indptr has last element 37; expected at most nse = 32.").
+    refuses the pattern when it runs ("indptr has last element 37; expected at most nse = 32."), and ``gather`` and
+    ``scatter`` give NaN.
     """
     if mask.size == 0:  # known without its values
         return build_on_host(np.zeros(mask.shape, bool), nse)

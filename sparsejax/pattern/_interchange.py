@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.pattern import _build
-
-if TYPE_CHECKING:
-    from sparsejax.pattern import SparsityPattern
+from sparsejax.pattern._build import Pattern, PatternArrays
+from sparsejax.pattern._limits import check_stored
 
 
-def from_scipy(matrix: Any) -> tuple[jax.Array, _build.PatternArrays, tuple[int, int]]:
-    """Values, index arrays and shape of a SciPy sparse matrix (in, out)."""
+def from_scipy(matrix: Any) -> tuple[jax.Array, PatternArrays, tuple[int, int]]:
+    """Return values, index arrays and shape of a SciPy sparse matrix (in, out)."""
     if not hasattr(matrix, "tocsc"):
         fail("SparsityPattern.from_scipy", "matrix", f"type {type(matrix).__name__}", "a SciPy sparse array or matrix")
+    check_stored("SparsityPattern.from_scipy", "matrix", tuple(matrix.shape), int(matrix.nnz))
     columns = matrix.tocsc(copy=True)
     columns.sum_duplicates()  # also sorts
     data = jnp.asarray(columns.data)
     return data, _both_orientations(columns), tuple(columns.shape)
 
 
-def _both_orientations(by_output: Any) -> _build.PatternArrays:
+def _both_orientations(by_output: Any) -> PatternArrays:
     """Arrays of a CSC matrix (in, out): its compressed columns are our rows."""
     import scipy.sparse
 
     position = scipy.sparse.csc_array(
         (np.arange(by_output.nnz, dtype=np.int64), by_output.indices, by_output.indptr), shape=by_output.shape
     ).tocsr()
-    return _build.PatternArrays(
+    return PatternArrays(
         *(
             jnp.asarray(a, jnp.int32)
             for a in (by_output.indptr, by_output.indices, position.indptr, position.indices, position.data)
@@ -40,8 +39,8 @@ def _both_orientations(by_output: Any) -> _build.PatternArrays:
     )
 
 
-def to_scipy(pattern: SparsityPattern, data: Any) -> Any:
-    """SciPy CSC array (in, out)."""
+def to_scipy(pattern: Pattern, data: Any) -> Any:
+    """Return a SciPy CSC array (in, out)."""
     import scipy.sparse
 
     data = np.asarray(data)
@@ -51,8 +50,8 @@ def to_scipy(pattern: SparsityPattern, data: Any) -> Any:
     return scipy.sparse.csc_array((data[:total], *index), shape=pattern.shape)
 
 
-def from_bcsr(matrix: Any) -> tuple[jax.Array, _build.PatternArrays, tuple[int, int]]:
-    """Values, index arrays and shape of an unbatched BCSR matrix (in, out)."""
+def from_bcsr(matrix: Any) -> tuple[jax.Array, PatternArrays, tuple[int, int]]:
+    """Return values, index arrays and shape of an unbatched BCSR matrix (in, out)."""
     import scipy.sparse
     from jax.experimental.sparse import BCSR
 
@@ -69,8 +68,8 @@ def from_bcsr(matrix: Any) -> tuple[jax.Array, _build.PatternArrays, tuple[int, 
     return from_scipy(host)
 
 
-def to_bcsr(pattern: SparsityPattern, data: Any) -> Any:
-    """BCSR matrix (in, out): the column orientation, with the values in its order."""
+def to_bcsr(pattern: Pattern, data: Any) -> Any:
+    """Return a BCSR matrix (in, out): the column orientation, with the values in its order."""
     from jax.experimental.sparse import BCSR
 
     data = jnp.asarray(data)
@@ -83,7 +82,7 @@ def to_bcsr(pattern: SparsityPattern, data: Any) -> Any:
     )
 
 
-def _check_matrix(pattern: SparsityPattern, data: Any, method: str) -> None:
+def _check_matrix(pattern: Pattern, data: Any, method: str) -> None:
     name = f"SparsityPattern.{method}"
     if len(pattern.shape) != 2:
         fail(name, "pattern", f"shape {pattern.shape}", "two axes (in, out)")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +14,19 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._compat import is_traced
+from sparsejax._typing import ArrayLike
 from sparsejax.pattern import _build, _dense, _interchange, _validate
+from sparsejax.pattern._limits import check_nse, check_size
 
 if TYPE_CHECKING:
     import scipy.sparse
     from jax.experimental.sparse import BCSR
 
-MAX_SIZE = 2**31 - 1
+ARRAYS = ("indptr", "indices", "indptr_t", "indices_t", "perm_t")
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class SparsityPattern:
     """Which entries of a kernel are stored, in both orientations.
 
@@ -39,7 +43,17 @@ class SparsityPattern:
       shape: the kernel's shape; static.
 
     ``nse`` is a static capacity. Entries at and past ``indptr[-1]`` are padding: kernels ignore them and their
-    gradient is zero, so a topology can change without recompiling as long as it fits.
+    gradient is zero, so a topology can change without recompiling as long as it fits. A mask of more entries than that
+    is an error, but under ``jit``, where none can be raised, ``gather`` and ``scatter`` give NaN and the kernels refuse
+    the pattern when they run; ``pattern.indptr[-1] <= pattern.nse`` says whether it fits.
+
+    Patterns are equal if shape, capacity and all index arrays are, and hash by these, so a concrete pattern can be a
+    static argument of ``jit``; comparing or hashing a traced one is a TypeError. ``flax.serialization`` takes patterns
+    as it takes modules (with ``sparsejax`` imported).
+
+    Limits: indices are int32, so a kernel has at most 2**31 - 1 weights, stored or not. Capacity, rows and columns
+    may pass the number of weights of the kernel only up to 2**24: the index arrays take
+    ``4 * (3 * nse + rows + columns + 2)`` bytes, be the entries used or not.
     Source: compressed sparse rows as in SciPy; both orientations as in Nikdan et al. 2023 (SparseProp), section 3,
     which stores one and scatters through it.
 
@@ -58,42 +72,44 @@ class SparsityPattern:
     shape: tuple[int, ...] = dataclasses.field(metadata={"static": True})
 
     @classmethod
-    def from_mask(cls, mask: Any, nse: int | None = None) -> SparsityPattern:
-        """The pattern of the true entries of a boolean mask.
+    def from_mask(cls, mask: ArrayLike, nse: int | None = None) -> SparsityPattern:
+        """Return the pattern of the true entries of a boolean mask.
 
         Args:
           mask: bool array of the kernel's shape, two or more axes; true keeps the entry.
           nse: capacity; the number of true entries if absent. Required when ``mask`` is traced.
 
         Raises:
-          ValueError: the mask is not boolean, has fewer than two axes, or holds more than ``nse`` entries.
+          ValueError: the mask is not boolean, has fewer than two axes, or more than ``nse`` entries; or sizes or
+            capacity pass the limits of the class.
         """
-        _check_mask(mask, nse)
-        shape = tuple(mask.shape)
+        keep = _checked_mask(mask, nse)
+        shape = tuple(keep.shape)
         matrix = (math.prod(shape[:-1]), shape[-1])
-        if is_traced(mask):
+        if is_traced(keep):
             if nse is None:
                 fail("SparsityPattern.from_mask", "nse", "no value", "a capacity, because the mask is traced")
-            arrays = _build.build_traced(mask.reshape(matrix), nse)
+            arrays = _build.build_traced(keep.reshape(matrix), nse)
         else:
-            arrays = _build.build_on_host(np.asarray(mask).reshape(matrix), nse)
+            arrays = _build.build_on_host(np.asarray(keep).reshape(matrix), nse)
         return cls(*arrays, shape=shape)
 
     @classmethod
-    def from_dense(cls, kernel: Any, nse: int | None = None) -> SparsityPattern:
-        """The pattern of the entries of ``kernel`` that are not zero; its values are ``pattern.gather(kernel)``."""
+    def from_dense(cls, kernel: ArrayLike, nse: int | None = None) -> SparsityPattern:
+        """Return the pattern of the entries of ``kernel`` that are not zero; its values: ``pattern.gather(kernel)``."""
+        check_size("SparsityPattern.from_dense", "kernel", tuple(np.shape(kernel)))
         kernel = kernel if is_traced(kernel) else np.asarray(kernel)
         return cls.from_mask(kernel != 0, nse)
 
     @classmethod
     def from_scipy(cls, matrix: scipy.sparse.sparray | scipy.sparse.spmatrix) -> tuple[jax.Array, SparsityPattern]:
-        """``(data, pattern)`` of a SciPy sparse matrix of shape ``(in, out)``; stored zeros stay stored."""
+        """Return ``(data, pattern)`` of a SciPy sparse matrix of shape ``(in, out)``; stored zeros stay stored."""
         data, arrays, shape = _interchange.from_scipy(matrix)
         return data, cls(*arrays, shape=shape)
 
     @classmethod
     def from_bcsr(cls, matrix: BCSR) -> tuple[jax.Array, SparsityPattern]:
-        """``(data, pattern)`` of an unbatched ``jax.experimental.sparse.BCSR`` of shape ``(in, out)``."""
+        """Return ``(data, pattern)`` of an unbatched ``jax.experimental.sparse.BCSR`` of shape ``(in, out)``."""
         data, arrays, shape = _interchange.from_bcsr(matrix)
         return data, cls(*arrays, shape=shape)
 
@@ -118,32 +134,64 @@ class SparsityPattern:
         size = self.rows * self.columns
         return 1.0 - int(self.indptr[-1]) / size if size else 0.0
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the other is a pattern of the same shape, capacity and entries; TypeError where one is traced."""
+        if self is other:
+            return True
+        if not isinstance(other, SparsityPattern):
+            return NotImplemented
+        return self._content == other._content
+
+    def __hash__(self) -> int:
+        """Hash of shape, capacity and entries; TypeError where the arrays are traced."""
+        return hash(self._content)
+
+    @functools.cached_property
+    def _content(self) -> tuple[Any, ...]:
+        """Shape, and a digest of the arrays: what two equal patterns have in common."""
+        leaves = [getattr(self, name) for name in ARRAYS]
+        if any(is_traced(leaf) for leaf in leaves):
+            hint = "Compare or hash patterns outside jit; a pattern that is a static argument must be concrete."
+            fail("SparsityPattern", "pattern", "traced arrays", "concrete ones", hint, TypeError)
+        if not all(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves):
+            return (self.shape, *leaves)  # placeholders of a tree map, such as None or shapes
+        digest = hashlib.blake2b(digest_size=32)
+        for array in map(np.asarray, leaves):
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return self.shape, digest.digest()
+
     def row_of_entry(self) -> jax.Array:
-        """int32[nse]: the row of each entry; ``rows`` for padding."""
+        """Return int32[nse]: the row of each entry; ``rows`` for padding."""
         return _dense.row_of_entry(self, jnp)
 
     def mask(self) -> jax.Array:
-        """bool array of ``shape``, true where an entry is stored."""
+        """Return a bool array of ``shape``, true where an entry is stored."""
         return _dense.scatter(self, jnp.ones((self.nse,), jnp.bool_))
 
-    def gather(self, kernel: Any) -> jax.Array:
-        """Values of a dense kernel at the stored entries: ``data[nse]``, zero in the padding."""
-        kernel = kernel if hasattr(kernel, "dtype") else jnp.asarray(kernel)
-        if kernel.shape != self.shape:
-            fail("SparsityPattern.gather", "kernel", f"shape {kernel.shape}", f"shape {self.shape}")
-        return _dense.gather(self, kernel)
+    def gather(self, kernel: ArrayLike) -> jax.Array:
+        """Return the values of a dense kernel at the stored entries: ``data[nse]``, zero in the padding."""
+        dense = _as_array(kernel)
+        if dense.shape != self.shape:
+            fail("SparsityPattern.gather", "kernel", f"shape {dense.shape}", f"shape {self.shape}")
+        return _dense.gather(self, dense)
 
-    def scatter(self, data: Any) -> jax.Array:
-        """Dense kernel of ``shape`` with ``data[nse]`` at the stored entries and zeros elsewhere."""
-        data = data if hasattr(data, "dtype") else jnp.asarray(data)
-        if data.shape != (self.nse,):
-            fail("SparsityPattern.scatter", "data", f"shape {data.shape}", f"shape ({self.nse},)")
-        return _dense.scatter(self, data)
+    def scatter(self, data: ArrayLike) -> jax.Array:
+        """Return the dense kernel of ``shape`` with ``data[nse]`` at the stored entries and zeros elsewhere."""
+        values = _as_array(data)
+        if values.shape != (self.nse,):
+            fail("SparsityPattern.scatter", "data", f"shape {values.shape}", f"shape ({self.nse},)")
+        return _dense.scatter(self, values)
 
     def pad_to(self, nse: int) -> SparsityPattern:
-        """The same pattern with capacity ``nse``, not below the present one."""
+        """Return the same pattern with capacity ``nse``, not below the present one.
+
+        Raises:
+          ValueError: ``nse`` is below the present capacity, or passes the limits of the class.
+        """
         if nse < self.nse:
             fail("SparsityPattern.pad_to", "nse", f"value {nse}", f"at least the present capacity {self.nse}")
+        check_nse("SparsityPattern.pad_to", nse, self.shape)
         extra = nse - self.nse
         zeros = jnp.zeros((extra,), jnp.int32)
         return dataclasses.replace(
@@ -163,12 +211,12 @@ class SparsityPattern:
         _validate.validate(self)
         return self
 
-    def to_scipy(self, data: Any) -> scipy.sparse.csc_array:
-        """SciPy matrix of shape ``(in, out)`` (two-axis kernels only); shares the row orientation."""
+    def to_scipy(self, data: ArrayLike) -> scipy.sparse.csc_array:
+        """Return a SciPy matrix of shape ``(in, out)`` (two-axis kernels only); shares the row orientation."""
         return _interchange.to_scipy(self, data)
 
-    def to_bcsr(self, data: Any) -> BCSR:
-        """``jax.experimental.sparse.BCSR`` of shape ``(in, out)`` (two-axis kernels only)."""
+    def to_bcsr(self, data: ArrayLike) -> BCSR:
+        """Return a ``jax.experimental.sparse.BCSR`` of shape ``(in, out)`` (two-axis kernels only)."""
         return _interchange.to_bcsr(self, data)
 
     def __repr__(self) -> str:
@@ -181,7 +229,13 @@ class SparsityPattern:
         return f"SparsityPattern(shape={self.shape}, nse={nse}{detail})"
 
 
-def _check_mask(mask: Any, nse: int | None) -> None:
+def _as_array(value: Any) -> Any:
+    """The value itself if it is an array, NumPy's included, which stays on the host."""
+    return value if hasattr(value, "dtype") else jnp.asarray(value)
+
+
+def _checked_mask(mask: Any, nse: int | None) -> Any:
+    """The mask, if it is a boolean array of two or more axes that a pattern of capacity ``nse`` can describe."""
     name = "SparsityPattern.from_mask"
     dtype = getattr(mask, "dtype", None)
     if dtype is None:
@@ -191,10 +245,10 @@ def _check_mask(mask: Any, nse: int | None) -> None:
         fail(name, "mask", f"dtype {dtype}{nan}", "dtype bool", "Write mask != 0 if zeros mark pruned entries.")
     if mask.ndim < 2:
         fail(name, "mask", f"shape {tuple(mask.shape)}", "two or more axes, the last one the outputs")
-    if mask.size > MAX_SIZE:
-        fail(name, "mask", f"{mask.size} entries", f"at most {MAX_SIZE}, the range of int32 indices")
-    if nse is not None and not 0 <= nse <= MAX_SIZE:
-        fail(name, "nse", f"value {nse}", f"a capacity between 0 and {MAX_SIZE}")
+    check_size(name, "mask", tuple(mask.shape))
+    if nse is not None:
+        check_nse(name, nse, tuple(mask.shape))
+    return mask
 
 
 def _has_nan(mask: Any) -> bool:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from sparsejax._checks import fail
-
-if TYPE_CHECKING:
-    from sparsejax.pattern import SparsityPattern
+from sparsejax.pattern._build import Pattern
 
 _NAME = "SparsityPattern.validate"
 
 
-def validate(pattern: SparsityPattern) -> None:
+def validate(pattern: Pattern) -> None:
     """Raise a ValueError naming the first array that is wrong."""
     arrays = {
         name: np.asarray(getattr(pattern, name)) for name in ("indptr", "indices", "indptr_t", "indices_t", "perm_t")

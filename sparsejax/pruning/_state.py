@@ -2,16 +2,60 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from sparsejax._checks import fail
-from sparsejax.pruning._leaves import PyTree, is_masked_node
-from sparsejax.pruning._packed import PackedMask, unpack
+from sparsejax._compat import serializable
+from sparsejax._typing import PyTree
+from sparsejax.pruning._leaves import LeafNode, is_masked_node
+
+Node = TypeVar("Node")
+
+
+@serializable("bits")
+@partial(jax.tree_util.register_dataclass, data_fields=["bits"], meta_fields=["shape"])
+@dataclass(frozen=True)
+class PackedMask(LeafNode):
+    """A mask stored as bits, a pytree with one leaf.
+
+    Attributes:
+      bits: uint8[ceil(n / 8)], the first weight in the highest bit of the first byte.
+      shape: shape of the leaf, static.
+    """
+
+    bits: jax.Array
+    shape: tuple[int, ...]
+
+
+def pack(mask: jax.Array) -> PackedMask:
+    """Store a mask as bits.
+
+    >>> pack(jnp.array([[True, False, True]])).bits.tolist()
+    [160]
+    """
+    return PackedMask(jnp.packbits(mask.ravel()), mask.shape)
+
+
+def unpack(mask: Any) -> jax.Array:
+    """Return the bool array of a packed mask; other masks as they are.
+
+    >>> unpack(pack(jnp.array([[True, False, True]]))).tolist()
+    [[True, False, True]]
+    """
+    if not isinstance(mask, PackedMask):
+        if getattr(mask, "dtype", None) != jnp.bool_:
+            got, rule = "the content of a packed mask without its shape", "a PackedMask or a bool array"
+            fail("pruned", "state.mask", got, rule, "nnx.Optimizer takes packed masks apart: use packed=False with it.")
+        return mask
+    return jnp.unpackbits(mask.bits, count=math.prod(mask.shape)).astype(bool).reshape(mask.shape)
 
 
 class Change(NamedTuple):
@@ -27,7 +71,7 @@ class PrunedState(NamedTuple):
 
     Attributes:
       step: optimizer steps done, int32 scalar.
-      mask: bool array (or ``PackedMask``) per prunable leaf, True keeps the weight; ``optax.MaskedNode()`` for others.
+      mask: bool array or ``PackedMask`` per prunable leaf, True keeps the weight; ``optax.MaskedNode()`` for others.
       nnz: number of weights kept per prunable leaf, int32 scalars; ``optax.MaskedNode()`` for other leaves.
       inner: state of the wrapped optimizer.
       aux: state of the method.
@@ -42,12 +86,25 @@ class PrunedState(NamedTuple):
     change: Change
 
 
-def _states(function: str, opt_state: PyTree) -> list[PrunedState]:
-    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, PrunedState))
-    found = [node for node in nodes if isinstance(node, PrunedState)]
-    if not found:
+def pruned_states(function: str, opt_state: PyTree) -> list[PrunedState]:
+    """Return every state of ``pruned`` in an optimizer state, in flattening order.
+
+    Raises:
+      ValueError: there is none, or it is inside ``optax.lookahead``, whose averages are not zero outside a mask.
+    """
+    states = nodes_of(opt_state, PrunedState)
+    if not states:
         fail(function, "opt_state", "no state of pruned(...)", "the state of an optimizer that contains one")
-    return found
+    if nodes_of(opt_state, optax.LookaheadState):
+        rule = "none around pruned(...): its slow weights bring pruned weights back"
+        fail(function, "opt_state", "a state of optax.lookahead", rule)
+    return states
+
+
+def nodes_of(tree: PyTree, kind: type[Node]) -> list[Node]:
+    """Return every node of a class in a tree, in flattening order."""
+    nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
+    return [node for node in nodes if isinstance(node, kind)]
 
 
 def _is_mask(node: Any) -> bool:
@@ -55,7 +112,7 @@ def _is_mask(node: Any) -> bool:
 
 
 def get_mask(opt_state: PyTree) -> PyTree:
-    """Find the mask in an optimizer state, also inside ``chain``, ``MultiSteps``, ``partition``, ....
+    """Return the mask in an optimizer state, also inside ``chain``, ``MultiSteps``, ``partition``, ....
 
     Args:
       opt_state: optimizer state that contains one state of ``pruned``, or several on different leaves.
@@ -74,21 +131,28 @@ def get_mask(opt_state: PyTree) -> PyTree:
     >>> get_mask(tx.init({"kernel": jnp.array([[1.0, -2.0]])}))
     {'kernel': Array([[False,  True]], dtype=bool)}
     """
-    flat = [jax.tree.flatten(s.mask, is_leaf=_is_mask) for s in _states("get_mask", opt_state)]
-    treedef = flat[0][1]
-    if any(other != treedef for _, other in flat):
+    masks = [
+        jax.tree.map(lambda node: node if is_masked_node(node) else unpack(node), state.mask, is_leaf=_is_mask)
+        for state in pruned_states("get_mask", opt_state)
+    ]
+    return functools.reduce(_merged, masks)
+
+
+def _merged(first: PyTree, second: PyTree) -> PyTree:
+    """Return the masks of two trees in one; either may hide a whole subtree behind one ``MaskedNode``."""
+    if is_masked_node(first) or is_masked_node(second):
+        return second if is_masked_node(first) else first
+    if jax.tree_util.all_leaves([first, second]):
+        fail("get_mask", "opt_state", "two masks for one leaf", "one; pruned(...) must not be nested")
+    children, treedef = jax.tree.flatten(first, is_leaf=lambda node: node is not first)
+    others, other = jax.tree.flatten(second, is_leaf=lambda node: node is not second)
+    if treedef != other:
         fail("get_mask", "opt_state", "masks of several tree structures", "masks for one tree of parameters")
-    merged = []
-    for nodes in zip(*(leaves for leaves, _ in flat), strict=True):
-        masks = [unpack(node) for node in nodes if not is_masked_node(node)]
-        if len(masks) > 1:
-            fail("get_mask", "opt_state", "two masks for one leaf", "one; pruned(...) must not be nested")
-        merged.append(masks[0] if masks else optax.MaskedNode())
-    return jax.tree.unflatten(treedef, merged)
+    return jax.tree.unflatten(treedef, [_merged(*pair) for pair in zip(children, others, strict=True)])
 
 
 def metrics(opt_state: PyTree) -> dict[str, jax.Array]:
-    """Return what a training loop wants to log about the mask; works under ``jit``.
+    """Return the numbers about the mask that a training loop logs; works under ``jit``.
 
     sparsity = 1 - nnz / n;  churn = dropped / (kept before the change), the lost share of the support
 
@@ -111,7 +175,7 @@ def metrics(opt_state: PyTree) -> dict[str, jax.Array]:
     >>> {name: value.item() for name, value in metrics(state).items()}
     {'sparsity': 0.75, 'nnz': 1, 'phase': 1, 'dropped': 0, 'grown': 0, 'churn': 0.0}
     """
-    states = _states("metrics", opt_state)
+    states = pruned_states("metrics", opt_state)
     masks = [mask for state in states for mask in jax.tree.leaves(state.mask, is_leaf=_is_mask)]
     size = sum(math.prod(mask.shape) for mask in masks if not is_masked_node(mask))
     nnz = total([state.nnz for state in states])

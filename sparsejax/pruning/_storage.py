@@ -13,17 +13,18 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax._checks import fail
-from sparsejax.pruning._leaves import PyTree, flatten_like, is_masked_node, leaf_names, only, spread
-from sparsejax.pruning._moments import pinned
-from sparsejax.pruning._packed import PackedMask, pack, unpack
-from sparsejax.pruning._state import PrunedState
+from sparsejax._compat import serializable
+from sparsejax._typing import PyTree
+from sparsejax.pruning._leaves import LeafNode, same_containers, unboxed
+from sparsejax.pruning._masks import masked_leaves
+from sparsejax.pruning._state import PackedMask, PrunedState, pack, unpack
+from sparsejax.pruning._wrapper import pinned
 
-Path = tuple[Any, ...]
 
-
+@serializable("flat")
 @partial(jax.tree_util.register_dataclass, data_fields=["flat"], meta_fields=["shape", "packed"])
 @dataclass(frozen=True)
-class Indices:
+class Indices(LeafNode):
     """Where the stored weights of a leaf belong, a pytree with one leaf.
 
     Attributes:
@@ -84,7 +85,8 @@ def compress(
         sixteenth of the first count. None, or a path left out: the number of kept weights.
 
     Returns:
-      Parameters with array[capacity] in place of each pruned leaf, and the state for ``stored(inner)``.
+      Parameters with array[capacity] in place of each pruned leaf, and the state for ``stored(inner)``. Both are plain
+      arrays if they were the variables of an NNX model and of its ``nnx.Optimizer``.
 
     Raises:
       ValueError: the state is not that of ``pruned``, a capacity is too small or unknown, or a weight outside the
@@ -101,26 +103,22 @@ def compress(
     if not isinstance(opt_state, PrunedState):
         got = f"type {type(opt_state).__name__}"
         fail("compress", "opt_state", got, "the state of pruned(...) itself, in no other wrapper")
-    nodes = flatten_like("compress", "opt_state.mask", opt_state.mask, params)
-    chosen = [not is_masked_node(node) for node in nodes]
-    leaves, treedef = jax.tree.flatten(params)
-    names = only(chosen, leaf_names(params))
+    leaves, masks = masked_leaves("compress", params, opt_state.mask, "opt_state.mask")
+    if not same_containers(params, opt_state.mask):
+        opt_state = unboxed(opt_state)
+        leaves, masks = masked_leaves("compress", unboxed(params), opt_state.mask)
     sizes = dict(capacity or {})
-    for name in sorted(sizes.keys() - set(names)):
-        fail("compress", "capacity", f"an entry for {name!r}", f"entries only for {names}")
-    indices = []
-    for name, node, leaf in zip(names, only(chosen, nodes), only(chosen, leaves), strict=True):
-        indices.append(_indices(name, node, leaf, sizes.get(name)))
-    tree = jax.tree.unflatten(treedef, spread(chosen, indices))
+    for name in sorted(sizes.keys() - set(leaves.prunable_names)):
+        fail("compress", "capacity", f"an entry for {name!r}", f"entries only for {leaves.prunable_names}")
+    pairs = zip(leaves.prunable_items, masks, strict=True)
+    indices = [_indices(name, mask, leaf, sizes.get(name)) for (name, leaf), mask in pairs]
     state = CompressedState(
         step=opt_state.step,
-        indices=tree,
-        inner=_map_moments(opt_state.inner, params, tree, Indices.gather),
+        indices=leaves.masked_tree(indices),
+        inner=leaves.map_copies(_gathered, leaves.spread(indices), opt_state.inner),
         rest=opt_state._replace(mask=(), inner=()),
     )
-    rest = iter(indices)
-    values = [next(rest).gather(leaf) if picked else leaf for leaf, picked in zip(leaves, chosen, strict=True)]
-    return jax.tree.unflatten(treedef, values), state
+    return leaves.replaced([each.gather(leaf) for each, leaf in zip(indices, leaves.prunable, strict=True)]), state
 
 
 def decompress(values: PyTree, state: CompressedState) -> tuple[PyTree, PrunedState]:
@@ -145,12 +143,11 @@ def decompress(values: PyTree, state: CompressedState) -> tuple[PyTree, PrunedSt
     >>> decompress(*compress(params, state))[0]
     {'kernel': Array([[ 0., -2.]], dtype=float32)}
     """
-    nodes = flatten_like("decompress", "state.indices", state.indices, values)
-    masks = [node if is_masked_node(node) else (pack(node.mask()) if node.packed else node.mask()) for node in nodes]
+    leaves, indices = masked_leaves("decompress", values, state.indices, "state.indices")
     opt_state = state.rest._replace(
         step=state.step,
-        mask=jax.tree.unflatten(jax.tree.structure(values), masks),
-        inner=_map_moments(state.inner, values, state.indices, Indices.scatter),
+        mask=leaves.masked_tree([pack(each.mask()) if each.packed else each.mask() for each in indices]),
+        inner=leaves.map_copies(_scattered, leaves.spread(indices), state.inner),
     )
     return expand(values, state), opt_state
 
@@ -175,16 +172,12 @@ def expand(values: PyTree, state: CompressedState) -> PyTree:
     >>> jax.grad(lambda v: (3 * expand(v, state)["kernel"]).sum())(values)["kernel"].tolist()
     [3.0]
     """
-    leaves, treedef = jax.tree.flatten(values)
-    nodes = flatten_like("expand", "state.indices", state.indices, values)
-    for name, node, leaf in zip(leaf_names(values), nodes, leaves, strict=True):
-        if not is_masked_node(node) and jnp.shape(leaf) != node.flat.shape:
-            rule = f"shape {node.flat.shape}, a value for each index"
+    leaves, indices = masked_leaves("expand", values, state.indices, "state.indices")
+    for (name, leaf), each in zip(leaves.prunable_items, indices, strict=True):
+        if jnp.shape(leaf) != each.flat.shape:
+            rule = f"shape {each.flat.shape}, a value for each index"
             fail("expand", f"leaf {name!r}", f"shape {jnp.shape(leaf)}", rule, "Values and state are of one compress.")
-    return jax.tree.unflatten(
-        treedef,
-        [leaf if is_masked_node(node) else node.scatter(leaf) for leaf, node in zip(leaves, nodes, strict=True)],
-    )
+    return leaves.replaced([each.scatter(leaf) for each, leaf in zip(indices, leaves.prunable, strict=True)])
 
 
 def stored(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
@@ -198,7 +191,7 @@ def stored(inner: optax.GradientTransformation) -> optax.GradientTransformationE
     over one do not.
 
     Args:
-      inner: the optimizer that ``pruned`` was given.
+      inner: the optimizer inside ``pruned``.
 
     Returns:
       ``optax.GradientTransformationExtraArgs`` with state ``CompressedState``; there is no ``init``: use ``compress``.
@@ -226,7 +219,9 @@ def stored(inner: optax.GradientTransformation) -> optax.GradientTransformationE
             fail("stored.update", "values", "value None", "the stored parameters")
         _check_shapes(extended, state, values)
         proposed, inner_state = extended.update(grads, state.inner, values, **extra)
-        updates = jax.tree.unflatten(jax.tree.structure(values), pinned(jax.tree.leaves(proposed), values))
+        updates = jax.tree.unflatten(
+            jax.tree.structure(values), pinned(jax.tree.leaves(proposed), jax.tree.leaves(values))
+        )
         return updates, state._replace(step=optax.safe_increment(state.step), inner=inner_state)
 
     return optax.GradientTransformationExtraArgs(refuse, update)  # type: ignore[arg-type]
@@ -245,27 +240,15 @@ def _indices(name: str, node: Any, leaf: jax.Array, capacity: int | None) -> Ind
     return Indices(flat.astype(jnp.int32), mask.shape, isinstance(node, PackedMask))
 
 
-def _map_moments(state: Any, params: PyTree, indices: PyTree, change: Any) -> Any:
-    """Apply ``change`` to what the state keeps per weight: arrays whose path ends in a compressed leaf's path.
-
-    The tree of an optimizer's moments mirrors that of the parameters, wherever Optax puts it.
-    """
-    entries = jax.tree_util.tree_flatten_with_path(params)[0]
-    nodes = flatten_like("compress", "indices", indices, params)
-    pairs = [(path, leaf, node) for (path, leaf), node in zip(entries, nodes, strict=True) if not is_masked_node(node)]
-    owners = {path: (node, jnp.shape(leaf)) for path, leaf, node in pairs}
-
-    def converted(path: Path, moment: Any) -> Any:
-        for start in range(len(path) + 1):
-            if path[start:] in owners:
-                node, shape = owners[path[start:]]
-                return change(node, moment) if jnp.shape(moment) == shape else moment
-        return moment
-
-    return jax.tree_util.tree_map_with_path(converted, state)
+def _gathered(node: Indices, moment: jax.Array) -> jax.Array:
+    return node.gather(moment) if jnp.shape(moment) == node.shape else moment
 
 
-def _check_shapes(inner: Any, state: CompressedState, values: PyTree) -> None:
+def _scattered(node: Indices, moment: jax.Array) -> jax.Array:
+    return node.scatter(moment) if jnp.shape(moment) == node.flat.shape else moment
+
+
+def _check_shapes(inner: optax.GradientTransformation, state: CompressedState, values: PyTree) -> None:
     expected = jax.eval_shape(inner.init, values)
     got = jax.tree.map(jnp.shape, state.inner)
     if jax.tree.map(lambda leaf: leaf.shape, expected) != got:

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import functools
+import os
+import traceback
+from collections.abc import Callable, Generator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
 from sparsejax._checks import fail
-from sparsejax._compat import is_traced
-from sparsejax.pruning._filters import KERNELS, Predicate, selected
-from sparsejax.pruning._leaves import PyTree, flatten_like, is_masked_node, leaf_names, only, spread
-from sparsejax.pruning._method import Method, View
-from sparsejax.pruning._moments import pinned, restart_moments, zero_moments
-from sparsejax.pruning._packed import pack, unpack
-from sparsejax.pruning._rules import Rule, as_method
-from sparsejax.pruning._state import Change, PrunedState, total
+from sparsejax._compat import is_concrete, is_traced
+from sparsejax._typing import PyTree
+from sparsejax.pruning._filters import KERNELS, Predicate, select_leaves
+from sparsejax.pruning._leaves import Leaves
+from sparsejax.pruning._masks import masked_leaves
+from sparsejax.pruning._method import Method, Rule, View, as_method, branch
+from sparsejax.pruning._state import Change, PackedMask, PrunedState, nodes_of, pack, total, unpack
 from sparsejax.pruning.allocation._structures import Structure, unstructured
 
 _UNSTRUCTURED = unstructured()
+_INITS: ContextVar[list[tuple[Wrapper, PyTree, PrunedState]] | None] = ContextVar("_INITS", default=None)
 
 
 @dataclass(frozen=True)
-class _Wrapper:
+class Wrapper:
     """The two functions behind ``pruned``."""
 
     inner: optax.GradientTransformationExtraArgs
@@ -36,97 +40,147 @@ class _Wrapper:
     packed: bool
 
     def init(self, params: PyTree) -> PrunedState:
-        leaves, treedef = jax.tree.flatten(params)
-        chosen = selected("pruned.init", self.where, params)
-        weights = [jnp.asarray(leaf) for leaf in only(chosen, leaves)]
-        names = only(chosen, leaf_names(params))
-        _check_leaves(self.structure, names, weights)
+        """Return the first state; see ``optax.GradientTransformation``."""
+        leaves = select_leaves("pruned.init", self.where, params)
+        weights = [jnp.asarray(leaf) for leaf in leaves.prunable]
+        _check_leaves(self.structure, leaves.prunable_names, weights)
         ones = [jnp.ones_like(weight, bool) for weight in weights]
-        masks, aux = self.method.init(View(names, weights, ones, 0, (), self.structure, []))
-        return PrunedState(
+        masks, aux = self.method.init(View(leaves.prunable_names, weights, ones, 0, (), self.structure, []))
+        state = PrunedState(
             step=jnp.zeros((), jnp.int32),
-            mask=self._tree(treedef, chosen, masks),
-            nnz=jax.tree.unflatten(treedef, spread(chosen, [_count(mask) for mask in masks])),
-            inner=self.inner.init(params),
+            mask=self._mask_tree(leaves, masks),
+            nnz=leaves.masked_tree([_count(mask) for mask in masks]),
+            inner=self._first_inner(leaves, params),
             aux=aux,
             change=Change(*(jnp.zeros((), jnp.int32) for _ in Change._fields)),
         )
+        if (inits := _INITS.get()) is not None:
+            inits.append((self, params, state))
+        return state
 
     def update(
-        self,
-        updates: PyTree,
-        state: Any,
-        params: PyTree | None = None,
-        *,
-        refresh: bool | None = None,
-        mask: PyTree | None = None,
-        compensation: PyTree | None = None,
-        **extra: Any,
+        self, updates: PyTree, state: Any, params: PyTree | None = None, *, refresh: bool | None = None, **extra: Any
     ) -> tuple[PyTree, PrunedState]:
-        old = self._view(state, params, updates)
-        if mask is not None:
-            return self._given(old, state, params, mask, compensation)
-        old = old._replace(aux=self.method.observe(old))
-        state = state._replace(aux=old.aux)
-        chosen, treedef = _chosen(state, params), jax.tree.structure(params)
-        grads = _replace(chosen, jax.tree.leaves(updates), self.method.gradients(old))
-        proposed, inner_state = self.inner.update(jax.tree.unflatten(treedef, grads), state.inner, params, **extra)
+        """Return the updates and the next state; see ``pruned``."""
+        leaves, masks = _leaves_of(state, params)
+        grads = leaves.beside("pruned.update", "updates", updates, exact=True)
+        # Outside jit the two parts are programs that are compiled once; the optimizer runs there as Optax's do.
+        is_compiled = is_concrete((leaves.values, grads, state, refresh))
+        before, after = self._programs if is_compiled else (self._before, self._after)
+        seen_by_inner, aux = before(leaves, masks, grads, state)
+        state = state._replace(aux=aux)
+        with _naming("pruned.update", self.inner):
+            proposed, inner_state = self.inner.update(leaves.unflatten(seen_by_inner), state.inner, params, **extra)
+        proposed = leaves.beside("pruned.update", "the result of inner.update", proposed)
+        refresh = bool(refresh) if is_compiled and refresh is not None else refresh
+        deltas, new_state = after(leaves, masks, grads, state, proposed, inner_state, refresh)
+        return leaves.unflatten(deltas), new_state
 
+    @functools.cached_property
+    def _programs(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """The two parts of ``update`` that surround the inner optimizer, compiled."""
+        return jax.jit(self._before), jax.jit(self._after, static_argnums=6)
+
+    def _before(
+        self, leaves: Leaves, masks: list[jax.Array], grads: list[Any], state: PrunedState
+    ) -> tuple[list[Any], PyTree]:
+        """Return the gradients that the inner optimizer is to see, and the new state of the method."""
+        old = self._view(leaves, masks, state, leaves.short(grads))
+        aux = self.method.observe(old)
+        return leaves.spread(self.method.gradients(old._replace(aux=aux)), grads), aux
+
+    def _after(
+        self,
+        leaves: Leaves,
+        masks: list[jax.Array],
+        grads: list[Any],
+        state: PrunedState,
+        proposed: list[Any],
+        inner_state: Any,
+        refresh: bool | None,
+    ) -> tuple[list[Any], PrunedState]:
+        """Return the updates and the next state, from what the inner optimizer proposes."""
+        old = self._view(leaves, masks, state, leaves.short(grads))
         step = jnp.asarray(optax.safe_increment(state.step))
         fires = self.method.refresh(step) if refresh is None else refresh
         if self.method.skips_inner:
             # Selects, not a branch: the optimizer then rounds as it does in a program without one.
-            proposed = jax.tree.map(lambda u: jnp.where(fires, jnp.zeros_like(u), u), proposed)
+            proposed = [jnp.where(fires, jnp.zeros_like(update), update) for update in proposed]
             inner_state = jax.tree.map(lambda a, b: jnp.where(fires, a, b), state.inner, inner_state)
-        deltas = pinned(flatten_like("pruned.update", "the result of inner.update", proposed, params), params)
-        candidates: Any = optax.apply_updates(old.weights, only(chosen, deltas))
+        deltas = pinned(proposed, leaves.values)
+        candidates: Any = optax.apply_updates(old.weights, leaves.short(deltas))
         state = state._replace(step=step, inner=inner_state)
 
         def refreshed() -> PrunedState:
             seen = old._replace(weights=candidates, step=step)
-            masks, aux = self.method.update(seen)
-            return self._changed(state, params, seen, masks, aux)
+            new_masks, aux = self.method.update(seen)
+            return self._changed(state, leaves, seen, new_masks, aux)
 
-        # A Python bool takes one branch while tracing; a traced one is a branch of the program.
-        new_state = _branch(fires, refreshed, lambda: state)
-        changed = self._constrained(old, _masks_of(new_state, params), only(chosen, deltas))
-        return jax.tree.unflatten(treedef, _replace(chosen, deltas, changed)), new_state
+        new_state = branch(fires, refreshed, lambda: state)
+        changed = self._constrained(old, _masks_of(new_state, leaves), leaves.short(deltas))
+        return leaves.spread(changed, deltas), new_state
 
-    def _view(self, state: Any, params: PyTree | None, updates: PyTree) -> View:
-        """What the method sees before the step."""
-        masks, chosen = _masks_of(state, params), _chosen(state, params)
-        grads = only(chosen, flatten_like("pruned.update", "updates", updates, params))
-        names, weights = only(chosen, leaf_names(params)), only(chosen, jax.tree.leaves(params))
-        return View(names, weights, masks, state.step, state.aux, self.structure, grads)
+    def impose(
+        self, state: PrunedState, params: PyTree, masks: dict[str, Any], deltas: dict[str, Any]
+    ) -> tuple[dict[str, jax.Array], PrunedState]:
+        """Put masks in force, and nothing else; see ``prune``.
 
-    def _given(
-        self, old: View, state: PrunedState, params: PyTree, mask: PyTree, compensation: PyTree | None
-    ) -> tuple[PyTree, PrunedState]:
-        """Put a given mask in force, and nothing else: see ``prune``."""
-        chosen, treedef = _chosen(state, params), jax.tree.structure(params)
-        masks = [unpack(node) for node in only(chosen, flatten_like("prune", "mask", mask, params))]
-        zeros = [jnp.zeros_like(leaf) for leaf in jax.tree.leaves(params)]
-        deltas = zeros if compensation is None else flatten_like("prune", "compensation", compensation, params)
-        new_state = self._changed(state, params, old, masks, state.aux)
-        changed = self._constrained(old, masks, only(chosen, deltas))
-        return jax.tree.unflatten(treedef, _replace(chosen, zeros, changed)), new_state
+        Args:
+          state: state of this wrapper.
+          params: the parameters that this wrapper sees.
+          masks: a mask for each of its prunable leaves, by name.
+          deltas: what to add to the weights that stay, by name.
 
-    def _changed(self, state: PrunedState, params: PyTree, seen: View, masks: list[jax.Array], aux: Any) -> PrunedState:
+        Returns:
+          The new weights of its prunable leaves by name, and the new state.
+        """
+        leaves, old_masks = _leaves_of(state, params, "prune")
+        old = self._view(leaves, old_masks, state, [])
+        new_masks = [_checked_mask(name, masks.get(name), weight) for name, weight in leaves.prunable_items]
+        zeros = [jnp.zeros_like(weight) for weight in leaves.prunable]
+        added = [deltas.get(name, zero) for name, zero in zip(leaves.prunable_names, zeros, strict=True)]
+        new_state = self._changed(state, leaves, old, new_masks, state.aux)
+        updates = self._constrained(old, new_masks, added)
+        weights: Any = optax.apply_updates(old.weights, updates)
+        return dict(zip(leaves.prunable_names, weights, strict=True)), new_state
+
+    def _first_inner(self, leaves: Leaves, params: PyTree) -> Any:
+        """Return the first state of the inner optimizer; refuse one without moments of single weights."""
+        with _naming("pruned.init", self.inner):
+            state = self.inner.init(params)
+        if nodes_of(state, optax.LookaheadState):
+            rule = "an optimizer of one tree of parameters"
+            fail("pruned.init", "inner", "optax.lookahead, which trains two copies of the parameters", rule)
+        others = jax.tree.leaves(leaves.map_copies(lambda node, part: None, leaves.names, state))
+        size = sum(jnp.size(leaf) for leaf in leaves.values)
+        flat = [part for part in others if jnp.issubdtype(jnp.result_type(part), jnp.floating)]
+        if size > 1 and any(jnp.shape(part) == (size,) for part in flat):
+            got = "a state with all parameters in one vector, as optax.flatten makes it"
+            fail("pruned.init", "inner", got, "a state with the shapes of the parameters")
+        return state
+
+    def _view(self, leaves: Leaves, masks: list[jax.Array], state: PrunedState, grads: list[Any]) -> View:
+        """Return the method's view before the step."""
+        return View(leaves.prunable_names, leaves.prunable, masks, state.step, state.aux, self.structure, grads)
+
+    def _changed(self, state: PrunedState, leaves: Leaves, seen: View, masks: list[jax.Array], aux: Any) -> PrunedState:
         """Return the state with new masks, and moments as they follow."""
-        chosen, treedef = _chosen(state, params), jax.tree.structure(params)
         counts = [_count(mask) for mask in masks]
         stayed = total([_count(mask) for mask in _both(seen.masks, masks)])
         inner = state.inner
         if self.method.reset == "dropped":
             trained = _both(self.method.trained(seen), self.method.trained(seen._replace(masks=masks, aux=aux)))
-            inner = zero_moments(self.inner, inner, params, spread(chosen, trained))
+            inner = leaves.map_copies(_zeroed, leaves.spread(trained), inner)
         restarts = self.method.restarts(state.step)
         if restarts is not None:
-            inner = restart_moments(self.inner, inner, params, restarts)
+            # Counters, schedules and injected hyperparameters go on.
+            first = self.inner.init(leaves.unflatten(leaves.values))
+            restart = [restarts] * len(leaves.values)
+            inner = leaves.map_copies(lambda fires, old, new: jnp.where(fires, new, old), restart, inner, first)
         return PrunedState(
             step=state.step,
-            mask=self._tree(treedef, chosen, masks),
-            nnz=jax.tree.unflatten(treedef, spread(chosen, counts)),
+            mask=self._mask_tree(leaves, masks),
+            nnz=leaves.masked_tree(counts),
             inner=inner,
             aux=aux,
             change=Change(state.step, dropped=total(state.nnz) - stayed, grown=total(counts) - stayed),
@@ -139,13 +193,12 @@ class _Wrapper:
         if self.method.outside == "keep":
             pairs = zip(self.method.trained(old), deltas, strict=True)
             return [jnp.where(trains, delta, jnp.zeros_like(delta)) for trains, delta in pairs]
-        # Survivors, not the new mask: a grown weight enters at 0, whatever inner still holds for it.
+        # Survivors, not the new mask: a grown weight enters at 0, whatever inner still keeps for it.
         stays = masks if self.method.enters == "candidate" else _both(old.masks, masks)
         return [_constrain(*args) for args in zip(stays, deltas, old.weights, strict=True)]
 
-    def _tree(self, treedef: Any, chosen: Sequence[bool], masks: list[jax.Array]) -> PyTree:
-        stored = [pack(mask) for mask in masks] if self.packed else masks
-        return jax.tree.unflatten(treedef, spread(chosen, stored))
+    def _mask_tree(self, leaves: Leaves, masks: list[jax.Array]) -> PyTree:
+        return leaves.masked_tree([pack(mask) for mask in masks] if self.packed else masks)
 
 
 def pruned(
@@ -182,12 +235,14 @@ def pruned(
       branch would run always), and ends with the same bits.
 
     Raises:
-      TypeError: an argument is not what it should be.
-      ValueError: from ``init`` and ``update``, if ``where`` selects nothing, parameters are missing, or
-        parameters and state do not match.
+      TypeError: an argument is of another kind.
+      ValueError: from ``init`` and ``update``, if ``where`` selects nothing, parameters are missing, parameters and
+        state do not match, or ``inner`` keeps all parameters in one vector (``optax.flatten``) or two copies of
+        them (``optax.lookahead``). An error of an inner transform has a note that names it.
 
     Cost: three elementwise passes over the prunable weights per step; a selection at refreshes only, under
-    ``lax.cond`` (which ``vmap`` turns into always). The whole schedule is one compilation.
+    ``lax.cond`` (which ``vmap`` turns into always). The whole schedule is one compilation, under ``jit`` as part of the
+    step, outside it at the first update.
     Source: masks as in Peste et al. 2021, "AC/DC"; constraint by update as ``optax.keep_params_nonnegative``.
 
     >>> from sparsejax.pruning import one_shot
@@ -199,14 +254,32 @@ def pruned(
     """
     method, where = as_method(method, where)
     _check_arguments(inner, method, where, structure)
-    wrapper = _Wrapper(optax.with_extra_args_support(inner), method, where, structure, packed)
+    wrapper = Wrapper(optax.with_extra_args_support(inner), method, where, structure, packed)
     return optax.GradientTransformationExtraArgs(wrapper.init, wrapper.update)
 
 
-def _branch(fires: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
-    if isinstance(fires, bool):
-        return yes() if fires else no()
-    return lax.cond(fires, yes, no)
+@contextlib.contextmanager
+def recorded_inits() -> Generator[list[tuple[Wrapper, PyTree, PrunedState]]]:
+    """Collect every wrapper whose ``init`` is called inside, with the parameters that it saw and its state."""
+    inits: list[tuple[Wrapper, PyTree, PrunedState]] = []
+    token = _INITS.set(inits)
+    try:
+        yield inits
+    finally:
+        _INITS.reset(token)
+
+
+@contextlib.contextmanager
+def _naming(function: str, inner: optax.GradientTransformation) -> Generator[None]:
+    """Add to an error the name of the Optax transform inside ``pruned`` that raised it."""
+    try:
+        yield
+    except Exception as error:
+        codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+        inside = [code.co_qualname for code in codes if "optax" in code.co_filename.split(os.sep)]
+        name = [getattr(inner.init, "__qualname__", repr(inner)), *inside][-1].split(".<locals>")[0]
+        error.add_note(f"{function}: raised by the inner optimizer, in {name}.")
+        raise
 
 
 def _check_arguments(inner: Any, method: Any, where: Any, structure: Any) -> None:
@@ -214,7 +287,7 @@ def _check_arguments(inner: Any, method: Any, where: Any, structure: Any) -> Non
         ("inner", inner, ("init", "update"), "an optax.GradientTransformation such as optax.adam(1e-3)"),
         ("method", method, ("init", "refresh", "update", "observe"), "a method such as one_shot(0.9)"),
         ("structure", structure, ("grid", "to_units"), "a structure such as unstructured()"),
-        ("where", where, ("__call__",), "a filter such as kernels(), or a function of (path, leaf)"),
+        ("where", where, ("__call__",), "a filter such as is_kernel(), or a function of (path, leaf)"),
     ):
         if isinstance(value, type) or not all(hasattr(value, name) for name in needed):
             fail("pruned", operand, f"type {type(value).__name__}", rule, error=TypeError)
@@ -227,35 +300,39 @@ def _check_leaves(structure: Structure, names: Sequence[str], weights: Sequence[
             fail("pruned.init", f"leaf {name!r}", "NaN among its weights", "numbers, which can be ranked")
 
 
-def _chosen(state: PrunedState, params: PyTree | None) -> list[bool]:
-    """Return which leaves of ``params`` are prunable."""
+def _leaves_of(
+    state: PrunedState, params: PyTree | None, function: str = "pruned.update"
+) -> tuple[Leaves, list[jax.Array]]:
+    """Return the leaves of ``params``, those with a mask as the prunable ones, and these masks."""
     if params is None:
-        fail("pruned.update", "params", "value None", "the parameters", "Call tx.update(grads, state, params).")
-    nodes = flatten_like("pruned.update", "state.mask", state.mask, params)
-    return [not is_masked_node(node) for node in nodes]
-
-
-def _masks_of(state: PrunedState, params: PyTree | None) -> list[jax.Array]:
-    """Return the masks of the prunable leaves."""
-    chosen = _chosen(state, params)
-    nodes = flatten_like("pruned.update", "state.mask", state.mask, params)
-    masks = [unpack(node) for node in only(chosen, nodes)]
-    for mask, weight in zip(masks, only(chosen, jax.tree.leaves(params)), strict=True):
+        fail(function, "params", "value None", "the parameters", "Call tx.update(grads, state, params).")
+    leaves, nodes = masked_leaves(function, params, state.mask, "state.mask", exact=True)
+    masks = [unpack(node) for node in nodes]
+    for mask, weight in zip(masks, leaves.prunable, strict=True):
         if mask.shape != jnp.shape(weight):
-            fail(
-                "pruned.update",
-                "a leaf of state.mask",
-                f"shape {mask.shape}",
-                f"the shape of its parameter, {jnp.shape(weight)}",
-                "Does the optimizer state belong to another model?",
-            )
-    return masks
+            got, expected = f"shape {mask.shape}", f"the shape of its parameter, {jnp.shape(weight)}"
+            hint = "Does the optimizer state belong to another model?"
+            fail(function, "a leaf of state.mask", got, expected, hint)
+    return leaves, masks
 
 
-def _replace(chosen: Sequence[bool], leaves: Sequence[Any], values: Sequence[Any]) -> list[Any]:
-    """Return ``leaves`` with ``values``, in order, where ``chosen`` is True."""
-    rest = iter(values)
-    return [next(rest) if is_chosen else leaf for is_chosen, leaf in zip(chosen, leaves, strict=True)]
+def _masks_of(state: PrunedState, leaves: Leaves) -> list[jax.Array]:
+    return [unpack(node) for node in leaves.short(leaves.beside("pruned.update", "state.mask", state.mask))]
+
+
+def _checked_mask(name: str, mask: Any, weight: jax.Array) -> jax.Array:
+    if mask is None:
+        fail("prune", "mask", f"no entry for {name!r}", "one for every prunable leaf")
+    mask = unpack(mask) if isinstance(mask, PackedMask) else jnp.asarray(mask)
+    if mask.dtype != jnp.bool_ or mask.shape != jnp.shape(weight):
+        got = f"dtype {mask.dtype} and shape {mask.shape}"
+        fail("prune", f"mask[{name!r}]", got, f"bool, True keeps the weight, and the weight's shape {weight.shape}")
+    return mask
+
+
+def _zeroed(keep: jax.Array, moment: jax.Array) -> jax.Array:
+    # Factored or reshaped statistics (Adafactor, SM3) have no entry for a single weight.
+    return jnp.where(keep, moment, jnp.zeros_like(moment)) if jnp.shape(moment) == keep.shape else moment
 
 
 def _count(mask: jax.Array) -> jax.Array:
@@ -270,3 +347,14 @@ def _constrain(survives: jax.Array, delta: jax.Array, weight: jax.Array) -> jax.
     # The wider dtype of the two holds -weight exactly, whatever inner returned.
     dtype = jnp.promote_types(jnp.result_type(delta), jnp.result_type(weight))
     return jnp.where(survives, delta.astype(dtype), -jnp.asarray(weight, dtype))
+
+
+def pinned(updates: Sequence[Any], weights: Sequence[Any]) -> list[Any]:
+    """Return the updates as they are, in a form that the compiler cannot contract.
+
+    An optimizer ends in a product, ``apply_updates`` is a sum, and a compiler may make the two one operation that
+    rounds once; whether it does depends on what surrounds them. A select in between rounds the product in every
+    program, so that masks, packed masks and stored values, loops and scans end with the same bits.
+    """
+    pairs = zip(updates, weights, strict=True)
+    return [jnp.where(weight == weight, update, jnp.zeros_like(update)) for update, weight in pairs]

@@ -11,10 +11,11 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
+from numpy.typing import ArrayLike
 
 from sparsejax import nn, pruning
 from sparsejax._checks import fail
-from sparsejax._typing import ArrayLike
+from sparsejax.nn import dense_kernels
 
 KernelChoice = Literal["sparse", "dense"]
 
@@ -33,7 +34,7 @@ class FixedMask:
     masks: dict[str, np.ndarray]
     prunable: tuple[str, ...]
 
-    def optimizer(self, inner: optax.GradientTransformation) -> nnx.Optimizer:
+    def optimizer(self, inner: optax.GradientTransformation) -> nnx.Optimizer[Any]:
         """Return an optimizer that keeps dense layers inside their masks; sparse layers cannot leave theirs."""
         stored = nn.pattern_masks(self.model)
         remaining = {path: mask for path, mask in self.masks.items() if path not in stored}
@@ -116,13 +117,6 @@ def fix_masks(
         rest = {path for path in dense_kernels(dense) if path not in kept}
         dense, _ = nn.sparsify(dense, kept, min_sparsity=min_sparsity, policy="always", skip=rest)
     return FixedMask(dense, kept, tuple(values))
-
-
-def dense_kernels(model: nnx.Module) -> dict[str, np.ndarray]:
-    """Kernels of the linear and convolution layers by path, as dense arrays."""
-    graph = nnx.iter_graph(nn.densify(model), graph=True)
-    layers = {path: node for path, node in graph if isinstance(node, (nnx.Linear, nnx.Conv))}
-    return {"/".join(map(str, path)): np.asarray(layer.kernel[...]) for path, layer in layers.items()}
 
 
 def _checked(path: str, mask: Any, kernels: Mapping[str, np.ndarray]) -> np.ndarray:

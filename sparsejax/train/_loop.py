@@ -253,7 +253,7 @@ class TrainRun:
             state.step,
             phase_times(rows),
             total_training_flops(rows, self.config.batch_size),
-            pruning.training_flops([(self.flops.dense, examples)]),
+            pruning.accounting.training_flops([(self.flops.dense, examples)]),
             model_bytes(state.model, state.optimizer),
             self._comparison(state) if state.is_stored else None,
             self.dir.root,

@@ -34,7 +34,7 @@ def prunable(kept_dense: tuple[str, ...]) -> pruning.Filter:
     def not_kept(path: str, leaf: Any) -> bool:
         return path not in names
 
-    return pruning.kernels() & not_kept
+    return pruning.is_kernel() & not_kept
 
 
 def optimizer(config: TrainConfig, plan: Plan, kept_dense: tuple[str, ...]) -> optax.GradientTransformation:

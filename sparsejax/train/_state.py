@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,7 +33,7 @@ class TrainState:
     """
 
     model: nnx.Module
-    optimizer: nnx.Optimizer
+    optimizer: nnx.Optimizer[Any]
     step: int
     is_stored: bool
     support: Masks | None
@@ -50,7 +51,7 @@ class Storage:
         again.
     """
 
-    def __init__(self, kept_dense: tuple[str, ...], plan: pruning.Report | None) -> None:
+    def __init__(self, kept_dense: tuple[str, ...], plan: pruning.PruningReport | None) -> None:
         self.kept_dense = kept_dense
         self._bucket = {}
         for row in () if plan is None else plan.rows:
@@ -94,7 +95,7 @@ class Storage:
         return sparse
 
 
-def sparse_masks(optimizer: nnx.Optimizer) -> dict[str, np.ndarray] | None:
+def sparse_masks(optimizer: nnx.Optimizer[Any]) -> dict[str, np.ndarray] | None:
     """Masks by layer path, as an optimizer with dense weights holds them; None where they keep every weight."""
     opt_state = nnx.as_pure(optimizer.opt_state)
     if not isinstance(opt_state, pruning.PrunedState):

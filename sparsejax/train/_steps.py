@@ -16,7 +16,7 @@ _TEST_BATCH = 500
 
 
 @nnx.jit
-def train_step(model: nnx.Module, optimizer: nnx.Optimizer, images: jax.Array, labels: jax.Array) -> jax.Array:
+def train_step(model: nnx.Module, optimizer: nnx.Optimizer[Any], images: jax.Array, labels: jax.Array) -> jax.Array:
     """Take one optimizer step on the mean cross-entropy, in place, and return the loss before it.
 
     Args:
@@ -34,7 +34,7 @@ def train_step(model: nnx.Module, optimizer: nnx.Optimizer, images: jax.Array, l
 
 
 @nnx.jit
-def stored_step(model: nnx.Module, optimizer: nnx.Optimizer, images: jax.Array, labels: jax.Array) -> jax.Array:
+def stored_step(model: nnx.Module, optimizer: nnx.Optimizer[Any], images: jax.Array, labels: jax.Array) -> jax.Array:
     """``train_step`` on stored weights with an optimizer that prunes, in a step that does not change the mask."""
     loss, grads = _loss_and_grads(model, images, labels)
     optimizer.update(model, grads, refresh=False)
@@ -51,7 +51,9 @@ def _loss_and_grads(model: Any, images: jax.Array, labels: jax.Array) -> tuple[j
 BoundStep = Callable[[Any, Any], jax.Array]
 
 
-def bind_step(model: nnx.Module, optimizer: nnx.Optimizer, step: Callable[..., jax.Array] = train_step) -> BoundStep:
+def bind_step(
+    model: nnx.Module, optimizer: nnx.Optimizer[Any], step: Callable[..., jax.Array] = train_step
+) -> BoundStep:
     """Return the training step of one model, which walks the module graph once instead of on every call.
 
     Args:

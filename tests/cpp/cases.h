@@ -1,7 +1,9 @@
-// Calls that the handlers' checks accept, by target: first those that are cut into tasks, then small ones of odd sizes.
+// Calls that the checks of the handlers accept, by target: first those that are divided into several tasks, then small
+// ones of odd sizes.
 #ifndef SPARSEJAX_TESTS_CPP_CASES_H_
 #define SPARSEJAX_TESTS_CPP_CASES_H_
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <memory>
@@ -26,14 +28,16 @@ inline int64_t Count(const Dims& dims) {
 template <typename T>
 Array ArrayOf(XLA_FFI_DataType dtype, Dims dims, const std::vector<T>& values) {
   const char* bytes = reinterpret_cast<const char*>(values.data());
-  return {dtype, std::move(dims), std::vector<char>(bytes, bytes + values.size() * sizeof(T))};
+  return {.dtype = dtype,
+          .dims = std::move(dims),
+          .bytes = std::vector<char>(bytes, bytes + values.size() * sizeof(T))};
 }
 
 inline Array Ints(const std::vector<int32_t>& values) {
   return ArrayOf(XLA_FFI_DataType_S32, {static_cast<int64_t>(values.size())}, values);
 }
 
-// Arrays of one element type, the same for every maker of that type.
+// Makes arrays of one element type. Two makers of the same type make the same arrays.
 class Maker {
  public:
   explicit Maker(XLA_FFI_DataType dtype) : dtype_(dtype) {}
@@ -57,7 +61,7 @@ class Maker {
     return ArrayOf(dtype, dims, upper_halves);
   }
 
-  // From -1 to limit, both of which name nothing.
+  // Integers from -1 to limit, neither of which is a valid tap.
   Array IntsBelow(int32_t limit, const Dims& dims) {
     std::vector<int32_t> values(Count(dims));
     for (int32_t& v : values) v = std::uniform_int_distribution<int32_t>(-1, limit)(random_);
@@ -78,7 +82,8 @@ class Maker {
 };
 
 // The product of a pattern that the target's name ends with: forward, transposed ("_t", "_input_grad"), weight gradient
-// ("sddmm", "_weight_grad") or both gradients ("_backward"). `x` and `y` are the shapes of the activations on its two sides.
+// ("sddmm", "_weight_grad") or both gradients ("_backward"). `x` and `y` are the shapes of the activations on its two
+// sides.
 inline Arguments Product(const std::string& target, Maker& make, const PatternArrays& p, const Dims& x, const Dims& y) {
   const Dims nse{static_cast<int64_t>(p.indices.size())};
   const auto is = [&](const char* part) { return target.find(part) != std::string::npos; };
@@ -96,20 +101,51 @@ inline Arguments Product(const std::string& target, Maker& make, const PatternAr
   return {{make.Floats(nse), make.Floats(x), Ints(p.indptr), Ints(p.indices)}, {make.Floats(y)}, {}};
 }
 
-// Many blocks of the batch; such that several threads add to a slot, in both orientations; one narrow vector; a vector
-// and a bit; small ones.
+// Whether the last operand of a target is `perm_t`.
+inline bool HasPositions(const std::string& target) {
+  const auto is = [&](const char* part) { return target.find(part) != std::string::npos; };
+  return is("spmm_t_") || is("_input_grad") || is("_backward");
+}
+
+// Adds calls with index arrays that the checks accept though no mask has them: positions that repeat, miss some
+// elements or are in the padding, rows that are not sorted, and fewer entries in one orientation than in the other.
+inline void AddMalformed(const Arguments call, std::vector<Arguments>& cases) {
+  // The last operand is `perm_t`, where a target has one; before it are the indices and pointers of the same
+  // orientation.
+  const size_t last = call.operands.size() - 1;
+  const auto ints = [](Arguments& of, size_t i) { return reinterpret_cast<int32_t*>(of.operands[i].bytes.data()); };
+  const int64_t nse = call.operands[last].dims[0];
+  const auto add = [&](auto change) {
+    Arguments malformed = call;
+    change(malformed);
+    cases.push_back(std::move(malformed));
+  };
+  add([&](Arguments& m) { std::fill_n(ints(m, last), nse, 0); });
+  add([&](Arguments& m) { ints(m, last)[0] = static_cast<int32_t>(nse - 1); });
+  add([&](Arguments& m) { std::copy_n(ints(m, last), nse / 2, ints(m, last) + nse / 2); });
+  add([&](Arguments& m) { std::reverse(ints(m, last - 1), ints(m, last - 1) + nse); });
+  add([&](Arguments& m) {
+    const int64_t rows = m.operands[last - 2].dims[0];
+    for (int64_t i = rows / 2; i < rows; ++i) ints(m, last - 2)[i] = ints(m, last - 2)[rows / 2];
+  });
+}
+
+// Many blocks of the batch; sizes with which several threads add to a slot, in both orientations; one narrow vector; a
+// little more than a vector; small ones.
 inline std::vector<Arguments> MatrixCases(const std::string& target, Maker make) {
   constexpr std::array<int64_t, 3> kSizes[] = {{257, 200, 150}, {600, 40, 1500}, {600, 1500, 40}, {3, 700, 900},
                                                {20, 900, 200},  {1, 37, 29},     {7, 64, 16},     {33, 5, 130}};
   std::vector<Arguments> cases;
   for (const auto& [batch, columns, rows] : kSizes)
     cases.push_back(Product(target, make, make.Pattern(columns, rows), {batch, columns}, {batch, rows}));
+  if (HasPositions(target))
+    for (const size_t i : {1, 4, 7}) AddMalformed(cases[i], cases);
   return cases;
 }
 
 // One axis of a convolution, padded by `low` on both sides.
 struct Axis {
-  int64_t in, window, stride, low, input_dilation, kernel_dilation;
+  int64_t in, window, stride = 1, low = 0, input_dilation = 1, kernel_dilation = 1;
   int64_t out() const {
     return ((in - 1) * input_dilation + 1 + 2 * low - (window - 1) * kernel_dilation - 1) / stride + 1;
   }
@@ -120,12 +156,16 @@ inline std::vector<Arguments> ConvCases(const std::string& target, Maker make) {
     int64_t batch, groups, in, out;
     Axis y, x;
   };
-  const Axis plain{14, 3, 1, 1, 1, 1}, strided{15, 3, 2, 1, 1, 1}, dilated{9, 4, 3, 2, 2, 3}, phases{9, 3, 1, 2, 2, 1};
-  const Axis none{1, 1, 1, 0, 1, 1}, cut{14, 5, 3, -1, 1, 1};
+  const Axis plain{.in = 14, .window = 3, .low = 1};
+  const Axis strided{.in = 15, .window = 3, .stride = 2, .low = 1};
+  const Axis dilated{.in = 9, .window = 4, .stride = 3, .low = 2, .input_dilation = 2, .kernel_dilation = 3};
+  const Axis phases{.in = 9, .window = 3, .low = 2, .input_dilation = 2};
+  const Axis none{.in = 1, .window = 1};
+  const Axis cropped{.in = 14, .window = 5, .stride = 3, .low = -1};
   std::vector<Arguments> cases;
   for (const Shape& s : {Shape{32, 1, 12, 16, plain, plain}, Shape{3, 2, 32, 64, strided, plain},
                          Shape{20, 1, 24, 32, dilated, strided}, Shape{70, 4, 16, 16, phases, phases},
-                         Shape{1, 1, 5, 7, strided, strided}, Shape{5, 1, 2, 3, none, cut}}) {
+                         Shape{1, 1, 5, 7, strided, strided}, Shape{5, 1, 2, 3, none, cropped}}) {
     const PatternArrays p = make.Pattern(s.y.window * s.x.window * s.in / s.groups, s.out);
     Dims geometry{s.groups, s.in, s.out};
     for (const Axis& a : {s.y, s.x})
@@ -134,10 +174,12 @@ inline std::vector<Arguments> ConvCases(const std::string& target, Maker make) {
     cases.push_back(Product(target, make, p, {s.batch, s.y.in, s.x.in, s.in}, {s.batch, s.y.out(), s.x.out(), s.out}));
     cases.back().attributes["geometry"] = geometry;
   }
+  if (HasPositions(target))
+    for (const size_t i : {0, 1, 3}) AddMalformed(cases[i], cases);
   return cases;
 }
 
-// Many channels, and one that is cut into parts.
+// Many channels, and two that are divided into parts.
 inline std::vector<Arguments> ChannelCases(const std::string& target, Maker make) {
   std::vector<Arguments> cases;
   for (const Dims& shape : {Dims{16, 20, 21, 33}, Dims{64, 40, 41, 2}}) {
@@ -165,14 +207,15 @@ inline std::vector<Arguments> PoolCases(const std::string& target, Maker make) {
           PoolCase(target, make, {3, 7, 9, 5}, {3, 2, 5, 5}, {7, 2, 2, 5, 0, 9, 5, 2, 2, 1})};
 }
 
-// With and without a residual, and what comes of it backwards.
+// With or without a residual. The gradient takes the output and returns the residual's gradient where there is one.
 inline Arguments NormCase(const std::string& target, Maker& make, const Dims& shape, bool residual) {
   const auto vector = [&] { return make.Floats({shape.back()}, make.sum_dtype()); };
   Arguments call{{}, {make.Floats(shape), vector(), vector()}, {}};
   if (target == "sparsejax_batch_norm_v1") {
     call.operands = {make.Floats(shape), vector(), vector()};
   } else {
-    call.operands = {make.Floats(shape), vector(), vector(), make.Floats(shape), vector(), vector(), vector(), vector()};
+    call.operands = {make.Floats(shape), vector(), vector(), make.Floats(shape),
+                     vector(),           vector(), vector(), vector()};
     if (residual) call.results.push_back(make.Floats(shape));
   }
   if (residual) call.operands.push_back(make.Floats(shape));

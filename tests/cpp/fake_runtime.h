@@ -1,5 +1,5 @@
-// What a handler sees of XLA, without XLA: a call frame, a thread pool and errors, so that every instruction
-// that runs is compiled with the sanitizer. Only the functions that our handlers call are there.
+// The part of XLA that handlers use, without XLA: a call frame, a thread pool and errors. Every instruction
+// that runs is then compiled with the sanitizer. Only the functions that these handlers call exist.
 #ifndef SPARSEJAX_TESTS_CPP_FAKE_RUNTIME_H_
 #define SPARSEJAX_TESTS_CPP_FAKE_RUNTIME_H_
 
@@ -69,6 +69,9 @@ struct Array {
   XLA_FFI_DataType dtype;
   std::vector<int64_t> dims;
   std::vector<char> bytes;
+  char* elsewhere = nullptr;  // memory of the caller, used instead of `bytes` where it is not null
+
+  char* data() { return elsewhere != nullptr ? elsewhere : bytes.data(); }
 };
 
 using Attribute = std::variant<std::vector<int64_t>, std::string, double>;
@@ -109,7 +112,7 @@ inline const XLA_FFI_Api& Api() {
   return api;
 }
 
-// A call frame with its own copies of shapes and attributes. XLA recycles it when the handler returns.
+// A call frame with copies of shapes and attributes. As in XLA, it does not exist after the handler returns.
 class Frame {
  public:
   Frame(Pool& pool, Arguments& call) : context_{&pool}, attributes_(call.attributes) {
@@ -142,7 +145,7 @@ class Frame {
 
   void Describe(Array& a, std::vector<void*>& buffers) {
     int64_t* dims = Keep(dims_, a.dims)->data();
-    buffers.push_back(Keep(buffers_, XLA_FFI_Buffer{XLA_FFI_Buffer_STRUCT_SIZE, nullptr, a.dtype, a.bytes.data(),
+    buffers.push_back(Keep(buffers_, XLA_FFI_Buffer{XLA_FFI_Buffer_STRUCT_SIZE, nullptr, a.dtype, a.data(),
                                                     static_cast<int64_t>(a.dims.size()), dims}));
   }
 
@@ -176,8 +179,8 @@ class Frame {
   XLA_FFI_CallFrame frame_{};
 };
 
-// Calls the handler as XLA does: the frame is gone when the handler returns. Returns the error's message, empty if there
-// was none.
+// Calls the handler as XLA does: the frame is deleted when the handler returns. Returns the error message, empty if
+// there was none.
 inline std::string Call(XLA_FFI_Handler* handler, Pool& pool, Arguments& call) {
   auto frame = std::make_unique<Frame>(pool, call);
   const std::unique_ptr<XLA_FFI_Error> error(frame->Call(handler));

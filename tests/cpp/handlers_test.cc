@@ -1,7 +1,8 @@
-// Calls every handler on every instruction set without Python and XLA: alone on a pool of one thread, then from several
+// Calls every handler with every instruction set, without Python and XLA: on a pool of one thread, then from several
 // callers at once on a pool of four. All must give the same bits, whatever the results' memory held before.
 //
-// tests/sanitize.sh builds and runs it. A target without a case is a failure.
+// tests/sanitize.sh builds and runs it. A target without a case is a failure. With the argument `large`, only calls
+// with results of more than 2**31 elements are made.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -14,6 +15,7 @@
 #include "cases.h"
 #include "fake_runtime.h"
 #include "plan_cache_test.h"
+#include "sizes_test.h"
 
 namespace sparsejax::testing {
 namespace {
@@ -25,7 +27,7 @@ constexpr int kThreads = 4, kCallers = 3;
   std::exit(1);
 }
 
-// The results of a call with copies of its own, which are gone when the handler returns.
+// The results of a call. Operands and results are copies, which are deleted when this function returns.
 std::vector<std::vector<char>> Results(const Target& target, Pool& pool, Arguments call, char before) {
   for (Array& a : call.results) a.bytes.assign(a.bytes.size(), before);
   const std::string error = Call(target.handler, pool, call);
@@ -48,12 +50,15 @@ void TestSameBits(const Target& target, const Arguments& call, Pool& one, Pool& 
 void TestRefusal(const Target& target, Arguments call, Pool& pool) {
   call.operands[0].dtype = XLA_FFI_DataType_S8;
   const std::string error = Call(target.handler, pool, call);
-  if (error.find("has dtype number") == std::string::npos) Die(target.name, "took int8: '" + error + "'");
+  if (error.find("has dtype int8; expected") == std::string::npos) Die(target.name, "took int8: '" + error + "'");
 }
 
-int Main() {
+int Main(bool large) {
   if (const std::string fault = PlanCacheFault(); !fault.empty()) Die("plan cache", fault);
   Pool one(1), many(kThreads);
+  SelectTable();
+  if (const std::string fault = SizesFault(many, large); !fault.empty()) Die("sizes", fault);
+  if (large) return 0;
   for (const std::string& isa : SupportedIsas()) {
     setenv("SPARSEJAX_ISA", isa.c_str(), /*overwrite=*/1);
     SelectTable();
@@ -73,4 +78,4 @@ int Main() {
 }  // namespace
 }  // namespace sparsejax::testing
 
-int main() { return sparsejax::testing::Main(); }
+int main(int argc, char** argv) { return sparsejax::testing::Main(argc > 1 && std::string(argv[1]) == "large"); }

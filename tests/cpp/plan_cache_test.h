@@ -1,4 +1,4 @@
-// What a plan cache finds, keeps and gives up.
+// Tests which plans a plan cache returns, keeps and removes.
 #ifndef SPARSEJAX_TESTS_CPP_PLAN_CACHE_TEST_H_
 #define SPARSEJAX_TESTS_CPP_PLAN_CACHE_TEST_H_
 

@@ -26,7 +26,7 @@ def test_objects_define_only_their_getter(level, tmp_path):
         pytest.skip("no compiler")
     if level != "baseline" and platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("not x86-64")
-    flags = ["-std=c++17", "-O1", "-fPIC", "-fno-exceptions", "-fno-rtti", f"-DSPARSEJAX_ISA_NAMESPACE={level}"]
+    flags = ["-std=c++20", "-O1", "-fPIC", "-fno-exceptions", "-fno-rtti", f"-DSPARSEJAX_ISA_NAMESPACE={level}"]
     target = tmp_path / "kernels.o"
     subprocess.run([compiler, *flags, *LEVELS[level], "-c", str(KERNELS), "-o", str(target)], check=True)
     listing = subprocess.run(

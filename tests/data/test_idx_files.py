@@ -8,7 +8,8 @@ import struct
 import numpy as np
 import pytest
 
-from sparsejax.data import idx, idx_dataset, load
+from helpers.untrusted_files import bounded_memory
+from sparsejax.data import idx_dataset, load, read_idx
 
 CODES = {"uint8": 8, "int8": 9, "int16": 11, "int32": 12, "float32": 13, "float64": 14}
 
@@ -37,7 +38,7 @@ def test_idx_reads_every_type(tmp_path, name, compress):
     # The name says nothing about compression: the content decides.
     path = tmp_path / "file"
     path.write_bytes(gzip.compress(encode(array)) if compress else encode(array))
-    got = idx(path)
+    got = read_idx(path)
     assert got.dtype == array.dtype and got.dtype.isnative and got.flags.writeable
     np.testing.assert_array_equal(got, array)
 
@@ -45,7 +46,7 @@ def test_idx_reads_every_type(tmp_path, name, compress):
 @pytest.mark.parametrize("shape", [(0,), (0, 4, 4), (3, 0)])
 def test_idx_reads_empty_arrays(tmp_path, shape):
     (tmp_path / "file").write_bytes(encode(np.zeros(shape, np.uint8)))
-    assert idx(tmp_path / "file").shape == shape
+    assert read_idx(tmp_path / "file").shape == shape
 
 
 GOOD = encode(np.arange(6, dtype=np.int16).reshape(2, 3))
@@ -61,9 +62,13 @@ GOOD = encode(np.arange(6, dtype=np.int16).reshape(2, 3))
         (GOOD[:10], "10 bytes; expected a header of 12 for 2 axes"),
         (GOOD[:-1], r"23 bytes; expected 24 for int16\[2, 3\]"),
         (GOOD + b"\x00", "25 bytes; expected 24"),
+        (gzip.compress(GOOD + b"\x00", mtime=0), "more than 24 bytes; expected 24"),
         (b"\x00\x00\x08\x03" + b"\xff" * 12, "16 bytes; expected"),
-        (gzip.compress(GOOD, mtime=0)[:-6], "broken compression"),
-        (b"\x1f\x8b\x08 not gzip", "broken compression"),
+        (gzip.compress(GOOD, mtime=0)[:-6], "other content .*expected an intact gzip file"),
+        (b"\x00\x00\x08\xff" + b"\0\0\0\1" * 255 + b"x", "255 axes; expected at most 32"),
+        (b"\x00\x00\x08\x04" + b"\0\0\0\0" + b"\xff" * 12, "fewer than 2.48 elements"),
+        (gzip.compress(b"\x00\x00\x0e\x02" + b"\xff" * 8, mtime=0), "bytes, compressed; expected"),
+        (b"\x1f\x8b\x08 not gzip", "other content .*expected an intact gzip file"),
         (gzip.compress(GOOD[:-1], mtime=0), "23 bytes; expected 24"),
     ],
 )
@@ -71,13 +76,20 @@ def test_idx_refuses_malformed_files(tmp_path, content, words):
     path = tmp_path / "bad"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=words) as caught:
-        idx(path)
-    assert str(caught.value).startswith("idx: file ") and str(path) in str(caught.value)
+        read_idx(path)
+    assert str(caught.value).startswith("read_idx: file ") and str(path) in str(caught.value)
+
+
+def test_no_more_of_a_gzip_file_is_read_than_its_header_declares(tmp_path):
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x02" + bytes(100 << 20), 1))
+    with bounded_memory(16 << 20), pytest.raises(ValueError, match=r"bomb.gz' has more than 10 bytes; expected 10"):
+        read_idx(path)
 
 
 def test_idx_refuses_a_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"idx: path has value .* expected an existing file"):
-        idx(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match=r"read_idx: path has value .* expected an existing file"):
+        read_idx(tmp_path / "none")
 
 
 @pytest.mark.parametrize("test_prefix", ["t10k-", "test-"])
@@ -182,5 +194,5 @@ def test_mnist_10k(shared_data):
     # MNIST's own test set starts with 7, 2, 1, 0, 4 and ends with 4, 5, 6.
     assert data.train_labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert data.test_labels[-3:].tolist() == [4, 5, 6]
-    raw = idx(shared_data / "mnist10k" / "t10k-images-idx3-ubyte.gz")
+    raw = read_idx(shared_data / "mnist10k" / "t10k-images-idx3-ubyte.gz")
     np.testing.assert_array_equal(data.test_images[0, :, :, 0], raw[8000] / np.float32(255))

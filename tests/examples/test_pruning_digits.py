@@ -102,7 +102,7 @@ def test_a_short_run_keeps_the_order():
     accuracy = {name: study.points(each, 0.95) for name, each in runs.items()}
     assert min(accuracy["AC/DC"], accuracy["GMP"]) > accuracy["RigL"] > accuracy["static"]
     for each in runs.values():
-        assert (each.kept == pruning.global_count(0.95, [design.weights])).all()
+        assert (each.kept == pruning.allocation.global_count(0.95, [design.weights])).all()
         assert (each.final_nonzero <= each.kept).all()
     lost = runs["AC/DC"].lost()[:, 0, 0]
     assert (np.diff(lost) < 0).all()

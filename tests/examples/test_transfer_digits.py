@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from flax import nnx
 
-from sparsejax.train._fixed_mask import dense_kernels
+from sparsejax.nn import dense_kernels
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 import transfer_digits as study

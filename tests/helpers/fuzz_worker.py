@@ -1,5 +1,7 @@
 """Feeds malformed arrays to the FFI targets; run by test_fuzz.py in its own process, so that a crash is a failure.
 
+Accepted calls are run twice and must give the same bits, also where an index array has repeated or missing values.
+
 Usage: ``python fuzz_worker.py SEED FIRST LAST``. Prints the number of each case before it runs, so the last line of a
 crashed process names its reproducer: the same command with that number and the next. ``python fuzz_worker.py absurd``
 runs the cases of ``absurd_cases`` instead.
@@ -172,7 +174,7 @@ def valid_case(rng: np.random.Generator, target: str) -> Case:
 
 def spoil_array(rng: np.random.Generator, array: np.ndarray) -> np.ndarray:
     """The array with another size, rank, dtype, or wild numbers."""
-    kind = int(rng.integers(5))
+    kind = int(rng.integers(6))
     if kind == 0 and array.ndim:
         axis = int(rng.integers(array.ndim))
         shape = [pick(rng, SIZES) if i == axis else n for i, n in enumerate(array.shape)]
@@ -184,6 +186,8 @@ def spoil_array(rng: np.random.Generator, array: np.ndarray) -> np.ndarray:
         return array.astype(jnp.dtype(pick(rng, DTYPES)))
     if array.dtype != np.int32 or array.size == 0:
         return array[::-1].copy() if array.ndim else array
+    if kind == 5:
+        return rng.choice(array.reshape(-1), array.shape).astype(np.int32)  # values of its own, some of them repeated
     spoiled = array.copy()
     at = rng.integers(0, array.size, int(rng.integers(1, 4)))
     spoiled.reshape(-1)[at] = [pick(rng, CONTENTS) for _ in at]
@@ -245,14 +249,20 @@ def make_case(seed: int, number: int) -> Case:
     return case
 
 
-def call(case: Case) -> None:
-    """Run the case to the end."""
+def call(case: Case) -> list[bytes]:
+    """Run the case and return the bytes of its results."""
     results = [jax.ShapeDtypeStruct(shape, jnp.dtype(dtype)) for shape, dtype in case.results]
     attributes = dict(case.attributes)
     if case.geometry is not None:
         attributes["geometry"] = np.array(case.geometry, np.int64)
-    for out in jax.ffi.ffi_call(case.target, results)(*map(jnp.asarray, case.operands), **attributes):
-        np.asarray(out)
+    outs = jax.ffi.ffi_call(case.target, results)(*map(jnp.asarray, case.operands), **attributes)
+    return [np.asarray(out).tobytes() for out in outs]
+
+
+def check(case: Case, number: int) -> None:
+    """Run the case twice: with SPARSEJAX_POISON, results that are not written have other bits in every run."""
+    if call(case) != call(case):
+        raise AssertionError(f"case {number}: {case.target} gives other bits in a second run")
 
 
 def absurd_cases() -> list[Case]:
@@ -301,7 +311,7 @@ def main(seed: int, first: int, last: int) -> None:
         for number in range(first, last):
             print("case", seed, number, flush=True)
             try:
-                call(make_case(seed, number))
+                check(make_case(seed, number), number)
                 accepted += 1
             except (jax.errors.JaxRuntimeError, ValueError) as error:
                 print(str(error).splitlines()[0], flush=True)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from helpers.grid import make_pattern, normal
+from helpers.processes import run_python, tail
 from sparsejax import SparsityPattern, conv, spmm
 from sparsejax.kernels import sddmm, spmm_t
 
@@ -237,6 +238,36 @@ def test_more_entries_than_capacity(field: str, reader: str) -> None:
     message = f"{reader}: {field} has last element {MATRIX.nse + 1}; expected at most nse = {MATRIX.nse}."
     with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match=message):
         jax.block_until_ready(calls[reader]())
+
+
+def test_gradients_are_defined_for_any_positions() -> None:
+    """A ``perm_t`` that is no permutation: nothing of the results' old memory, and the same bits in every run."""
+    process = run_python("-m", "helpers.positions_worker", timeout=400, env={"SPARSEJAX_POISON": "1"})
+    assert process.returncode == 0, tail(process)
+    assert process.stdout.split() == ["defined"]
+
+
+def fail_of(target: str, *operands: Any, result: tuple[tuple[int, ...], str], **attributes: Any) -> str:
+    """The error of a target that is called directly, without the checks in Python."""
+    call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(result[0], jnp.dtype(result[1])))
+    with pytest.raises((jax.errors.JaxRuntimeError, ValueError)) as caught:
+        jax.block_until_ready(call(*operands, **attributes))
+    return str(caught.value)
+
+
+def test_targets_name_the_dtypes_that_they_refuse() -> None:
+    pattern = (MATRIX.indptr, MATRIX.indices)
+    message = fail_of("sparsejax_spmm_v1", DATA.astype(np.int8), X, *pattern, result=((7, 5), "float32"))
+    assert "sparsejax_spmm: data has dtype int8; expected dtype float32, that of the other operands." in message
+    message = fail_of("sparsejax_sddmm_v1", X.astype(np.complex64), Y, *pattern, result=((MATRIX.nse,), "float32"))
+    assert "sparsejax_sddmm: x has dtype complex64; expected dtype float32, float64 or bfloat16." in message
+    message = fail_of("sparsejax_channel_sum_v1", jnp.asarray(X, jnp.float16), result=((6,), "float32"))
+    assert "sparsejax_channel_sum: x has dtype float16; expected dtype float32, float64 or bfloat16." in message
+    geometry = np.array([7, 7, 1, 1, 0, 6, 6, 1, 1, 0], np.int64)
+    message = fail_of(
+        "sparsejax_sum_pool_v1", np.ones((2, 7, 6, 1), bool), result=((2, 7, 6, 1), "bool"), geometry=geometry
+    )
+    assert "sparsejax_sum_pool: x has dtype bool; expected dtype float32, float64 or bfloat16." in message
 
 
 def test_a_failed_call_leaves_the_next_one_right() -> None:

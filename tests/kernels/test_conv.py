@@ -120,3 +120,20 @@ def test_infinite_neighbours_do_not_leak() -> None:
     x[:, 1, 1] = 2.0
     y = sparsejax.conv(np.ones(1, np.float32), pattern, x)
     assert np.array_equal(y, x)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 4), (3, 0, 4), (3, 0, 2, 4), (3, 3, 0, 4)], ids=str)
+def test_a_window_or_features_of_size_0_are_refused_while_tracing(shape: tuple[int, ...]) -> None:
+    pattern = sparsejax.SparsityPattern.from_mask(np.ones(shape, bool))
+    x = jax.ShapeDtypeStruct((2, *(6,) * (len(shape) - 2), shape[-2]), jnp.float32)
+    with pytest.raises(ValueError, match="a window and input features of size 1 or more"):
+        jax.eval_shape(lambda d, x: sparsejax.conv(d, pattern, x), jnp.zeros(0), x)
+
+
+def test_an_image_without_pixels_is_refused_while_tracing() -> None:
+    pattern = sparsejax.SparsityPattern.from_mask(np.ones((3, 2, 4), bool))
+    for padding in ("SAME", "VALID", "CIRCULAR", 2):
+        with pytest.raises(ValueError, match=r"conv: x has spatial shape .* expected spatial axes of size 1 or more"):
+            jax.eval_shape(
+                lambda d, x, p=padding: sparsejax.conv(d, pattern, x, padding=p), jnp.ones(24), jnp.ones((1, 0, 2))
+            )

@@ -1,4 +1,4 @@
-"""Malformed arrays and attributes handed to the FFI targets directly: an error or a result, never a crash."""
+"""Malformed arrays and attributes handed to the FFI targets directly: an error or a defined result, never a crash."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ PEAK_MIB = 3000
 
 
 def fuzz(seed: int, first: int, last: int, timeout: float) -> None:
-    """Run the cases in one process and check that the checks were both passed and failed."""
-    process = run_python(WORKER, str(seed), str(first), str(last), timeout=timeout)
+    """Run the cases in one process, with results poisoned, and check that the checks were both passed and failed."""
+    poison = {"SPARSEJAX_POISON": "1"}
+    process = run_python(WORKER, str(seed), str(first), str(last), timeout=timeout, env=poison)
     assert process.returncode == 0, tail(process)
     found = re.search(r"accepted (\d+) peak (\d+)", process.stdout)
     assert found, tail(process)

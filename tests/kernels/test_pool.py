@@ -8,7 +8,7 @@ from flax import nnx
 from jax.test_util import check_grads
 
 from sparsejax.kernels import _pool, _reference_pool, avg_pool, max_pool
-from sparsejax.kernels._pool_shapes import PoolGeometry
+from sparsejax.kernels._geometry import PoolGeometry
 
 CASES = [
     ((2, 2), (2, 2), "VALID"),

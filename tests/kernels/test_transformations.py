@@ -13,7 +13,7 @@ from jax.test_util import check_grads
 
 from helpers.grid import TRANSFORMATIONS, make_pattern, normal
 from sparsejax.kernels import _conv, _matmul, _reference
-from sparsejax.kernels._conv_shapes import ConvGeometry
+from sparsejax.kernels._geometry import ConvGeometry
 from sparsejax.kernels._operands import pattern_operands
 
 pytestmark = pytest.mark.usefixtures("x64", "strict_dtypes")

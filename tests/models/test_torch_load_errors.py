@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import struct
+import warnings
+import zipfile
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
+from helpers.untrusted_files import bounded_memory
 from sparsejax.models import MLP, ResNet, load_torch_state_dict, resnet18
 
 
@@ -32,6 +37,11 @@ def state(**changes) -> dict:
     shapes = {"layers.0.weight": (4, 3), "layers.0.bias": (4,), "fc.weight": (2, 4), "fc.bias": (2,)}
     tensors = {name: generator.normal(size=shape) for name, shape in shapes.items()}
     return {name: value for name, value in (tensors | changes).items() if value is not None}
+
+
+def torch_state(**changes) -> dict:
+    torch = pytest.importorskip("torch")
+    return {name: torch.from_numpy(array) for name, array in state().items()} | changes
 
 
 def refused(source, words: str, error: type[Exception] = ValueError) -> str:
@@ -108,6 +118,12 @@ def test_arbitrary_objects_are_never_unpickled(tmp_path):
     path = tmp_path / "evil.pt"
     torch.save(state() | {"extra": Touch(created)}, path)
     refused(path, "content that cannot be loaded safely")
+    torch.save(torch_state() | {"extra": Touch(created)}, path)
+    refused(path, r"content that cannot be loaded safely \(Trying to load unsupported GLOBAL .*mkdir")
+    torch.save(torch_state() | {"extra": torch.nn.Linear(2, 2)}, path)
+    refused(
+        path, r"safely \(WeightsUnpickler error: .*Linear was not an allowed global.*save model.state_dict\(\) alone"
+    )
     path.write_bytes(pickle.dumps(Touch(created), protocol=2))
     refused(path, "content that cannot be loaded safely")
     assert not created.exists()
@@ -135,3 +151,82 @@ def test_a_missing_file(tmp_path):
 def test_models_with_other_layers_are_refused():
     with pytest.raises(ValueError, match="model has a variable 'embedding'; expected only dense"):
         load_torch_state_dict(nnx.Embed(3, 2, rngs=nnx.Rngs(0)), {})
+
+
+def test_quantized_tensors_are_refused_with_the_way_out(tmp_path):
+    torch = pytest.importorskip("torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantized = torch.quantize_per_tensor(torch.ones(2, 4), 0.1, 0, torch.qint8)
+        torch.save(torch_state() | {"fc.weight": quantized}, tmp_path / "q.pt")
+    for source in (torch_state() | {"fc.weight": quantized}, tmp_path / "q.pt"):
+        refused(source, "entry 'fc.weight' has quantized dtype torch.qint8; .* Save tensor.dequantize")
+
+
+@pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
+def test_tensors_out_of_proportion_to_their_numbers_are_refused(tmp_path):
+    torch = pytest.importorskip("torch")
+    indices = torch.zeros((2, 1), dtype=torch.int64)
+    tensors = {
+        "expanded": (torch.zeros(1).expand(2**40), "1099511627776 elements and 1 stored numbers"),
+        "coo": (torch.sparse_coo_tensor(indices, torch.ones(1), (2**20, 2**20)), "elements and 10000 stored"),
+        "blocks": (torch.eye(4).to_sparse_bsr((2, 2)), "layout sparse_bsr of 2 axes; expected dense, COO"),
+        "meta": (torch.zeros(2, 4, device="meta"), "a form that NumPy cannot take"),
+    }
+    for name, (tensor, words) in tensors.items():
+        torch.save(torch_state() | {"fc.weight": tensor}, tmp_path / f"{name}.pt")
+        with bounded_memory(32 << 20):
+            text = refused(tmp_path / f"{name}.pt", f"entry 'fc.weight' has .*{words}")
+        assert f"{name}.pt" in text and "\n" not in text
+
+
+@pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
+def test_sparse_tensors_with_indices_out_of_range_are_refused():
+    torch = pytest.importorskip("torch")
+    for row in (2, -1):
+        with torch.sparse.check_sparse_tensor_invariants(enable=False):
+            bad = torch.sparse_coo_tensor(torch.tensor([[row], [0]]), torch.ones(1), (2, 4), check_invariants=False)
+        refused(state() | {"fc.weight": bad}, "entry 'fc.weight' has indices out of range")
+    for starts in ([0, 2, 1], [0, 1, 9], [0, 1]):
+        with torch.sparse.check_sparse_tensor_invariants(enable=False):
+            arguments = torch.tensor(starts), torch.tensor([0]), torch.ones(1)
+            bad = torch.sparse_csr_tensor(*arguments, (2, 4), check_invariants=False)
+        refused(state() | {"fc.weight": bad}, "entry 'fc.weight' has malformed index pointers")
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "C64", "F4", "XX"])
+def test_safetensors_of_other_dtypes_are_refused(tmp_path, dtype):
+    size = {"C64": 64, "F4": 4}.get(dtype, 8)
+    header = json.dumps({"fc.weight": {"dtype": dtype, "shape": [2, 4], "data_offsets": [0, size]}}).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(size))
+    text = refused(path, f"model.safetensors' has .*{dtype}")
+    assert dtype == "XX" or "expected dtypes among BOOL U8 I8" in text
+
+
+def test_damaged_torch_files_are_refused_by_name(tmp_path):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "model.pt"
+    for options in ({}, {"_use_new_zipfile_serialization": False}):
+        torch.save(torch_state(), path, **options)
+        good = path.read_bytes()
+        for end in range(0, len(good), len(good) // 40):
+            path.write_bytes(good[:end])
+            text = refused(path, "model.pt' has content that cannot be loaded safely")
+            assert "\n" not in text
+
+
+def test_torch_files_that_unpack_to_more_are_refused(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"fc.weight": torch.zeros(1 << 23)}, tmp_path / "model.pt")
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(tmp_path / "model.pt") as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for member in source.infolist():
+            target.writestr(member.filename, source.read(member))
+    with bounded_memory(8 << 20):
+        refused(path, "bomb.pt' has content .*it unpacks to far more than its size")
+    with zipfile.ZipFile(tmp_path / "model.pt") as source, zipfile.ZipFile(path, "w") as target:
+        for member in source.infolist():
+            deep = b"\x80\x02}(" + b")" + b"\x85" * 100_000 + b"K\x01u."
+            target.writestr(member.filename, deep if member.filename.endswith("data.pkl") else source.read(member))
+    refused(path, "bomb.pt' has content .*nests objects 501 deep")

@@ -140,7 +140,7 @@ def test_init_apply_and_a_training_step_under_jit():
     assert losses[-1] < losses[0]
 
 
-def test_the_collection_wins_and_the_field_is_the_default():
+def test_apply_reads_the_collection_before_the_field():
     x = normal((4, 5, 5, 2))
     model, other = net(0), net(1)
     variables = model.init(jax.random.key(KEY), x)

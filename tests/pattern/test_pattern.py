@@ -181,7 +181,7 @@ def test_validate(name: str) -> None:
         bad.validate()
 
 
-def test_capacity_must_be_given_when_tracing() -> None:
+def test_tracing_needs_a_capacity() -> None:
     message = "SparsityPattern.from_mask: nse has no value; expected a capacity, because the mask is traced."
     with pytest.raises(ValueError, match=re.escape(message)):
         jax.jit(SparsityPattern.from_mask)(np.ones((2, 2), bool))

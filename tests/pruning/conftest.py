@@ -70,7 +70,7 @@ def optimized() -> Iterator[None]:
 @pytest.fixture
 def gradual() -> pruning.Method:
     """0 to 90 % over steps 2 to 11; the period 4 does not divide the range."""
-    return pruning.magnitude(pruning.schedules.cubic(0.0, 0.9, begin=2, end=11), refresh=pruning.every(4, 2, 11))
+    return pruning.magnitude(pruning.schedules.cubic(0.0, 0.9, begin=2, end=11), update_every=4, start=2, stop=11)
 
 
 @pytest.fixture

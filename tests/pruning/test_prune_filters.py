@@ -11,8 +11,8 @@ import pytest
 from flax import linen, nnx
 from flax.core import freeze
 
-from sparsejax.pruning import get_mask, kernels, mask_from_zeros, one_shot, path, pruned, sparsity_of
-from sparsejax.pruning._filters import selected
+from sparsejax.pruning import get_mask, is_kernel, mask_from_zeros, one_shot, path, pruned, sparsity_of
+from sparsejax.pruning._filters import select_leaves
 from sparsejax.pruning._leaves import leaf_names
 
 
@@ -31,7 +31,7 @@ class Net(nnx.Module):
 
 
 def chosen(where: Any, params: Any) -> list[str]:
-    return [n for n, c in zip(leaf_names(params), selected("test", where, params), strict=True) if c]
+    return select_leaves("test", where, params).prunable_names
 
 
 PARAMS = {
@@ -45,37 +45,37 @@ PARAMS = {
 }
 
 
-def test_kernels_selects_weights_only() -> None:
-    assert chosen(kernels(), PARAMS) == ["head/kernel", "stem/kernel", "stem/weight"]
+def test_is_kernel_selects_weights_only() -> None:
+    assert chosen(is_kernel(), PARAMS) == ["head/kernel", "stem/kernel", "stem/weight"]
     vector = {
         "kernel": jnp.ones(3),
         "x": {"kernel": jnp.ones((2, 2), jnp.int32)},
         "y": {"weight": jnp.ones((1, 1))},
     }
-    assert chosen(kernels(), vector) == ["y/weight"]
+    assert chosen(is_kernel(), vector) == ["y/weight"]
 
 
 def test_combinators() -> None:
-    assert chosen(kernels() & ~path("head/*"), PARAMS) == ["stem/kernel", "stem/weight"]
+    assert chosen(is_kernel() & ~path("head/*"), PARAMS) == ["stem/kernel", "stem/weight"]
     assert chosen(path("head/kernel") | path("*/weight"), PARAMS) == ["head/kernel", "stem/weight"]
-    assert chosen(kernels() & (lambda name, leaf: leaf.ndim == 4), PARAMS) == ["stem/kernel"]
+    assert chosen(is_kernel() & (lambda name, leaf: leaf.ndim == 4), PARAMS) == ["stem/kernel"]
     assert chosen(lambda name, leaf: name.startswith("norm"), PARAMS) == ["norm/scale"]
-    assert repr(kernels() & ~(path("a") | path("b"))) == "(kernels() & ~(path('a') | path('b')))"
+    assert repr(is_kernel() & ~(path("a") | path("b"))) == "(is_kernel() & ~(path('a') | path('b')))"
 
 
 def test_nnx_states_have_the_same_names_boxed_and_pure() -> None:
     state = nnx.state(Net(nnx.Rngs(0)), nnx.Param)
-    assert chosen(kernels(), state) == ["layers/0/kernel", "stem/kernel"]
+    assert chosen(is_kernel(), state) == ["layers/0/kernel", "stem/kernel"]
     assert leaf_names(nnx.as_pure(state)) == leaf_names(state)
-    assert chosen(kernels() & ~path("stem/*"), state) == ["layers/0/kernel"]
+    assert chosen(is_kernel() & ~path("stem/*"), state) == ["layers/0/kernel"]
 
 
 def test_linen_parameters_plain_frozen_and_partitioned() -> None:
     init = linen.with_partitioning(linen.initializers.lecun_normal(), (None, None))
     for layer in (linen.Dense(3), linen.Dense(3, kernel_init=init)):
         variables = layer.init(jax.random.key(0), jnp.ones((1, 2)))
-        assert chosen(kernels(), variables) == ["params/kernel"]
-        assert chosen(kernels(), freeze(variables)) == ["params/kernel"]
+        assert chosen(is_kernel(), variables) == ["params/kernel"]
+        assert chosen(is_kernel(), freeze(variables)) == ["params/kernel"]
 
 
 def test_an_attribute_called_value_is_not_taken_for_a_box() -> None:
@@ -96,7 +96,7 @@ def test_tuples_and_a_bare_array_can_be_pruned() -> None:
 
 
 def test_nothing_selected_is_an_error_that_lists_the_paths() -> None:
-    with pytest.raises(ValueError, match=r"pruned.init: where=kernels\(\) has no matching leaf; .*'dense/bias'"):
+    with pytest.raises(ValueError, match=r"pruned.init: where=is_kernel\(\) has no matching leaf; .*'dense/bias'"):
         pruned(optax.sgd(0.1), one_shot(0.5)).init({"dense": {"bias": jnp.ones(3)}})
     with pytest.raises(ValueError, match="mask_from_zeros: where"):
         mask_from_zeros({"bias": jnp.ones(3)})
@@ -106,13 +106,13 @@ def test_nothing_selected_is_an_error_that_lists_the_paths() -> None:
 
 def test_a_misspelt_glob_is_an_error_even_when_it_excludes() -> None:
     with pytest.raises(ValueError, match=r"path\('haed/\*'\), has no matching leaf"):
-        pruned(optax.sgd(0.1), one_shot(0.5), where=kernels() & ~path("haed/*")).init(PARAMS)
+        pruned(optax.sgd(0.1), one_shot(0.5), where=is_kernel() & ~path("haed/*")).init(PARAMS)
 
 
 def test_integer_leaves_and_wrong_filters_are_refused() -> None:
     with pytest.raises(ValueError, match="leaf 'stem/count' has dtype int32; expected a floating dtype"):
         pruned(optax.sgd(0.1), one_shot(0.5), where=path("stem/*")).init(PARAMS)
     with pytest.raises(TypeError, match=r"A glob is written path\('...'\)"):
-        kernels() & "head/*"  # type: ignore[operator]
+        is_kernel() & "head/*"  # type: ignore[operator]
     with pytest.raises(TypeError, match="path: glob has type int"):
         path(3)  # type: ignore[arg-type]

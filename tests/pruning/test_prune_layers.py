@@ -12,6 +12,7 @@ import pytest
 from flax import linen, nnx
 
 from sparsejax import pruning as sp
+from sparsejax.pruning import accounting
 
 
 class Backwards(linen.Module):
@@ -32,37 +33,37 @@ def variables() -> Any:
     return Backwards().init(jax.random.key(0), jnp.ones((1, 8, 8, 3)))
 
 
-def layers_of(variables: Any) -> list[sp.LayerShape]:
+def layers_of(variables: Any) -> list[accounting.LayerShape]:
     def forward(params: Any) -> Any:
         return jax.jit(lambda p: Backwards().apply({**variables, "params": p}, jnp.ones((1, 8, 8, 3))))(params)
 
-    return sp.layer_shapes(forward, variables["params"])
+    return accounting.layer_shapes(forward, variables["params"])
 
 
 def test_layers_in_the_order_of_the_forward_pass(variables) -> None:
     assert layers_of(variables) == [
-        sp.LayerShape("z/kernel", (3, 3, 3, 4), 16, bias=True),
-        sp.LayerShape("y/kernel", (3, 3, 2, 8), 16),
-        sp.LayerShape("x/kernel", (8, 6), bias=True),
-        sp.LayerShape("w/kernel", (6, 6), 2, bias=True),
-        sp.LayerShape("a/kernel", (6, 3), bias=True),
+        accounting.LayerShape("z/kernel", (3, 3, 3, 4), 16, bias=True),
+        accounting.LayerShape("y/kernel", (3, 3, 2, 8), 16),
+        accounting.LayerShape("x/kernel", (8, 6), bias=True),
+        accounting.LayerShape("w/kernel", (6, 6), 2, bias=True),
+        accounting.LayerShape("a/kernel", (6, 3), bias=True),
     ]
 
 
 def test_first_convolution_and_classifier_stay_dense(variables) -> None:
     layers = layers_of(variables)
-    where = sp.kernels() & ~sp.first_conv(layers) & ~sp.last_dense(layers)
+    where = sp.is_kernel() & ~accounting.first_conv(layers) & ~accounting.last_dense(layers)
     mask = sp.pruned(optax.sgd(0.1), sp.one_shot(0.5), where=where).init(variables["params"]).mask
     assert {name for name in mask if not isinstance(mask[name].get("kernel"), optax.MaskedNode | None)} == {*"yxw"}
     found = sp.report(variables["params"], sp.static(0.5), where=where, layers=layers)
-    assert found.dense_flops == sp.forward_flops(layers) > (found.sparse_flops or 0) > 0
+    assert found.dense_flops == accounting.forward_flops(layers) > (found.sparse_flops or 0) > 0
     assert "~first_conv('z/kernel')" in str(found)
 
 
 def test_layers_of_an_nnx_network() -> None:
     model = nnx.Sequential(nnx.Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)), nnx.relu, nnx.Linear(2, 4, rngs=nnx.Rngs(1)))
     graph, params = nnx.split(model, nnx.Param)
-    layers = sp.layer_shapes(lambda p: nnx.merge(graph, p)(jnp.ones((1, 4, 4, 1))), params)
+    layers = accounting.layer_shapes(lambda p: nnx.merge(graph, p)(jnp.ones((1, 4, 4, 1))), params)
     assert [(layer.path, layer.kernel, layer.positions) for layer in layers] == [
         ("layers/0/kernel", (3, 3, 1, 2), 16),
         ("layers/2/kernel", (2, 4), 16),
@@ -71,12 +72,12 @@ def test_layers_of_an_nnx_network() -> None:
 
 def test_networks_without_such_layers() -> None:
     with pytest.raises(ValueError, match="layer_shapes: forward has no product with a leaf of params"):
-        sp.layer_shapes(lambda p: p["kernel"].sum(), {"kernel": jnp.ones((2, 2))})
-    dense = [sp.LayerShape("kernel", (2, 2))]
+        accounting.layer_shapes(lambda p: p["kernel"].sum(), {"kernel": jnp.ones((2, 2))})
+    dense = [accounting.LayerShape("kernel", (2, 2))]
     with pytest.raises(ValueError, match="first_conv: layers has no convolution"):
-        sp.first_conv(dense)
+        accounting.first_conv(dense)
     with pytest.raises(ValueError, match="last_dense: layers has no dense layer"):
-        sp.last_dense([])
+        accounting.last_dense([])
 
 
 def test_recalibrated_statistics_are_the_mean_over_batches(variables) -> None:
@@ -108,7 +109,10 @@ def test_recalibrate_leaves_counts_alone_and_refuses_what_it_cannot_do() -> None
 
 
 def test_a_report_for_a_list_of_rules(tools) -> None:
-    rules = [(sp.path("a/kernel"), sp.static(0.5), sp.n_of_m(1, 2)), (sp.kernels(), sp.one_shot(0.75), sp.block(4, 2))]
+    rules = [
+        (sp.path("a/kernel"), sp.static(0.5), sp.n_of_m(1, 2)),
+        (sp.is_kernel(), sp.one_shot(0.75), sp.block(4, 2)),
+    ]
     found = sp.report(tools.make_params(), rules)
     plan = {row.path: row.capacity for row in found.rows}
     assert plan["a/kernel"] == ("fixed", 24) and plan["b/kernel"] == ("scores", 8)

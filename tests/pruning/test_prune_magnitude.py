@@ -11,12 +11,10 @@ import optax
 import pytest
 
 from sparsejax.pruning import (
-    every,
     fixed,
     get_mask,
-    global_count,
     init,
-    kernels,
+    is_kernel,
     magnitude,
     mask_from_zeros,
     metrics,
@@ -27,6 +25,7 @@ from sparsejax.pruning import (
     sparsity_of,
     uniform,
 )
+from sparsejax.pruning.allocation import global_count
 
 
 def kept_counts(mask) -> list[int]:
@@ -36,13 +35,13 @@ def kept_counts(mask) -> list[int]:
 @pytest.mark.parametrize("scope", ["global", "layer"])
 @pytest.mark.parametrize("delta", [1, 3, 100])
 def test_counts_are_exact_at_every_update_and_the_end_is_reached(tools, scope, delta) -> None:
-    schedule, gate = schedules.cubic(0.1, 0.95, begin=1, end=9), every(delta, 1, 9)
-    tx = pruned(optax.sgd(0.05, momentum=0.9), magnitude(schedule, refresh=gate, scope=scope))
+    schedule, last = schedules.cubic(0.1, 0.95, begin=1, end=9), 9
+    tx = pruned(optax.sgd(0.05, momentum=0.9), magnitude(schedule, update_every=delta, start=1, stop=last, scope=scope))
     params = tools.make_params()
     state, step = tx.init(params), jax.jit(tools.make_step(tx))
     for i in range(11):
         params, state = step(params, state, i)
-        updates = [t for t in gate.steps() if t <= i + 1]
+        updates = [t for t in (*range(1, last, delta), last) if t <= i + 1]
         sparsity = schedule(updates[-1])
         counts = kept_counts(get_mask(state))
         if scope == "layer":
@@ -56,7 +55,7 @@ def test_counts_are_exact_at_every_update_and_the_end_is_reached(tools, scope, d
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_masks_nest_also_when_kept_weights_are_zero(tools, scope) -> None:
     schedule = schedules.linear(0.0, 0.9, begin=0, end=9)
-    tx = pruned(optax.sgd(0.0), magnitude(schedule, refresh=every(1, 0, 9), scope=scope))
+    tx = pruned(optax.sgd(0.0), magnitude(schedule, update_every=1, stop=9, scope=scope))
     params = tools.make_params()
     state, step = tx.init(params), jax.jit(tools.make_step(tx))
     masks = [get_mask(state)]
@@ -133,7 +132,7 @@ def test_a_fixed_mask_stays_and_only_kept_weights_train(tools, dtype) -> None:
 
 
 def test_a_mask_follows_where(tools) -> None:
-    where = kernels() & ~path("b/*")
+    where = is_kernel() & ~path("b/*")
     params = tools.make_params()
     mask = mask_from_zeros(params, where=where)
     assert mask["b"]["kernel"] == optax.MaskedNode()

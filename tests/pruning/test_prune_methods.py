@@ -47,7 +47,7 @@ def test_top_kast_trains_the_backward_set_and_pulls_it_towards_zero() -> None:
 
 
 def test_movement_scores_add_up_and_masked_weights_wait() -> None:
-    method = sp.movement(schedules.one_shot(0.5, 1), refresh=sp.every(1, 1, 1), scores_tx=optax.sgd(0.5))
+    method = sp.movement(schedules.one_shot(0.5, 1), start=1, scores_tx=optax.sgd(0.5))
     weights, grads = np.array([[1.0, -1.0, 2.0, 3.0]]), np.array([[1.0, 1.0, -1.0, 0.0]])
     _, params, state = once(method, weights, grads)
     np.testing.assert_allclose(state.aux.scores[0], -0.5 * weights * grads)
@@ -99,7 +99,7 @@ def test_hard_threshold_is_projected_gradient_descent() -> None:
 def test_saliencies(kind, formula) -> None:
     rng = np.random.default_rng(0)
     weights, grads = rng.normal(size=(3, 4)).astype(np.float32), rng.normal(size=(2, 3, 4)).astype(np.float32)
-    method = sp.saliency(schedules.one_shot(0.5, 2), refresh=sp.every(1, 2, 2), kind=kind, average=0.5)
+    method = sp.saliency(schedules.one_shot(0.5, 2), update_every=1, start=2, stop=2, kind=kind, average=0.5)
     tx, params = sp.pruned(optax.sgd(0.0), method), {"kernel": jnp.asarray(weights)}
     state = tx.init(params)
     for grad in grads:
@@ -205,7 +205,7 @@ def test_inputs_of_a_convolution_are_what_its_kernel_multiplies() -> None:
 
 def test_snfs_moves_weights_to_the_layer_with_momentum() -> None:
     params = {"a": {"kernel": jnp.ones((6, 6))}, "b": {"kernel": jnp.ones((6, 6))}}
-    tx = sp.pruned(optax.sgd(0.0), sp.snfs(0.5, every=2, end=5, scope="layer", drop=lambda t: 0.5))
+    tx = sp.pruned(optax.sgd(0.0), sp.snfs(0.5, update_every=2, stop=4, scope="layer", drop=0.5))
     params, state = sp.init(tx, params)
     grads = {"a": {"kernel": jnp.full((6, 6), 3.0)}, "b": {"kernel": jnp.ones((6, 6))}}
     update = jax.jit(tx.update)
@@ -219,7 +219,7 @@ def test_granet_prunes_globally_and_then_exchanges() -> None:
     rng = np.random.default_rng(0)
     weights, grads = rng.normal(size=(4, 5)), rng.normal(size=(4, 5))
     schedule = schedules.one_shot(0.5, 1)
-    method = sp.granet(schedule, refresh=sp.every(1, 1, 1), end=3, drop=lambda t: 0.25)
+    method = sp.granet(schedule, update_every=1, start=1, stop=2, drop=0.25)
     state, _, new = once(method, weights, grads, optax.sgd(0.0))
     kept = np.argsort(-np.abs(weights).ravel(), kind="stable")[:10]
     held = kept[:8]  # floor(10 / 4) = 2 are exchanged
@@ -230,7 +230,7 @@ def test_granet_prunes_globally_and_then_exchanges() -> None:
 
 
 def test_mest_keeps_within_its_bound_and_ends_at_its_target() -> None:
-    tx = sp.pruned(optax.sgd(0.1), sp.mest(0.75, every=2, end=6, grad_weight=1.0, bound=0.5))
+    tx = sp.pruned(optax.sgd(0.1), sp.mest(0.75, update_every=2, stop=6, grad_weight=1.0, bound=0.5))
     params, state = sp.init(tx, {"kernel": jnp.arange(1.0, 21.0).reshape(4, 5)})
     update, counts = jax.jit(tx.update), []
     for i in range(8):
@@ -242,10 +242,10 @@ def test_mest_keeps_within_its_bound_and_ends_at_its_target() -> None:
 
 
 def test_gradual_random_masks_nest_and_depend_on_the_seed(tools) -> None:
-    gate, ramp = sp.every(1, 0, 3), schedules.linear(0.2, 0.8, begin=0, end=3)
+    ramp = schedules.linear(0.2, 0.8, begin=0, end=3)
     masks = []
     for seed in (0, 0, 1):
-        tx = sp.pruned(optax.sgd(0.1), sp.random_(ramp, refresh=gate, seed=seed))
+        tx = sp.pruned(optax.sgd(0.1), sp.random_pruning(ramp, update_every=1, stop=3, seed=seed))
         (params, state), step = sp.init(tx, tools.make_params()), jax.jit(tools.make_step(tx))
         first = sp.get_mask(state)["a"]["kernel"]
         for i in range(3):
@@ -256,8 +256,8 @@ def test_gradual_random_masks_nest_and_depend_on_the_seed(tools) -> None:
 
 
 def test_a_list_of_rules(tools) -> None:
-    ramp = sp.magnitude(schedules.cubic(0.0, 0.75, begin=1, end=5), refresh=sp.every(2, 1, 5), scope="layer")
-    rules = [(sp.path("a/kernel"), sp.static(0.5), sp.n_of_m(1, 2)), (sp.kernels(), ramp, sp.unstructured())]
+    ramp = sp.magnitude(schedules.cubic(0.0, 0.75, begin=1, end=5), update_every=2, start=1, stop=5, scope="layer")
+    rules = [(sp.path("a/kernel"), sp.static(0.5), sp.n_of_m(1, 2)), (sp.is_kernel(), ramp, sp.unstructured())]
     tx = sp.pruned(optax.adam(1e-2), rules)
     params, state = sp.init(tx, tools.make_params())
     step = jax.jit(tools.make_step(tx))
@@ -270,9 +270,9 @@ def test_a_list_of_rules(tools) -> None:
     with pytest.raises(ValueError, match="pruned: leaf 'b/kernel' has no rule that matches"):
         sp.pruned(optax.sgd(0.1), rules[:1], where=sp.path("*/kernel")).init(params)
     with pytest.raises(ValueError, match="pruned: method has the method RigL in a list of rules"):
-        sp.pruned(optax.sgd(0.1), [(sp.kernels(), sp.rigl(0.5, end=500), sp.unstructured())])
+        sp.pruned(optax.sgd(0.1), [(sp.is_kernel(), sp.rigl(0.5, stop=400), sp.unstructured())])
     with pytest.raises(TypeError, match="pruned: method has the rule"):
-        sp.pruned(optax.sgd(0.1), [(sp.kernels(), sp.static(0.5))])  # type: ignore[list-item]
+        sp.pruned(optax.sgd(0.1), [(sp.is_kernel(), sp.static(0.5))])  # type: ignore[list-item]
 
 
 def test_prune_puts_mask_and_compensation_in_force(tools) -> None:
@@ -326,9 +326,9 @@ def test_overlap_and_the_figure_of_the_authors() -> None:
 
 def test_a_report_before_training(tools) -> None:
     params = tools.make_params()
-    layers = [sp.LayerShape("a/kernel", (6, 8)), sp.LayerShape("b/kernel", (8, 4))]
-    found = sp.report(params, sp.rigl(0.75, end=1000), layers=layers, moments=2)
-    tx = sp.pruned(optax.adam(1e-2), sp.rigl(0.75, end=1000))
+    layers = [sp.accounting.LayerShape("a/kernel", (6, 8)), sp.accounting.LayerShape("b/kernel", (8, 4))]
+    found = sp.report(params, sp.rigl(0.75, stop=900), layers=layers, moments=2)
+    tx = sp.pruned(optax.adam(1e-2), sp.rigl(0.75, stop=900))
     masked, state = sp.init(tx, params)
     promised = {row.path: row.capacity for row in found.rows if row.capacity is not None}
     assert {path: capacity.kind for path, capacity in promised.items()} == {"a/kernel": "fixed", "b/kernel": "fixed"}
@@ -341,10 +341,12 @@ def test_a_report_before_training(tools) -> None:
     # Biases with their moments and Adam's counter are not part of the figure.
     assert found.bytes("values") == kept - 3 * 4 * 12 - 4
     text = str(found)
-    assert "not in kernels()" in text and "Masks save no time" in text and "(0.250)" in text
+    assert "not in is_kernel()" in text and "Masks save no time" in text and "(0.250)" in text
     by_scores = sp.report(params, sp.acdc(0.75, [sp.Phase("dense", 0, 2), sp.Phase("sparse", 2, 4)]))
-    assert by_scores.rows[1].capacity == sp.Capacity("scores", 12)
-    assert sp.report(params, sp.straight_through(0.5)).rows[1].capacity == sp.Capacity("dense", 48)
+    assert by_scores.rows[1].capacity == sp.allocation.Capacity("scores", 12)
+    assert sp.report(params, sp.straight_through(0.5)).rows[1].capacity == sp.allocation.Capacity("dense", 48)
     assert sp.report(params, sp.fixed(sp.get_mask(state))).rows[1].capacity == promised["a/kernel"]
     abstract = jax.eval_shape(lambda: params)
-    assert sp.report(abstract, sp.one_shot(0.75, scope="layer")).rows[1].capacity == sp.Capacity("sparse phases", 12)
+    assert sp.report(abstract, sp.one_shot(0.75, scope="layer")).rows[1].capacity == sp.allocation.Capacity(
+        "sparse phases", 12
+    )

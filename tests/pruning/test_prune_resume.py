@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import serialization
 
+from sparsejax import pruning as sp
 from sparsejax.pruning import PrunedState, fixed, mask_from_zeros, one_shot, pruned
 
 
@@ -58,3 +60,30 @@ def test_the_state_keeps_its_structure_and_types(tools, gradual) -> None:
         before = jax.eval_shape(lambda x: x, state)
         assert jax.tree.structure(before) == jax.tree.structure(after)
         assert jax.tree.leaves(before) == jax.tree.leaves(after)
+
+
+@pytest.mark.parametrize("form", ["masks", "packed", "stored", "stored packed", "MultiSteps"])
+def test_state_through_flax_serialization(tools, form) -> None:
+    tx: Any = pruned(optax.adam(1e-2), one_shot(0.5, at=1), packed="packed" in form)
+    tx = optax.MultiSteps(tx, 2) if form == "MultiSteps" else tx
+    params = tools.make_params()
+    carry: Any = (params, tx.init(params))
+    for i in range(3):
+        carry = tools.make_step(tx)(*carry, i)
+    if "stored" in form:
+        carry = sp.compress(*carry, capacity={"a/kernel": 40, "b/kernel": 30})
+    fresh = jax.tree.map(jnp.zeros_like, carry)
+    encoded = serialization.to_bytes(carry)
+    restored = jax.tree.map(jnp.asarray, serialization.from_bytes(fresh, encoded))
+    tools.assert_equal_trees(restored, carry)
+    tools.assert_equal_trees(serialization.from_state_dict(fresh, serialization.to_state_dict(carry)), carry)
+    tx = sp.stored(optax.adam(1e-2)) if "stored" in form else tx
+    tools.assert_equal_trees(tools.make_step(tx)(*restored, 3), tools.make_step(tx)(*carry, 3))
+
+
+def test_a_packed_mask_and_its_state_dict(tools) -> None:
+    state: Any = pruned(optax.sgd(0.1), one_shot(0.5), packed=True).init(tools.make_params())
+    stored = serialization.to_state_dict(state.mask)
+    assert stored["a"]["kernel"].keys() == {"bits"} and stored["a"]["bias"] == {}
+    with pytest.raises(KeyError, match="bits"):
+        serialization.from_state_dict(state.mask["a"]["kernel"], {})

@@ -1,4 +1,4 @@
-"""Schedules, gates and counts: end values hit, monotone, host and traced agree, bad numbers refused."""
+"""Schedules, cadences and counts: end values hit, monotone, host and traced agree, bad numbers refused."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from sparsejax.pruning import every, global_count, magnitude, schedules, uniform
-from sparsejax.pruning._schedules import sparsity_at
+from sparsejax.pruning import magnitude, schedules, uniform
+from sparsejax.pruning.allocation import global_count
+from sparsejax.pruning.methods._cadence import Cadence
+from sparsejax.pruning.schedules import sparsity_at
 
 RAMPS = [schedules.polynomial, schedules.cubic, schedules.linear, schedules.cosine]
 
@@ -44,17 +46,25 @@ def test_formulas_at_an_inner_point() -> None:
 
 
 @pytest.mark.parametrize("delta", [1, 2, 3, 7, 10, 11, 50])
-def test_the_gate_fires_at_both_ends_for_every_period(delta: int) -> None:
-    gate = every(delta, 5, 15)
+def test_updates_are_at_both_ends_for_every_period(delta: int) -> None:
+    gate = Cadence(delta, 5, 15)
     fired = [t for t in range(30) if gate(t)]
     assert fired == list(gate.steps())
     assert (fired[0], fired[-1]) == (5, 15)
     assert [int(gate.index(t)) for t in fired] == list(range(len(fired)))
     np.testing.assert_array_equal(jax.jit(gate)(jnp.arange(30)), [t in fired for t in range(30)])
+    ahead = [min(f for f in fired if f >= t) - t for t in range(16)]
+    assert jax.vmap(gate.until_next)(jnp.arange(16)).tolist() == ahead
 
 
-def test_a_gate_of_one_step() -> None:
-    assert every(1, 4, 4).steps() == (4,)
+def test_without_a_stop_updates_go_on() -> None:
+    forever = Cadence(3, 2, None)
+    assert [t for t in range(12) if forever(t)] == [2, 5, 8, 11]
+    assert [int(forever.until_next(t)) for t in range(6)] == [2, 1, 0, 2, 1, 0]
+
+
+def test_a_cadence_of_one_step() -> None:
+    assert Cadence(1, 4, 4).steps() == (4,)
 
 
 def test_counts_are_exact_where_float32_is_not() -> None:
@@ -105,26 +115,27 @@ def test_other_bad_numbers_are_refused() -> None:
         schedules.polynomial(0.0, 0.5, begin=0, end=1, power=0)
     with pytest.raises(ValueError, match="one_shot: at has value -1"):
         schedules.one_shot(0.5, at=-1)
-    for arguments, operand in (
-        ((0, 0, 5), "delta"),
-        ((1, -1, 5), "begin"),
-        ((1, 6, 5), "end"),
-        ((2.5, 0, 5), "delta"),
+    ramp = schedules.cubic(0.0, 0.5, begin=0, end=5)
+    for cadence, operand in (
+        ({"update_every": 0, "stop": 5}, "update_every"),
+        ({"update_every": 1, "start": -1, "stop": 5}, "start"),
+        ({"update_every": 1, "start": 6, "stop": 5}, "stop"),
+        ({"update_every": 2.5, "stop": 5}, "update_every"),
     ):
-        with pytest.raises(ValueError, match=f"every: {operand} has value"):
-            every(*arguments)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=f"magnitude: {operand} has value"):
+            magnitude(ramp, **cadence)  # type: ignore[arg-type]
 
 
-def test_a_refresh_that_ends_before_its_schedule_is_refused() -> None:
+def test_a_last_update_before_the_end_of_the_schedule_is_refused() -> None:
     schedule = schedules.cubic(0.0, 0.8, begin=0, end=40)
-    with pytest.raises(ValueError, match="last update at step 36; expected one at the end of the schedule, 40"):
-        magnitude(schedule, refresh=every(4, 0, 36))
+    with pytest.raises(
+        ValueError, match="magnitude: stop has value 36; expected the end of the schedule, 40, or a later"
+    ):
+        magnitude(schedule, update_every=4, stop=36)
 
 
 def test_magnitude_refuses_other_arguments() -> None:
     with pytest.raises(TypeError, match="magnitude: schedule has type float"):
-        magnitude(0.9, refresh=every(1, 0, 0))  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="magnitude: refresh has type int"):
-        magnitude(schedules.constant(0.9), refresh=100)  # type: ignore[arg-type]
+        magnitude(0.9, update_every=1, stop=0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="magnitude: scope has value 'local'; expected 'global'"):
-        magnitude(schedules.constant(0.9), refresh=every(1, 0, 0), scope="local")  # type: ignore[arg-type]
+        magnitude(schedules.constant(0.9), update_every=1, stop=0, scope="local")  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsejax.pruning import select
+from sparsejax.pruning.allocation import select
 
 VALUES = st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 1e-38, 3e38, -3e38, np.inf, -np.inf])
 

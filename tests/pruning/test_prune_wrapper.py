@@ -12,7 +12,7 @@ import pytest
 from jax import lax
 
 from sparsejax import pruning
-from sparsejax.pruning import every, get_mask, init, magnitude, metrics, one_shot, pruned, uniform
+from sparsejax.pruning import get_mask, init, magnitude, metrics, one_shot, pruned, uniform
 
 INNERS = {
     "sgd": lambda: optax.sgd(0.1),
@@ -152,7 +152,7 @@ def test_grown_weights_enter_at_exactly_zero(tools) -> None:
         return 0.5 if 2 <= step < 4 else 0.0
 
     inner = optax.chain(optax.sgd(0.1, momentum=0.9), optax.add_noise(1e-2, 0.55, jax.random.key(2)))
-    tx = pruned(inner, magnitude(falling, refresh=every(1, 2, 4)))
+    tx = pruned(inner, magnitude(falling, update_every=1, start=2, stop=4))
     params = tools.make_params()
     state, step = tx.init(params), jax.jit(tools.make_step(tx))
     for i in range(3):
@@ -290,6 +290,6 @@ def test_states_without_or_with_two_masks(tools) -> None:
 
 
 def test_a_schedule_out_of_range_is_found_when_the_state_is_made(tools) -> None:
-    tx = pruned(optax.sgd(0.1), magnitude(lambda step: step / 10, refresh=every(5, 0, 10)))
+    tx = pruned(optax.sgd(0.1), magnitude(lambda step: step / 10, update_every=5, stop=10))
     with pytest.raises(ValueError, match=r"magnitude: the schedule at step 10 has value 1"):
         tx.init(tools.make_params())

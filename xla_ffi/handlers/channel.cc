@@ -1,5 +1,5 @@
-// Channel sums of batch-minor activations: logical (batch, ..., channels) lies in memory as (channels, ..., batch), so a
-// channel is one contiguous run. Runs of kRun elements are summed in the accumulation type and added in double.
+// Channel sums of batch-minor activations. A logical array (batch, ..., channels) is (channels, ..., batch) in memory,
+// so a channel is contiguous.
 #include <algorithm>
 #include <cstdint>
 #include <memory>
@@ -14,24 +14,24 @@
 namespace sparsejax {
 namespace {
 
-constexpr int64_t kRun = 4096;
-
-// sum over a channel of x, or of x * y where y is given.
+// The sum of x, or of x * y where y is not null, over each channel.
 template <typename S>
 struct ChannelJob {
   const S* x;
   const S* y;  // may be null
   Sum<S>* out;
-  int64_t channels, size, parts;  // elements of a channel; parts it is cut into
+  int64_t channels;
+  int64_t size;   // elements per channel
+  int64_t parts;  // chunks per channel
   std::shared_ptr<std::vector<double>> partial;
 
   void Run(int64_t chunk) const {
     const int64_t channel = chunk / parts;
-    const Span span = Part(size, parts, chunk % parts);
+    const Range part = Part(size, parts, chunk % parts);
     const auto& storage = Element<S>::Storage();
     double total = 0;
-    for (int64_t i = span.begin; i < span.end; i += kRun) {
-      const int64_t n = std::min(kRun, span.end - i), at = channel * size + i;
+    for (int64_t i = part.begin; i < part.end; i += kElementsPerRun) {
+      const int64_t n = std::min(kElementsPerRun, part.end - i), at = channel * size + i;
       total += y == nullptr ? storage.sum(x + at, n) : storage.dot(x + at, y + at, n);
     }
     (*partial)[chunk] = total;
@@ -62,15 +62,19 @@ ffi::Error RunChannelJob(const char* name, ffi::ThreadPool& pool, const ffi::Any
   if (check.ok()) check.Size("result", Elements(out), shape[shape.size() - 1]);
   if (!check.ok()) return check.error();
   const int64_t channels = Elements(out), size = channels ? Elements(x) / channels : 0;
-  const int64_t parts =
-      std::clamp<int64_t>(CeilDiv(kWantedTasks, std::max<int64_t>(1, channels)), 1, 1 + size / (16 * kRun));
+  // A part of fewer than 16 runs is not worth a chunk.
+  const int64_t most_parts = 1 + size / (16 * kElementsPerRun);
+  const int64_t parts = std::clamp<int64_t>(CeilDiv(kWantedTasks, std::max<int64_t>(1, channels)), 1, most_parts);
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
-    ChannelJob<S> job{Read<S>(x),
-                      y ? Read<S>(*y) : nullptr,
-                      reinterpret_cast<Sum<S>*>(out.untyped_data()), channels, size, parts,
-                      std::make_shared<std::vector<double>>(channels * parts)};
-    return RunJob(pool, std::move(job), Chunks{0, channels * parts, 1}, channels * size);
+    ChannelJob<S> job{.x = OperandData<S>(x),
+                      .y = y ? OperandData<S>(*y) : nullptr,
+                      .out = PrepareResult<Sum<S>>(out),
+                      .channels = channels,
+                      .size = size,
+                      .parts = parts,
+                      .partial = std::make_shared<std::vector<double>>(channels * parts)};
+    return RunJob(pool, std::move(job), Chunks{.before = 0, .run = channels * parts, .after = 1}, channels * size);
   });
 }
 

@@ -1,13 +1,15 @@
-// Operand checks shared by all handlers. What could make a kernel touch foreign memory is checked on every call:
-// sizes, dtypes, monotone pointers and the range of every index. Messages have the form of sparsejax/_checks.py.
+// Operand checks shared by all handlers. Sizes, dtypes, monotone pointers and the range of every index are checked on
+// every call, so no operand can make a kernel access other memory. Messages have the form of sparsejax/_checks.py.
 #ifndef SPARSEJAX_HANDLERS_CHECKS_H_
 #define SPARSEJAX_HANDLERS_CHECKS_H_
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "../runtime/isa.h"
+#include "dtype_name.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace sparsejax {
@@ -21,8 +23,7 @@ int64_t Elements(const Buffer& b) {
   return static_cast<int64_t>(b.element_count());
 }
 
-// Operands that products share: (values or activations, activations, row pointers, indices) and one result; the
-// transposed orientation has a permutation too.
+// The operands and the result of a product: values or activations, activations, row pointers, indices.
 inline auto BindProduct() {
   return ffi::Ffi::Bind()
       .Ctx<ffi::ThreadPool>()
@@ -32,6 +33,7 @@ inline auto BindProduct() {
       .Arg<Ints>()
       .Ret<ffi::AnyBuffer>();
 }
+// The same in the transposed orientation, whose last operand is the permutation.
 inline auto BindTransposedProduct() {
   return ffi::Ffi::Bind()
       .Ctx<ffi::ThreadPool>()
@@ -43,7 +45,8 @@ inline auto BindTransposedProduct() {
       .Ret<ffi::AnyBuffer>();
 }
 
-// Cotangent, values, activations, the pattern in both orientations; the gradients of values and activations.
+// Operands: cotangent, values, activations, the pattern in both orientations. Results: the gradients of the values
+// and of the activations.
 inline auto BindBackward() {
   return ffi::Ffi::Bind()
       .Ctx<ffi::ThreadPool>()
@@ -59,7 +62,13 @@ inline auto BindBackward() {
       .Ret<ffi::AnyBuffer>();
 }
 
-// Collects the first fault found; later checks do nothing.
+inline std::string ShapeText(ffi::AnyBuffer::Dimensions dimensions) {
+  std::string text;
+  for (const auto n : dimensions) text += (text.empty() ? "" : ", ") + std::to_string(n);
+  return "(" + text + ")";
+}
+
+// Keeps the message of the first failed check; later checks do nothing.
 class Checker {
  public:
   explicit Checker(const char* target) : target_(target) {}
@@ -75,6 +84,13 @@ class Checker {
     if (got != expected) Fail(operand, std::to_string(got) + " elements", std::to_string(expected));
   }
 
+  // The shape of a matrix.
+  void Shape(const char* operand, const ffi::AnyBuffer& buffer, int64_t rows, int64_t columns) {
+    const auto d = buffer.dimensions();
+    if (d.size() != 2 || d[0] != rows || d[1] != columns)
+      Fail(operand, "shape " + ShapeText(d), "(" + std::to_string(rows) + ", " + std::to_string(columns) + ")");
+  }
+
   void Rank(const char* operand, const ffi::AnyBuffer& buffer, size_t rank) {
     if (buffer.dimensions().size() != rank)
       Fail(operand, std::to_string(buffer.dimensions().size()) + " axes", std::to_string(rank));
@@ -82,8 +98,8 @@ class Checker {
 
   void SameType(const char* operand, const ffi::AnyBuffer& got, ffi::DataType expected) {
     if (got.element_type() != expected)
-      Fail(operand, "dtype number " + std::to_string(static_cast<int>(got.element_type())),
-           std::to_string(static_cast<int>(expected)) + ", that of the other operands");
+      Fail(operand, "dtype " + DtypeName(got.element_type()),
+           "dtype " + DtypeName(expected) + ", that of the other operands");
   }
 
   void SameShape(const char* operand, const ffi::AnyBuffer& got, const ffi::AnyBuffer& x) {
@@ -93,32 +109,35 @@ class Checker {
 
   void FloatType(const char* operand, ffi::DataType type) {
     if (type != ffi::DataType::F32 && type != ffi::DataType::F64 && type != ffi::DataType::BF16)
-      Fail(operand, "dtype number " + std::to_string(static_cast<int>(type)), "float32, float64 or bfloat16");
+      Fail(operand, "dtype " + DtypeName(type), "dtype float32, float64 or bfloat16");
   }
 
   void AtLeast(const char* operand, int64_t got, int64_t low) {
     if (got < low) Fail(operand, "value " + std::to_string(got), "at least " + std::to_string(low));
   }
 
-  // ptr[0] = 0, no decrease, ptr[n - 1] <= nse.
+  // ptr[0] = 0, ptr[i] <= ptr[i + 1], ptr[n - 1] <= nse.
   void Pointers(const char* operand, const int32_t* ptr, int64_t n, int64_t nse) {
     if (!ok()) return;
     if (n < 1) return Fail(operand, "no elements", "rows + 1");
     if (ptr[0] != 0) return Fail(operand, "first element " + std::to_string(ptr[0]), "0");
-    for (int64_t i = 0; i + 1 < n; ++i)
-      if (ptr[i + 1] < ptr[i])
-        return Fail(operand, "a decrease after element " + std::to_string(i), "pointers that never decrease");
+    bool decreases = false;
+    for (int64_t i = 0; i + 1 < n; ++i) decreases |= ptr[i + 1] < ptr[i];  // without a branch: vectorised
+    if (decreases) {
+      const int64_t at = std::adjacent_find(ptr, ptr + n, std::greater<int32_t>()) - ptr;
+      return Fail(operand, "a decrease after element " + std::to_string(at), "pointers that never decrease");
+    }
     if (ptr[n - 1] > nse)
       Fail(operand, "last element " + std::to_string(ptr[n - 1]), "at most nse = " + std::to_string(nse));
   }
 
-  // Every one of the first n values in [0, limit): the sign bit of `v | (limit - 1 - v)` is set where it is not.
+  // 0 <= values[i] < limit for the first n values.
   void Indices(const char* operand, const int32_t* values, int64_t n, int64_t limit) {
     if (!ok() || n == 0) return;
     if (limit > 0 && Table().all_below(values, n, static_cast<int32_t>(std::min<int64_t>(limit, INT32_MAX)))) return;
-    int64_t at = 0;
-    while (at < n - 1 && values[at] >= 0 && values[at] < limit) ++at;
-    Fail(operand, "value " + std::to_string(values[at]) + " at element " + std::to_string(at),
+    const int32_t* wrong = std::find_if(values, values + n, [&](int32_t v) { return v < 0 || v >= limit; });
+    if (wrong == values + n) return;  // the limit is beyond those of int32
+    Fail(operand, "value " + std::to_string(*wrong) + " at element " + std::to_string(wrong - values),
          "values in [0, " + std::to_string(limit) + ")");
   }
 

@@ -19,37 +19,46 @@
 namespace sparsejax {
 namespace {
 
-// A call of one of the three handlers, once its shapes are checked.
+// The call of a handler, after its shapes are checked.
 struct ConvCall {
   const ConvGeometry& g;
-  ffi::Span<const int64_t> geometry;  // g, as it came
+  ffi::Span<const int64_t> geometry;  // the attribute that g is decoded from
   Ints indptr, indices;
-  std::optional<Ints> perm;  // of the input gradient, which runs on the transposed pattern
+  std::optional<Ints> perm;  // of the input gradient, which is computed on the transposed pattern
   int64_t batch;
-  bool both = false;  // gradients at once
+  bool both = false;  // both gradients at once
 
-  int64_t source() const { return perm ? g.out_features : g.in_features; }
-  int64_t rows() const { return perm ? g.in_features : g.out_features; }
-  int64_t pixels() const { return perm ? g.in_pixels() : g.out_pixels(); }  // of the result
+  int64_t source() const { return perm ? g.out_features : g.in_features; }  // features
+  int64_t rows() const { return perm ? g.in_features : g.out_features; }    // features of the destination
+  int64_t pixels() const { return perm ? g.in_pixels() : g.out_pixels(); }  // of the destination
   int64_t nnz() const { return indptr.typed_data()[Elements(indptr) - 1]; }
+  // Whether the call needs a ConvPlan: it is neither empty nor a matrix product.
   bool planned() const { return !g.pointwise() && batch * pixels() != 0; }
 
   Rows AsRows() const {
-    return {indptr.typed_data(), indices.typed_data(), perm ? perm->typed_data() : nullptr, rows(), source()};
+    return {.row_ptr = indptr.typed_data(),
+            .indices = indices.typed_data(),
+            .id = perm ? perm->typed_data() : nullptr,
+            .rows = rows(),
+            .features = source()};
   }
 
   ConvPattern Pattern() const {
-    return {indptr.typed_data(), indices.typed_data(), perm ? perm->typed_data() : nullptr, g.in_features,
-            g.out_features, g.groups};
+    return {.indptr = indptr.typed_data(),
+            .indices = indices.typed_data(),
+            .perm = perm ? perm->typed_data() : nullptr,
+            .in_features = g.in_features,
+            .out_features = g.out_features,
+            .groups = g.groups};
   }
 
-  // What the kernels would read out of bounds for.
-  void CheckContents(Checker& check) const {
+  // Checks the numbers that could make a kernel read out of bounds. `checks_perm` is false for a known permutation.
+  void CheckContents(Checker& check, bool checks_perm = true) const {
     const int64_t nse = Elements(indices);
     check.Pointers(perm ? "indptr_t" : "indptr", indptr.typed_data(), Elements(indptr), nse);
     if (!check.ok()) return;
     check.Indices(perm ? "indices_t" : "indices", indices.typed_data(), nnz(), perm ? g.out_features : g.columns());
-    if (perm) check.Indices("perm_t", perm->typed_data(), nnz(), nse);
+    if (perm && checks_perm) check.Indices("perm_t", perm->typed_data(), nnz(), nse);
   }
 
   template <typename S>
@@ -64,13 +73,13 @@ struct ConvCall {
   }
 };
 
-// Never destroyed: threads of XLA's pool may outlive static objects.
+// Never destroyed, because threads of XLA's pool may outlive static objects.
 PlanCache<ConvPlan>& Plans() {
   static auto* const plans = new PlanCache<ConvPlan>;
   return *plans;
 }
 
-// The plan of an earlier call, whose contents have been checked, or a new one. Null after a fault.
+// The plan of an earlier call, in which the contents were checked, or a new one. Null if a check fails.
 template <typename S>
 std::shared_ptr<const ConvPlan> PlanFor(const ConvCall& call, Checker& check) {
   const PlanKey key = call.Key<S>();
@@ -81,43 +90,51 @@ std::shared_ptr<const ConvPlan> PlanFor(const ConvCall& call, Checker& check) {
   const ConvAxis y = call.perm ? ConvAxis::Transposed(g.y) : ConvAxis::Forward(g.y);
   const ConvAxis x = call.perm ? ConvAxis::Transposed(g.x) : ConvAxis::Forward(g.x);
   const auto& k = Element<S>::Kernels();
-  // Groups divide the channels among the rows already: no passes. Neither where both gradients are computed, which have
-  // two multiply-adds to do while a vector comes from the second-level cache.
+  // There is one pass with several groups, where a row reads some channels only, and with both gradients, where the two
+  // multiply-adds per vector hide reading it from the second-level cache.
   const int64_t row_entries = g.groups > 1 || call.both ? 0 : call.nnz() / (call.rows() * y.phases() * x.phases());
-  ConvTiling tiling(y, x, call.source(), call.batch, k.lanes, k.max_vecs, sizeof(Sum<S>), sizeof(S), row_entries);
+  ConvTiling tiling(y, x,
+                    {.channels = call.source(),
+                     .batch = call.batch,
+                     .vector = k.lanes,
+                     .max_vecs = k.max_vecs,
+                     .element_bytes = sizeof(Sum<S>),
+                     .stored_bytes = sizeof(S),
+                     .row_entries = row_entries});
   if (!tiling.fits()) {
     check.Fail("geometry", "a smallest tile of more than 2**27 elements", "fewer channels or taps");
     return nullptr;
   }
-  auto plan = std::make_shared<const ConvPlan>(std::move(tiling), call.Pattern(), call.rows());
+  auto plan = std::make_shared<const ConvPlan>(std::move(tiling), call.Pattern(), call.rows(), call.nnz(), call.both);
   Plans().Keep(key, plan);
   return plan;
 }
 
-// Strips cut into segments, down to single tiles, until there are as many tasks as wanted.
+// Divides strips into segments, of one tile at least, so that there are as many tasks as wanted.
 ConvWork Work(std::shared_ptr<const ConvPlan> plan, int64_t wanted_tasks) {
   const ConvTiling& t = plan->tiling;
   const int64_t segments = CeilDiv(wanted_tasks, std::max<int64_t>(1, t.strips()));
-  return {std::move(plan), std::clamp<int64_t>(segments, 1, t.row_blocks)};
+  return {.plan = std::move(plan), .segments = std::clamp<int64_t>(segments, 1, t.row_blocks)};
 }
 
-// Parts of the rows that repay packing the tiles for each: with an eighth of the work at most.
+// Number of parts of the rows that are worth packing the tiles for each: packing may take an eighth of the work at
+// most.
 int64_t RepaidParts(const ConvWork& work, int64_t entries, int64_t pixels) {
-  constexpr int64_t kPackedVector = 3;  // multiply-adds that packing a vector costs as much as
+  constexpr int64_t kPackedVector = 3;  // cost of packing a vector, in multiply-adds of vectors
   const ConvTiling& t = work.tiling();
   const int64_t products = SaturatingMul(entries, pixels * t.batch_blocks);
   const int64_t packing = SaturatingMul(kPackedVector * t.packed_elements() / t.lanes, t.strips() * t.row_blocks);
-  return products / std::max<int64_t>(1, 8 * packing);
+  return products / std::max<int64_t>(1, SaturatingMul(8, packing));
 }
 
-// The values in the order of the programs.
+// The values in the order of the entries of the programs.
 template <typename S>
 Values<S> InOrder(const Values<S>& values, const ConvWork& work) {
   const ConvPrograms& programs = work.programs();
   return values.At(programs.id.get(), programs.entries);
 }
 
-// Multiply-adds, roughly: every entry meets every output pixel once.
+// About the number of multiply-adds: every entry is multiplied with one pixel per output pixel.
 int64_t Products(int64_t nnz, int64_t pixels, int64_t batch) { return (nnz + 1) * pixels * batch; }
 
 // The forward product, and the input gradient on the transposed pattern.
@@ -128,7 +145,8 @@ ffi::Error RunProduct(ffi::ThreadPool& pool, const ConvCall& call, Values<S> val
   if (!check.ok()) return check.error();
   if (call.batch * call.pixels() == 0) return ffi::Error::Success();
   if (!call.planned())
-    return RunCut(pool, CutSpmm(pool, call.AsRows(), call.batch * call.pixels(), std::move(values), from, Write<S>(to)));
+    return RunPlanned(pool, PlanSpmm(pool, call.AsRows(), call.batch * call.pixels(), std::move(values), from,
+                                     PrepareResult<S>(to)));
   auto plan = PlanFor<S>(call, check);
   if (plan == nullptr) return check.error();
   const ConvGeometry& g = call.g;
@@ -136,14 +154,14 @@ ffi::Error RunProduct(ffi::ThreadPool& pool, const ConvCall& call, Values<S> val
   ConvWork work = Work(std::move(plan), WantedTasks(pool.num_threads()));
   const int64_t repaid = RepaidParts(work, nnz, g.out_pixels());
   work.row_parts = RowParts(work.units(), repaid, work.programs().rows, pool.num_threads());
-  const int64_t clearing = call.perm ? g.in_pixels() * call.batch : 0;
+  const int64_t clearing = call.perm ? g.in_pixels() * call.batch : 0;  // pixels that meet no tap are written too
   values = InOrder(values, work);
-  const Chunks chunks{values.chunks(), work.units() * work.row_parts, 0};
-  ConvJob<S> job{std::move(work), std::move(values), from, Write<S>(to)};
+  const Chunks chunks{.before = values.chunks(), .run = work.units() * work.row_parts, .after = 0};
+  ConvJob<S> job{.work = std::move(work), .data = std::move(values), .x = from, .y = PrepareResult<S>(to)};
   return RunJob(pool, std::move(job), chunks, Products(nnz, g.out_pixels(), call.batch) + clearing);
 }
 
-// How a weight gradient is cut, tile by tile.
+// The division of a weight gradient into tasks of one tile.
 template <typename S>
 struct GradientWork {
   ConvWork work;
@@ -154,7 +172,7 @@ struct GradientWork {
     const int64_t nse = Elements(call.indices), pixels = call.g.out_pixels();
     const int64_t vectors = pixels * call.batch / Element<S>::Kernels().lanes;
     const int64_t tiles = plan->tiling.row_blocks;
-    ConvWork work{std::move(plan), tiles};
+    ConvWork work{.plan = std::move(plan), .segments = tiles};
     const ConvPrograms& programs = work.programs();
     const int64_t slots = GradientSlots(work.units(), vectors, nse, sizeof(Sum<S>));
     const SlotTasks tasks = SlotTasks::Make(work.units(), slots, RepaidParts(work, call.nnz(), pixels), programs.rows,
@@ -172,46 +190,70 @@ ffi::Error RunWeightGrad(ffi::ThreadPool& pool, const ConvCall& call, const S* x
   if (!check.ok()) return check.error();
   const ConvGeometry& g = call.g;
   const int64_t nse = Elements(call.indices);
-  S* dw = Write<S>(out);
+  S* dw = PrepareResult<S>(out);
   if (call.batch * g.out_pixels() == 0) {
     std::fill(dw, dw + nse, S{});
     return ffi::Error::Success();
   }
   if (!call.planned())
-    return RunCut(pool, CutSddmm(pool, call.AsRows(), call.batch * g.out_pixels(), x, y, dw, nse));
+    return RunPlanned(pool, PlanSddmm(pool, call.AsRows(), call.batch * g.out_pixels(), x, y, dw, nse));
   auto plan = PlanFor<S>(call, check);
   if (plan == nullptr) return check.error();
   auto [work, tasks, sums] = GradientWork<S>::Make(pool, call, std::move(plan), dw);
-  const Chunks chunks = CutSums(0, tasks, sums);
-  ConvWeightGradJob<S> job{std::move(work), x, y, tasks, std::move(sums)};
+  const Chunks chunks = GradientChunks(0, tasks, sums);
+  ConvWeightGradJob<S> job{.work = std::move(work), .x = x, .y = y, .tasks = tasks, .out = std::move(sums)};
   return RunJob(pool, std::move(job), chunks, Products(call.nnz(), g.out_pixels(), call.batch));
 }
 
-// `call` is that of the input gradient, `forward` that of the product.
+// Both gradients of a call that is a matrix product.
 template <typename S>
-ffi::Error RunBackward(ffi::ThreadPool& pool, const ConvCall& call, const ConvCall& forward, Values<S> values,
-                       const S* ct, const S* x, ffi::AnyBuffer& to_data, ffi::AnyBuffer& to_x, Checker& check) {
-  if (!call.planned()) {
+ffi::Error RunPointwiseBackward(ffi::ThreadPool& pool, const ConvCall& call, const ConvCall& forward, Values<S> values,
+                                const S* ct, const S* x, S* dw, S* dx, Checker& check) {
+  const int64_t nse = Elements(call.indices), n = call.batch * call.g.out_pixels();
+  call.CheckContents(check, /*checks_perm=*/false);
+  if (!check.ok()) return check.error();
+  const bool is_fused = IsFused(call.AsRows(), n);
+  if (!is_fused) {  // the fused pass does not read the forward pattern, and its `perm_t` is a permutation
     forward.CheckContents(check);
     call.CheckContents(check);
   }
   if (!check.ok()) return check.error();
+  return RunMatmulBackward(pool, is_fused, forward.AsRows(), call.AsRows(), n, std::move(values), ct, x, dx, dw, nse);
+}
+
+// `call` is the call as of the input gradient, `forward` as of the product.
+template <typename S>
+ffi::Error RunBackward(ffi::ThreadPool& pool, const ConvCall& call, const ConvCall& forward, Values<S> values,
+                       const S* ct, const S* x, ffi::AnyBuffer& to_data, ffi::AnyBuffer& to_x, Checker& check) {
   const ConvGeometry& g = call.g;
-  const int64_t nse = Elements(call.indices);
-  S *dw = Write<S>(to_data), *dx = Write<S>(to_x);
   if (call.batch * g.in_pixels() == 0) {
-    std::fill(dw, dw + nse, S{});
+    forward.CheckContents(check);
+    call.CheckContents(check);
+    if (!check.ok()) return check.error();
+    S* dw = PrepareResult<S>(to_data);
+    std::fill(dw, dw + Elements(call.indices), S{});
     return ffi::Error::Success();
   }
   if (!call.planned())
-    return RunMatmulBackward(pool, forward.AsRows(), call.AsRows(), call.batch * g.out_pixels(), std::move(values), ct,
-                             x, dx, dw, nse);
+    return RunPointwiseBackward(pool, call, forward, std::move(values), ct, x, PrepareResult<S>(to_data),
+                                PrepareResult<S>(to_x), check);
   auto plan = PlanFor<S>(call, check);
   if (plan == nullptr) return check.error();
-  auto [work, tasks, sums] = GradientWork<S>::Make(pool, call, std::move(plan), dw);
+  if (!plan->scatters_once) {
+    // The gradients one by one: they have a meaning for any positions.
+    ConvCall of_x = call;
+    of_x.both = false;
+    const ffi::Error error = RunWeightGrad<S>(pool, forward, x, ct, to_data, check);
+    return error.failure() ? error : RunProduct<S>(pool, of_x, std::move(values), ct, to_x, check);
+  }
+  auto [work, tasks, sums] = GradientWork<S>::Make(pool, call, std::move(plan), PrepareResult<S>(to_data));
   Values<S> ordered = InOrder(values, work);
-  const Chunks chunks = CutSums(ordered.chunks(), tasks, sums);
-  ConvBackwardJob<S> job{{std::move(work), std::move(ordered), ct, dx}, x, tasks, std::move(sums)};
+  const Chunks chunks = GradientChunks(ordered.chunks(), tasks, sums);
+  ConvBackwardJob<S> job{
+      .product = {.work = std::move(work), .data = std::move(ordered), .x = ct, .y = PrepareResult<S>(to_x)},
+      .x = x,
+      .tasks = tasks,
+      .out = std::move(sums)};
   return RunJob(pool, std::move(job), chunks, 2 * Products(call.nnz(), g.out_pixels(), call.batch));
 }
 
@@ -228,10 +270,15 @@ ffi::Error ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x,
   check.Size("data", Elements(data), Elements(indices));
   if (check.ok()) check.Size("result's batch", y->dimensions()[0], x.dimensions()[0]);
   if (!check.ok()) return check.error();
-  const ConvCall call{g, geometry, indptr, indices, std::nullopt, x.dimensions()[0]};
+  const ConvCall call{.g = g,
+                      .geometry = geometry,
+                      .indptr = indptr,
+                      .indices = indices,
+                      .perm = std::nullopt,
+                      .batch = x.dimensions()[0]};
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
-    return RunProduct<S>(pool, call, Values<S>(Read<S>(data), Elements(data)), Read<S>(x), *y, check);
+    return RunProduct<S>(pool, call, Values<S>(OperandData<S>(data), Elements(data)), OperandData<S>(x), *y, check);
   });
 }
 
@@ -250,10 +297,15 @@ ffi::Error ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::Any
   check.Size("perm_t", Elements(perm_t), Elements(indices_t));
   if (check.ok()) check.Size("result's batch", x->dimensions()[0], y.dimensions()[0]);
   if (!check.ok()) return check.error();
-  const ConvCall call{g, geometry, indptr_t, indices_t, perm_t, y.dimensions()[0]};
+  const ConvCall call{.g = g,
+                      .geometry = geometry,
+                      .indptr = indptr_t,
+                      .indices = indices_t,
+                      .perm = perm_t,
+                      .batch = y.dimensions()[0]};
   return DispatchGuarded(y.element_type(), [&](auto element) {
     using S = decltype(element);
-    return RunProduct<S>(pool, call, Values<S>(Read<S>(data), Elements(data)), Read<S>(y), *x, check);
+    return RunProduct<S>(pool, call, Values<S>(OperandData<S>(data), Elements(data)), OperandData<S>(y), *x, check);
   });
 }
 
@@ -270,10 +322,15 @@ ffi::Error ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBu
   check.Size("result", Elements(*out), Elements(indices));
   if (check.ok()) check.Size("y's batch", y.dimensions()[0], x.dimensions()[0]);
   if (!check.ok()) return check.error();
-  const ConvCall call{g, geometry, indptr, indices, std::nullopt, x.dimensions()[0]};
+  const ConvCall call{.g = g,
+                      .geometry = geometry,
+                      .indptr = indptr,
+                      .indices = indices,
+                      .perm = std::nullopt,
+                      .batch = x.dimensions()[0]};
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
-    return RunWeightGrad<S>(pool, call, Read<S>(x), Read<S>(y), *out, check);
+    return RunWeightGrad<S>(pool, call, OperandData<S>(x), OperandData<S>(y), *out, check);
   });
 }
 
@@ -299,12 +356,23 @@ ffi::Error ConvBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuf
   check.Size("perm_t", Elements(perm_t), Elements(indices_t));
   if (check.ok()) check.Size("x's batch", x.dimensions()[0], ct.dimensions()[0]);
   if (!check.ok()) return check.error();
-  const ConvCall forward{g, geometry, indptr, indices, std::nullopt, ct.dimensions()[0]};
-  const ConvCall call{g, geometry, indptr_t, indices_t, perm_t, ct.dimensions()[0], /*both=*/true};
+  const ConvCall forward{.g = g,
+                         .geometry = geometry,
+                         .indptr = indptr,
+                         .indices = indices,
+                         .perm = std::nullopt,
+                         .batch = ct.dimensions()[0]};
+  const ConvCall call{.g = g,
+                      .geometry = geometry,
+                      .indptr = indptr_t,
+                      .indices = indices_t,
+                      .perm = perm_t,
+                      .batch = ct.dimensions()[0],
+                      .both = true};
   return DispatchGuarded(ct.element_type(), [&](auto element) {
     using S = decltype(element);
-    return RunBackward<S>(pool, call, forward, Values<S>(Read<S>(data), Elements(data)), Read<S>(ct), Read<S>(x),
-                          *ddata, *dx, check);
+    return RunBackward<S>(pool, call, forward, Values<S>(OperandData<S>(data), Elements(data)), OperandData<S>(ct),
+                          OperandData<S>(x), *ddata, *dx, check);
   });
 }
 

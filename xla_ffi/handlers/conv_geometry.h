@@ -18,8 +18,8 @@ struct ConvGeometry {
   int64_t in_pixels() const { return y.in * x.in; }
   int64_t out_pixels() const { return y.out * x.out; }
 
-  // Whether the convolution is a matrix product with every pixel of every example as a column: one tap, which reads the
-  // pixel it writes.
+  // Whether the convolution is a matrix product with the pixels of all examples as its batch: there is one tap, and it
+  // reads the pixel that it contributes to.
   bool pointwise() const {
     const auto same = [](const AxisSpec& s) {
       return s.window == 1 && s.in == s.out && s.stride == 1 && s.low == 0 && s.input_dilation == 1;
@@ -27,8 +27,8 @@ struct ConvGeometry {
     return groups == 1 && same(y) && same(x);
   }
 
-  // `transposed` for the input gradient, whose source is the cotangent.
-  // See ConvGeometry.attribute in sparsejax/kernels/_conv_shapes.py for the order.
+  // `transposed` for the input gradient, whose source is the cotangent. The order of the numbers is that of
+  // ConvGeometry.attribute in sparsejax/kernels/_geometry.py.
   static ConvGeometry Decode(ffi::Span<const int64_t> a, bool transposed, Checker& check) {
     constexpr size_t kNumbers = 17;
     ConvGeometry g;
@@ -37,8 +37,16 @@ struct ConvGeometry {
       return g;
     }
     g.groups = a[0], g.in_features = a[1], g.out_features = a[2];
-    g.y = {a[3], a[4], a[5], a[6], a[7], a[8], a[9]};
-    g.x = {a[10], a[11], a[12], a[13], a[14], a[15], a[16]};
+    const auto axis = [&](size_t i) {
+      return AxisSpec{.in = a[i],
+                      .out = a[i + 1],
+                      .window = a[i + 2],
+                      .stride = a[i + 3],
+                      .low = a[i + 4],
+                      .input_dilation = a[i + 5],
+                      .kernel_dilation = a[i + 6]};
+    };
+    g.y = axis(3), g.x = axis(10);
     constexpr int64_t kMost = int64_t{1} << 31;
     for (size_t i = 0; i < kNumbers; ++i)
       if (a[i] <= -kMost || a[i] >= kMost) check.Fail("geometry", "value " + std::to_string(a[i]), "less than 2**31");
@@ -56,32 +64,30 @@ struct ConvGeometry {
     return g;
   }
 
-  // Planning is proportional to taps times output phases (see ConvAxis), and no buffer bounds the window.
+  // The time to plan is proportional to taps times output phases (see ConvAxis), and no buffer limits the window.
   void CheckTaps(bool transposed, Checker& check) const {
     constexpr int64_t kMostPerAxis = int64_t{1} << 20, kMost = int64_t{1} << 26;
     int64_t taps = 1;
     for (const AxisSpec& s : {y, x}) {
       const int64_t phases = transposed ? std::min(s.stride, s.in) : std::min(s.input_dilation, s.out);
       const int64_t of_axis = SaturatingMul(s.window, std::max<int64_t>(phases, 1));
-      if (of_axis > kMostPerAxis) check.Fail("geometry", std::to_string(of_axis) + " taps times phases", "at most 2**20");
+      if (of_axis > kMostPerAxis)
+        check.Fail("geometry", std::to_string(of_axis) + " taps times phases", "at most 2**20");
       taps = SaturatingMul(taps, of_axis);
     }
     if (taps > kMost) check.Fail("geometry", std::to_string(taps) + " taps times phases", "at most 2**26");
   }
 
-  // `buffer` is (batch, *spatial, features) with the spatial axes of `sizes`, leading ones of 1 left out.
+  // `buffer` has shape (batch, h, w, features), or (batch, w, features) where h is 1.
   void CheckActivations(const char* operand, const ffi::AnyBuffer& buffer, int64_t h, int64_t w, int64_t features,
                         Checker& check) const {
     const auto d = buffer.dimensions();
     if (d.size() != 3 && d.size() != 4) return check.Fail(operand, std::to_string(d.size()) + " axes", "3 or 4");
     const bool same = d.size() == 4 ? static_cast<int64_t>(d[1]) == h && static_cast<int64_t>(d[2]) == w
                                     : h == 1 && static_cast<int64_t>(d[1]) == w;
-    if (!same || static_cast<int64_t>(d[d.size() - 1]) != features) {
-      std::string got;
-      for (const auto n : d) got += (got.empty() ? "" : ", ") + std::to_string(n);
-      check.Fail(operand, "shape (" + got + ")",
+    if (!same || static_cast<int64_t>(d[d.size() - 1]) != features)
+      check.Fail(operand, "shape " + ShapeText(d),
                  "(batch, " + std::to_string(h) + ", " + std::to_string(w) + ", " + std::to_string(features) + ")");
-    }
   }
 };
 

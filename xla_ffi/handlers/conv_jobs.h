@@ -1,5 +1,6 @@
-// The three jobs behind the convolution handlers: a product (forward, and input gradient on the transposed program),
-// the weight gradient, and both gradients at once. Each packs one tile of the source, then runs row programs over it.
+// The three jobs of the convolution handlers: a product (the forward product, and the input gradient on the transposed
+// program), the weight gradient, and both gradients at once. Each packs one tile of the source at a time and runs row
+// programs on it.
 #ifndef SPARSEJAX_HANDLERS_CONV_JOBS_H_
 #define SPARSEJAX_HANDLERS_CONV_JOBS_H_
 
@@ -12,13 +13,13 @@
 
 namespace sparsejax {
 
-// Calls body(program, run, tile of one block of the batch, rows, packed source of the run) for everything that part
-// `part` of the rows has in a unit.
+// Calls body(program, run, tile of one block of the batch, rows, packed source of the run) for all that has to be
+// computed for part `part` of the rows in a unit.
 template <typename S, typename Body>
 void ForEachRunOfUnit(const ConvWork& work, int64_t unit, int64_t part, const S* source, const Body& body) {
   ForEachTile(work, unit, source, [&](const ConvTiling::Tile& tile, const Sum<S>* packed) {
     ForEachRun(work, tile, [&](int64_t program, const PixelRun& run) {
-      ForEachRowGroup(work, work.programs().View(program).begin, part, [&](Span rows) {
+      ForEachRowGroup(work, work.programs().View(program).begin, part, [&](Range rows) {
         work.tiling().ForEachBlock(tile, [&](const ConvTiling::Tile& block, int64_t at) {
           body(program, run, block, rows, packed + at + run.packed);
         });
@@ -27,22 +28,22 @@ void ForEachRunOfUnit(const ConvWork& work, int64_t unit, int64_t part, const S*
   });
 }
 
-// As ForEachRunOfUnit, for all that a task of a weight gradient has to do: body has the sums too.
+// The same for a task of a weight gradient; body has the sums of the task's slot as one more argument.
 template <typename S, typename Body>
 void ForEachRunOfTask(const ConvWork& work, const SlotTasks& tasks, const Slots<S>& out, int64_t task, const S* source,
                       const Body& body) {
   const int64_t slot = tasks.Slot(task), part = tasks.RowPart(task);
-  if (tasks.IsFirst(task)) ForEachEntriesOfPart(work, part, [&](Span entries) { out.Clear(slot, entries); });
-  const Span units = tasks.Items(task);
+  if (tasks.IsFirst(task)) ForEachEntriesOfPart(work, part, [&](Range entries) { out.Clear(slot, entries); });
+  const Range units = tasks.Items(task);
   for (int64_t unit = units.begin; unit < units.end; ++unit)
     ForEachRunOfUnit(work, unit, part, source,
-                     [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
+                     [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows,
                          const Sum<S>* packed) { body(program, run, tile, rows, packed, out.slot(slot)); });
 }
 
-// Whether results of the destination's shape leave the caches before anything reads them.
+// Whether a result of the destination's shape is evicted from the caches before anything reads it.
 template <typename S>
-bool LeavesCaches(const ConvWork& work) {
+bool ExceedsCaches(const ConvWork& work) {
   const ConvTiling& t = work.tiling();
   return work.programs().rows * t.y.out() * t.x.out() * t.batch * static_cast<int64_t>(sizeof(S)) >= kStreamBytes;
 }
@@ -56,35 +57,41 @@ struct ConvJob {
 
   void Run(int64_t chunk) const {
     ForEachRunOfUnit(work, chunk / work.row_parts, chunk % work.row_parts, x,
-                     [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
+                     [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows,
                          const Sum<S>* packed) { RunRows(program, run, tile, rows, packed); });
   }
 
   void Before(int64_t chunk) const { data.Gather(chunk); }
   void After(int64_t) const {}
 
-  void RunRows(int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
+  void RunRows(int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows,
                const Sum<S>* packed) const {
     const ConvTiling& t = work.tiling();
     if constexpr (kNative<S>) {
       if (const int64_t vec_stride = DirectStride(t, tile, run))
-        return Pieces(program, rows, packed, InPlace(t, y, rows, run, tile, vec_stride), LeavesCaches<S>(work));
+        return Pieces(program, rows, packed, InPlace(t, y, rows, run, tile, vec_stride), ExceedsCaches<S>(work));
     }
     const RunView<Sum<S>> to = InScratch<Sum<S>>(t, Scratch::kOutput, rows, run);
     Pieces(program, rows, packed, to, false);
     StoreRun(t, to, y, rows, run, tile);
   }
 
-  // Vectors [first, first + vecs) of a run, for some rows; the program is to be added.
-  SpmmArgs<Sum<S>> Args(Span rows, const Sum<S>* packed, const RunView<Sum<S>>& to, int64_t first, int vecs,
+  // The arguments for vectors [first, first + vecs) of a run in some rows, without the program.
+  SpmmArgs<Sum<S>> Args(Range rows, const Sum<S>* packed, const RunView<Sum<S>>& to, int64_t first, int vecs,
                         bool stream) const {
-    const Sum<S>* from = packed + first * work.tiling().vector;
-    Sum<S>* y_run = to.at + first * to.vec_stride;
-    return {{},   rows.begin, rows.end, data.get(), from, y_run, to.row_stride, to.vec_stride, vecs, nullptr, stream};
+    return {.row_begin = rows.begin,
+            .row_end = rows.end,
+            .data = data.get(),
+            .x = packed + first * work.tiling().vector,
+            .y = to.at + first * to.vec_stride,
+            .y_row_stride = to.row_stride,
+            .y_vec_stride = to.vec_stride,
+            .vecs = vecs,
+            .stream = stream};
   }
 
  private:
-  void Pieces(int64_t program, Span rows, const Sum<S>* packed, const RunView<Sum<S>>& to, bool stream) const {
+  void Pieces(int64_t program, Range rows, const Sum<S>* packed, const RunView<Sum<S>>& to, bool stream) const {
     const ConvTiling& t = work.tiling();
     const auto& k = Element<S>::Kernels();
     ForEachPiece(to.vectors, k.max_vecs, [&](int64_t first, int vecs) {
@@ -104,7 +111,7 @@ struct ConvWeightGradJob {
 
   void Run(int64_t chunk) const {
     ForEachRunOfTask(work, tasks, out, chunk, x,
-                     [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
+                     [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows,
                          const Sum<S>* packed, Sum<S>* dw) {
                        Pieces(program, rows, packed, Cotangent(run, tile, rows), dw);
                      });
@@ -114,7 +121,7 @@ struct ConvWeightGradJob {
   void After(int64_t chunk) const { out.Finish(chunk); }
 
  private:
-  RunView<const Sum<S>> Cotangent(const PixelRun& run, const ConvTiling::Tile& tile, Span rows) const {
+  RunView<const Sum<S>> Cotangent(const PixelRun& run, const ConvTiling::Tile& tile, Range rows) const {
     const ConvTiling& t = work.tiling();
     if constexpr (kNative<S>) {
       if (const int64_t vec_stride = DirectStride(t, tile, run)) return InPlace(t, y, rows, run, tile, vec_stride);
@@ -122,20 +129,21 @@ struct ConvWeightGradJob {
     return PackRun(t, y, rows, run, tile);
   }
 
-  void Pieces(int64_t program, Span rows, const Sum<S>* packed, const RunView<const Sum<S>>& ct, Sum<S>* dw) const {
+  void Pieces(int64_t program, Range rows, const Sum<S>* packed, const RunView<const Sum<S>>& ct, Sum<S>* dw) const {
     const ConvTiling& t = work.tiling();
     const auto& k = Element<S>::Kernels();
     ForEachPiece(ct.vectors, k.max_vecs, [&](int64_t first, int vecs) {
-      SddmmArgs<Sum<S>> args{{},
-                             rows.begin,
-                             rows.end,
-                             packed + first * t.vector,
-                             ct.at + first * ct.vec_stride,
-                             ct.row_stride,
-                             ct.vec_stride,
-                             vecs,
-                             static_cast<int>(first + vecs == ct.vectors ? ct.last_lanes : t.vector),
-                             dw};
+      SddmmArgs<Sum<S>> args{
+          .row_begin = rows.begin,
+          .row_end = rows.end,
+          .x = packed + first * t.vector,
+          .y = ct.at + first * ct.vec_stride,
+          .y_row_stride = ct.row_stride,
+          .y_vec_stride = ct.vec_stride,
+          .vecs = vecs,
+          .last_lanes = static_cast<int>(first + vecs == ct.vectors ? ct.last_lanes : t.vector),
+          .dw = dw,
+      };
       for (int64_t pass = 0; pass < t.passes; ++pass) {
         args.program = work.programs().View(program + pass);
         k.sddmm(args);
@@ -144,17 +152,18 @@ struct ConvWeightGradJob {
   }
 };
 
-// On the transposed program: rows are features of x, the source is the cotangent `ct` of the convolution.
+// Both gradients, on the transposed program: rows are features of x, and the source is the cotangent of the
+// convolution.
 template <typename S>
 struct ConvBackwardJob {
-  ConvJob<S> product;  // dx, of ct
+  ConvJob<S> product;  // from the cotangent to dx
   const S* x;
   SlotTasks tasks;
   Slots<S> out;
 
   void Run(int64_t chunk) const {
     ForEachRunOfTask(product.work, tasks, out, chunk, product.x,
-                     [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows,
+                     [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows,
                          const Sum<S>* packed, Sum<S>* dw) { RunRows(program, run, tile, rows, packed, dw); });
   }
 
@@ -162,23 +171,23 @@ struct ConvBackwardJob {
   void After(int64_t chunk) const { out.Finish(chunk); }
 
  private:
-  void RunRows(int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Span rows, const Sum<S>* packed,
+  void RunRows(int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows, const Sum<S>* packed,
                Sum<S>* dw) const {
     const ConvTiling& t = product.work.tiling();
     S* dx = product.y;
-    // With a stride, most pixels may meet no entry: there is nothing to read of x.
+    // With a stride, most pixels may meet no entry. Then x need not be read.
     if (IsEmpty(program, rows)) return product.RunRows(program, run, tile, rows, packed);
     if constexpr (kNative<S>) {
       if (const int64_t vec_stride = DirectStride(t, tile, run))
         return Pieces(program, rows, packed, InPlace(t, x, rows, run, tile, vec_stride),
-                      InPlace(t, dx, rows, run, tile, vec_stride), LeavesCaches<S>(product.work), dw);
+                      InPlace(t, dx, rows, run, tile, vec_stride), ExceedsCaches<S>(product.work), dw);
     }
     const RunView<Sum<S>> to = InScratch<Sum<S>>(t, Scratch::kOutput, rows, run);
     Pieces(program, rows, packed, PackRun(t, x, rows, run, tile), to, false, dw);
     StoreRun(t, to, dx, rows, run, tile);
   }
 
-  bool IsEmpty(int64_t program, Span rows) const {
+  bool IsEmpty(int64_t program, Range rows) const {
     const ConvTiling& t = product.work.tiling();
     for (int64_t pass = 0; pass < t.passes; ++pass) {
       const int32_t* ptr = product.work.programs().View(program + pass).begin;
@@ -187,17 +196,17 @@ struct ConvBackwardJob {
     return true;
   }
 
-  void Pieces(int64_t program, Span rows, const Sum<S>* packed, const RunView<const Sum<S>>& from,
+  void Pieces(int64_t program, Range rows, const Sum<S>* packed, const RunView<const Sum<S>>& from,
               const RunView<Sum<S>>& to, bool stream, Sum<S>* dw) const {
     const ConvTiling& t = product.work.tiling();
     const auto& k = Element<S>::Kernels();
     ForEachPiece(to.vectors, k.max_vecs, [&](int64_t first, int vecs) {
-      const BackwardArgs<Sum<S>> args{product.Args(rows, packed, to, first, vecs, stream),
-                                      from.at + first * from.vec_stride,
-                                      from.row_stride,
-                                      from.vec_stride,
-                                      static_cast<int>(first + vecs == to.vectors ? to.last_lanes : t.vector),
-                                      dw};
+      BackwardArgs<Sum<S>> args{product.Args(rows, packed, to, first, vecs, stream)};
+      args.tile = from.at + first * from.vec_stride;
+      args.tile_row_stride = from.row_stride;
+      args.tile_vec_stride = from.vec_stride;
+      args.last_lanes = static_cast<int>(first + vecs == to.vectors ? to.last_lanes : t.vector);
+      args.dw = dw;
       RunPasses(k.backward, args, t.vector, t.passes,
                 [&](int64_t pass) { return product.work.programs().View(program + pass); });
     });

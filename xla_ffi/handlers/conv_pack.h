@@ -1,4 +1,4 @@
-// Packs the source of a convolution's tiles, from batch-minor activations into the memory that ConvTiling lays out.
+// Packs the source of a convolution's tiles: from batch-minor activations to the layout of ConvTiling.
 #ifndef SPARSEJAX_HANDLERS_CONV_PACK_H_
 #define SPARSEJAX_HANDLERS_CONV_PACK_H_
 
@@ -12,8 +12,9 @@
 
 namespace sparsejax {
 
-// The packed source of tiles, one at a time, in the calling thread's scratch. A tile right below the one packed last on
-// this thread, in whichever task of the call, keeps the lines that both need; the same tile is packed already.
+// The packed source of one tile at a time, in the calling thread's scratch. Work of earlier tasks of the same call on
+// this thread is reused: a tile that is packed already is not packed again, and a tile right below it reuses the lines
+// that both read.
 template <typename S>
 class PackedTiles {
  public:
@@ -57,7 +58,7 @@ class PackedTiles {
     FindBody();
   }
 
-  // Where the pixels of a line are one piece of memory, with nothing but padding around it: which.
+  // Finds the pixels of a line in memory, if they are contiguous and have only padding before and after them.
   void FindBody() {
     const auto inside = [](int32_t p) { return p >= 0; };
     const auto first = std::find_if(pixel_.begin(), pixel_.end(), inside);
@@ -69,16 +70,17 @@ class PackedTiles {
     if (!one_piece) body_ = -1;
   }
 
-  // Lines only move up, so that none is overwritten before it is moved.
+  // Moves a packed line. Lines only move up, so none is overwritten before it is moved.
   void Carry(Sum<S>* to, int64_t from, int64_t line) const {
     for (int64_t px = 0; px < t_.x.planes(); ++px, to += t_.plane_stride)
       std::copy_n(to + from * t_.row_stride, t_.x_lines.count() * t_.lanes, to + line * t_.row_stride);
   }
 
-  // The next channel's line is fetched while one is packed, here and in pack_pixels: lines are short and far apart.
-  static void Fetch(const S* line, int64_t elements) {
+  // Prefetches the line of the next channel while one is packed, as pack_pixels does. The processor's own prefetcher
+  // does not follow, because lines are short and far apart.
+  static void Prefetch(const S* line, int64_t elements) {
     const char* p = reinterpret_cast<const char*>(line);
-    for (int64_t i = 0; i < elements * static_cast<int64_t>(sizeof(S)); i += ConvTiling::kLine) __builtin_prefetch(p + i);
+    for (int64_t i = 0; i < elements * static_cast<int64_t>(sizeof(S)); i += kLineBytes) __builtin_prefetch(p + i);
   }
 
   void PackLine(const ConvTiling::Tile& tile, int64_t channel, int64_t row, Sum<S>* to) const {
@@ -91,7 +93,7 @@ class PackedTiles {
         if (body_ >= 0) {
           const int64_t n = body_ * t_.lanes, begin = lead_ * t_.lanes;
           const S* body = from + (body_ ? pixel_[lead_] : 0) * t_.batch;
-          Fetch(body + plane, n);
+          Prefetch(body + plane, n);
           std::fill_n(to, begin, Sum<S>(0));
           Element<S>::Storage().load_rows(body, 1, n, n, to + begin, columns * t_.lanes - begin);
           continue;
@@ -109,7 +111,7 @@ class PackedTiles {
   Sum<S>* packed_;
   std::vector<int64_t> carried_;
   std::vector<int32_t> pixel_;
-  int64_t lead_ = 0, body_ = -1;  // pixels of padding before the body, and of the body
+  int64_t lead_ = 0, body_ = -1;  // see FindBody: pixels of padding before the body, and of the body (-1: none)
 };
 
 }  // namespace sparsejax

@@ -1,5 +1,5 @@
-// What the jobs of a convolution share: tiles of the source, packed, and runs of pixels of the destination, which
-// kernels use where they lie or through scratch.
+// Shared by the jobs of a convolution: packed tiles of the source, and runs of pixels of the destination, which
+// kernels access in place or through scratch.
 #ifndef SPARSEJAX_HANDLERS_CONV_RUNS_H_
 #define SPARSEJAX_HANDLERS_CONV_RUNS_H_
 
@@ -16,10 +16,11 @@
 
 namespace sparsejax {
 
-// What a call prepares once and its tasks share. A task is a segment of a strip of tiles, for a part of the rows.
+// Prepared once per call and shared by its tasks. A unit of work is a segment of a strip of tiles; a task computes a
+// part of the rows of a unit.
 struct ConvWork {
   std::shared_ptr<const ConvPlan> plan;
-  int64_t segments;  // of a strip
+  int64_t segments;  // per strip
   int64_t row_parts = 1;
   int64_t call = Scratch::NewCall();
 
@@ -28,19 +29,21 @@ struct ConvWork {
   int64_t units() const { return tiling().strips() * segments; }
 };
 
-// A run of output pixels of one phase of a tile: `rows` rows of `pixels`, steps apart from the first.
+// A run of output pixels of one phase of a tile: `rows` rows of `pixels` pixels each. Neighbours in the run are a
+// step of the phase apart in the destination.
 struct PixelRun {
   int64_t first_pixel;  // in the destination plane
   int64_t rows, pixels;
-  int64_t packed;       // offset of the run in the packed tile, before taps
+  int64_t packed;  // offset of the run in the packed tile, without that of a tap
 
-  // Elements from the first pixel's first to the last's last, as they lie in a packed tile.
+  // Elements of a packed tile from the first pixel of the run to the last, both included.
   int64_t Elements(const ConvTiling& t) const { return (rows - 1) * t.row_stride + pixels * t.lanes; }
-  // Where row i begins in the destination plane.
+  // First pixel of row i in the destination plane.
   int64_t Pixel(const ConvTiling& t, int64_t i) const { return first_pixel + i * t.y.step() * t.x.out(); }
 };
 
-// Calls body(program of the first pass, run) for every phase of the tile and its rows, run_rows at a time.
+// Calls body(program of the first pass, run) for all runs of a tile: phase by phase, run_rows rows of pixels at a
+// time.
 template <typename Body>
 void ForEachRun(const ConvWork& work, const ConvTiling::Tile& tile, const Body& body) {
   const ConvTiling& t = work.tiling();
@@ -63,89 +66,100 @@ template <typename S, typename Body>
 void ForEachTile(const ConvWork& work, int64_t unit, const S* x, const Body& body) {
   const ConvTiling& t = work.tiling();
   PackedTiles<S> tiles(t, x, work.call);
-  const Span blocks = Part(t.row_blocks, work.segments, unit % work.segments);
+  const Range blocks = Part(t.row_blocks, work.segments, unit % work.segments);
   for (int64_t block = blocks.begin; block < blocks.end; ++block) {
     const ConvTiling::Tile tile = t.At(unit / work.segments, block);
     body(tile, tiles.Pack(tile, unit / work.segments, block));
   }
 }
 
-// Cuts a run of `vectors` into tiles the kernels take, in nearly equal parts: body(first vector, vectors).
+// Divides `vectors` into parts of at most `most`, as equal as possible, and calls body(first vector, number of
+// vectors) for each.
 template <typename Body>
 void ForEachPiece(int64_t vectors, int64_t most, const Body& body) {
   const int64_t pieces = CeilDiv(vectors, most);
   for (int64_t i = 0; i < pieces; ++i) {
-    const Span span = Part(vectors, pieces, i);
-    body(span.begin, static_cast<int>(span.end - span.begin));
+    const Range part = Part(vectors, pieces, i);
+    body(part.begin, static_cast<int>(part.end - part.begin));
   }
 }
 
-// Elements between the vectors of a run where the destination lies in full vectors at one stride, so that kernels may
-// use it in place; 0 where they may not.
+// Elements between neighbouring vectors of a run, if it consists of full vectors at one stride in the destination, so
+// that kernels can access it in place; 0 if it does not.
 inline int64_t DirectStride(const ConvTiling& t, const ConvTiling::Tile& tile, const PixelRun& run) {
   if (t.lanes == t.vector && tile.batch_valid == t.lanes) return t.x.step() * t.batch;
   const bool one_piece = t.lanes == t.batch && t.x.step() == 1 && run.rows == 1;
   return one_piece && run.pixels * t.lanes % t.vector == 0 ? t.vector : 0;
 }
 
-// The rows that part `part` of a task has of the program with these row pointers.
-inline Span RowsOf(const ConvWork& work, const int32_t* row_ptr, int64_t part) {
+// The rows that part `part` of a unit has of the program with these row pointers.
+inline Range RowsOf(const ConvWork& work, const int32_t* row_ptr, int64_t part) {
   return RowsOfPart(row_ptr, work.programs().rows, work.row_parts, part);
 }
 
-// Calls body(some rows) for groups of the rows of a part.
+// Calls body(rows) for the rows of a part, kRowGroup at a time.
 template <typename Body>
 void ForEachRowGroup(const ConvWork& work, const int32_t* row_ptr, int64_t part, const Body& body) {
-  const Span rows = RowsOf(work, row_ptr, part);
-  for (int64_t r = rows.begin; r < rows.end; r += kRowGroup) body(Span{r, std::min(r + kRowGroup, rows.end)});
+  const Range rows = RowsOf(work, row_ptr, part);
+  for (int64_t r = rows.begin; r < rows.end; r += kRowGroup) body(Range{r, std::min(r + kRowGroup, rows.end)});
 }
 
-// Calls body(some entries) for all entries of the rows of a part. The first pass decides which rows they are.
+// Calls body(entries), one range per program, for all entries of the rows of a part. Those rows are chosen by the row
+// pointers of the first pass, as in ForEachRowGroup.
 template <typename Body>
 void ForEachEntriesOfPart(const ConvWork& work, int64_t part, const Body& body) {
   const ConvTiling& t = work.tiling();
   for (int64_t phase = 0; phase < t.y.phases() * t.x.phases(); ++phase) {
-    const Span rows = RowsOf(work, work.programs().View(phase * t.passes).begin, part);
+    const Range rows = RowsOf(work, work.programs().View(phase * t.passes).begin, part);
     for (int64_t pass = 0; pass < t.passes; ++pass) {
       const int32_t* row_ptr = work.programs().View(phase * t.passes + pass).begin;
-      body(Span{row_ptr[rows.begin], row_ptr[rows.end]});
+      body(Range{row_ptr[rows.begin], row_ptr[rows.end]});
     }
   }
 }
 
-// The pixels of a run in some rows of the destination's planes, `at` being the first of the rows. A kernel's rows and
-// vectors are so many elements apart, and its last vector has so many lanes that count.
+// The pixels of a run in some rows of the destination, as a kernel accesses them.
 template <typename T>
 struct RunView {
-  T* at;
-  int64_t row_stride, vec_stride, vectors, last_lanes;
+  T* at;  // the run in the first of the rows
+  int64_t row_stride, vec_stride;  // elements
+  int64_t vectors;
+  int64_t last_lanes;  // lanes of the last vector that are pixels
 };
 
-// Where the rows' features begin in an array of planes of the destination's shape.
+// The plane of a row in an array of the destination's shape.
 template <typename P>
 P* Planes(const ConvTiling& t, P* planes, int64_t row) {
   return planes + row * t.y.out() * t.x.out() * t.batch;
 }
 
-// The run where it lies. `vec_stride` is DirectStride's.
+// The run in place. `vec_stride` is DirectStride's result.
 template <typename P>
-RunView<P> InPlace(const ConvTiling& t, P* planes, Span rows, const PixelRun& run, const ConvTiling::Tile& tile,
+RunView<P> InPlace(const ConvTiling& t, P* planes, Range rows, const PixelRun& run, const ConvTiling::Tile& tile,
                    int64_t vec_stride) {
   P* at = Planes(t, planes, rows.begin) + run.first_pixel * t.batch + tile.batch_begin;
-  return {at, t.y.out() * t.x.out() * t.batch, vec_stride, run.pixels * t.lanes / t.vector, t.vector};
+  return {.at = at,
+          .row_stride = t.y.out() * t.x.out() * t.batch,
+          .vec_stride = vec_stride,
+          .vectors = run.pixels * t.lanes / t.vector,
+          .last_lanes = t.vector};
 }
 
-// Scratch for the run, as a packed tile lays it out.
+// Scratch for the run, in the layout of a packed tile.
 template <typename T>
-RunView<T> InScratch(const ConvTiling& t, Scratch::Slot slot, Span rows, const PixelRun& run) {
+RunView<T> InScratch(const ConvTiling& t, Scratch::Slot slot, Range rows, const PixelRun& run) {
   const int64_t used = run.Elements(t), vectors = CeilDiv(used, t.vector), stride = vectors * t.vector;
   T* at = Scratch::Local(slot).Get<T>((rows.end - rows.begin) * stride);
-  return {at, stride, t.vector, vectors, used - (vectors - 1) * t.vector};
+  return {.at = at,
+          .row_stride = stride,
+          .vec_stride = t.vector,
+          .vectors = vectors,
+          .last_lanes = used - (vectors - 1) * t.vector};
 }
 
-// The run of these planes packed like the source, zeros wherever there is no pixel.
+// The run of an array of the destination's shape, packed in scratch; zero where there is no pixel.
 template <typename S>
-RunView<const Sum<S>> PackRun(const ConvTiling& t, const S* planes, Span rows, const PixelRun& run,
+RunView<const Sum<S>> PackRun(const ConvTiling& t, const S* planes, Range rows, const PixelRun& run,
                               const ConvTiling::Tile& tile) {
   const RunView<Sum<S>> view = InScratch<Sum<S>>(t, Scratch::kPackedY, rows, run);
   const int64_t used = run.pixels * t.lanes;
@@ -163,12 +177,16 @@ RunView<const Sum<S>> PackRun(const ConvTiling& t, const S* planes, Span rows, c
         storage.pack_pixels(from, pixel.data(), run.pixels, t.batch, tile.batch_valid, t.lanes, 0, to);
       }
     }
-  return {view.at, view.row_stride, view.vec_stride, view.vectors, view.last_lanes};
+  return {.at = view.at,
+          .row_stride = view.row_stride,
+          .vec_stride = view.vec_stride,
+          .vectors = view.vectors,
+          .last_lanes = view.last_lanes};
 }
 
-// The run from scratch to where its pixels belong in these planes.
+// Writes the pixels of the run from scratch to the destination.
 template <typename S>
-void StoreRun(const ConvTiling& t, const RunView<Sum<S>>& view, S* planes, Span rows, const PixelRun& run,
+void StoreRun(const ConvTiling& t, const RunView<Sum<S>>& view, S* planes, Range rows, const PixelRun& run,
               const ConvTiling::Tile& tile) {
   const auto store = Element<S>::Storage().store_rows;
   const int64_t plane = t.y.out() * t.x.out() * t.batch, count = rows.end - rows.begin;

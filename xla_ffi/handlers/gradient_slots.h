@@ -1,4 +1,5 @@
-// The output of a weight gradient: private partial sums per slot, added in the order of the slots at the end.
+// The result of a weight gradient. Each slot has sums of its own, which one task at a time adds to; at the end the
+// slots are added up in their order.
 #ifndef SPARSEJAX_HANDLERS_GRADIENT_SLOTS_H_
 #define SPARSEJAX_HANDLERS_GRADIENT_SLOTS_H_
 
@@ -15,9 +16,9 @@ namespace sparsejax {
 template <typename S>
 class Slots {
  public:
-  // `out` has nse elements, of which the first nnz are entries and the rest padding. A slot has `entries` sums: entry i
-  // of a slot is element position[i] of `out`, or element i where `position` is null; elements of none are zero, and
-  // zeroed here. Sums begin as what Clear leaves. `position` must live as long as this object.
+  // `out` has nse elements: nnz entries, then padding. A slot has `entries` sums. Sum i is for element position[i] of
+  // `out`, or for element i where `position` is null. Elements without a sum become zero. Sums are uninitialised until
+  // Clear. `position` must live as long as this object.
   Slots(S* out, int64_t nse, int64_t nnz, int64_t slots, const int32_t* position, int64_t entries)
       : out_(out), slots_(slots), position_(position), entries_(entries) {
     partial_.reset(new Sum<S>[std::max<int64_t>(slots * entries, 1)]);
@@ -25,10 +26,11 @@ class Slots {
   }
 
   Sum<S>* slot(int64_t s) const { return partial_.get() + s * entries_; }
-  // For whoever adds to these entries of a slot, so that the sums are in its cache.
-  void Clear(int64_t s, Span entries) const { std::fill(slot(s) + entries.begin, slot(s) + entries.end, Sum<S>(0)); }
+  // Sets the sums of some entries of a slot to zero. The task that adds to them first calls it, so that they are in
+  // the cache of its core.
+  void Clear(int64_t s, Range entries) const { std::fill(slot(s) + entries.begin, slot(s) + entries.end, Sum<S>(0)); }
 
-  // Once every slot is complete, each chunk adds some of the entries up, converts them and puts them in their places.
+  // After all tasks: each chunk adds up the slots of some entries, converts the sums and stores them in `out`.
   int64_t chunks() const { return CeilDiv(entries_, kEntriesPerChunk); }
   void Finish(int64_t chunk) const {
     const int64_t begin = chunk * kEntriesPerChunk, n = std::min(kEntriesPerChunk, entries_ - begin);
@@ -46,7 +48,7 @@ class Slots {
   }
 
  private:
-  // Lines are fetched before they are written: stores that miss the cache go one by one.
+  // Lines are prefetched because stores that miss the cache are not overlapped by the processor.
   void Scatter(const S* from, const int32_t* position, int64_t n) const {
     constexpr int64_t kAhead = 64;
     for (int64_t i = 0; i < n; ++i) {
@@ -62,10 +64,10 @@ class Slots {
   std::shared_ptr<Sum<S>[]> partial_;
 };
 
-// A job with `before` chunks to begin with, then the tasks, then the sums.
+// The chunks of a job that runs `before` chunks of preparation, the tasks, and then Slots::Finish.
 template <typename S>
-Chunks CutSums(int64_t before, const SlotTasks& tasks, const Slots<S>& sums) {
-  return {before, tasks.tasks(), sums.chunks(), tasks.unit(), tasks.parts};
+Chunks GradientChunks(int64_t before, const SlotTasks& tasks, const Slots<S>& sums) {
+  return {.before = before, .run = tasks.tasks(), .after = sums.chunks(), .unit = tasks.unit(), .step = tasks.parts};
 }
 
 }  // namespace sparsejax

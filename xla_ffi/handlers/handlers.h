@@ -29,7 +29,8 @@ struct Target {
   XLA_FFI_Handler* handler;
 };
 
-// The number in a name changes whenever operands, attributes or meaning change: names live on in exported programs.
+// The version in a name changes whenever operands, attributes or their meaning change, because exported programs
+// contain the names.
 constexpr Target kTargets[] = {
     {"sparsejax_spmm_v1", SpmmHandler},
     {"sparsejax_spmm_t_v1", SpmmTHandler},

@@ -1,6 +1,6 @@
-// Handlers of the matrix products: spmm, spmm_t (the same job on the transposed program), sddmm, and both gradients.
+// Handlers of the matrix products: spmm, spmm_t (the same job on the transposed pattern), sddmm, and both gradients.
 //
-// Activations arrive batch-minor: logical (batch, features) lies in memory as (features, batch).
+// Activations are batch-minor: a logical array (batch, features) is (features, batch) in memory.
 #include <cstdint>
 
 #include "../runtime/parallel.h"
@@ -13,20 +13,20 @@
 namespace sparsejax {
 namespace {
 
-// spmm, for both orientations.
+// Checks what both orientations of spmm have in common, and runs the product.
 ffi::Error CheckAndRunSpmm(const char* name, ffi::ThreadPool& pool, const ffi::AnyBuffer& data, const ffi::AnyBuffer& x,
                            const Rows& pattern, ffi::AnyBuffer& y) {
   const int64_t n = x.dimensions()[0];
   Checker check(name);
-  check.Rank("result", y, 2);
+  check.Shape("result", y, n, pattern.rows);
   check.SameType("data", data, x.element_type());
   check.SameType("result", y, x.element_type());
   check.FloatType("x", x.element_type());
-  if (check.ok()) check.Size("result", Elements(y), n * pattern.rows);
   if (!check.ok()) return check.error();
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
-    return RunCut(pool, CutSpmm(pool, pattern, n, Values<S>(Read<S>(data), Elements(data)), Read<S>(x), Write<S>(y)));
+    return RunPlanned(pool, PlanSpmm(pool, pattern, n, Values<S>(OperandData<S>(data), Elements(data)),
+                                     OperandData<S>(x), PrepareResult<S>(y)));
   });
 }
 
@@ -42,7 +42,11 @@ ffi::Error SpmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x,
       check.Indices("indices", indices.typed_data(), indptr.typed_data()[Elements(indptr) - 1], x.dimensions()[1]);
   }
   if (!check.ok()) return check.error();
-  const Rows pattern{indptr.typed_data(), indices.typed_data(), nullptr, Elements(indptr) - 1, x.dimensions()[1]};
+  const Rows pattern{.row_ptr = indptr.typed_data(),
+                     .indices = indices.typed_data(),
+                     .id = nullptr,
+                     .rows = Elements(indptr) - 1,
+                     .features = x.dimensions()[1]};
   return CheckAndRunSpmm(kName, pool, data, x, pattern, *y);
 }
 
@@ -62,8 +66,11 @@ ffi::Error SpmmTImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer y
     }
   }
   if (!check.ok()) return check.error();
-  const Rows pattern{indptr_t.typed_data(), indices_t.typed_data(), perm_t.typed_data(), Elements(indptr_t) - 1,
-                     y.dimensions()[1]};
+  const Rows pattern{.row_ptr = indptr_t.typed_data(),
+                     .indices = indices_t.typed_data(),
+                     .id = perm_t.typed_data(),
+                     .rows = Elements(indptr_t) - 1,
+                     .features = y.dimensions()[1]};
   return CheckAndRunSpmm(kName, pool, data, y, pattern, *x);
 }
 
@@ -83,11 +90,15 @@ ffi::Error SddmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, I
     check.Indices("indices", indices.typed_data(), indptr.typed_data()[Elements(indptr) - 1], x.dimensions()[1]);
   }
   if (!check.ok()) return check.error();
-  const Rows pattern{indptr.typed_data(), indices.typed_data(), nullptr, Elements(indptr) - 1, x.dimensions()[1]};
+  const Rows pattern{.row_ptr = indptr.typed_data(),
+                     .indices = indices.typed_data(),
+                     .id = nullptr,
+                     .rows = Elements(indptr) - 1,
+                     .features = x.dimensions()[1]};
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
-    return RunCut(pool, CutSddmm(pool, pattern, x.dimensions()[0], Read<S>(x), Read<S>(y), Write<S>(*out),
-                                 Elements(indices)));
+    return RunPlanned(pool, PlanSddmm(pool, pattern, x.dimensions()[0], OperandData<S>(x), OperandData<S>(y),
+                                      PrepareResult<S>(*out), Elements(indices)));
   });
 }
 
@@ -114,16 +125,29 @@ ffi::Error SpmmBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuf
   check.Size("x's batch", x.dimensions()[0], ct.dimensions()[0]);
   check.Size("x's features", x.dimensions()[1], Elements(indptr_t) - 1);
   check.Size("ct's features", ct.dimensions()[1], Elements(indptr) - 1);
-  const Rows p{indptr.typed_data(), indices.typed_data(), nullptr, Elements(indptr) - 1, Elements(indptr_t) - 1};
-  const Rows transposed{indptr_t.typed_data(), indices_t.typed_data(), perm_t.typed_data(), p.features, p.rows};
-  check.Indices("indices", p.indices, p.entries(), p.features);
+  const Rows p{.row_ptr = indptr.typed_data(),
+               .indices = indices.typed_data(),
+               .id = nullptr,
+               .rows = Elements(indptr) - 1,
+               .features = Elements(indptr_t) - 1};
+  const Rows transposed{.row_ptr = indptr_t.typed_data(),
+                        .indices = indices_t.typed_data(),
+                        .id = perm_t.typed_data(),
+                        .rows = p.features,
+                        .features = p.rows};
   check.Indices("indices_t", transposed.indices, transposed.entries(), p.rows);
-  check.Indices("perm_t", transposed.id, transposed.entries(), nse);
   if (!check.ok()) return check.error();
   return DispatchGuarded(ct.element_type(), [&](auto element) {
     using S = decltype(element);
-    return RunMatmulBackward(pool, p, transposed, ct.dimensions()[0], Values<S>(Read<S>(data), nse), Read<S>(ct),
-                             Read<S>(x), Write<S>(*dx), Write<S>(*ddata), nse);
+    const bool is_fused = IsFused(transposed, ct.dimensions()[0]);
+    if (!is_fused) {  // the fused pass does not read `indices`, and its `perm_t` is a permutation
+      check.Indices("indices", p.indices, p.entries(), p.features);
+      check.Indices("perm_t", transposed.id, transposed.entries(), nse);
+    }
+    if (!check.ok()) return check.error();
+    return RunMatmulBackward(pool, is_fused, p, transposed, ct.dimensions()[0], Values<S>(OperandData<S>(data), nse),
+                             OperandData<S>(ct), OperandData<S>(x), PrepareResult<S>(*dx), PrepareResult<S>(*ddata),
+                             nse);
   });
 }
 

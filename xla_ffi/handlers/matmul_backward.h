@@ -1,15 +1,16 @@
-// The job behind both gradients of a matrix product at once: the cotangent is read, packed and gone through once.
+// The job of both gradients of a matrix product at once. The cotangent is packed and read by the kernels once for both.
 #ifndef SPARSEJAX_HANDLERS_MATMUL_BACKWARD_H_
 #define SPARSEJAX_HANDLERS_MATMUL_BACKWARD_H_
 
 #include <cstdint>
 #include <utility>
 
+#include "../runtime/checked_positions.h"
 #include "matmul_jobs.h"
 
 namespace sparsejax {
 
-// On the transposed pattern: rows are features of x, the source is the cotangent `ct` of the product.
+// Works on the transposed pattern: rows are features of x, and the source is the cotangent `ct` of the product.
 template <typename S>
 struct MatmulBackwardJob {
   MatmulWork work;
@@ -21,30 +22,35 @@ struct MatmulBackwardJob {
   Slots<S> out;
 
   void Run(int64_t chunk) const {
-    ForEachRowsOfTask(work, tasks, out, chunk, ct, [&](Span rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) {
-      RunRows(rows, block, source, dw);
-    });
+    ForEachRowsOfTask(work, tasks, out, chunk, ct,
+                      [&](Range rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) {
+                        RunRows(rows, block, source, dw);
+                      });
   }
 
   void Before(int64_t chunk) const { data.Gather(chunk); }
   void After(int64_t chunk) const { out.Finish(chunk); }
 
  private:
-  void RunRows(Span rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) const {
+  void RunRows(Range rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) const {
     const BatchBlocks& blocks = work.blocks;
     const auto& k = Element<S>::Kernels();
     const PassPrograms programs(work, rows, source.stride);
     const Block<Sum<S>> tile = RowsBlock(x, rows, blocks, block);
-    const BackwardArgs<Sum<S>> args{{{}, 0, programs.count(), data.get(), source.data, nullptr, 0, 0, 0, nullptr, false},
-                                    tile.data, tile.stride, blocks.lanes, blocks.lanes, dw};
+    BackwardArgs<Sum<S>> args{{.row_end = programs.count(), .data = data.get(), .x = source.data}};
+    args.tile = tile.data;
+    args.tile_row_stride = tile.stride;
+    args.tile_vec_stride = blocks.lanes;
+    args.last_lanes = blocks.lanes;
+    args.dw = dw;
     RunAndStore(k.backward, args, work, block, programs, dx + rows.begin * blocks.n + blocks.begin(block));
   }
 };
 
-// The two gradients side by side.
+// The two gradients as two independent products in one job.
 template <typename S>
-struct GradientsApart {
-  SddmmJob<S> of_data;  // its chunks come first: whole units
+struct SeparateGradients {
+  SddmmJob<S> of_data;  // has the first chunks, which are whole units
   int64_t chunks_of_data;
   SpmmJob<S> of_x;
 
@@ -53,21 +59,29 @@ struct GradientsApart {
   void After(int64_t chunk) const { of_data.After(chunk); }
 };
 
-// Entries meet so many elements of the batch at least where one pass is faster than one for each gradient: below, putting
-// values in the transposed order and their gradients back costs more than it saves.
-constexpr int64_t kLeastBatch = 64;
+// Batch elements from which both gradients are computed in one pass over the cotangent. For smaller batches, gathering
+// the values in the transposed order and scattering their gradients costs more than the pass saves.
+constexpr int64_t kLeastFusedBatch = 64;
 
-// dx[n, features] and dw[nse], for y = `p` x: of rows of x's features in `transposed`, and of y's rows in `p`.
+// Whether both gradients are computed in one pass over a batch of n. The pass scatters the gradient of the values to
+// the positions in `transposed`, so these have to be a permutation. The two single gradients have a meaning for any
+// positions.
+inline bool IsFused(const Rows& transposed, int64_t n) {
+  return n >= kLeastFusedBatch && transposed.rows > 0 && ArePermutation(transposed.id, transposed.entries());
+}
+
+// Both gradients of y = p x, where `transposed` is the same pattern ordered by features of x: dx[features, n], dw[nse].
 template <typename S>
-ffi::Error RunMatmulBackward(ffi::ThreadPool& pool, const Rows& p, const Rows& transposed, int64_t n,
+ffi::Error RunMatmulBackward(ffi::ThreadPool& pool, bool is_fused, const Rows& p, const Rows& transposed, int64_t n,
                              Values<S> data, const S* ct, const S* x, S* dx, S* dw, int64_t nse) {
-  if (n < kLeastBatch) {
-    Cut<SpmmJob<S>> of_x = CutSpmm(pool, transposed, n, std::move(data), ct, dx);
-    Cut<SddmmJob<S>> of_data = CutSddmm(pool, p, n, x, ct, dw, nse);
+  if (!is_fused) {
+    PlannedJob<SpmmJob<S>> of_x = PlanSpmm(pool, transposed, n, std::move(data), ct, dx);
+    PlannedJob<SddmmJob<S>> of_data = PlanSddmm(pool, p, n, x, ct, dw, nse);
     Chunks chunks = of_data.chunks;
     chunks.before = of_x.chunks.before;
     chunks.run += of_x.chunks.run;
-    GradientsApart<S> both{std::move(of_data.job), of_data.chunks.run, std::move(of_x.job)};
+    SeparateGradients<S> both{
+        .of_data = std::move(of_data.job), .chunks_of_data = of_data.chunks.run, .of_x = std::move(of_x.job)};
     return RunJob(pool, std::move(both), chunks, of_x.work + of_data.work);
   }
   const BatchBlocks blocks = BlocksFor<S>(transposed, n, BatchBlocks::kGoodTile);
@@ -75,8 +89,14 @@ ffi::Error RunMatmulBackward(ffi::ThreadPool& pool, const Rows& p, const Rows& t
   const SlotTasks tasks = TasksFor<S>(pool, transposed, blocks, nse);
   Slots<S> sums(dw, nse, entries, tasks.slots, transposed.id, entries);
   data = data.At(transposed.id, entries);
-  const Chunks chunks = CutSums(data.chunks(), tasks, sums);
-  MatmulBackwardJob<S> job{{transposed, blocks, tasks.row_parts()}, tasks, std::move(data), ct, x, dx, std::move(sums)};
+  const Chunks chunks = GradientChunks(data.chunks(), tasks, sums);
+  MatmulBackwardJob<S> job{.work = {transposed, blocks, tasks.row_parts()},
+                           .tasks = tasks,
+                           .data = std::move(data),
+                           .ct = ct,
+                           .x = x,
+                           .dx = dx,
+                           .out = std::move(sums)};
   return RunJob(pool, std::move(job), chunks, 2 * (entries + transposed.rows) * n);
 }
 

@@ -1,5 +1,5 @@
-// The two jobs behind the matrix products: spmm (both orientations) and sddmm. A task takes a block of the batch, packs
-// it where it is not usable in place, and runs the kernel over its rows, in passes over the source's features.
+// The two jobs of the matrix products: spmm (both orientations) and sddmm. A task packs a block of the batch, unless
+// the kernels can read it in place, and runs the kernel for its rows, in passes over the features of the source.
 #ifndef SPARSEJAX_HANDLERS_MATMUL_JOBS_H_
 #define SPARSEJAX_HANDLERS_MATMUL_JOBS_H_
 
@@ -16,11 +16,11 @@
 
 namespace sparsejax {
 
-// A pattern by rows of the destination, borrowed from the call's operands.
+// A pattern ordered by rows of the destination. The arrays are operands of the call.
 struct Rows {
   const int32_t* row_ptr;
   const int32_t* indices;  // features of the source
-  const int32_t* id;       // position in data; null when entry e is data[e]
+  const int32_t* id;       // positions in `data`; null where entry e is data[e]
   int64_t rows, features;
 
   int64_t entries() const { return row_ptr[rows]; }
@@ -32,14 +32,14 @@ struct MatmulWork {
   int64_t row_parts;  // tasks per block of the batch
   int64_t call = Scratch::NewCall();
 
-  Span RowsOf(int64_t part) const { return RowsOfPart(pattern.row_ptr, pattern.rows, row_parts, part); }
+  Range RowsOf(int64_t part) const { return RowsOfPart(pattern.row_ptr, pattern.rows, row_parts, part); }
 };
 
-// The row programs of the passes over some rows, in order; row 0 of a program is the first of the rows. Pointers are
-// good until the next one is asked for.
+// The row programs for some rows, pass by pass. Row 0 of a program is the first of the rows. A program is valid until
+// that of the next pass is built.
 class PassPrograms {
  public:
-  PassPrograms(const MatmulWork& work, Span rows, int64_t offset_scale)
+  PassPrograms(const MatmulWork& work, Range rows, int64_t offset_scale)
       : p_(work.pattern), passes_(work.blocks.passes), rows_(rows), offset_scale_(offset_scale) {
     if (passes_ == 1) return;
     begin_ = Scratch::Local(Scratch::kCuts).Get<int32_t>(2 * count());
@@ -63,36 +63,36 @@ class PassPrograms {
 
   const Rows& p_;
   int64_t passes_;
-  Span rows_;
+  Range rows_;
   int64_t offset_scale_;
   int32_t* begin_ = nullptr;
 };
 
-// Calls body(some rows) for groups of the span's rows: where there are passes, as many as have room for their sums,
-// because every group goes through the whole packed block.
+// Calls body(rows) for groups of the rows of a range. Every group reads the whole packed block; so with several passes,
+// a group has as many rows as there is room for their partial sums.
 template <typename T, typename Body>
-void ForEachRowGroup(Span span, const BatchBlocks& blocks, const Body& body) {
+void ForEachRowGroup(Range range, const BatchBlocks& blocks, const Body& body) {
   const int64_t room = kPartialBytes / (blocks.width * static_cast<int64_t>(sizeof(T)));
   const int64_t group = blocks.passes > 1 ? std::max(kRowGroup, room) : kRowGroup;
-  for (int64_t r = span.begin; r < span.end; r += group) body(Span{r, std::min(r + group, span.end)});
+  for (int64_t r = range.begin; r < range.end; r += group) body(Range{r, std::min(r + group, range.end)});
 }
 
-// A block of the batch for the kernels: rows of features, `stride` elements apart.
+// A block of the batch as kernels read it: one row per feature, `stride` elements apart.
 template <typename T>
 struct Block {
   const T* data;
   int64_t stride;
 };
 
-// Rows of a block, in full vectors.
+// Packs rows of a block as full vectors.
 template <typename S>
 void PackRows(const S* x, int64_t row, int64_t rows, const BatchBlocks& b, int64_t block, Sum<S>* packed) {
   const int64_t stride = static_cast<int64_t>(b.vecs(block)) * b.lanes;
   Element<S>::Storage().load_rows(x + row * b.n + b.begin(block), rows, b.n, b.valid(block), packed, stride);
 }
 
-// The source's block of the batch, where it lies or packed; what an earlier task of the call has packed on this thread
-// is still there.
+// A block of the source: in place, or packed. A block that an earlier task of the call has packed on this thread is not
+// packed again.
 template <typename S>
 Block<Sum<S>> SourceBlock(const MatmulWork& work, const S* x, int64_t block) {
   const BatchBlocks& b = work.blocks;
@@ -109,15 +109,15 @@ Block<Sum<S>> SourceBlock(const MatmulWork& work, const S* x, int64_t block) {
   return {packed, stride};
 }
 
-// Whether the kernels may use the destination's side of a block where it lies.
+// Whether kernels can access a block of the destination in place.
 template <typename S>
 bool IsDirect(const BatchBlocks& blocks, int64_t block) {
   return kNative<S> && blocks.valid(block) % blocks.lanes == 0;
 }
 
-// Some rows of the destination's side of a block, where they lie or packed.
+// Some rows of a block of an array of the destination's shape: in place, or packed.
 template <typename S>
-Block<Sum<S>> RowsBlock(const S* y, Span rows, const BatchBlocks& b, int64_t block) {
+Block<Sum<S>> RowsBlock(const S* y, Range rows, const BatchBlocks& b, int64_t block) {
   if constexpr (kNative<S>) {
     if (IsDirect<S>(b, block)) return {y + rows.begin * b.n + b.begin(block), b.n};
   }
@@ -127,8 +127,8 @@ Block<Sum<S>> RowsBlock(const S* y, Span rows, const BatchBlocks& b, int64_t blo
   return {packed, stride};
 }
 
-// Runs a kernel that computes rows of the block, and has them written to `to`: at once, or through scratch where the
-// output is not full vectors or not stored as computed.
+// Runs a kernel that computes rows of the block and writes them to `to`: directly, or through scratch where the rows
+// are no full vectors or are stored in another type.
 template <typename S, typename Args>
 void RunAndStore(void (*kernel)(const Args&), Args args, const MatmulWork& work, int64_t block,
                  const PassPrograms& programs, S* to) {
@@ -158,38 +158,38 @@ struct SpmmJob {
 
   void Run(int64_t chunk) const {
     const int64_t block = chunk / work.row_parts;
-    const Span span = work.RowsOf(chunk % work.row_parts);
-    if (span.begin == span.end) return;
+    const Range part = work.RowsOf(chunk % work.row_parts);
+    if (part.begin == part.end) return;
     const Block<Sum<S>> source = SourceBlock(work, x, block);
-    ForEachRowGroup<Sum<S>>(span, work.blocks, [&](Span rows) { RunRows(rows, block, source); });
+    ForEachRowGroup<Sum<S>>(part, work.blocks, [&](Range rows) { RunRows(rows, block, source); });
   }
 
   void Before(int64_t chunk) const { data.Gather(chunk); }
   void After(int64_t) const {}
 
  private:
-  void RunRows(Span rows, int64_t block, const Block<Sum<S>>& source) const {
+  void RunRows(Range rows, int64_t block, const Block<Sum<S>>& source) const {
     const BatchBlocks& blocks = work.blocks;
     const auto& k = Element<S>::Kernels();
     const auto kernel = blocks.narrow >= 0 ? k.spmm_narrow[blocks.narrow] : k.spmm;
     const PassPrograms programs(work, rows, source.stride);
     S* to = y + rows.begin * blocks.n + blocks.begin(block);
-    const SpmmArgs<Sum<S>> args{{}, 0, programs.count(), data.get(), source.data, nullptr, 0, 0, 0, nullptr, false};
+    const SpmmArgs<Sum<S>> args{.row_end = programs.count(), .data = data.get(), .x = source.data};
     RunAndStore(kernel, args, work, block, programs, to);
   }
 };
 
-// Calls body(some rows, block, its source, sums) for all that a task of a weight gradient has to do.
+// Calls body(rows, block, source of the block, sums) for all that a task of a weight gradient has to compute.
 template <typename S, typename Body>
 void ForEachRowsOfTask(const MatmulWork& work, const SlotTasks& tasks, const Slots<S>& out, int64_t task, const S* x,
                        const Body& body) {
   const int64_t slot = tasks.Slot(task);
-  const Span span = work.RowsOf(tasks.RowPart(task)), blocks = tasks.Items(task);
-  if (tasks.IsFirst(task)) out.Clear(slot, {work.pattern.row_ptr[span.begin], work.pattern.row_ptr[span.end]});
-  if (work.blocks.n == 0 || span.begin == span.end) return;
+  const Range part = work.RowsOf(tasks.RowPart(task)), blocks = tasks.Items(task);
+  if (tasks.IsFirst(task)) out.Clear(slot, {work.pattern.row_ptr[part.begin], work.pattern.row_ptr[part.end]});
+  if (work.blocks.n == 0 || part.begin == part.end) return;
   for (int64_t block = blocks.begin; block < blocks.end; ++block) {
     const Block<Sum<S>> source = SourceBlock(work, x, block);
-    ForEachRowGroup<Sum<S>>(span, work.blocks, [&](Span rows) { body(rows, block, source, out.slot(slot)); });
+    ForEachRowGroup<Sum<S>>(part, work.blocks, [&](Range rows) { body(rows, block, source, out.slot(slot)); });
   }
 }
 
@@ -202,32 +202,40 @@ struct SddmmJob {
   Slots<S> out;
 
   void Run(int64_t chunk) const {
-    ForEachRowsOfTask(work, tasks, out, chunk, x, [&](Span rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) {
-      RunRows(rows, block, source, dw);
-    });
+    ForEachRowsOfTask(work, tasks, out, chunk, x,
+                      [&](Range rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) {
+                        RunRows(rows, block, source, dw);
+                      });
   }
 
   void Before(int64_t) const {}
   void After(int64_t chunk) const { out.Finish(chunk); }
 
  private:
-  void RunRows(Span rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) const {
+  void RunRows(Range rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) const {
     const BatchBlocks& blocks = work.blocks;
     const auto& k = Element<S>::Kernels();
     const auto kernel = blocks.narrow >= 0 ? k.sddmm_narrow[blocks.narrow] : k.sddmm;
     const PassPrograms programs(work, rows, source.stride);
     const Block<Sum<S>> cotangent = RowsBlock(y, rows, blocks, block);
-    SddmmArgs<Sum<S>> args{{},           0,           programs.count(),  source.data, cotangent.data, cotangent.stride,
-                           blocks.lanes, blocks.vecs(block), blocks.lanes, dw};
+    SddmmArgs<Sum<S>> args{
+        .row_end = programs.count(),
+        .x = source.data,
+        .y = cotangent.data,
+        .y_row_stride = cotangent.stride,
+        .y_vec_stride = blocks.lanes,
+        .vecs = blocks.vecs(block),
+        .last_lanes = blocks.lanes,
+        .dw = dw,
+    };
     for (int64_t pass = 0; pass < blocks.passes; ++pass) {
       args.program = programs(pass);
       kernel(args);
     }
   }
-
 };
 
-// Parts of the rows that repay packing a block for each, where it must be packed.
+// Number of parts of the rows that are worth packing a block for each, where it must be packed.
 template <typename S>
 int64_t RepaidParts(const Rows& p, const BatchBlocks& blocks) {
   const bool is_packed = !kNative<S> || !blocks.in_place();
@@ -246,38 +254,44 @@ SlotTasks TasksFor(const ffi::ThreadPool& pool, const Rows& p, const BatchBlocks
   return SlotTasks::Make(blocks.count, slots, RepaidParts<S>(p, blocks), p.rows, pool.num_threads());
 }
 
-// A job, how it is cut, and its work as RunJob takes it.
+// The arguments of RunJob: a job, its chunks and its amount of work.
 template <typename Job>
-struct Cut {
+struct PlannedJob {
   Job job;
   Chunks chunks;
   int64_t work;
 };
 
 template <typename Job>
-ffi::Error RunCut(ffi::ThreadPool& pool, Cut<Job> cut) {
-  return RunJob(pool, std::move(cut.job), cut.chunks, cut.work);
+ffi::Error RunPlanned(ffi::ThreadPool& pool, PlannedJob<Job> planned) {
+  return RunJob(pool, std::move(planned.job), planned.chunks, planned.work);
 }
 
 // y[rows, n] = pattern x[features, n].
 template <typename S>
-Cut<SpmmJob<S>> CutSpmm(const ffi::ThreadPool& pool, const Rows& p, int64_t n, Values<S> data, const S* x, S* y) {
+PlannedJob<SpmmJob<S>> PlanSpmm(const ffi::ThreadPool& pool, const Rows& p, int64_t n, Values<S> data, const S* x,
+                                S* y) {
   const BatchBlocks blocks = BlocksFor<S>(p, n, BatchBlocks::kGoodTile);
   const int64_t parts = RowParts(blocks.count, RepaidParts<S>(p, blocks), p.rows, pool.num_threads());
   data = data.At(p.id, p.entries());
-  const Chunks chunks{data.chunks(), n == 0 ? 0 : blocks.count * parts, 0};
-  return {{{p, blocks, parts}, std::move(data), x, y}, chunks, (p.entries() + p.rows) * n};
+  const Chunks chunks{.before = data.chunks(), .run = n == 0 || p.rows == 0 ? 0 : blocks.count * parts, .after = 0};
+  return {.job = {.work = {p, blocks, parts}, .data = std::move(data), .x = x, .y = y},
+          .chunks = chunks,
+          .work = (p.entries() + p.rows) * n};
 }
 
-// out[nse] = products of y's rows with x's features at the entries; zero past them.
+// out[e] = sum over the batch of y's row times x's feature of entry e; zero for the padding up to nse.
 template <typename S>
-Cut<SddmmJob<S>> CutSddmm(const ffi::ThreadPool& pool, const Rows& p, int64_t n, const S* x, const S* y, S* out,
-                          int64_t nse) {
+PlannedJob<SddmmJob<S>> PlanSddmm(const ffi::ThreadPool& pool, const Rows& p, int64_t n, const S* x, const S* y,
+                                  S* out, int64_t nse) {
+  if (p.entries() == 0) n = 0;  // no sum has a term, however large the batch
   const BatchBlocks blocks = BlocksFor<S>(p, n, Element<S>::Kernels().max_vecs);
   const SlotTasks tasks = TasksFor<S>(pool, p, blocks, nse);
   Slots<S> sums(out, nse, p.entries(), tasks.slots, nullptr, p.entries());
-  const Chunks chunks = CutSums(0, tasks, sums);
-  return {{{p, blocks, tasks.row_parts()}, tasks, x, y, std::move(sums)}, chunks, p.entries() * n};
+  const Chunks chunks = GradientChunks(0, tasks, sums);
+  return {.job = {.work = {p, blocks, tasks.row_parts()}, .tasks = tasks, .x = x, .y = y, .out = std::move(sums)},
+          .chunks = chunks,
+          .work = p.entries() * n};
 }
 
 }  // namespace sparsejax

@@ -1,8 +1,8 @@
-// Batch norm in training, fused with its ReLU and residual, and its gradient, on batch-minor activations: logical
-// (batch, ..., channels) lies in memory as (channels, ..., batch), so a channel is one contiguous run and no other
-// channel has a part in its result. A task takes whole channels: what it sums is still in its cache when it writes.
-// Runs of kRun elements are summed in the accumulation type and added in double. The gradient of x may lie where the
-// cotangent of y does: each element is read for the last time just before it is written.
+// Batch norm in training, fused with ReLU and a residual, and its gradient, on batch-minor activations. A logical array
+// (batch, ..., channels) is (channels, ..., batch) in memory, so a channel is contiguous, and channels are independent
+// of each other. A task computes whole channels: the elements that it has summed are still in its cache when it
+// normalises them. The gradient of x may have the same memory as the cotangent of y, because each element of the
+// cotangent is read for the last time before the gradient's element is written.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -19,10 +19,10 @@
 namespace sparsejax {
 namespace {
 
-constexpr int64_t kRun = 4096;
-constexpr int64_t kTaskElements = 16384;  // a few microseconds: hides drawing a task, in layers of small channels
+// Elements per task, at least: a few microseconds of work, which is long compared with the time to draw a task.
+constexpr int64_t kTaskElements = 16384;
 
-// Channels of `size` elements each, and how many of them a task takes.
+// Channels of `size` elements each, `per_task` of which are computed per task.
 struct Channels {
   int64_t count, size, per_task;
 
@@ -38,26 +38,31 @@ struct Channels {
     const int64_t end = std::min(count, (task + 1) * per_task);
     for (int64_t c = task * per_task; c < end; ++c) f(c);
   }
-  // Calls f(first element of the run in its channel, elements of the run) for the runs of a channel.
+  // Calls f(offset of the run in its channel, elements of the run) for the runs of a channel.
   template <typename F>
   void ForEachRun(const F& f) const {
-    for (int64_t i = 0; i < size; i += kRun) f(i, std::min(kRun, size - i));
+    for (int64_t i = 0; i < size; i += kElementsPerRun) f(i, std::min(kElementsPerRun, size - i));
   }
 };
 
-// scale / sqrt(var + epsilon), from the variance as it was stored: forward and backward get the same bits.
+// `var` is the variance as it is stored, so that factor = scale / sqrt(var + epsilon) has the same bits in the forward
+// and the backward pass.
 template <typename A>
 NormArgs<A> MakeArgs(A mean, A var, A scale, A bias, double epsilon, bool relu) {
-  return {mean, static_cast<A>(scale / std::sqrt(double{var} + epsilon)), bias, relu};
+  return {.mean = mean,
+          .factor = static_cast<A>(scale / std::sqrt(double{var} + epsilon)),
+          .bias = bias,
+          .relu = relu};
 }
 
-// Number, sum and sum of squared differences from the mean of some elements.
+// The number of some elements, their sum, and the sum of their squared differences from the mean.
 struct Statistics {
   double count = 0, sum = 0, squares = 0;
 
-  // Adds a run of n elements, given its sums of x - pivot and of its square (Chan, Golub and LeVeque 1979, eq. 2.1).
+  // Adds a run of n elements with the given sums of x - pivot and of (x - pivot)^2 (Chan, Golub and LeVeque 1979,
+  // eq. 2.1).
   void Add(double n, double pivot, double off_pivot, double square) {
-    // A run with an infinity has an infinite pivot and no number for what is off it; its mean is that infinity.
+    // If an element is infinite, so is the pivot, and off_pivot is NaN. The mean is that infinity.
     const double run_mean = std::isfinite(off_pivot) ? pivot + off_pivot / n : pivot;
     const double apart = count > 0 ? run_mean - sum / count : 0;
     squares += square - off_pivot * off_pivot / n + apart * apart * (count * n / (count + n));
@@ -72,7 +77,7 @@ struct NormJob {
   Channels channels;
   double epsilon;
   bool relu;
-  const S *x = nullptr, *residual = nullptr;  // residual may stay null
+  const S *x = nullptr, *residual = nullptr;  // residual may be null
   const A *scale = nullptr, *bias = nullptr;
   S* y = nullptr;
   A *mean = nullptr, *var = nullptr;
@@ -106,7 +111,7 @@ struct NormGradJob {
   Channels channels;
   double epsilon;
   bool relu;
-  const S *ct = nullptr, *x = nullptr, *y = nullptr;  // y may stay null, and dresidual with it
+  const S *ct = nullptr, *x = nullptr, *y = nullptr;  // y and dresidual are null without a residual
   const A *ct_mean = nullptr, *ct_var = nullptr;
   const A *scale = nullptr, *bias = nullptr, *mean = nullptr, *var = nullptr;
   S *dx = nullptr, *dresidual = nullptr;
@@ -133,15 +138,16 @@ struct NormGradJob {
     dscale[c] = static_cast<A>(along * rstd);
     const A slope = static_cast<A>((2.0 * ct_var[c] - factor * rstd * rstd * along) / n);
     const A offset = static_cast<A>((ct_mean[c] - factor * sum) / n);
-    // With a residual its cotangent, just written, is what the activation let through.
-    const NormGradArgs<A> args = {{norm.mean, norm.factor, norm.bias, relu && !y}, slope, offset};
+    // With a residual, its gradient, which norm_grad_sums has just written, is the cotangent times ReLU's derivative.
+    NormGradArgs<A> args = {.norm = norm, .slope = slope, .offset = offset};
+    args.norm.relu = relu && !y;
     const S* g = y ? dresidual : ct;
     channels.ForEachRun(
         [&](int64_t i, int64_t n) { storage.norm_grad(args, g + at + i, x + at + i, dx + at + i, n); });
   }
 };
 
-// Checks of the operands against x, which sets the shape and the dtypes.
+// Checks operands against x, which determines the shape and the dtypes.
 class NormChecker : public Checker {
  public:
   NormChecker(const char* target, const ffi::AnyBuffer& x, std::string_view activation) : Checker(target), x_(x) {
@@ -173,7 +179,7 @@ T* Data(const std::optional<ffi::AnyBuffer>& b) {
   return b ? Data<T>(*b) : nullptr;
 }
 
-// The operand after the fixed ones, if the call has one.
+// The optional last operand.
 std::optional<ffi::AnyBuffer> Optional(const char* operand, const ffi::RemainingArgs& rest, NormChecker& check) {
   if (rest.size() > 1) check.Fail(operand, std::to_string(rest.size()) + " buffers", "one or none");
   if (rest.size() != 1) return std::nullopt;
@@ -200,10 +206,10 @@ ffi::Error BatchNormImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer 
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
     using A = Sum<S>;
-    NormJob<S> job{channels, epsilon, activation == "relu"};
-    job.x = Read<S>(x), job.residual = Data<S>(residual);
+    NormJob<S> job{.channels = channels, .epsilon = epsilon, .relu = activation == "relu"};
+    job.x = OperandData<S>(x), job.residual = Data<S>(residual);
     job.scale = Data<A>(scale), job.bias = Data<A>(bias);
-    job.y = Write<S>(*y), job.mean = Data<A>(*mean), job.var = Data<A>(*var);
+    job.y = PrepareResult<S>(*y), job.mean = PrepareResult<A>(*mean), job.var = PrepareResult<A>(*var);
     return RunJob(pool, std::move(job), channels.tasks(), channels.count * channels.size);
   });
 }
@@ -234,12 +240,12 @@ ffi::Error BatchNormGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBu
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
     using A = Sum<S>;
-    NormGradJob<S> job{channels, epsilon, relu};
-    job.ct = Read<S>(ct), job.ct_mean = Data<A>(ct_mean), job.ct_var = Data<A>(ct_var);
-    job.x = Read<S>(x), job.y = Data<S>(y);
+    NormGradJob<S> job{.channels = channels, .epsilon = epsilon, .relu = relu};
+    job.ct = OperandData<S>(ct), job.ct_mean = Data<A>(ct_mean), job.ct_var = Data<A>(ct_var);
+    job.x = OperandData<S>(x), job.y = Data<S>(y);
     job.scale = Data<A>(scale), job.bias = Data<A>(bias), job.mean = Data<A>(mean), job.var = Data<A>(var);
-    job.dx = Write<S>(*dx), job.dresidual = Data<S>(dresidual);
-    job.dscale = Data<A>(*dscale), job.dbias = Data<A>(*dbias);
+    job.dx = PrepareResult<S>(*dx, ct), job.dresidual = dresidual ? PrepareResult<S>(*dresidual) : nullptr;
+    job.dscale = PrepareResult<A>(*dscale), job.dbias = PrepareResult<A>(*dbias);
     return RunJob(pool, std::move(job), channels.tasks(), channels.count * channels.size);
   });
 }

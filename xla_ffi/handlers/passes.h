@@ -1,23 +1,22 @@
-// A product in several passes over the source, each adding to the sums of the last.
+// A product in several passes over the source, each of which adds to the sums of the previous one.
 #ifndef SPARSEJAX_HANDLERS_PASSES_H_
 #define SPARSEJAX_HANDLERS_PASSES_H_
 
 #include <cstdint>
 #include <type_traits>
 
+#include "../plan/cache_model.h"
 #include "../runtime/scratch.h"
 #include "../simd/table.h"
 
 namespace sparsejax {
 
-// Rows of the destination that go through all passes together: their sums in between, packed in scratch, and what they
-// read of the source stay in cache.
+// Rows of the destination that are computed in all passes before the next rows are. Their partial sums, packed in
+// scratch, and their input then stay in cache.
 constexpr int64_t kRowGroup = 128;
 
-// Bytes of sums in between that share the second-level cache with what a pass reads.
-constexpr int64_t kPartialBytes = 512 * 1024;
-
-// Runs the kernel for every pass with the program that program(pass) returns; the last writes where `args` say.
+// Runs the kernel once per pass, with the program program(pass). The last pass writes to the result in `args`, the
+// others to scratch.
 template <typename Args, typename Program>
 void RunPasses(void (*kernel)(const Args&), Args args, int64_t lanes, int64_t passes, const Program& program) {
   using T = std::remove_pointer_t<decltype(args.y)>;

@@ -1,7 +1,8 @@
-// Window sums and maxima of batch-minor activations, and their transposes; a task is one channel plane.
+// Window sums and maxima of batch-minor activations, and their transposes. A task is the plane of one channel.
 #include <cstdint>
 #include <type_traits>
 
+#include "../plan/partition.h"
 #include "../runtime/parallel.h"
 #include "checks.h"
 #include "handlers.h"
@@ -25,6 +26,8 @@ PoolArgs DecodePool(ffi::Span<const int64_t> a, Checker& check) {
   p.in_w = a[5], p.out_w = a[6], p.window_w = a[7], p.stride_w = a[8], p.pad_w = a[9];
   check.AtLeast("geometry's window and stride", std::min({p.window_h, p.window_w, p.stride_h, p.stride_w}), 1);
   check.AtLeast("geometry's padding", std::min(p.pad_h, p.pad_w), 0);
+  if (check.ok() && p.window_h * p.window_w >= kMost)
+    check.Fail("geometry's window", "too many positions", "less than 2**31");
   return p;
 }
 
@@ -40,22 +43,22 @@ void CheckPlane(const char* operand, const ffi::AnyBuffer& buffer, int64_t batch
   check.Size(operand, d[d.size() - 1], channels);
 }
 
-// Calls kernel(plane of a, plane of b, plane of c) for each channel; c may be null.
-template <typename A, typename B, typename C, typename Kernel>
+// Calls kernel(args, x, y, arg) with the planes of each channel.
+template <typename S, typename Kernel>
 struct PlaneJob {
   PoolArgs args;
-  A* a;
-  B* b;
-  C* c;
-  int64_t a_plane, b_plane, c_plane;
+  S* x;
+  S* y;
+  int32_t* arg;              // may be null
+  int64_t x_plane, y_plane;  // elements per plane; arg has as many as y
   Kernel kernel;
 
   void Run(int64_t channel) const {
-    kernel(args, a + channel * a_plane, b + channel * b_plane, c == nullptr ? nullptr : c + channel * c_plane);
+    kernel(args, x + channel * x_plane, y + channel * y_plane, arg == nullptr ? nullptr : arg + channel * y_plane);
   }
 };
 
-// Which buffers lie on the input plane (x) and which on the output plane (y, arg).
+// The operands and results: x has the shape of the pool's input; y and arg have that of its output.
 struct PoolOperands {
   const ffi::AnyBuffer* x;
   const ffi::AnyBuffer* y;
@@ -82,15 +85,19 @@ ffi::Error RunPool(const char* name, PoolOp op, ffi::ThreadPool& pool, const Poo
   }
   if (!check.ok()) return check.error();
   p.batch = batch;
-  const int64_t in = p.in_h * p.in_w * batch, out = p.out_h * p.out_w * batch;
-  const int64_t work = channels * (op == PoolOp::kUnsum || op == PoolOp::kPut ? in : out);
+  const int64_t in = SaturatingMul(p.in_h * p.in_w, batch), out = SaturatingMul(p.out_h * p.out_w, batch);
+  const int64_t work = SaturatingMul(channels, op == PoolOp::kUnsum || op == PoolOp::kPut ? in : out);
   return DispatchGuarded(o.x->element_type(), [&](auto element) {
     using S = decltype(element);
-    S* x = reinterpret_cast<S*>(o.x->untyped_data());
-    S* y = reinterpret_cast<S*>(o.y->untyped_data());
-    int32_t* arg = o.arg ? reinterpret_cast<int32_t*>(o.arg->untyped_data()) : nullptr;
+    const bool writes_x = op == PoolOp::kUnsum || op == PoolOp::kPut;
+    S* x = writes_x ? PrepareResult<S>(*o.x) : static_cast<S*>(o.x->untyped_data());
+    S* y = writes_x ? static_cast<S*>(o.y->untyped_data()) : PrepareResult<S>(*o.y);
+    int32_t* arg = o.arg == nullptr      ? nullptr
+                   : op == PoolOp::kMax ? PrepareResult<int32_t>(*o.arg)
+                                        : static_cast<int32_t*>(o.arg->untyped_data());
     const auto run = [&](auto kernel) {
-      PlaneJob<S, S, int32_t, decltype(kernel)> job{p, x, y, arg, in, out, out, kernel};
+      PlaneJob<S, decltype(kernel)> job{
+          .args = p, .x = x, .y = y, .arg = arg, .x_plane = in, .y_plane = out, .kernel = kernel};
       return RunJob(pool, std::move(job), batch == 0 ? 0 : channels, work);
     };
     switch (op) {

@@ -1,4 +1,4 @@
-// Element types: storage S, accumulation type A (float for bfloat16), and the kernels for each.
+// Element types: the stored type S, the type that its sums have (float for bfloat16), and the kernels for each.
 #ifndef SPARSEJAX_HANDLERS_TYPES_H_
 #define SPARSEJAX_HANDLERS_TYPES_H_
 
@@ -11,6 +11,7 @@
 #include "../runtime/huge_pages.h"
 #include "../runtime/isa.h"
 #include "../runtime/parallel.h"
+#include "../runtime/poison.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace sparsejax {
@@ -44,15 +45,20 @@ struct Element<bfloat16> {
 template <typename S>
 using Sum = typename Element<S>::Sum;
 
-// Whether S is stored as it is computed, so that kernels may read and write it in place.
+// Whether elements are stored in the type that kernels compute in, so that kernels can read and write them in place.
 template <typename S>
 constexpr bool kNative = std::is_same_v<S, Sum<S>>;
 
-// Entries per chunk of what is done once for every entry: values put in order, sums of gradients put in their places.
+// Entries per chunk of the work that is done once per entry: gathering values, and scattering the sums of gradients.
+// Such a chunk takes some ten microseconds, which is long compared with the time to draw one.
 constexpr int64_t kEntriesPerChunk = 16 * 1024;
 
-// The values in the accumulation type and in the order of the kernels: the operand itself, or a copy that lives as long as
-// this object.
+// Elements of a channel that are summed in the accumulation type. The sums of these runs are added in double, so
+// rounding errors do not grow with the size of a channel.
+constexpr int64_t kElementsPerRun = 4096;
+
+// The values in the accumulation type and in the order in which kernels read them: the operand itself, or a copy with
+// the lifetime of this object.
 template <typename S>
 class Values {
  public:
@@ -66,8 +72,9 @@ class Values {
     }
   }
 
-  // These values at the positions, or themselves where `position` is null. Rows are run through many times in a call:
-  // gathering once is what pays. The chunks are for the job to gather before it runs; positions must live until then.
+  // The values data[position[i]], i < n; these values themselves where `position` is null. A row program is run many
+  // times per call, so the values are gathered once, into memory in the program's order. The job calls Gather for
+  // every chunk before it runs; `position` must live until then.
   Values At(const int32_t* position, int64_t n) const {
     if (position == nullptr) return *this;
     Values out = *this;
@@ -92,20 +99,30 @@ class Values {
   int64_t entries_ = 0;
 };
 
+// The elements of an operand.
 template <typename S>
-const S* Read(const ffi::AnyBuffer& operand) {
+const S* OperandData(const ffi::AnyBuffer& operand) {
   return reinterpret_cast<const S*>(operand.untyped_data());
 }
 
-// Memory of a result, on large pages where it is large: it is fresh from the allocator in every call.
+// Prepares a result for being written and returns its elements. The memory is newly allocated in every call, so the
+// system is asked for large pages where it is large. The contents are undefined until the handler writes them.
 template <typename S>
-S* Write(ffi::AnyBuffer& result) {
+S* PrepareResult(const ffi::AnyBuffer& result) {
   AdviseHugePages(result.untyped_data(), result.size_bytes());
+  if (IsPoisonOn()) Poison(result.untyped_data(), result.size_bytes());
   return reinterpret_cast<S*>(result.untyped_data());
 }
 
-// Calls f, the body of a handler, with a value of the element type that `type` names; the caller has checked that it is
-// one of the three. A failed allocation becomes an error instead of leaving the handler.
+// The same for a result that may have the memory of an operand; then its contents remain.
+template <typename S>
+S* PrepareResult(const ffi::AnyBuffer& result, const ffi::AnyBuffer& operand) {
+  return result.untyped_data() == operand.untyped_data() ? reinterpret_cast<S*>(result.untyped_data())
+                                                         : PrepareResult<S>(result);
+}
+
+// Calls f, the body of a handler, with a value of the element type that `type` names. The caller has checked that it
+// is one of the three. A failed allocation in f becomes an error of the handler.
 template <typename F>
 ffi::Error DispatchGuarded(ffi::DataType type, const F& f) noexcept {
   try {

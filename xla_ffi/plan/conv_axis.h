@@ -1,13 +1,13 @@
-// One spatial axis of a convolution, reduced to unit strides.
+// One spatial axis of a convolution, rewritten as loops with unit stride.
 //
-// Output o reads the (dilated) source at coordinate o * stride + tap[i] for each tap i of the window; a coordinate that
-// is no multiple of the source dilation, or lies outside, is zero. Forward products have tap[i] = i * kernel_dilation -
-// low; the input gradient is the same thing from the cotangent's side, with stride and dilation exchanged and
-// tap[i] = low - i * kernel_dilation. Both reduce to loops without strides:
+// Output o reads the (dilated) source at coordinate o * stride + tap[i] for each tap i of the window. The source is
+// zero at coordinates outside it and at those that are no multiple of its dilation. The forward product has tap[i] =
+// i * kernel_dilation - low. The input gradient has the same form, with the cotangent as its source, stride and
+// dilation exchanged and tap[i] = low - i * kernel_dilation. Both become loops with unit stride:
 //   - stride > 1: the source is packed as `planes`, one per residue of the coordinate modulo the stride;
-//   - dilation > 1 (and stride 1): outputs split into `phases`, one per residue modulo the dilation; each phase uses
-//     the taps that hit source elements, and reads them with unit stride;
-//   - both: planes, with the zeros between source elements packed too.
+//   - dilation > 1 (and stride 1): outputs are divided into `phases`, one per residue modulo the dilation; each phase
+//     uses the taps that meet source elements, and reads them with unit stride;
+//   - both: planes, in which the zeros between source elements are packed too.
 #ifndef SPARSEJAX_PLAN_CONV_AXIS_H_
 #define SPARSEJAX_PLAN_CONV_AXIS_H_
 
@@ -23,7 +23,8 @@ struct AxisSpec {
   int64_t in, out, window, stride, low, input_dilation, kernel_dilation;
 };
 
-// Where tap i of an output phase finds its source: `plane`, and `shift` relative to the output's own number.
+// What a tap of an output phase reads: line `shift` + the output's number within its phase, of plane `plane`. An
+// invalid tap meets only zeros.
 struct Tap {
   bool valid;
   int64_t plane, shift;
@@ -44,14 +45,14 @@ class ConvAxis {
   int64_t phases() const { return phases_; }
   int64_t planes() const { return static_cast<int64_t>(residues_.size()); }
   int64_t bytes() const { return taps_.size() * sizeof(Tap) + (residues_.size() + shifts_.size()) * sizeof(int64_t); }
-  int64_t step() const { return step_; }  // between neighbouring outputs of one phase
+  int64_t step() const { return step_; }  // distance of neighbouring outputs of one phase
 
-  // Number of outputs of a phase: phase, phase + step, ... below out. The first phase has the most.
+  // Number of outputs of a phase, which are phase, phase + step, ... < out. No phase has more than the first.
   int64_t Count(int64_t phase) const { return phase < out_ ? CeilDiv(out_ - phase, step_) : 0; }
 
   const Tap& tap(int64_t phase, int64_t i) const { return taps_[phase * taps() + i]; }
 
-  // Source position of plane `plane`, line `t`; -1 for padding and the gaps of a dilated source.
+  // Source position of line `t` of a plane; -1 for padding and for the zeros of a dilated source.
   int64_t Source(int64_t plane, int64_t t) const {
     int64_t at = t;
     if (stride_ > 1) {
@@ -62,15 +63,15 @@ class ConvAxis {
     return at >= 0 && at < in_ ? at : -1;
   }
 
-  // Number of lines that Lines(n) has.
+  // Lines(*this, n).count(), without building the lines.
   int64_t LineCount(int64_t n) const {
     int64_t count = shifts_.empty() ? 0 : n;
     for (size_t i = 1; i < shifts_.size(); ++i) count += std::min(shifts_[i] - shifts_[i - 1], n);
     return count;
   }
 
-  // The lines of a plane that a run of `n` outputs needs: the union of [shift, shift + n) over all taps, so that wide
-  // gaps between taps (large kernel dilation) are not packed.
+  // The lines of a plane that a run of `n` outputs reads: the union of [shift, shift + n) over all taps. With a large
+  // kernel dilation, the lines between two taps are left out.
   class Lines {
    public:
     Lines() = default;
@@ -84,14 +85,15 @@ class ConvAxis {
     }
     int64_t count() const { return static_cast<int64_t>(line_.size()); }
     int64_t bytes() const { return (shifts_.size() + start_.size() + line_.size()) * sizeof(int64_t); }
-    // Line number of packed line i, relative to the run's first output.
+    // Number of packed line i in its plane, relative to the run's first output.
     int64_t line(int64_t i) const { return line_[i]; }
-    // Packed line that the run of `n` outputs further on needs as its line i, or -1: lines that need not be read again.
+    // The packed line of this run that is line i of the run that starts `n` outputs later, or -1 if there is none.
+    // Such a line is moved instead of packed again.
     int64_t CarriedFrom(int64_t i, int64_t n) const {
-      const auto found = std::lower_bound(line_.begin(), line_.end(), line_[i] + n);
-      return found != line_.end() && *found == line_[i] + n ? found - line_.begin() : -1;
+      const auto place = std::lower_bound(line_.begin(), line_.end(), line_[i] + n);
+      return place != line_.end() && *place == line_[i] + n ? place - line_.begin() : -1;
     }
-    // Packed line where a tap of this shift begins.
+    // The packed line that a tap of this shift reads for the run's first output.
     int64_t StartOf(int64_t shift) const {
       return start_[std::lower_bound(shifts_.begin(), shifts_.end(), shift) - shifts_.begin()];
     }

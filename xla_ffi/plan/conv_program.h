@@ -1,5 +1,5 @@
-// Row programs of a convolution: for every output phase and every pass over the source's channels, which packed offset
-// each entry of a row reads.
+// Row programs of a convolution: the packed offset that each entry of a row reads, for every output phase and every
+// pass over the channels of the source.
 #ifndef SPARSEJAX_PLAN_CONV_PROGRAM_H_
 #define SPARSEJAX_PLAN_CONV_PROGRAM_H_
 
@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <numeric>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -16,21 +17,22 @@
 namespace sparsejax {
 
 struct ConvPattern {
-  const int32_t* indptr;   // of the orientation in use
+  const int32_t* indptr;  // of the orientation in use, as `indices`
   const int32_t* indices;
-  const int32_t* perm;     // transposed orientation only
+  const int32_t* perm;  // null in the forward orientation
   int64_t in_features, out_features, groups;
+
   int64_t in_per_group() const { return in_features / groups; }
   int64_t out_per_group() const { return out_features / groups; }
 };
 
-// The programs of a call, by phase, passes innermost. The entries of a program follow one another row by row, so that a
-// kernel goes through offsets and values in order; every entry is in one program, or in none if it meets only padding.
+// The programs of a call, ordered by phase, then by pass. The entries of a program are stored row by row, so a kernel
+// reads offsets and values in order. An entry is in one program, or in none if it meets only padding.
 struct ConvPrograms {
   int64_t rows, entries;
-  std::vector<int32_t> row_ptr;  // rows + 1 of each program, into the arrays below
+  std::vector<int32_t> row_ptr;  // rows + 1 numbers per program: positions in the arrays below
   std::unique_ptr<int32_t[]> offset;
-  std::unique_ptr<int32_t[]> id;  // position of each entry in data; null where that is the pattern's own order
+  std::unique_ptr<int32_t[]> id;  // position of each entry in `data`; null where entry e is at position e
 
   RowProgram View(int64_t program) const {
     const int32_t* ptr = row_ptr.data() + program * (rows + 1);
@@ -39,11 +41,12 @@ struct ConvPrograms {
 
   int64_t bytes() const {
     const int64_t placed = row_ptr.back();
-    return (static_cast<int64_t>(row_ptr.size()) + placed * (id == nullptr ? 1 : 2)) * static_cast<int64_t>(sizeof(int32_t));
+    const int64_t numbers = static_cast<int64_t>(row_ptr.size()) + placed * (id == nullptr ? 1 : 2);
+    return numbers * static_cast<int64_t>(sizeof(int32_t));
   }
 };
 
-// Where the entries of a tap go: the program of its phase's first pass, or -1, and the tap's packed offset.
+// The program of a tap's entries in the first pass, or -1 if the tap meets only padding, and the tap's packed offset.
 struct TapPlace {
   int32_t program, offset;
 };
@@ -65,11 +68,12 @@ inline std::vector<TapPlace> TapPlaces(const ConvTiling& t) {
   return places;
 }
 
-// Programs are built on one thread, in every call whose pattern is new, so the loops over entries have no branches. Rows
-// count their entries by program, all before any is placed; `next` is where a program's next entry goes.
+// The two classes below visit the entries of a row twice: Count counts them by program, for all rows, and then Place
+// stores each at position next[program] of its program. Programs are built on one thread in every call with a new
+// pattern, so the loops over entries have no branches.
 
-// Rows are output features; entry (tap, channel) of row r reads that tap of the channel in r's group. Entries that meet
-// only padding go to one more program, the last.
+// The forward orientation. Rows are output features. Entry (tap, channel) of row r reads this tap of the channel in
+// r's group. Entries that meet only padding are counted in one additional program, the last.
 class ForwardEntries {
  public:
   ForwardEntries(const ConvTiling& t, const ConvPattern& p, int64_t count) : t_(t), p_(p) {
@@ -113,7 +117,8 @@ class ForwardEntries {
   bool any_padding_ = false;
 };
 
-// Rows are input features; entry (tap, output feature) of a row reads the cotangent of that feature.
+// The transposed orientation. Rows are input features. Entry (tap, output feature) of a row reads the cotangent of
+// this feature.
 class TransposedEntries {
  public:
   TransposedEntries(const ConvTiling& t, const ConvPattern& p) : t_(t), p_(p), taps_(TapPlaces(t)) {
@@ -151,7 +156,7 @@ class TransposedEntries {
   }
 
  private:
-  // Calls body(tap, its entries in the row) for every tap that meets more than padding.
+  // Calls body(tap, begin and end of its entries in the row) for every tap that meets pixels.
   template <typename Body>
   void ForEachTap(int64_t row, const Body& body) const {
     const int64_t per_group = p_.in_per_group(), outs = p_.out_per_group();
@@ -175,17 +180,28 @@ class TransposedEntries {
   std::vector<int32_t> pass_;  // by output feature
 };
 
-// `count` programs, without the one for entries that meet only padding.
+// `count`: number of programs, without the additional one for entries that meet only padding.
 template <typename Entries>
 ConvPrograms BuildPrograms(const Entries& entries, int64_t rows, int64_t count) {
-  ConvPrograms out{rows, 0, std::vector<int32_t>((count + 1) * (rows + 1)), nullptr, nullptr};
+  ConvPrograms out{.rows = rows,
+                   .entries = 0,
+                   .row_ptr = std::vector<int32_t>((count + 1) * (rows + 1)),
+                   .offset = nullptr,
+                   .id = nullptr};
   std::vector<int32_t> next(count + 1);
+  int64_t placed = 0;
   for (int64_t row = 0; row < rows; ++row) {
     std::fill(next.begin(), next.end(), 0);
     entries.Count(row, next.data());
-    for (int64_t program = 0; program <= count; ++program) out.row_ptr[program * (rows + 1) + row + 1] = next[program];
+    for (int64_t program = 0; program <= count; ++program) {
+      out.row_ptr[program * (rows + 1) + row + 1] = next[program];
+      placed += next[program];
+    }
   }
-  // A program begins where the one before ends: the sum runs through, and row 0's place counts nothing.
+  // With several groups, an unsorted pattern may place entries more than once.
+  if (placed > INT32_MAX) throw std::length_error("more placed entries than int32 can count");
+  // Counts become positions. A program begins where the previous one ends, so one sum runs over all programs; the
+  // element before the first row of each is zero.
   std::partial_sum(out.row_ptr.begin(), out.row_ptr.end(), out.row_ptr.begin());
   for (int64_t program = 0; program <= count; ++program) next[program] = out.row_ptr[program * (rows + 1)];
   out.entries = next[count];
@@ -195,16 +211,21 @@ ConvPrograms BuildPrograms(const Entries& entries, int64_t rows, int64_t count) 
   return out;
 }
 
-// The one program of a call whose taps all meet pixels: the pattern's own order.
+// The program of a call that needs only one and whose taps all meet pixels. Its entries are in the order of the
+// pattern.
 inline ConvPrograms SingleProgram(const ForwardEntries& entries, const ConvPattern& p) {
   const int64_t rows = p.out_features;
-  ConvPrograms out{rows, p.indptr[rows], {p.indptr, p.indptr + rows + 1}, nullptr, nullptr};
+  ConvPrograms out{.rows = rows,
+                   .entries = p.indptr[rows],
+                   .row_ptr = {p.indptr, p.indptr + rows + 1},
+                   .offset = nullptr,
+                   .id = nullptr};
   out.offset.reset(new int32_t[out.entries]);
   for (int64_t row = 0; row < rows; ++row) entries.PlaceInOrder(row, out.offset.get());
   return out;
 }
 
-// `rows`: features of the destination.
+// `rows`: number of features of the destination.
 inline ConvPrograms Programs(const ConvTiling& t, const ConvPattern& p, int64_t rows) {
   const int64_t count = t.y.phases() * t.x.phases() * t.passes;
   if (p.perm != nullptr) return BuildPrograms(TransposedEntries(t, p), rows, count);

@@ -1,4 +1,4 @@
-// Sizes of caches, where the system tells them.
+// Sizes of caches, as the system reports them.
 #ifndef SPARSEJAX_RUNTIME_CACHE_H_
 #define SPARSEJAX_RUNTIME_CACHE_H_
 
@@ -8,7 +8,7 @@
 
 namespace sparsejax {
 
-// Of one core; 1 MiB where the system does not say.
+// Of one core; 1 MiB where the system does not report it.
 inline int64_t SecondLevelCacheBytes() {
 #ifdef _SC_LEVEL2_CACHE_SIZE
   static const int64_t bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);

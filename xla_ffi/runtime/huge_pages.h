@@ -1,5 +1,5 @@
-// Large buffers on large pages. Activations are hundreds of kilobytes per channel, read and written at large strides:
-// with 4 KiB pages a training step spends a fifth of its time on page faults and misses of the translation buffer.
+// Large pages for large buffers. Activations are hundreds of kilobytes per channel, read and written at large strides.
+// With 4 KiB pages, a training step spends a fifth of its time on page faults and misses of the translation buffer.
 #ifndef SPARSEJAX_RUNTIME_HUGE_PAGES_H_
 #define SPARSEJAX_RUNTIME_HUGE_PAGES_H_
 
@@ -12,10 +12,10 @@
 
 namespace sparsejax {
 
-constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kHugePage = size_t{2} << 20;  // bytes
 
-// Asks the kernel to back the memory with large pages where it is not backed yet. Advice only: contents stay, and a
-// refusal changes nothing.
+// Asks the operating system to use large pages for memory that has no pages yet. This is advice only: contents do not
+// change, and it may be ignored.
 inline void AdviseHugePages(void* memory, size_t bytes) {
 #if defined(__linux__)
   constexpr uintptr_t kPage = 4096;

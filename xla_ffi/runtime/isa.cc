@@ -29,7 +29,7 @@ struct Level {
   bool supported;
 };
 
-// Best first. __builtin_cpu_supports also checks that the operating system saves the registers.
+// Best first. __builtin_cpu_supports checks too that the operating system saves the registers.
 std::vector<Level> Levels() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
@@ -44,7 +44,7 @@ std::vector<Level> Levels() {
 #endif
 }
 
-const KernelTable* selected = nullptr;  // written once, at load
+const KernelTable* selected = nullptr;  // set once, when the module is loaded
 
 }  // namespace
 

@@ -1,4 +1,4 @@
-// Which kernel table to use: the best the processor supports, or a lower one named by SPARSEJAX_ISA.
+// Chooses the kernel table: that of the best instruction set of the processor, or of the one named by SPARSEJAX_ISA.
 #ifndef SPARSEJAX_RUNTIME_ISA_H_
 #define SPARSEJAX_RUNTIME_ISA_H_
 
@@ -9,11 +9,11 @@
 
 namespace sparsejax {
 
-// Names of the instruction sets this processor can run, best first.
+// Names of the instruction sets that this processor supports, best first.
 std::vector<std::string> SupportedIsas();
 
-// Chooses the table; called once when the module loads. Throws std::invalid_argument for an unknown or unsupported
-// name in SPARSEJAX_ISA.
+// Chooses the table. Called once, when the module is loaded. Throws std::invalid_argument if SPARSEJAX_ISA has an
+// unknown name or one that the processor does not support.
 void SelectTable();
 
 // The table chosen by SelectTable.

@@ -1,11 +1,11 @@
-// Work sharing between the thread that calls a handler and those of XLA's pool.
+// Shares work between the thread that calls a handler and the threads of XLA's pool.
 //
-// A handler may itself run on a pool thread, and every other one may be busy or run handlers too, so waiting for queued
-// work can deadlock. The calling thread therefore does whatever nobody else has begun, and waits only for chunks that
-// another thread has begun. These wait at most for one begun before them, so the first that is not done waits for
-// nothing. A helper that comes late finds nothing to do; until then it holds the job, which has copied pointers and
-// numbers only. The partition into `chunks` is the caller's; what is added up, and in which order, must not depend on it,
-// so that results do not either.
+// A handler may itself run on a thread of the pool, and all other threads may be busy or run handlers too, so waiting
+// for queued work could deadlock. Therefore the calling thread runs every chunk that no other thread has begun, and
+// waits only for chunks that another thread has begun. Such a chunk waits at most for one that was begun before it, so
+// the first unfinished chunk waits for nothing. A helper thread that starts late has nothing to do. Until then it keeps
+// the job alive, which consists of copied pointers and numbers. The caller chooses the chunks; the order in which
+// numbers are added up must not depend on them, so that results do not either.
 #ifndef SPARSEJAX_RUNTIME_PARALLEL_H_
 #define SPARSEJAX_RUNTIME_PARALLEL_H_
 
@@ -28,15 +28,16 @@ inline ffi::Error OutOfMemory() {
   return ffi::Error(ffi::ErrorCode::kResourceExhausted, "sparsejax: out of memory for scratch.");
 }
 
-// How a job is cut, by stage: chunks of one begin when all of the one before are done. Those of `run` come in units of
-// so many that one thread should do, in order; chunk i of a unit begins when chunk i - step of it is done.
+// The number of chunks of a job in each of its three stages. A stage begins when the stage before it is done. The
+// chunks of `run` are grouped into units of `unit` chunks, which one thread should run, in order: chunk i of a unit
+// begins when its chunk i - step is done.
 struct Chunks {
   int64_t before, run, after;
   int64_t unit = 1, step = 1;
 };
 
-// A job has `void Before(int64_t chunk)`, `Run` and `After` for the chunks of its stages, on any thread and in any order
-// that Chunks allows. They may throw std::bad_alloc.
+// A job has the members `void Before(int64_t chunk)`, `Run` and `After`, one per stage. They are called on any thread
+// and in any order that Chunks allows, and may throw std::bad_alloc.
 template <typename Job>
 class SharedJob {
  public:
@@ -59,7 +60,7 @@ class SharedJob {
     }
   }
 
-  // Takes part in every stage, until nothing is left to begin.
+  // Runs chunks of every stage, until no chunk is left that no thread has begun.
   void Work() noexcept {
     const int64_t first = workers_.fetch_add(1);
     for (int stage = 0; stage < kStages; ++stage) {
@@ -68,7 +69,7 @@ class SharedJob {
     }
   }
 
-  // Waits, after Work, for what helpers have begun; whether all of it went well.
+  // Called after Work: waits for the chunks that helpers have begun. Returns whether none has failed.
   bool Finish() const noexcept {
     Await(kStages - 1);
     return !failed_.load();
@@ -77,13 +78,13 @@ class SharedJob {
  private:
   static constexpr int kRun = 1, kStages = 3;
 
-  // For the chunks of a stage, all begun.
+  // Waits for the chunks of a stage, all of which have been begun.
   void Await(int stage) const noexcept {
     while (unfinished_in_[stage].load(std::memory_order_acquire) > 0) std::this_thread::yield();
   }
 
-  // Draws chunks until none is left: first a thread's own share, in order, because neighbouring chunks may use what the
-  // last has packed; then what is left of the others'.
+  // Runs chunks until none is left: first this thread's share, in order, because a chunk may use what the chunk before
+  // it has packed; then chunks left in the shares of other threads.
   void Draw(int stage, int64_t first) noexcept {
     for (int64_t i = 0; i < threads_; ++i) {
       Share& share = shares_[stage * threads_ + (first + i) % threads_];
@@ -96,7 +97,8 @@ class SharedJob {
     }
   }
 
-  // Another thread has begun it: the chunks of a share are drawn in order, and no share divides a unit.
+  // Waits for the chunk that `chunk` depends on. It has been begun, because the chunks of a share are begun in order
+  // and the chunks of a unit are in one share.
   void AwaitStepBefore(int64_t chunk) const noexcept {
     if (is_done_.empty() || chunk % unit_ < step_) return;
     while (!is_done_[chunk - step_].load(std::memory_order_acquire)) std::this_thread::yield();
@@ -117,16 +119,18 @@ class SharedJob {
   };
   Job job_;
   const int64_t threads_, unit_, step_;
-  std::unique_ptr<Share[]> shares_;  // by stage, then by thread
-  std::vector<std::atomic<bool>> is_done_;  // the chunks of `run`, where any waits for another
+  std::unique_ptr<Share[]> shares_;         // by stage, then by thread
+  std::vector<std::atomic<bool>> is_done_;  // by chunk of `run`; empty if no chunk depends on another
   std::atomic<int64_t> unfinished_in_[kStages];
   std::atomic<int64_t> workers_{0};
   std::atomic<bool> failed_{false};
 };
 
-// Work, in multiply-adds or elements, below which a hop to another thread (a few microseconds) costs more than it saves.
+// Amount of work, in multiply-adds or elements, below which using another thread (a few microseconds) costs more than
+// it saves.
 constexpr int64_t kInlineWork = 100'000;
 
+// Runs the job on this thread and, if `work` is large enough, on threads of the pool. Returns when it is done.
 template <typename Job>
 ffi::Error RunJob(ffi::ThreadPool& pool, Job job, const Chunks& chunks, int64_t work) {
   const bool is_inline = work < kInlineWork || pool.num_threads() <= 1;

@@ -1,8 +1,8 @@
-// Plans of earlier calls, found again by the pattern's contents.
+// Plans of earlier calls, looked up by the contents of the pattern.
 //
-// A training step runs the same products with the same patterns thousands of times, and a plan is made on one thread
-// while the others wait. A plan is found by numbers and arrays that must all be equal: arrays are compared with a copy,
-// never by address, because other contents may lie there by then.
+// A training run computes the same products with the same patterns thousands of times, and a plan is made on one thread
+// while the others wait. The key of a plan is numbers and arrays. Arrays are compared with a copy and never by address,
+// because the memory may have other contents by then.
 #ifndef SPARSEJAX_RUNTIME_PLAN_CACHE_H_
 #define SPARSEJAX_RUNTIME_PLAN_CACHE_H_
 
@@ -18,7 +18,7 @@
 
 namespace sparsejax {
 
-// What a plan depends on. Arrays are borrowed.
+// All that a plan depends on. The arrays belong to the caller.
 struct PlanKey {
   struct Array {
     const int32_t* data;
@@ -34,11 +34,11 @@ struct PlanKey {
   }
 };
 
-// Safe to use from any number of threads. `Plan` has `int64_t bytes() const`.
+// All members may be called from several threads at once. `Plan` has a member `int64_t bytes() const`.
 template <typename Plan>
 class PlanCache {
  public:
-  // Null if there is none.
+  // The plan of this key, or null.
   std::shared_ptr<const Plan> Find(const PlanKey& key) {
     const int64_t now = ++calls_;
     for (const auto& entry : WithNumbers(key)) {
@@ -49,15 +49,15 @@ class PlanCache {
     return nullptr;
   }
 
-  // Keeps the plan if there is room once those are gone that no recent call has used. What is in use is never given up
-  // for it: plans that do not fit all together would otherwise push each other out, every one before its next use.
+  // Removes the plans that no recent call has used, then stores this one if there is room. Plans in use are not removed
+  // for a new one: if they do not all fit, each would otherwise be removed before its next use.
   void Keep(const PlanKey& key, std::shared_ptr<const Plan> plan) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto stale = [&](const std::shared_ptr<Entry>& e) { return calls_.load() - e->last_used.load() > kRecent; };
     entries_.erase(std::remove_if(entries_.begin(), entries_.end(), stale), entries_.end());
     int64_t bytes = key.bytes() + plan->bytes();
     for (const auto& e : entries_) {
-      if (e->numbers == key.numbers && e->HasArrays(key)) return;  // another thread was faster
+      if (e->numbers == key.numbers && e->HasArrays(key)) return;  // stored by another thread in the meantime
       bytes += e->bytes;
     }
     if (bytes <= kMostBytes) entries_.push_back(std::make_shared<Entry>(key, std::move(plan), calls_.load()));
@@ -65,7 +65,7 @@ class PlanCache {
 
  private:
   static constexpr int64_t kMostBytes = int64_t{256} << 20;
-  static constexpr int64_t kRecent = 1024;  // calls: a few steps of a deep network
+  static constexpr int64_t kRecent = 1024;  // calls; a few training steps of a deep network
 
   struct Entry {
     Entry(const PlanKey& key, std::shared_ptr<const Plan> p, int64_t now)
@@ -90,13 +90,14 @@ class PlanCache {
     std::atomic<int64_t> last_used;
   };
 
-  // Arrays are compared without the lock: they are long, and calls on several devices come at once.
+  // The entries with the key's numbers. Their arrays are compared after the lock is released, because they are long,
+  // and several devices may call at the same time.
   std::vector<std::shared_ptr<Entry>> WithNumbers(const PlanKey& key) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    std::vector<std::shared_ptr<Entry>> found;
+    std::vector<std::shared_ptr<Entry>> matches;
     for (const auto& entry : entries_)
-      if (entry->numbers == key.numbers) found.push_back(entry);
-    return found;
+      if (entry->numbers == key.numbers) matches.push_back(entry);
+    return matches;
   }
 
   std::mutex mutex_;

@@ -11,18 +11,19 @@
 namespace sparsejax {
 namespace {
 
-// Long against the clock's resolution, short against a slice that the operating system takes away.
+// Long compared with the clock's resolution, short compared with the time between two interrupts by the system.
 constexpr double kSliceSeconds = 2e-3;
 constexpr double kMostSeconds = 60;
 constexpr int64_t kMostBytes = int64_t{1} << 34;
 constexpr size_t kCacheLine = 64;
-constexpr int64_t kFloatsPerStep = 128;  // ProbeRead's loop
+constexpr int64_t kFloatsPerStep = 128;  // the largest step of ProbeRead's loop
 
 double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// Best of amount(work) per second over slices: `work` doubles until a slice is long enough, then the clock decides.
+// The highest rate of a slice, where run(work) does work * amount. `work` is doubled until a slice is long enough; then
+// slices are measured until `seconds` have passed.
 template <typename Run>
 double BestRate(double seconds, double amount, const Run& run) {
   if (!(seconds > 0 && seconds <= kMostSeconds)) {
@@ -43,7 +44,7 @@ double BestRate(double seconds, double amount, const Run& run) {
   return best;
 }
 
-volatile float sink;  // makes every result observable
+volatile float sink;  // results are stored here, so that the compiler cannot remove their computation
 
 }  // namespace
 

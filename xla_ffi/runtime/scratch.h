@@ -1,4 +1,4 @@
-// Per-thread scratch memory that grows and is reused; aligned to large pages.
+// Scratch memory per thread, aligned to large pages. It is reused, and grows as needed.
 #ifndef SPARSEJAX_RUNTIME_SCRATCH_H_
 #define SPARSEJAX_RUNTIME_SCRATCH_H_
 
@@ -14,7 +14,7 @@ namespace sparsejax {
 
 class Scratch {
  public:
-  // Room for n elements of T, uninitialised; invalidates what this slot held before. Throws std::bad_alloc.
+  // Uninitialised memory for n elements of T. It replaces the memory returned before. Throws std::bad_alloc.
   template <typename T>
   T* Get(int64_t n) {
     contents_ = {};
@@ -22,7 +22,7 @@ class Scratch {
     if (bytes > capacity_) {
       memory_.reset();
       capacity_ = 0;
-      // Whole large pages for what is large: kernels jump about in a packed tile.
+      // Large memory consists of whole large pages, because kernels access a packed tile at large strides.
       const size_t room = bytes < kHugePage / 8 ? bytes : (bytes + kHugePage - 1) / kHugePage * kHugePage;
       memory_.reset(static_cast<char*>(::operator new(room, kAlignment)));
       AdviseHugePages(memory_.get(), room);
@@ -31,20 +31,20 @@ class Scratch {
     return reinterpret_cast<T*>(memory_.get());
   }
 
-  // As Get, but keeps what a task of the same call has left here, for a later one on this thread.
+  // The same, but contents that an earlier task of the same call has stored here on this thread remain valid.
   template <typename T>
   T* GetFor(int64_t call, int64_t n) {
-    const Contents held = contents_;
+    const Contents before = contents_;
     const bool fits = static_cast<size_t>(n) * sizeof(T) <= capacity_;
     T* memory = Get<T>(n);
-    if (fits && held.call == call) contents_ = held;
+    if (fits && before.call == call) contents_ = before;
     return memory;
   }
-  // What it is: a part, by the call's own numbers.
+  // Whether the contents are this part of this call's data, and stating that they are. A call numbers its parts itself.
   bool Holds(int64_t call, int64_t part) const { return contents_.call == call && contents_.part == part; }
   void Hold(int64_t call, int64_t part) { contents_ = {call, part}; }
 
-  // A number for each call of a handler that has contents to hold, never 0.
+  // A new number for a call of a handler. It is never 0.
   static int64_t NewCall() {
     static std::atomic<int64_t> calls{0};
     return ++calls;
@@ -52,7 +52,7 @@ class Scratch {
 
   enum Slot { kPackedX, kPackedY, kOutput, kPartial, kCuts, kSlots };
 
-  // The calling thread's scratch for one purpose. A thread runs one task at a time, so slots never overlap in use.
+  // The calling thread's scratch for one purpose. A thread runs one task at a time, so no two tasks use it at once.
   static Scratch& Local(Slot slot) {
     static thread_local Scratch slots[kSlots];
     return slots[slot];

@@ -1,25 +1,26 @@
 // Both gradients of a product in one pass over the cotangent: of its input, y[r][v] = sum over entries e of row r of
 // data[e] * x[offset[e] + v], and of its values, dw[e] += sum over v of tile[r][v] * x[offset[e] + v].
 //
-// Layout: x is the packed cotangent, as for spmm; `tile`, the product's input, and y lie at two strides each. Rows are
-// inputs: the program is the transposed one. Loops: rows, then entries four at a time; the sums of y stay in registers
-// over a row, and a row of `tile` too, or in the first-level cache where registers are few. A vector of x, which comes
-// from the second-level cache, serves two fused multiply-adds, so this takes little longer than either gradient alone.
-// Order: fixed per instruction set.
-// Source: Nikdan et al. 2023 (SparseProp), section 3: one backward pass computes both.
+// Layout: x is the packed cotangent, as for spmm; `tile`, the product's input, and y have two strides each. Rows are
+// inputs: the program is that of the transposed pattern. Loops: rows, then entries, four at a time. The sums of y stay
+// in registers during a row; a row of `tile` does too, or stays in the first-level cache where there are few registers.
+// Each vector of x, which is read from the second-level cache, is used in two fused multiply-adds, so this takes little
+// longer than either gradient alone. Order of the sums: fixed per instruction set. Source: Nikdan et al. 2023
+// (SparseProp), section 3: one backward pass computes both.
 
-// Has the compiler load a vector once for all its uses, instead of naming the memory in each instruction.
+// Makes the compiler load a vector into a register once, instead of reading it from memory in each instruction.
 template <typename V>
-SPARSEJAX_INLINE void InRegister(V& v) {
+SPARSEJAX_INLINE void InRegister([[maybe_unused]] V& v) {
 #if defined(__x86_64__)
   asm("" : "+v"(v));
 #endif
 }
 
-// One entry's or several entries' share of y, and their products with the tile, lanes not yet summed.
+// For U entries: adds their products with the values to y, and computes their products with the tile, without the sum
+// over lanes.
 template <typename T, int W, int Q, int U, bool kFull>
-SPARSEJAX_INLINE void BothProducts(const BackwardArgs<T>& a, const Vec<T, W>* tile, int64_t e, const LaneMask<T, W>& last,
-                                   Vec<T, W>* y, Vec<T, W>* sum) {
+SPARSEJAX_INLINE void BothProducts(const BackwardArgs<T>& a, const Vec<T, W>* tile, int64_t e,
+                                   const LaneMask<T, W>& last, Vec<T, W>* y, Vec<T, W>* sum) {
   const T* x[U];
   T w[U];
 #pragma GCC unroll 4
@@ -43,7 +44,7 @@ SPARSEJAX_INLINE void BothProducts(const BackwardArgs<T>& a, const Vec<T, W>* ti
 template <typename T, int W, int Q, bool kFull>
 void BackwardTile(const BackwardArgs<T>& args) {
   using V = Vec<T, W>;
-  const BackwardArgs<T> a = args;  // a copy: what is stored might otherwise be part of it
+  const BackwardArgs<T> a = args;  // a copy, which the compiler knows not to be changed by the stores below
   const LaneMask<T, W> last(a.last_lanes);
   const T* init = a.init != nullptr ? a.init : Zeros<T, Q * W>::values;
   const int64_t init_stride = a.init != nullptr ? Q * W : 0;

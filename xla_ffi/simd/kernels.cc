@@ -1,6 +1,6 @@
-// All kernels for one instruction set. Compiled once per level with -DSPARSEJAX_ISA_NAMESPACE=<level>; every symbol
-// but the getter sits in an anonymous namespace, so that no function compiled for a newer processor can be the copy
-// that the linker keeps for the whole library.
+// All kernels for one instruction set. This file is compiled once per instruction set with
+// -DSPARSEJAX_ISA_NAMESPACE=<name>. Every symbol except GetTable is in an anonymous namespace, so that the linker
+// cannot choose a function compiled for a newer processor as the only copy for the whole library.
 #include "table.h"
 
 #if defined(__AVX512F__)
@@ -31,23 +31,36 @@ constexpr FloatKernels<T> MakeFloatKernels() {
   constexpr int kLanes = kVectorBytes / sizeof(T);
   constexpr int kHalf = kLanes / 2, kQuarter = kLanes >= 8 ? kLanes / 4 : 1;
   return {
-      kLanes,
-      kMaxVecs,
-      {kHalf, kQuarter, 1},
-      SpmmDispatch<T, kLanes, kMaxVecs>,
-      {SpmmDispatch<T, kHalf, 1>, SpmmDispatch<T, kQuarter, 1>, SpmmDispatch<T, 1, 1>},
-      SddmmDispatch<T, kLanes, kMaxVecs>,
-      {SddmmDispatch<T, kHalf, 1>, SddmmDispatch<T, kQuarter, 1>, SddmmDispatch<T, 1, 1>},
-      BackwardDispatch<T, kLanes, kMaxVecs>,
-      AddSlots<T>,
+      .lanes = kLanes,
+      .max_vecs = kMaxVecs,
+      .narrow_lanes = {kHalf, kQuarter, 1},
+      .spmm = SpmmDispatch<T, kLanes, kMaxVecs>,
+      .spmm_narrow = {SpmmDispatch<T, kHalf, 1>, SpmmDispatch<T, kQuarter, 1>, SpmmDispatch<T, 1, 1>},
+      .sddmm = SddmmDispatch<T, kLanes, kMaxVecs>,
+      .sddmm_narrow = {SddmmDispatch<T, kHalf, 1>, SddmmDispatch<T, kQuarter, 1>, SddmmDispatch<T, 1, 1>},
+      .backward = BackwardDispatch<T, kLanes, kMaxVecs>,
+      .add_slots = AddSlots<T>,
   };
 }
 
 template <typename S, typename A>
 constexpr StorageKernels<S, A> MakeStorageKernels() {
-  return {LoadRows<S, A>,  StoreRows<S, A>, PackPixels<S, A>, SumRun<S, A>,  DotRun<S, A>,
-          SumPool<S, A>,   SumUnpool<S, A>, MaxPool<S, A>,    MaxTake<S, A>, MaxPut<S, A>,
-          Moments<S, A>,   Normalize<S, A>, NormGradSums<S, A>, NormGrad<S, A>};
+  return {
+      .load_rows = LoadRows<S, A>,
+      .store_rows = StoreRows<S, A>,
+      .pack_pixels = PackPixels<S, A>,
+      .sum = SumRun<S, A>,
+      .dot = DotRun<S, A>,
+      .sum_pool = SumPool<S, A>,
+      .sum_unpool = SumUnpool<S, A>,
+      .max_pool = MaxPool<S, A>,
+      .max_take = MaxTake<S, A>,
+      .max_put = MaxPut<S, A>,
+      .moments = Moments<S, A>,
+      .normalize = Normalize<S, A>,
+      .norm_grad_sums = NormGradSums<S, A>,
+      .norm_grad = NormGrad<S, A>,
+  };
 }
 
 #define SPARSEJAX_STRING2(x) #x
@@ -59,14 +72,16 @@ namespace SPARSEJAX_ISA_NAMESPACE {
 
 const KernelTable& GetTable() {
   static constexpr KernelTable table = {
-      SPARSEJAX_STRING(SPARSEJAX_ISA_NAMESPACE),
-      MakeFloatKernels<float>(),
-      MakeFloatKernels<double>(),
-      MakeStorageKernels<float, float>(),
-      MakeStorageKernels<double, double>(),
-      MakeStorageKernels<bfloat16, float>(),
-      AllBelow,
-      {2 * kMaxVecs * static_cast<int>(kVectorBytes / sizeof(float)), ProbeFma, ProbeRead},
+      .isa = SPARSEJAX_STRING(SPARSEJAX_ISA_NAMESPACE),
+      .f32 = MakeFloatKernels<float>(),
+      .f64 = MakeFloatKernels<double>(),
+      .storage_f32 = MakeStorageKernels<float, float>(),
+      .storage_f64 = MakeStorageKernels<double, double>(),
+      .storage_bf16 = MakeStorageKernels<bfloat16, float>(),
+      .all_below = AllBelow,
+      .probe = {.flops_per_iteration = 2 * kMaxVecs * static_cast<int>(kVectorBytes / sizeof(float)),
+                .fma = ProbeFma,
+                .read = ProbeRead},
   };
   return table;
 }

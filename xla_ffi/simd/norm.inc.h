@@ -4,9 +4,9 @@
 // dx = g * factor + (x - mean) * slope + offset. dx may lie where ct does, nothing else aliases. Full vectors first,
 // then single elements; everything is computed in A, also where elements are stored in fewer bits.
 //
-// The sign of z decides forward and backward, so both take it from Affine: one expression, contracted alike, the same
-// bit. Sums keep kSumVecs vectors each (callers bound n, which bounds their rounding error) and add them by halves:
-// eight chains of additions, enough to hide their latency behind the loads.
+// Forward and backward passes both depend on the sign of z. Both compute z with Affine, so that it has the same bits.
+// Each sum has kSumVecs vectors of partial sums, added by halves at the end. Two sums make eight independent chains of
+// additions, enough to hide their latency behind the loads. Callers limit n, which limits the rounding error.
 
 constexpr int kSumVecs = 4;
 
@@ -15,7 +15,7 @@ struct Lanes {
   static constexpr int kCount = W;
 };
 
-// Calls body(Lanes<W>, i) for every W elements from i: full vectors as far as they go, then W = 1.
+// Calls body(Lanes<W>, i) for the elements i, ..., i + W - 1: full vectors first, then W = 1 for the rest.
 template <typename A, typename Body>
 SPARSEJAX_INLINE void ForEachVector(int64_t n, const Body& body) {
   constexpr int kFull = kVectorBytes / sizeof(A);
@@ -73,7 +73,7 @@ struct Two {
   Vec<A, W> first, second;
 };
 
-// Sums over i < n of both members of term(Lanes<W>, i).
+// The sums of both members of term(Lanes<W>, i) over i < n.
 template <typename A, typename Term>
 SPARSEJAX_INLINE Two<A, 1> SumTerms(int64_t n, const Term& term) {
   constexpr int kFull = kVectorBytes / sizeof(A), kStep = kFull * kSumVecs;
@@ -125,7 +125,7 @@ void NormalizeOf(const NormArgs<A>& args, const S* x, const S* residual, S* y, i
     Vec<A, W> z = Affine<W>(p, Vec<A, W>(LoadWide<W>(x + i) - p.mean));
     if constexpr (kResidual) z += LoadWide<W>(residual + i);
     const Vec<A, W> zero = {};
-    if constexpr (kRelu) z = zero > z ? zero : z;  // a NaN stays
+    if constexpr (kRelu) z = zero > z ? zero : z;  // NaN remains NaN
     StoreNarrow<W>(y + i, z);
   });
 }
@@ -139,10 +139,10 @@ void Normalize(const NormArgs<A>& p, const S* x, const S* residual, S* y, int64_
   }
 }
 
-// How ReLU's derivative is known: there is none, from z computed again, or from y.
+// What the derivative of the activation is computed from: there is no activation, z computed from x again, or y.
 enum class Gate { kOpen, kInput, kOutput };
 
-// g of W elements: their cotangents where they passed.
+// g for W elements: the cotangent where the derivative is 1, else 0.
 template <Gate kGate, int W, typename S, typename A>
 SPARSEJAX_INLINE Vec<A, W> Passed(const NormArgs<A>& p, const S* ct, Vec<A, W> centred, const S* y) {
   const Vec<A, W> g = LoadWide<W>(ct), zero = {};

@@ -1,8 +1,8 @@
 // Window reductions over one channel plane, memory (height, width, batch), the batch contiguous.
 //
 // Every function computes each output pixel from all the pixels it depends on (a gather), kChunk batch elements at a
-// time in registers, so nothing is zero-filled or accumulated in memory and bfloat16 sums stay in float. Padding
-// pixels do not exist: sums skip them and a maximum ignores them.
+// time in registers, so sums are not accumulated in memory and bfloat16 sums stay in float. Padding is not part of a
+// window: sums and maxima leave it out.
 
 constexpr int kChunk = 64;
 
@@ -21,7 +21,7 @@ SPARSEJAX_INLINE Range TapsInside(int64_t o, int64_t stride, int64_t pad, int64_
 // Output positions whose window covers input position i.
 SPARSEJAX_INLINE Range OutputsCovering(int64_t i, int64_t stride, int64_t pad, int64_t window, int64_t out) {
   const int64_t last = (i + pad) / stride;
-  const int64_t from = i + pad - window;  // the last position before the window reaches i
+  const int64_t from = i + pad - window;  // windows that start at or before this coordinate end before i
   const int64_t begin = from < 0 ? 0 : from / stride + 1;
   return {begin, last + 1 < out ? last + 1 : out};
 }
@@ -106,7 +106,7 @@ void MaxPool(const PoolArgs& p, const S* x, S* y, int32_t* arg) {
   });
 }
 
-// y[o] = x at the tap arg[o]; 0 where no tap has that number, so no value of arg can read out of bounds.
+// y[o] = x at the tap arg[o], or 0 where no tap has this number: no value of arg reads out of bounds.
 template <typename S, typename A>
 void MaxTake(const PoolArgs& p, const S* x, const int32_t* arg, S* y) {
   ForEachChunk(p.out_h, p.out_w, p.batch, [&](int64_t oy, int64_t ox, int64_t b, int n) {

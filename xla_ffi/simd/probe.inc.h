@@ -1,10 +1,10 @@
-// What the machine can do at most, in this instruction set: fused multiply-adds in registers, and reading memory.
+// Measurements of the highest rates in this instruction set: fused multiply-adds in registers, and reading memory.
 //
-// ProbeFma: per iteration acc[q] = acc[q] * w + c for kMaxVecs independent accumulators of a full vector, the tile of
-// the product kernels, so that latency is hidden exactly where it can be hidden for them; they start apart, or the
-// compiler would keep one. w < 1 keeps values finite and normal. ProbeRead: kProbeSums partial sums over a run of
-// floats, one load and one addition per vector. Both end in a sum that the caller gets: nothing can be left out, because
-// without -ffast-math no addition may be reordered.
+// ProbeFma: per iteration acc[q] = acc[q] * w + c for kMaxVecs independent accumulators of a full vector. That is the
+// tile of the product kernels, so latency is hidden as well as it can be for them. The accumulators have different
+// initial values, because the compiler would merge equal ones. w < 1 keeps them finite and normal. ProbeRead:
+// kProbeSums partial sums over a run of floats, one load and one addition per vector. Both return a sum of all results,
+// so the compiler cannot remove any of the work; without -ffast-math it cannot reorder additions either.
 
 constexpr int kProbeSums = 8;
 

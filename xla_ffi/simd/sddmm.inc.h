@@ -1,12 +1,12 @@
 // dw[e] += sum over v in the tile of y[r][v] * x[offset[e] + v], for every entry e of rows [row_begin, row_end).
 //
-// Layout: x packed as for spmm; y read at two strides, its lanes above `last_lanes` are zero; dw is private to the
-// caller. Loops: rows, then entries four at a time; the tile of y stays in registers over a row, so an entry costs Q
-// fused multiply-adds with a memory operand. The four are four chains, and their lanes are summed together. Order:
-// fixed per instruction set.
-// Source: Nikdan et al. 2023 (SparseProp), section 3: the weight gradient is a product sampled at the entries.
+// Layout: x is packed as for spmm; y has two strides, and its lanes from `last_lanes` on are zero; no other task writes
+// to dw. Loops: rows, then entries, four at a time. The tile of y stays in registers during a row, so an entry costs Q
+// fused multiply-adds with a memory operand. The four entries are independent chains, and their lanes are summed
+// together. Order of the sums: fixed per instruction set. Source: Nikdan et al. 2023 (SparseProp), section 3: the
+// weight gradient is a product sampled at the entries.
 
-// One entry's or several entries' products with the tile, lanes not yet summed.
+// The products of U entries with the tile, without the sum over lanes.
 template <typename T, int W, int Q, int U, bool kFull>
 SPARSEJAX_INLINE void Products(const T* const* x, const Vec<T, W>* y, const LaneMask<T, W>& last, Vec<T, W>* sum) {
 #pragma GCC unroll 16
@@ -22,7 +22,7 @@ SPARSEJAX_INLINE void Products(const T* const* x, const Vec<T, W>* y, const Lane
 template <typename T, int W, int Q, bool kFull>
 void SddmmTile(const SddmmArgs<T>& args) {
   using V = Vec<T, W>;
-  const SddmmArgs<T> a = args;  // a copy: what is stored to dw might otherwise be part of it
+  const SddmmArgs<T> a = args;  // a copy, which the compiler knows not to be changed by the stores below
   const RowProgram& p = a.program;
   const LaneMask<T, W> last(a.last_lanes);
   for (int64_t r = a.row_begin; r < a.row_end; ++r) {

@@ -1,13 +1,13 @@
 // y[r][v] = sum over entries e of row r: data[e] * x[offset[e] + v], v in a tile of Q vectors of W lanes.
 //
-// Layout: x is packed, the Q vectors of a tile are consecutive; y is written at two strides and never read; what is to
-// be added comes from `init`, packed; x and y do not alias. Loops: rows, then entries; the tile stays in registers over
-// a whole row, so an entry costs one broadcast and Q fused multiply-adds with a memory operand. Registers: U * Q
-// accumulators; short tiles (small Q) are latency bound and take U entries at a time. Tails: callers pack to full
-// vectors. Order: entries in steps of U, partial sums added pairwise at the end of the row; fixed per instruction set.
-// Source: Nikdan et al. 2023 (SparseProp), section 3, with the output tile in registers instead of memory.
+// Layout: x is packed, so the Q vectors of a tile are consecutive; y has two strides and is never read; `init` is
+// packed; x and y do not alias. Loops: rows, then entries. The tile stays in registers during a row, so an entry costs
+// one broadcast and Q fused multiply-adds with a memory operand. Registers: U * Q accumulators. Short tiles (small Q)
+// are limited by latency, so they take U entries at a time. Tails: callers pack to full vectors. Order of the sums:
+// entries in steps of U, partial sums added pairwise at the end of the row; fixed per instruction set. Source: Nikdan
+// et al. 2023 (SparseProp), section 3, with the output tile in registers instead of memory.
 
-// The head of a row's entries; the processor's own prefetcher follows from there. Rows are short.
+// Prefetches the first entries of a row. Rows are short, so the processor's own prefetcher only follows after that.
 template <typename T>
 SPARSEJAX_INLINE void PrefetchRow(const SpmmArgs<T>& a, int64_t r) {
   if (r >= a.row_end) return;
@@ -19,7 +19,7 @@ SPARSEJAX_INLINE void PrefetchRow(const SpmmArgs<T>& a, int64_t r) {
   }
 }
 
-// Accumulators start here where nothing is to be added: one code path, and no branch, for the first pass and the others.
+// The initial sums where `init` is null, so that the first pass takes the same path without a branch as the others.
 template <typename T, int N>
 struct Zeros {
   alignas(64) static constexpr T values[N] = {};
@@ -28,7 +28,7 @@ struct Zeros {
 template <typename T, int W, int Q, int U>
 void SpmmTile(const SpmmArgs<T>& args) {
   using V = Vec<T, W>;
-  const SpmmArgs<T> a = args;  // a copy: what is stored to y might otherwise be part of it
+  const SpmmArgs<T> a = args;  // a copy, which the compiler knows not to be changed by the stores below
   const int32_t* offset = a.program.offset;
   const int64_t scale = a.program.offset_scale;
   const T* init = a.init != nullptr ? a.init : Zeros<T, Q * W>::values;
@@ -46,7 +46,7 @@ void SpmmTile(const SpmmArgs<T>& args) {
     for (int u = 1; u < U; ++u)
 #pragma GCC unroll 16
       for (int q = 0; q < Q; ++q) acc[u][q] = V{};
-    if (!stream) {  // the lines are written in a moment: claim them while the row is computed
+    if (!stream) {  // get ownership of the lines to be written while the row is computed
 #pragma GCC unroll 16
       for (int q = 0; q < Q; ++q) __builtin_prefetch(y + q * a.y_vec_stride, 1);
     }
@@ -84,7 +84,8 @@ void SpmmTile(const SpmmArgs<T>& args) {
   if (stream) FenceLines();
 }
 
-// Entries in flight per step so that at least kMinChains multiply-adds are independent.
+// Entries per step, chosen such that at least kMinChains multiply-adds are independent: their latency times their
+// throughput per cycle (4 cycles, 2 per cycle).
 constexpr int kMinChains = 8;
 constexpr int EntriesPerStep(int q) { return q >= kMinChains ? 1 : q >= 4 ? 2 : q >= 2 ? 4 : 8; }
 

@@ -1,8 +1,8 @@
 // Conversions between storage and accumulation types, and sums over a contiguous run of elements.
 //
 // bfloat16 is the upper half of a float: widening is a shift, narrowing rounds to nearest even and keeps NaN quiet.
-// Sums keep kSumLanes partial sums, so that the loop vectorises without reassociation, and add them by halves.
-// Callers bound n (see handlers/channel.cc), which bounds the rounding error of one partial sum.
+// Sums have kSumLanes partial sums, added by halves at the end, so that the loop is vectorised without reassociation.
+// Callers limit n (see handlers/channel.cc), which limits the rounding error of a partial sum.
 
 SPARSEJAX_INLINE float Widen(float v) { return v; }
 SPARSEJAX_INLINE double Widen(double v) { return v; }
@@ -43,7 +43,7 @@ void StoreRows(const A* src, int64_t rows, int64_t src_stride, int64_t n, S* dst
   }
 }
 
-// kLanes > 0 is the common case of a full vector per pixel; 0 means that both counts come from the arguments.
+// kLanes > 0 is the common case of a full vector per pixel; with 0, `valid` and `lanes` are those of the arguments.
 template <typename S, typename A, int kLanes>
 void PackPixelsOf(const S* __restrict src, const int32_t* pixel, int64_t count, int64_t stride, int64_t valid,
                   int64_t lanes, int64_t ahead, A* __restrict dst) {
@@ -114,7 +114,7 @@ void AddSlots(T* dst, int64_t stride, int64_t slots, int64_t n) {
 }
 
 bool AllBelow(const int32_t* values, int64_t n, int32_t limit) {
-  // Negative values, and differences that turn negative, leave their sign.
+  // The sign bit of v | (limit - 1 - v) is set exactly where v < 0 or v >= limit.
   uint32_t signs = 0;
   const uint32_t last = static_cast<uint32_t>(limit) - 1;
   for (int64_t i = 0; i < n; ++i) {

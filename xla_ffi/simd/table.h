@@ -1,5 +1,5 @@
-// The interface between handlers and kernels: plain structs and one table of function pointers per instruction set.
-// Included by per-ISA translation units, so it may include nothing but <stddef.h> and <stdint.h>.
+// The interface between handlers and kernels: plain structs, and one table of function pointers per instruction set.
+// Translation units of every instruction set include this file, so it includes nothing but <stddef.h> and <stdint.h>.
 #ifndef SPARSEJAX_SIMD_TABLE_H_
 #define SPARSEJAX_SIMD_TABLE_H_
 
@@ -8,56 +8,58 @@
 
 namespace sparsejax {
 
-// A row program: for each output row r the entries begin[r] <= e < end[r]. Entry e multiplies the vectors
-// at `x + offset[e] * offset_scale` by `data[e]`.
+// A row program: for each output row r the entries begin[r] <= e < end[r]. Entry e multiplies the vectors at
+// `x + offset[e] * offset_scale` by `data[e]`.
 struct RowProgram {
-  const int32_t* begin;
-  const int32_t* end;
-  const int32_t* offset;
-  int64_t offset_scale;
+  const int32_t* begin = nullptr;
+  const int32_t* end = nullptr;
+  const int32_t* offset = nullptr;
+  int64_t offset_scale = 1;
 };
 
-// One tile: `vecs` vectors of `lanes` elements, consecutive in x, `y_vec_stride` elements apart in y.
-// y[r][v] = sum over entries of row r of data * x[offset + v * lanes], for rows [row_begin, row_end); `y` is where
-// row_begin goes. Where `init` is given, its rows of packed tiles are added.
+// Arguments of spmm for one tile of `vecs` vectors. For the rows r from row_begin to row_end,
+//   y[r][v] = init[r][v] + sum over entries e of row r of data[e] * x[offset[e] + v * lanes].
+// Vectors are consecutive in x. In y, rows and vectors have any strides; `y` points to row row_begin.
 template <typename T>
 struct SpmmArgs {
-  RowProgram program;
-  int64_t row_begin, row_end;
-  const T* data;
-  const T* x;
-  T* y;
-  int64_t y_row_stride;
-  int64_t y_vec_stride;
-  int vecs;
-  const T* init;  // vecs * lanes elements per row, or null; may be y itself
-  bool stream;    // y need not stay in a cache: it is larger
+  RowProgram program{};
+  int64_t row_begin = 0, row_end = 0;
+  const T* data = nullptr;
+  const T* x = nullptr;
+  T* y = nullptr;
+  int64_t y_row_stride = 0;  // elements
+  int64_t y_vec_stride = 0;  // elements
+  int vecs = 0;
+  const T* init = nullptr;  // vecs * lanes elements per row; null for zeros; may be equal to y
+  bool stream = false;      // write around the caches, because y is larger than they are
 };
 
-// dw[id ? id[e] : e] += sum over v and lanes of y[r][v] * x[offset + v * lanes]. Of the last vector only the first
-// `last_lanes` lanes of x count; the others may hold anything.
+// Arguments of sddmm for one tile of `vecs` vectors. For the entries e of the rows r from row_begin to row_end,
+//   dw[e] += sum over v and lanes of y[r][v] * x[offset[e] + v * lanes].
+// Only the first `last_lanes` lanes of the last vector are added; the others are zero in y and may have any value in x.
 template <typename T>
 struct SddmmArgs {
-  RowProgram program;
-  int64_t row_begin, row_end;
-  const T* x;
-  const T* y;
-  int64_t y_row_stride;
-  int64_t y_vec_stride;
-  int vecs;
-  int last_lanes;
-  T* dw;
+  RowProgram program{};
+  int64_t row_begin = 0, row_end = 0;
+  const T* x = nullptr;
+  const T* y = nullptr;
+  int64_t y_row_stride = 0;  // elements
+  int64_t y_vec_stride = 0;  // elements
+  int vecs = 0;
+  int last_lanes = 0;
+  T* dw = nullptr;
 };
 
-// Both gradients of a product: y as of SpmmArgs, and dw[e] += sum over v and lanes of tile[r][v] * x[offset + v * lanes],
-// for every entry e of row r; `last_lanes` as of SddmmArgs.
+// Arguments of both gradients of a product for one tile: y as for SpmmArgs, and for the entries e of every row r
+//   dw[e] += sum over v and lanes of tile[r][v] * x[offset[e] + v * lanes],
+// with `last_lanes` as in SddmmArgs.
 template <typename T>
 struct BackwardArgs : SpmmArgs<T> {
-  const T* tile;
-  int64_t tile_row_stride;
-  int64_t tile_vec_stride;
-  int last_lanes;
-  T* dw;
+  const T* tile = nullptr;
+  int64_t tile_row_stride = 0;  // elements
+  int64_t tile_vec_stride = 0;  // elements
+  int last_lanes = 0;
+  T* dw = nullptr;
 };
 
 // Window reductions over one channel plane (height, width, batch); see pool.inc.h.
@@ -74,7 +76,7 @@ struct NormArgs {
   bool relu;
 };
 
-// Its gradient: dx = g * factor + (x - mean) * slope + offset.
+// Gradient of the same: dx = g * factor + (x - mean) * slope + offset.
 template <typename A>
 struct NormGradArgs {
   NormArgs<A> norm;
@@ -84,8 +86,8 @@ struct NormGradArgs {
 template <typename T>
 struct FloatKernels {
   int lanes;            // elements per full vector
-  int max_vecs;         // largest tile, in vectors of `lanes`
-  int narrow_lanes[3];  // smaller vectors for small batches, descending; 1 is last
+  int max_vecs;         // vectors of `lanes` elements in the largest tile
+  int narrow_lanes[3];  // elements of the smaller vectors for small batches, descending; the last is 1
   void (*spmm)(const SpmmArgs<T>&);
   void (*spmm_narrow[3])(const SpmmArgs<T>&);
   void (*sddmm)(const SddmmArgs<T>&);
@@ -95,33 +97,35 @@ struct FloatKernels {
   void (*add_slots)(T* dst, int64_t stride, int64_t slots, int64_t n);
 };
 
-// Storage conversions and reductions for one element type S whose sums are formed in A (float for bfloat16).
+// Conversions and reductions of elements stored as S, whose sums are formed in A (float for bfloat16).
 template <typename S, typename A>
 struct StorageKernels {
-  // Rows of n elements, converted; load_rows zeroes a row of dst from n to dst_stride.
+  // Copy rows of n elements and convert them. load_rows sets the elements from n to dst_stride of each row to zero.
   void (*load_rows)(const S* src, int64_t rows, int64_t src_stride, int64_t n, A* dst, int64_t dst_stride);
   void (*store_rows)(const A* src, int64_t rows, int64_t src_stride, int64_t n, S* dst, int64_t dst_stride);
-  // dst[i][0..lanes) = the first `valid` elements of pixel[i] at src + pixel[i] * stride, then zeros; all zeros where
-  // pixel[i] is negative.
+  // dst[i][0..lanes) = the `valid` elements at src + pixel[i] * stride, then zeros; all zeros where pixel[i] is
+  // negative. What is `ahead` elements further is prefetched.
   void (*pack_pixels)(const S* src, const int32_t* pixel, int64_t count, int64_t stride, int64_t valid, int64_t lanes,
                       int64_t ahead, A* dst);
   A (*sum)(const S* x, int64_t n);
   A (*dot)(const S* x, const S* y, int64_t n);
-  void (*sum_pool)(const PoolArgs&, const S* x, S* y);       // one channel plane
+  // Window reductions of one channel plane.
+  void (*sum_pool)(const PoolArgs&, const S* x, S* y);
   void (*sum_unpool)(const PoolArgs&, const S* y, S* x);
   void (*max_pool)(const PoolArgs&, const S* x, S* y, int32_t* arg);
   void (*max_take)(const PoolArgs&, const S* x, const int32_t* arg, S* y);
   void (*max_put)(const PoolArgs&, const S* y, const int32_t* arg, S* x);
-  // Sums over a run of x - pivot and of its square, and the pivot: the run's mean, rounded.
+  // The mean of a run, rounded (`pivot`), and the sums of x - pivot and of its square.
   void (*moments)(const S* x, int64_t n, A* pivot, A* sum, A* square);
   void (*normalize)(const NormArgs<A>&, const S* x, const S* residual, S* y, int64_t n);  // residual may be null
-  // Sums over a run of g and of g * (x - mean); g is the cotangent where the activation let z through. With a residual
-  // y says where, and g is written too; else both are null, and z is computed from x again.
+  // The sums of g and of g * (x - mean) over a run, where g is the cotangent times the activation's derivative. With a
+  // residual, the derivative is taken from y, and g is written. Without one, y and g are null, and the derivative is
+  // computed from x.
   void (*norm_grad_sums)(const NormArgs<A>&, const S* ct, const S* x, const S* y, S* g, int64_t n, A* sum, A* along);
   void (*norm_grad)(const NormGradArgs<A>&, const S* ct, const S* x, S* dx, int64_t n);
 };
 
-// What the machine can do at most; see probe.inc.h.
+// Kernels that measure the highest rates of the processor; see probe.inc.h.
 struct ProbeKernels {
   int flops_per_iteration;
   float (*fma)(int64_t iterations, float seed);

@@ -7,17 +7,17 @@
 
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
-constexpr int kMaxVecs = 16;  // 32 registers: the tile, one broadcast, and room for the scheduler
+constexpr int kMaxVecs = 16;  // of 32 registers; the others are for the broadcast value and for overlapping rows
 #elif defined(__AVX2__)
 constexpr int kVectorBytes = 32;
-constexpr int kMaxVecs = 12;  // 16 registers
+constexpr int kMaxVecs = 12;  // of 16 registers
 #else
 constexpr int kVectorBytes = 16;
-constexpr int kMaxVecs = 8;  // 16 registers and a separate product without FMA (NEON has 32)
+constexpr int kMaxVecs = 8;  // of 16 registers, because products need some without FMA (NEON has 32)
 #endif
 
-// Rows of an activation are short and far apart, which the processor's own prefetcher does not follow: they are fetched
-// so many rows before they are used.
+// Rows of an activation are short and far apart, which the processor's own prefetcher does not follow. So they are
+// prefetched this many rows before they are used.
 constexpr int kRowsAhead = 8;
 
 #define SPARSEJAX_INLINE inline __attribute__((always_inline))
@@ -45,10 +45,11 @@ SPARSEJAX_INLINE void Store(T* p, Vec<T, W> v) {
   __builtin_memcpy(p, &v, sizeof(v));
 }
 
-// Whether the vectors at p and at multiples of `stride` and `other` elements from it are whole lines of cache, which
-// StoreLine can write to memory without reading it first, around the caches. Parts of lines would each go to memory.
+// Whether the vectors at p, and at multiples of `stride` and `other` elements from it, are whole cache lines. StoreLine
+// writes these to memory around the caches, without reading them first. Parts of lines would be written one by one.
 template <typename T, int W>
-SPARSEJAX_INLINE bool AreLines(const T* p, int64_t stride, int64_t other) {
+SPARSEJAX_INLINE bool AreLines([[maybe_unused]] const T* p, [[maybe_unused]] int64_t stride,
+                               [[maybe_unused]] int64_t other) {
 #if defined(__AVX512F__)
   const uint64_t all = reinterpret_cast<uintptr_t>(p) | static_cast<uint64_t>(stride | other) * sizeof(T);
   return sizeof(T) * W == 64 && all % 64 == 0;
@@ -58,13 +59,13 @@ SPARSEJAX_INLINE bool AreLines(const T* p, int64_t stride, int64_t other) {
 }
 
 template <typename T, int W>
-SPARSEJAX_INLINE void StoreLine(T* p, Vec<T, W> v) {
+SPARSEJAX_INLINE void StoreLine([[maybe_unused]] T* p, [[maybe_unused]] Vec<T, W> v) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) * W == 64) _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
 #endif
 }
 
-// After the last StoreLine, before another thread may read what it wrote.
+// Needed after the last StoreLine before another thread reads what it wrote.
 SPARSEJAX_INLINE void FenceLines() {
 #if defined(__AVX512F__)
   _mm_sfence();
@@ -124,7 +125,8 @@ SPARSEJAX_INLINE T SumLanes(V v) {
   return SumLanes<T>(AddHalves<T>(v));
 }
 
-// The lane sums of four vectors, as one vector of four. Adding and transposing at once, four cost little more than one.
+// The lane sums of four vectors, as one vector of four. Additions and transposition are combined, so four sums take
+// little longer than one.
 template <typename T>
 SPARSEJAX_INLINE Vec<T, 4> SumLanes4(Vec<T, 1> a, Vec<T, 1> b, Vec<T, 1> c, Vec<T, 1> d) {
   return Vec<T, 4>{a, b, c, d};

@@ -1,30 +1,13 @@
-"""``python -m sparsejax.analysis.bias serve FOLDER``: show what ``Report.to_folder`` wrote, on this machine only."""
+"""``python -m sparsejax.analysis.bias serve FOLDER``: show what `BiasAudit.to_folder` wrote, on this machine only."""
 
 from __future__ import annotations
 
 import argparse
-import functools
-import http.server
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparsejax._checks import message
-
-_HOST = "127.0.0.1"
-
-
-def server(folder: Path, port: int) -> http.server.ThreadingHTTPServer:
-    """A server of the folder that only this machine reaches; port 0 takes a free one.
-
-    Raises:
-      FileNotFoundError: the folder holds no report.
-    """
-    if not (folder / "index.html").is_file():
-        hint = "Write one with Report.to_folder or 'sparsejax bias --out FOLDER'."
-        raise FileNotFoundError(message("serve", f"folder {str(folder)!r}", "no index.html", "a report", hint))
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    return http.server.ThreadingHTTPServer((_HOST, port), handler)
+from sparsejax.analysis.bias._server import HOST, server
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,11 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         with server(options.folder, options.port) as running:
-            print(f"http://{_HOST}:{running.server_address[1]}/ (Ctrl-C stops)", flush=True)
+            print(f"http://{HOST}:{running.server_address[1]}/ (Ctrl-C stops)", flush=True)
             running.serve_forever()
     except KeyboardInterrupt:
         return 0
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         print(f"error: {error}", file=sys.stderr)
     return 2
 

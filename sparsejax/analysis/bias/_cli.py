@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax._npz import read_npz
+from sparsejax.analysis.bias.audit._audit import BiasAudit
+from sparsejax.analysis.bias.audit._compare import compare
 
-HELP = "Audit what pruning did to a model's outputs, by group, and write a report that opens in a browser."
+HELP = "Audit the effect of pruning on a model's outputs, by group, and write a report that opens in a browser."
 _FUNCTION = "bias"
 
 
@@ -56,41 +58,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, refuse: Callable[[BaseException], int]) -> int:
     """Run the command; ``refuse`` reports an error of the user."""
     try:
-        report = _report(arguments)
-        write_report = report.to_html if arguments.out.suffix == ".html" else report.to_folder
+        audit = _audit(arguments)
+        write_report = audit.to_html if arguments.out.suffix == ".html" else audit.to_folder
         write_report(arguments.out, hash_ids=arguments.hash_ids)
         if arguments.table is not None:
-            write = report.table.to_json if arguments.table.suffix == ".json" else report.table.to_csv
+            write = audit.table.to_json if arguments.table.suffix == ".json" else audit.table.to_csv
             write(arguments.table)
     except (ValueError, OSError, ImportError) as error:
         return refuse(error)
     if arguments.json:
-        overall = json.loads(report.overall.to_json())
-        print(json.dumps({"out": str(arguments.out), "warnings": report.warnings, "overall": overall}))
+        overall = json.loads(audit.overall.to_json())
+        print(json.dumps({"out": str(arguments.out), "warnings": audit.warnings, "overall": overall}))
     else:
-        print(report)
-        for warning in report.warnings:
+        print(audit)
+        for warning in audit.warnings:
             print(f"note: {warning}")
         print(f"report in {arguments.out}")
     return 0
 
 
-def _report(arguments: argparse.Namespace) -> Any:
-    from sparsejax.analysis.bias._compare import compare
-
+def _audit(arguments: argparse.Namespace) -> BiasAudit:
     dense, kind = _outputs(arguments.dense)
     sparse = _sparse("--sparse", arguments.sparse, kind)
-    labels = _load(arguments.labels)
+    labels = read_npz(_FUNCTION, arguments.labels)
     images = None if arguments.images is None else _array(arguments.images, "images")
     clusters = None if arguments.clusters is None else _array(arguments.clusters, "clusters")
     return compare(
         dense,
         sparse,
         _entry(arguments.labels, labels, "labels"),
-        None if arguments.groups is None else _load(arguments.groups),
+        None if arguments.groups is None else read_npz(_FUNCTION, arguments.groups),
         kind=kind,
         train_labels=None if arguments.train_labels is None else _array(arguments.train_labels, "labels"),
-        train_groups=None if arguments.train_groups is None else _load(arguments.train_groups),
+        train_groups=None if arguments.train_groups is None else read_npz(_FUNCTION, arguments.train_groups),
         val=_validation(arguments, kind),
         attribute_names=[str(name) for name in labels["names"]] if "names" in labels else None,
         images=images,
@@ -109,10 +109,10 @@ def _threshold(text: str) -> str | float:
 
 
 def _validation(arguments: argparse.Namespace, kind: str) -> dict[str, Any] | None:
-    given = (arguments.val_dense, arguments.val_sparse, arguments.val_labels)
-    if all(value is None for value in given):
+    parts = (arguments.val_dense, arguments.val_sparse, arguments.val_labels)
+    if all(value is None for value in parts):
         return None
-    if any(value is None for value in given):
+    if any(value is None for value in parts):
         fail(_FUNCTION, "validation split", "parts missing", "all of --val-dense, --val-sparse and --val-labels")
     dense, val_kind = _outputs(arguments.val_dense)
     if val_kind != kind:
@@ -121,17 +121,17 @@ def _validation(arguments: argparse.Namespace, kind: str) -> dict[str, Any] | No
     return {"dense": dense, "sparse": sparse, "labels": _array(arguments.val_labels, "labels")}
 
 
-def _sparse(flag: str, words: Sequence[str], kind: str) -> Any:
-    """One array for one file without a sparsity, else a mapping."""
+def _sparse(flag: str, words: Sequence[str], kind: str) -> np.ndarray | dict[float, np.ndarray]:
+    """Return one array for one file without a sparsity, else a mapping."""
     if len(words) == 1 and "=" not in words[0]:
         return _of_kind(Path(words[0]), kind)
-    found = {}
+    by_level = {}
     for word in words:
         level, separator, path = word.partition("=")
         if not separator or not _is_number(level):
             fail(_FUNCTION, flag, f"value {word!r}", "SPARSITY=FILE with a fraction in [0, 1)")
-        found[float(level)] = _of_kind(Path(path), kind)
-    return found
+        by_level[float(level)] = _of_kind(Path(path), kind)
+    return by_level
 
 
 def _is_number(text: str) -> bool:
@@ -143,14 +143,14 @@ def _is_number(text: str) -> bool:
 
 
 def _of_kind(path: Path, kind: str) -> np.ndarray:
-    values, found = _outputs(path)
-    if found != kind:
-        fail(_FUNCTION, f"file {str(path)!r}", f"{found}", f"{kind}, as --dense")
+    values, kind_of_file = _outputs(path)
+    if kind_of_file != kind:
+        fail(_FUNCTION, f"file {str(path)!r}", kind_of_file, f"{kind}, as --dense")
     return values
 
 
 def _outputs(path: Path) -> tuple[np.ndarray, str]:
-    arrays = _load(path)
+    arrays = read_npz(_FUNCTION, path)
     kinds = [kind for kind in ("logits", "probs") if kind in arrays]
     if len(kinds) != 1:
         fail(_FUNCTION, f"file {str(path)!r}", f"arrays {sorted(arrays)}", "one of 'logits' and 'probs'")
@@ -158,23 +158,10 @@ def _outputs(path: Path) -> tuple[np.ndarray, str]:
 
 
 def _array(path: Path, name: str) -> np.ndarray:
-    return _entry(path, _load(path), name)
+    return _entry(path, read_npz(_FUNCTION, path), name)
 
 
 def _entry(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     if name not in arrays:
         fail(_FUNCTION, f"file {str(path)!r}", f"arrays {sorted(arrays)}", f"an array {name!r}")
     return arrays[name]
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        fail(_FUNCTION, f"file {str(path)!r}", "no content", "an existing file", error=FileNotFoundError)
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise ValueError("it holds a single array")
-        with archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        fail(_FUNCTION, f"file {str(path)!r}", f"another format ({error})", "an .npz archive of plain arrays")

@@ -1,10 +1,10 @@
-"""Fair learning when some data sources lie: the FLEA filter, attacks to test it with, learners, and data.
+"""Fair learning from sources of which some are manipulated: the FLEA filter, attacks, learners, and data.
 
 Needs ``pip install 'sparsejax[analysis]'``. Source: Iofinova, Konstantinov, Lampert 2022, "FLEA: Provably Robust Fair
 Multisource Learning from Unreliable Training Data", TMLR.
 """
 
-from sparsejax.analysis.multisource._adversarial import AdversarialLearner
+from sparsejax._surface import attributes
 from sparsejax.analysis.multisource._adversaries import (
     ADVERSARIES,
     PAPER_LABELS,
@@ -12,11 +12,8 @@ from sparsejax.analysis.multisource._adversaries import (
     choose_sources,
     manipulate,
 )
-from sparsejax.analysis.multisource._baselines import Ensemble, KonstantinovFilter
-from sparsejax.analysis.multisource._boosted import BoostedTrees
 from sparsejax.analysis.multisource._classifier import FLEAClassifier
-from sparsejax.analysis.multisource._dataset import Dataset, blocks
-from sparsejax.analysis.multisource._datasets import (
+from sparsejax.analysis.multisource.data._loaders import (
     FILES,
     census,
     encode_census,
@@ -24,9 +21,20 @@ from sparsejax.analysis.multisource._datasets import (
     fetch_dataset,
     load_dataset,
 )
-from sparsejax.analysis.multisource._filter import FLEA, SourceFilter, SourceWarning
-from sparsejax.analysis.multisource._learners import PlainLearner, PostprocessedLearner, RegularisedLearner
-from sparsejax.analysis.multisource._methods import (
+from sparsejax.analysis.multisource.data._table import TabularDataset, assign_sources
+from sparsejax.analysis.multisource.filter._base import SourceFilter
+from sparsejax.analysis.multisource.filter._flea import FLEA, SourceWarning
+from sparsejax.analysis.multisource.filter._konstantinov import KonstantinovFilter
+from sparsejax.analysis.multisource.filter._select import quantiles, select_sources
+from sparsejax.analysis.multisource.learners._adversarial import AdversarialLearner
+from sparsejax.analysis.multisource.learners._boosted import BoostedTrees
+from sparsejax.analysis.multisource.learners._ensemble import Ensemble
+from sparsejax.analysis.multisource.learners._regularised import PlainLearner, RegularisedLearner
+from sparsejax.analysis.multisource.learners._resampled import ResampledLearner, reweigh
+from sparsejax.analysis.multisource.learners._robust import RobustLearner
+from sparsejax.analysis.multisource.learners._thresholds import PostprocessedLearner
+from sparsejax.analysis.multisource.learners._tilted import HierarchicalTERM
+from sparsejax.analysis.multisource.study._methods import (
     CLASSIFIERS,
     LEARNERS,
     METHODS,
@@ -34,14 +42,16 @@ from sparsejax.analysis.multisource._methods import (
     make_learner,
     make_method,
 )
-from sparsejax.analysis.multisource._metrics import METRICS, evaluate
-from sparsejax.analysis.multisource._plots import plot_bars, plot_scores
-from sparsejax.analysis.multisource._resample import ResampledLearner, reweigh
-from sparsejax.analysis.multisource._robust import RobustLearner
-from sparsejax.analysis.multisource._select import quantiles, select
-from sparsejax.analysis.multisource._study import run_study
-from sparsejax.analysis.multisource._tables import agreement, compare, summarise, table, worst_case
-from sparsejax.analysis.multisource._term import HierarchicalTERM
+from sparsejax.analysis.multisource.study._metrics import METRICS, evaluate_decisions
+from sparsejax.analysis.multisource.study._plots import plot_bars, plot_scores
+from sparsejax.analysis.multisource.study._run import run_study
+from sparsejax.analysis.multisource.study._tables import (
+    agreement,
+    compare_published,
+    results_table,
+    summarise,
+    worst_case,
+)
 
 __all__ = [
     "ADVERSARIES",
@@ -54,7 +64,6 @@ __all__ = [
     "PAPER_LABELS",
     "AdversarialLearner",
     "BoostedTrees",
-    "Dataset",
     "Ensemble",
     "FLEAClassifier",
     "HierarchicalTERM",
@@ -66,15 +75,16 @@ __all__ = [
     "RobustLearner",
     "SourceFilter",
     "SourceWarning",
+    "TabularDataset",
     "TrainingSet",
     "agreement",
-    "blocks",
+    "assign_sources",
     "census",
     "choose_sources",
-    "compare",
+    "compare_published",
     "encode_census",
     "encode_table",
-    "evaluate",
+    "evaluate_decisions",
     "fetch_dataset",
     "learners_of",
     "load_dataset",
@@ -84,10 +94,22 @@ __all__ = [
     "plot_bars",
     "plot_scores",
     "quantiles",
+    "results_table",
     "reweigh",
     "run_study",
-    "select",
+    "select_sources",
     "summarise",
-    "table",
     "worst_case",
 ]
+
+__getattr__, __dir__ = attributes(
+    __name__,
+    deprecated={
+        "Dataset": f"{__name__}.TabularDataset",
+        "blocks": f"{__name__}.assign_sources",
+        "compare": f"{__name__}.compare_published",
+        "evaluate": f"{__name__}.evaluate_decisions",
+        "select": f"{__name__}.select_sources",
+        "table": f"{__name__}.results_table",
+    },
+)

@@ -1,12 +1,18 @@
 """The command line ``sparsejax multisource run | compare``."""
 
+# pandas declares unions that are too wide for its results.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class _Parser(argparse.ArgumentParser):
@@ -22,7 +28,9 @@ def main(argv: Sequence[str]) -> int:
     Returns:
       Exit status: 0, or 2 after an error of the user.
     """
-    top = _Parser(prog="sparsejax multisource", description="Fair learning when some data sources lie.")
+    top = _Parser(
+        prog="sparsejax multisource", description="Fair learning from several data sources, some of them manipulated."
+    )
     commands = top.add_subparsers(required=True, metavar="run | compare", parser_class=_Parser)
     _add_run(commands)
     _add_compare(commands)
@@ -35,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _add_run(commands: Any) -> None:
-    text = "Manipulate sources of a data set, filter, learn, and judge. Resumes what was stopped."
+    text = "Manipulate sources of a data set, filter them, train, and evaluate. Resumes an interrupted study."
     parser = commands.add_parser("run", help=text, description=text)
     parser.set_defaults(command=_run)
     add = parser.add_argument
@@ -55,7 +63,7 @@ def _add_run(commands: Any) -> None:
 
 
 def _add_compare(commands: Any) -> None:
-    text = "Compare results with published ones: means within two standard errors of the difference?"
+    text = "Compare results with published ones: which means agree within two standard errors of the difference."
     parser = commands.add_parser("compare", help=text, description=text)
     parser.set_defaults(command=_compare)
     add = parser.add_argument
@@ -96,19 +104,22 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     print("accuracy % / demographic parity violation %")
     for adversary in dict.fromkeys(summary["adversary"]):
-        print(f"\n{adversary}\n{ms.table(summary, adversary).droplevel([0, 1, 2, 3]).to_string()}")
+        print(f"\n{adversary}\n{ms.results_table(summary, adversary).droplevel([0, 1, 2, 3]).to_string()}")
     return 0
 
 
-def _write(results: Any, summary: Any, out: Path) -> None:
+def _write(results: pd.DataFrame, summary: pd.DataFrame, out: Path) -> None:
     """Write results, summary, tables and plots into the folder."""
     import matplotlib.pyplot as plt
 
     from sparsejax.analysis import multisource as ms
+    from sparsejax.analysis._frames import write_csv
 
-    results.to_csv(out / "results.csv", index=False)
-    summary.to_csv(out / "summary.csv", index=False)
-    text = [f"{name}\n\n{ms.table(summary, name).to_string()}\n" for name in dict.fromkeys(summary["adversary"])]
+    write_csv(results, out / "results.csv")
+    write_csv(summary, out / "summary.csv")
+    text = [
+        f"{name}\n\n{ms.results_table(summary, name).to_string()}\n" for name in dict.fromkeys(summary["adversary"])
+    ]
     head = "accuracy % / demographic parity violation %, mean±standard deviation over seeds\n"
     (out / "tables.txt").write_text("\n".join([head, *text]))
     scored = summary[summary["metric"] == "accuracy"]
@@ -122,34 +133,30 @@ def _compare(options: argparse.Namespace) -> int:
     import pandas as pd
 
     from sparsejax.analysis import multisource as ms
+    from sparsejax.analysis._frames import one_of, read_csv, write_csv
+    from sparsejax.analysis.multisource.study._tables import RESULT_COLUMNS, SUMMARY_COLUMNS
 
-    results = pd.concat([pd.read_csv(folder / "results.csv") for folder in options.results])
-    found = ms.compare(results, pd.read_csv(options.published))
-    found = found[found["metric"].isin(options.metric)]
+    numbers = ("n_sources", "n_malicious", "seed", "value")
+    parts = [read_csv("compare", f / "results.csv", RESULT_COLUMNS, numbers) for f in options.results]
+    published = read_csv("compare", options.published, SUMMARY_COLUMNS, SUMMARY_COLUMNS[-3:])
+    for flag, column, names in (("--metric", "metric", options.metric), ("--method", "method", options.method or ())):
+        for name in names:
+            one_of("compare", flag, name, published[column].unique())
+    comparison = ms.compare_published(pd.concat(parts), published)
+    comparison = comparison[comparison["metric"].isin(options.metric)]
     if options.method:
-        found = found[found["method"].isin(options.method)]
-    if found.empty:
-        raise ValueError("compare: results has no row with published numbers; expected the study's settings.")
+        comparison = comparison[comparison["method"].isin(options.method)]
+    if comparison.empty:
+        raise ValueError("compare_published: results has no row with published numbers; expected the study's settings.")
     if options.out is not None:
-        found.to_csv(options.out, index=False)
+        write_csv(comparison, options.out)
     if options.json:
-        print(found.to_json(orient="records"))
+        print(comparison.to_json(orient="records"))
         return 0
-    print(ms.agreement(found).to_string())
-    apart = found[~found["agrees"]]
-    print(f"\n{len(found) - len(apart)} of {len(found)} means agree within two standard errors")
+    print(ms.agreement(comparison).to_string())
+    apart = comparison[~comparison["agrees"]]
+    print(f"\n{len(comparison) - len(apart)} of {len(comparison)} means agree within two standard errors")
     if len(apart):
-        columns = [
-            "dataset",
-            "classifier",
-            "adversary",
-            "learner",
-            "method",
-            "metric",
-            "count",
-            "mean",
-            "published",
-            "two_se",
-        ]
-        print(apart[columns].round(4).to_string(index=False))
+        dropped = ["n_sources", "n_malicious", "difference", "agrees"]
+        print(apart.drop(columns=dropped).round(4).to_string(index=False))
     return 0

@@ -12,15 +12,16 @@ from typing import Any
 
 from sparsejax._checks import fail
 
-HELP = "Adapt trained networks, dense and sparse, to other data sets, and compare them. Resumes what was stopped."
+HELP = "Adapt trained networks, dense and sparse, to other data sets, and compare them. Resumes an interrupted study."
 _FUNCTION = "transfer"
 _SECONDS_BETWEEN_LINES = 10.0
+_USER_ERRORS = (ValueError, OSError, ImportError)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     from sparsejax import models
-    from sparsejax.data import BENCHMARKS
+    from sparsejax.data import DOWNSTREAM_DATASETS
 
     text = (
         "a network: the folder of a `sparsejax train` run, or a PyTorch file (then --model); repeat for several. METHOD"
@@ -28,14 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text += ":SPARSITY names it in tables, such as 'AC/DC:0.9'; one without zeros is 'Dense', the baseline"
     again: Any = {"action": "append", "required": True, "default": argparse.SUPPRESS}
     parser.add_argument("--backbone", metavar="[METHOD:SPARSITY=]CKPT", help=text, **again)
-    names = ", ".join(BENCHMARKS)
+    names = ", ".join(DOWNSTREAM_DATASETS)
     text = f"a data set, repeat for several: digits, idx:PATH, folder:PATH, or NAME:PATH with NAME one of {names}"
     parser.add_argument("--data", metavar="SPEC", help=text, **again)
     parser.add_argument("--regime", choices=("linear", "full", "both"), default="linear", help="what is trained")
     parser.add_argument("--out", type=Path, required=True, default=argparse.SUPPRESS, help="folder of the results")
     parser.add_argument("--seeds", type=int, default=3, help="downstream runs of each cell, seeds 0, 1, ...")
     parser.add_argument("--epochs", type=int, default=150, help="passes over the data; the rate falls in proportion")
-    parser.add_argument("--lr", type=float, default=None, help="learning rate; the study's if not given")
+    parser.add_argument("--lr", type=float, default=None, help="learning rate; the study's by default")
     parser.add_argument("--batch-size", type=int, default=64, help="examples per step")
     parser.add_argument("--solver", choices=("sgd", "lbfgs"), default="sgd", help="of the linear classifier")
     parser.add_argument("--standardize", action="store_true", help="features, before the linear classifier")
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace, refuse: Callable[[BaseException], int]) -
     """Run the command; ``refuse`` reports an error of the user."""
     try:
         results, text = _run(arguments)
-    except (ValueError, OSError, ImportError) as error:
+    except _USER_ERRORS as error:
         return refuse(error)
     if arguments.json:
         print(results.to_json(orient="records"))
@@ -65,8 +66,9 @@ def run(arguments: argparse.Namespace, refuse: Callable[[BaseException], int]) -
 
 def _run(arguments: argparse.Namespace) -> tuple[Any, str]:
     from sparsejax._extras import require
-    from sparsejax.analysis.transfer._report import report
-    from sparsejax.analysis.transfer._study import run_transfer
+    from sparsejax.analysis._frames import write_csv
+    from sparsejax.analysis.transfer.runs._study import run_transfer
+    from sparsejax.analysis.transfer.tables._report import report
 
     pd = require("pandas", _FUNCTION)
     if arguments.seeds < 1:
@@ -90,19 +92,19 @@ def _run(arguments: argparse.Namespace) -> tuple[Any, str]:
             )
         )
     results = pd.concat(parts, ignore_index=True)
-    results.to_csv(arguments.out / "results.csv", index=False)
+    write_csv(results, arguments.out / "results.csv")
     if len(backbones) > 1 and any(backbone.method == "Dense" for backbone in backbones):
-        found = report(results, min_error=1e-3)
-        found.save(arguments.out / "report")
-        return results, str(found)
+        page = report(results, min_error=1e-3)
+        page.save(arguments.out / "report")
+        return results, str(page)
     keys = ["regime", "method", "sparsity", "dataset"]
     table = results.groupby(keys, sort=False)["value"].agg(["count", "mean", "std"]).round(4)
     return results, table.to_string()
 
 
 def _settings(arguments: argparse.Namespace) -> Any:
-    from sparsejax.analysis.transfer._config import SGDConfig
-    from sparsejax.analysis.transfer._study import StudySettings
+    from sparsejax.analysis.transfer.runs._config import SGDConfig
+    from sparsejax.analysis.transfer.runs._study import StudySettings
 
     changes = {"epochs": arguments.epochs, "batch_size": arguments.batch_size}
     if arguments.lr is not None:
@@ -118,33 +120,29 @@ def _settings(arguments: argparse.Namespace) -> Any:
 
 
 def _task(spec: str, regime: str, arguments: argparse.Namespace) -> Any:
-    """A data set as the study reads it: ImageNet's statistics for a frozen network, its own when all is trained."""
-    from sparsejax.data import BENCHMARKS, Reading, load_task
+    """Load a data set as the study does: statistics of ImageNet if the network is frozen, else of the data set."""
+    from sparsejax.data import DOWNSTREAM_DATASETS, Preprocessing, load_task
 
     shape = {"resize": arguments.resize, "size": arguments.size, "interpolation": arguments.interpolation}
-    own = BENCHMARKS.get(spec.partition(":")[0])
-    if regime == "full" and own is not None:
-        shape |= {"mean": own.mean, "std": own.std}
-    return load_task(spec, Reading(**shape))
+    known = DOWNSTREAM_DATASETS.get(spec.partition(":")[0])
+    if regime == "full" and known is not None:
+        shape |= {"mean": known.mean, "std": known.std}
+    return load_task(spec, Preprocessing(**shape))
 
 
 def _backbone(word: str, arguments: argparse.Namespace) -> Any:
-    from flax import nnx
-
     from sparsejax import models, train
-    from sparsejax.analysis.transfer._study import Backbone
+    from sparsejax.analysis.transfer.runs._study import Backbone
 
-    name, separator, path = word.rpartition("=")
-    path = Path(path)
-    if path.is_dir():
-        model, masks = train.load_model(path), None
-        arch = json.loads((path / "run.json").read_text())["model"]
-    else:
-        if arguments.model is None:
-            fail(_FUNCTION, f"backbone {str(path)!r}", "no run folder", "one, or --model with a PyTorch file")
-        arch, shape = arguments.model, (arguments.size, arguments.size)
-        model = models.build(arch, arguments.upstream_classes, 3, shape, nnx.Rngs(0))
-        masks = models.load_torch_state_dict(model, path).masks
+    name, separator, text = word.rpartition("=")
+    path = Path(text)
+    try:
+        arch, model, masks = _network(path, arguments)
+    except Exception as error:  # readers of damaged files raise anything: struct.error, KeyError, UnpicklingError, ...
+        if isinstance(error, ImportError) or (isinstance(error, _USER_ERRORS) and str(path) in str(error)):
+            raise
+        got = f"no readable network ({type(error).__name__}: {error})"
+        fail(_FUNCTION, f"backbone {text!r}", got, "the folder of a run, or a PyTorch file")
     measured = train.fix_masks(model, masks, kernels="dense", keep_dense=(models.find_head(model),)).sparsity()
     if not separator:
         return Backbone(model, "Dense" if measured == 0 else "Sparse", round(measured, 4), arch, masks)
@@ -152,6 +150,22 @@ def _backbone(word: str, arguments: argparse.Namespace) -> Any:
     if not colon or not _is_fraction(level):
         fail(_FUNCTION, "--backbone", f"name {name!r}", "METHOD:SPARSITY with a fraction in [0, 1), such as AC/DC:0.9")
     return Backbone(model, method, float(level), arch, masks)
+
+
+def _network(path: Path, arguments: argparse.Namespace) -> tuple[str, Any, Any]:
+    """Return architecture, model and masks of the folder of a run, or of a PyTorch file."""
+    from flax import nnx
+
+    from sparsejax import models, train
+
+    if path.is_dir():
+        model = train.load_model(path)
+        return json.loads((path / "run.json").read_text())["model"], model, None
+    if arguments.model is None:
+        fail(_FUNCTION, f"backbone {str(path)!r}", "no run folder", "one, or --model with a PyTorch file")
+    shape = (arguments.size, arguments.size)
+    model = models.build(arguments.model, arguments.upstream_classes, 3, shape, nnx.Rngs(0))
+    return arguments.model, model, models.load_torch_state_dict(model, path).masks
 
 
 def _is_fraction(text: str) -> bool:

@@ -1,18 +1,26 @@
 """Figures of a study, on matplotlib axes; no global state is changed."""
 
+# pandas declares unions that are too wide for its results.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportReturnType=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._extras import require
-from sparsejax.analysis.transfer._aggregate import aggregate
-from sparsejax.analysis.transfer._cells import ANY_ERROR, cells
-from sparsejax.analysis.transfer._ranks import rank_methods
-from sparsejax.analysis.transfer._relations import task_difficulty
+from sparsejax.analysis.transfer.tables._aggregate import aggregate
+from sparsejax.analysis.transfer.tables._cells import ANY_ERROR, cells
+from sparsejax.analysis.transfer.tables._ranks import rank_methods
+from sparsejax.analysis.transfer.tables._relations import task_difficulty
+from sparsejax.analysis.transfer.tables._results import check_upstream
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 # Up to here an axis of relative error increase is linear, and logarithmic beyond.
 _LINEAR_PERCENT = 50
@@ -22,14 +30,14 @@ _COLORS = 10
 
 
 def plot_relative_error(
-    results: Any,
+    results: pd.DataFrame,
     *,
     arch: str | None = None,
     baseline: str = "Dense",
     statistic: str = "mean",
-    axes: Any = None,
+    axes: np.ndarray | None = None,
     **options: Any,
-) -> Any:
+) -> np.ndarray:
     """Draw the relative error increase against sparsity: a panel for each regime, a line for each method.
 
     Points are means over data sets with their standard error, or medians. The dashed line is the dense model; below it
@@ -59,14 +67,14 @@ def plot_relative_error(
 
 
 def plot_datasets(
-    results: Any,
+    results: pd.DataFrame,
     *,
     regime: str,
     arch: str | None = None,
     baseline: str = "Dense",
-    axes: Any = None,
+    axes: np.ndarray | None = None,
     columns: int = 4,
-) -> Any:
+) -> np.ndarray:
     """Draw accuracy against sparsity, a panel for each data set, a line for each method.
 
     Points are means over seeds with their standard deviation; the dashed line is the dense model.
@@ -110,7 +118,9 @@ def plot_datasets(
     return axes
 
 
-def plot_tasks(results: Any, *, regime: str, arch: str | None = None, baseline: str = "Dense", ax: Any = None) -> Any:
+def plot_tasks(
+    results: pd.DataFrame, *, regime: str, arch: str | None = None, baseline: str = "Dense", ax: Axes | None = None
+) -> Axes:
     """Draw the accuracy difference to the dense model as a heat map: models by rows, data sets by columns.
 
     Returns:
@@ -135,8 +145,14 @@ def plot_tasks(results: Any, *, regime: str, arch: str | None = None, baseline: 
 
 
 def plot_difficulty(
-    results: Any, *, regime: str, sparsity: float, arch: str | None = None, baseline: str = "Dense", ax: Any = None
-) -> Any:
+    results: pd.DataFrame,
+    *,
+    regime: str,
+    sparsity: float,
+    arch: str | None = None,
+    baseline: str = "Dense",
+    ax: Axes | None = None,
+) -> Axes:
     """Draw the relative error increase of each data set against its difficulty, with a least-squares line per method.
 
     Returns:
@@ -165,7 +181,9 @@ def plot_difficulty(
     return ax
 
 
-def plot_upstream(results: Any, upstream: Any, *, arch: str | None = None, axes: Any = None) -> Any:
+def plot_upstream(
+    results: pd.DataFrame, upstream: pd.DataFrame, *, arch: str | None = None, axes: np.ndarray | None = None
+) -> np.ndarray:
     """Draw mean transfer accuracy against upstream accuracy, a panel for each regime, a point for each model.
 
     Args:
@@ -178,7 +196,7 @@ def plot_upstream(results: Any, upstream: Any, *, arch: str | None = None, axes:
       The axes, an array.
     """
     table = _of_arch("plot_upstream", aggregate(results, min_error=ANY_ERROR), arch)
-    table = table.merge(upstream[["arch", "method", "sparsity", "accuracy"]], on=["arch", "method", "sparsity"])
+    table = table.merge(check_upstream("plot_upstream", upstream), on=["arch", "method", "sparsity"])
     if table.empty:
         fail("plot_upstream", "upstream", "no model of the results", "the same names and sparsities")
     regimes = sorted(table["regime"].unique())
@@ -194,7 +212,9 @@ def plot_upstream(results: Any, upstream: Any, *, arch: str | None = None, axes:
     return axes
 
 
-def plot_ranks(results: Any, *, arch: str | None = None, tolerance: float = 0.0, axes: Any = None) -> Any:
+def plot_ranks(
+    results: pd.DataFrame, *, arch: str | None = None, tolerance: float = 0.0, axes: np.ndarray | None = None
+) -> np.ndarray:
     """Draw the mean rank of each method against sparsity, a panel for each regime; 1, the best, is on top.
 
     Returns:
@@ -209,7 +229,7 @@ def plot_ranks(results: Any, *, arch: str | None = None, tolerance: float = 0.0,
     return axes
 
 
-def _lines(table: Any, column: str, error: str | None, label: str, axes: Any) -> Any:
+def _lines(table: pd.DataFrame, column: str, error: str | None, label: str, axes: np.ndarray | None) -> np.ndarray:
     """A panel for each regime, a line for each method over sparsity."""
     percent = 100 if column.startswith("rel_err") else 1
     regimes = sorted(table["regime"].unique())
@@ -230,8 +250,8 @@ def _lines(table: Any, column: str, error: str | None, label: str, axes: Any) ->
     return axes
 
 
-def _percent_axis(ax: Any) -> None:
-    """Scale and ticks of the vertical axis once the data is drawn: Matplotlib's own ticks leave out 20 and 50."""
+def _percent_axis(ax: Axes) -> None:
+    """Scale and ticks of the vertical axis once the data is drawn: Matplotlib's default ticks leave out 20 and 50."""
     if max(map(abs, ax.get_ylim())) <= _LINEAR_PERCENT:
         return
     ax.set_yscale("symlog", linthresh=_LINEAR_PERCENT)
@@ -241,7 +261,7 @@ def _percent_axis(ax: Any) -> None:
     ax.yaxis.set_major_formatter("{x:g}")
 
 
-def _of_arch(function: str, table: Any, arch: str | None) -> Any:
+def _of_arch(function: str, table: pd.DataFrame, arch: str | None) -> pd.DataFrame:
     known = sorted(table["arch"].unique())
     if arch is None and len(known) > 1:
         fail(function, "arch", "no value", f"one of {known}")
@@ -251,17 +271,17 @@ def _of_arch(function: str, table: Any, arch: str | None) -> Any:
     return table[table["arch"] == chosen]
 
 
-def _colors(table: Any) -> Mapping[str, str]:
+def _colors(table: pd.DataFrame) -> Mapping[str, str]:
     return {method: f"C{i % _COLORS}" for i, method in enumerate(sorted(table["method"].unique()))}
 
 
-def _panels(axes: Any, count: int) -> Any:
+def _panels(axes: np.ndarray | None, count: int) -> np.ndarray:
     if axes is not None:
         return axes
     return _pyplot().subplots(1, count, figsize=(4.6 * count, 3.8), layout="constrained", squeeze=False)[1]
 
 
-def _axes(ax: Any, size: tuple[float, float]) -> Any:
+def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     return _pyplot().subplots(figsize=size, layout="constrained")[1] if ax is None else ax
 
 

@@ -1,4 +1,4 @@
-"""What a method will do to a model, before training."""
+"""A report before training: the leaves that a method prunes, weights kept, memory and operations."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ import jax.numpy as jnp
 
 from sparsejax._checks import fail
 from sparsejax._table import text_table
-from sparsejax.pruning._capacity import Capacity
-from sparsejax.pruning._filters import KERNELS, Predicate, selected
-from sparsejax.pruning._leaves import PyTree, leaf_names, only
-from sparsejax.pruning._method import Method, View
-from sparsejax.pruning._rules import Rule, as_method
+from sparsejax._typing import PyTree
+from sparsejax.pruning._filters import KERNELS, Predicate, select_leaves
+from sparsejax.pruning._method import Method, Rule, View, as_method
 from sparsejax.pruning.accounting._flops import Form, LayerShape, forward_flops, storage_bytes
+from sparsejax.pruning.allocation._scopes import Capacity
 from sparsejax.pruning.allocation._structures import Structure, unstructured
 
 _UNSTRUCTURED = unstructured()
 
 
 @dataclass(frozen=True)
-class ReportRow:
+class PruningReportRow:
     """One leaf.
 
     Attributes:
       path: of the leaf.
       shape: of the leaf.
       size: its weights, n.
-      capacity: what its kept weights need; None where it is not pruned.
+      capacity: room that its kept weights need; None where it is not pruned.
     """
 
     path: str
@@ -46,18 +45,18 @@ class ReportRow:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a method will do to a model; print it.
+class PruningReport:
+    """The effect that a method will have on a model; print it.
 
     Attributes:
       rows: a row for every leaf.
       where: the filter that decided.
       moments: arrays per weight that the optimizer keeps.
-      dense_flops: operations of a dense forward pass of one example; None where layers were not given.
+      dense_flops: operations of a dense forward pass of one example; None without layers.
       sparse_flops: the same in sparse phases.
     """
 
-    rows: tuple[ReportRow, ...]
+    rows: tuple[PruningReportRow, ...]
     where: str
     moments: int
     dense_flops: int | None
@@ -103,19 +102,19 @@ def report(
     structure: Structure = _UNSTRUCTURED,
     moments: int = 1,
     layers: Sequence[LayerShape] | None = None,
-) -> Report:
-    """Say what a method will do to a model: which leaves, how many weights each keeps, memory and operations.
+) -> PruningReport:
+    """List what a method will do to a model: which leaves, how many weights each keeps, memory and operations.
 
     Args:
       params: parameters, or their shapes (``jax.eval_shape``).
-      method: as given to ``pruned``, or a list of rules.
-      where: as given to ``pruned``.
-      structure: as given to ``pruned``.
+      method: as for ``pruned``, or a list of rules.
+      where: as for ``pruned``.
+      structure: as for ``pruned``.
       moments: arrays per weight that the optimizer keeps: 1 for momentum, 2 for Adam.
       layers: from ``layer_shapes``, for operations.
 
     Returns:
-      ``Report``.
+      ``PruningReport``.
 
     Raises:
       ValueError: ``where`` selects nothing, or method and structure do not fit the leaves.
@@ -123,30 +122,29 @@ def report(
     Source: rules of counting as in ``forward_flops``.
 
     >>> from sparsejax.pruning import static
-    >>> found = report({"kernel": jnp.ones((8, 8)), "bias": jnp.ones(8)}, static(0.75))
-    >>> found.sparsity, found.rows[1].capacity, found.bytes("values")
+    >>> plan = report({"kernel": jnp.ones((8, 8)), "bias": jnp.ones(8)}, static(0.75))
+    >>> plan.sparsity, plan.rows[1].capacity, plan.bytes("values")
     (0.75, Capacity(kind='fixed', entries=16), 192)
     """
     method, where = as_method(method, where)
     if not isinstance(method, Method):
         fail("report", "method", f"type {type(method).__name__}", "a method such as one_shot(0.9)", error=TypeError)
-    leaves, names = jax.tree.leaves(params), leaf_names(params)
-    chosen = selected("report", where, params)
-    shapes = [jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in only(chosen, leaves)]
-    for name, leaf in zip(only(chosen, names), shapes, strict=True):
+    leaves = select_leaves("report", where, params)
+    shapes = [jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves.prunable]
+    for name, leaf in zip(leaves.prunable_names, shapes, strict=True):
         structure.grid(name, leaf.shape)
-    view = View(only(chosen, names), shapes, [], 0, (), structure, [])  # type: ignore[arg-type]
+    view = View(leaves.prunable_names, shapes, [], 0, (), structure, [])  # type: ignore[arg-type]
     plan = iter(method.capacity(view))
     rows = tuple(
-        ReportRow(name, jnp.shape(leaf), math.prod(jnp.shape(leaf)), next(plan) if picked else None)
-        for name, leaf, picked in zip(names, leaves, chosen, strict=True)
+        PruningReportRow(name, jnp.shape(leaf), math.prod(jnp.shape(leaf)), next(plan) if picked else None)
+        for name, leaf, picked in zip(leaves.names, leaves.values, leaves.chosen, strict=True)
     )
     dense = sparse = None
     if layers is not None:
         dense = forward_flops(layers)
         sparse = forward_flops(layers, {row.path: row.kept for row in rows if row.capacity is not None})
-    return Report(rows, str(where), moments, dense, sparse)
+    return PruningReport(rows, str(where), moments, dense, sparse)
 
 
-def _sparsity(rows: Sequence[ReportRow]) -> float:
+def _sparsity(rows: Sequence[PruningReportRow]) -> float:
     return 1 - sum(row.kept for row in rows) / sum(row.size for row in rows)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import numpy as np
 
 from sparsejax._checks import fail
 
-Sparsity = float | np.floating | jax.Array
+Sparsity: TypeAlias = float | np.floating | np.ndarray | jax.Array
 
 
-def as_fraction(function: str, operand: str, sparsity: Any) -> Fraction:
+def as_fraction(function: str, operand: str, sparsity: Sparsity) -> Fraction:
     """Read a sparsity as the decimal number that it prints as, exactly.
 
     A float32 0.9 is meant to be 9/10, not 0.89999998; on 10 million weights the two differ by a count.
@@ -152,7 +152,7 @@ def er(sparsity: Sparsity, shapes: Sequence[tuple[int, ...]]) -> list[int]:
 
 
 def proportional(
-    function: str, sparsity: Fraction, shapes: Sequence[tuple[int, ...]], weight: Callable[[Any], int]
+    function: str, sparsity: Fraction, shapes: Sequence[tuple[int, ...]], weight: Callable[[tuple[int, ...]], int]
 ) -> list[int]:
     """Share ``global_count`` among layers in proportion to ``weight(shape)``, no layer above its size."""
     sizes = [math.prod(shape) for shape in shapes]
@@ -183,6 +183,6 @@ def largest_remainder(ideal: Sequence[Fraction], total: int) -> list[int]:
     by_remainder = sorted(range(len(ideal)), key=lambda i: (counts[i] - ideal[i], i))
     for i in by_remainder[: max(0, total - sum(counts))]:
         counts[i] += 1
-    while sum(counts) > total:  # layers raised to 1 took more than was theirs; the largest give it back
+    while sum(counts) > total:  # layers raised to 1 took too much; the largest give it back
         counts[max(range(len(counts)), key=lambda i: (counts[i], -i))] -= 1
     return counts

@@ -7,25 +7,56 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax._checks import fail
-from sparsejax.pruning._capacity import Capacity
-from sparsejax.pruning._method import View
-from sparsejax.pruning._numbers import check_integer
+from sparsejax._checks import check_integer, fail
+from sparsejax._typing import ArrayLike
 from sparsejax.pruning.allocation._distributions import as_fraction, er, erk, kept
 from sparsejax.pruning.allocation._selection import select
 from sparsejax.pruning.allocation._structures import Grid, Shape, Structure
 
+
+class Capacity(NamedTuple):
+    """The room that a buffer for the kept weights of a leaf needs.
+
+    Attributes:
+      kind: "fixed" from the first step on; "sparse phases", once or while weights are pruned; "scores", as "sparse
+        phases" but known only when the scores are (a global threshold moves it from one mask to the next); "dense".
+      entries: kept weights; for "scores" an average share.
+    """
+
+    kind: Literal["fixed", "sparse phases", "scores", "dense"]
+    entries: int
+
+
 Share = float | int | None
 
 
+class Layers(Protocol):
+    """The prunable leaves as far as counts depend on them; a method's ``View`` is one."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Path of each leaf."""
+        ...
+
+    @property
+    def shapes(self) -> Sequence[Shape]:
+        """Shape of each leaf."""
+        ...
+
+    @property
+    def structure(self) -> Structure:
+        """Which shapes the kept weights may take."""
+        ...
+
+
 class Scope(Protocol):
-    """What a scope must do; built by ``across`` and ``per_layer``, or named: "global", "layer", "erk", "er"."""
+    """The interface of a scope; built by ``across`` and ``per_layer``, or named: "global", "layer", "erk", "er"."""
 
     def counts(
         self, function: str, structure: Structure, names: Sequence[str], shapes: Sequence[Shape], sparsity: Fraction
@@ -45,7 +76,7 @@ ScopeLike = Scope | Literal["global", "layer", "erk", "er"]
 
 @dataclass(frozen=True)
 class PerLayer:
-    """Each layer has its own count; built by ``per_layer``."""
+    """A count for each layer; built by ``per_layer``."""
 
     base: str
     shares: tuple[tuple[str, Share], ...] = ()
@@ -58,14 +89,14 @@ class PerLayer:
             if not any(fnmatch.fnmatchcase(name, glob) for name in names):
                 fail("per_layer", f"the glob {glob!r}", "no matching leaf", f"one of {list(names)}")
         grids = [structure.grid(name, shape) for name, shape in zip(names, shapes, strict=True)]
-        own = [self._share(name) for name in names]
-        rest = [i for i, share in enumerate(own) if share is _BASE]
+        shares = [self._share(name) for name in names]
+        rest = [i for i, share in enumerate(shares) if share is _BASE]
         if structure.fixed is None:
             base = self._base([grids[i] for i in rest], [shapes[i] for i in rest], sparsity)
         else:
             base = [_fixed_count(function, structure.fixed, grids[i], sparsity) for i in rest]
         shared = dict(zip(rest, base, strict=True))
-        counts = [shared[i] if i in shared else _own_count(names[i], grids[i], own[i]) for i in range(len(own))]
+        counts = [shared[i] if i in shared else _count(names[i], grids[i], shares[i]) for i in range(len(shares))]
         for name, grid, count in zip(names, grids, counts, strict=True):
             if structure.fixed is not None and count not in (structure.fixed, grid.units):
                 rule = f"{structure.fixed} or all of {grid.units} with this structure"
@@ -104,7 +135,7 @@ def _fixed_count(function: str, fixed: int, grid: Grid, sparsity: Fraction) -> i
     return fixed
 
 
-def _own_count(name: str, grid: Grid, share: Share) -> int:
+def _count(name: str, grid: Grid, share: Share) -> int:
     if share is None:
         return grid.units
     if isinstance(share, int):
@@ -160,7 +191,7 @@ class Across:
         return [structure.to_mask(mark[None], score.shape) for mark, score in zip(marks, scores, strict=True)]
 
     def _check_floors(self, names: Sequence[str], shapes: Sequence[Shape], grids: Sequence[Grid], total: int) -> None:
-        """Refuse floors above what a layer has, or above the budget of all."""
+        """Refuse floors above the size of a layer, or above the budget of all."""
         needed = 0
         for name, shape, grid in zip(names, shapes, grids, strict=True):
             if self.min_per_layer > grid.units:
@@ -177,7 +208,7 @@ class Across:
             )
 
 
-def select_rows(units: jax.Array, count: Any) -> jax.Array:
+def select_rows(units: jax.Array, count: ArrayLike) -> jax.Array:
     """Mark the ``count`` largest of each row; ties to the lower index."""
     if units.shape[0] == 1:
         return select([units[0]], count)[0][None]
@@ -213,11 +244,11 @@ def across(*, min_per_layer: int = 0, min_per_output: int = 0, normalize: Litera
 
 
 def per_layer(shares: Mapping[str, Share], *, base: Literal["layer", "erk", "er"] = "layer") -> Scope:
-    """Say for some layers what they keep; the others follow a rule.
+    """Set the number of kept weights of some layers; the others follow a rule.
 
     Args:
       shares: glob on the path of a leaf (as in ``path``) -> sparsity (float in [0, 1)), number of kept weights
-        (int), or None for dense. The first glob that matches counts. They hold from the first pruning on.
+        (int), or None for dense. The first glob that matches counts. They apply from the first pruning on.
       base: rule for the layers that no glob matches: "layer" (the same sparsity in each), "erk" or "er".
 
     Returns:
@@ -239,20 +270,20 @@ def per_layer(shares: Mapping[str, Share], *, base: Literal["layer", "erk", "er"
     return PerLayer(base, tuple(shares.items()))
 
 
-def as_scope(function: str, scope: Any) -> Scope:
-    """Return the scope that ``scope`` is or names."""
+def as_scope(function: str, scope: ScopeLike) -> Scope:
+    """Return the scope for a name, and a scope as it is."""
     if scope == "global":
         return Across()
-    if scope in ("layer", "erk", "er"):
+    if isinstance(scope, str) and scope in ("layer", "erk", "er"):
         return PerLayer(scope)
     if not (hasattr(scope, "counts") and hasattr(scope, "choose")):
         expected = "'global', 'layer', 'erk', 'er', across(...) or per_layer(...)"
         fail(function, "scope", f"value {scope!r}", expected)
-    return scope
+    return scope  # type: ignore[return-value]
 
 
 def capacities(
-    function: str, scope: Scope, view: View, sparsity: Fraction, kind: Literal["fixed", "sparse phases"]
+    function: str, scope: Scope, view: Layers, sparsity: Fraction, kind: Literal["fixed", "sparse phases"]
 ) -> list[Capacity]:
     """Return the ``Capacity`` of each leaf for masks of one sparsity."""
     structure, names, shapes = view.structure, view.names, view.shapes

@@ -10,9 +10,10 @@ import numpy as np
 from jax import lax
 
 from sparsejax._checks import fail
+from sparsejax._typing import ArrayLike
 
 
-def select(scores: Sequence[jax.Array], k: jax.Array | int) -> list[jax.Array]:
+def select(scores: Sequence[jax.Array], k: ArrayLike) -> list[jax.Array]:
     """Mark exactly the ``k`` largest scores of several arrays taken together.
 
     mask_i = [score_i > T] or ([score_i = T] and i among the first ties),  sum(mask) = k

@@ -9,8 +9,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from sparsejax._checks import fail
-from sparsejax.pruning._numbers import check_integer
+from sparsejax._checks import check_integer, fail
 
 Shape = tuple[int, ...]
 
@@ -20,7 +19,7 @@ class Grid(NamedTuple):
 
     Attributes:
       groups: parts that keep equally many units each.
-      units: things in a group that are kept or pruned as a whole.
+      units: parts of a group that are kept or pruned as a whole.
       size: weights in a unit.
     """
 
@@ -30,7 +29,7 @@ class Grid(NamedTuple):
 
 
 class Structure(Protocol):
-    """What a structure must do: see the weights of a leaf as units in groups, and go back."""
+    """The interface of a structure: it sees the weights of a leaf as units in groups, and goes back."""
 
     @property
     def fixed(self) -> int | None:
@@ -50,14 +49,14 @@ class Structure(Protocol):
         ...
 
 
-def _require(structure: str, name: str, shape: Shape, holds: bool, rule: str) -> None:
-    if not holds:
+def _require(structure: str, name: str, shape: Shape, fits: bool, rule: str) -> None:
+    if not fits:
         fail(structure, f"leaf {name!r}", f"shape {shape}", rule, "Leave it out with where=... & ~path(...).")
 
 
 @dataclass(frozen=True)
 class Unstructured:
-    """Every weight stands for itself; built by ``unstructured``."""
+    """Single weights; built by ``unstructured``."""
 
     fixed: None = None
 

@@ -1,24 +1,198 @@
-"""AC/DC: training that alternates between a compressed and a decompressed network."""
+"""AC/DC: phases of dense and sparse training, and the method that alternates between them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from sparsejax._checks import fail
-from sparsejax.pruning._capacity import Capacity
-from sparsejax.pruning._leaves import PyTree
-from sparsejax.pruning._method import Method, View
+from sparsejax._checks import check_integer, fail
+from sparsejax._typing import PyTree
+from sparsejax.pruning._method import Method, View, branch
 from sparsejax.pruning._state import PrunedState, get_mask
 from sparsejax.pruning.allocation._distributions import as_fraction
-from sparsejax.pruning.allocation._scopes import Scope, ScopeLike, as_scope, capacities
-from sparsejax.pruning.methods._phases import Phase, PhaseList, phase_list
+from sparsejax.pruning.allocation._scopes import Capacity, Scope, ScopeLike, as_scope, capacities
+from sparsejax.pruning.methods._cadence import Fires, Step
+
+_SHORT = 0.5
+
+
+class ShortPhasesWarning(UserWarning):
+    """Phases of AC/DC are much shorter than the time in which SGD forgets its weights."""
+
+
+class Phase(NamedTuple):
+    """A phase: ``kind`` "dense" or "sparse", in force for the steps ``start`` to ``stop - 1``."""
+
+    kind: Literal["dense", "sparse"]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class PhaseList:
+    """Phases that follow each other, the first dense, the last sparse; built by ``acdc_phases``.
+
+    Attributes:
+      phases: in order; they alternate.
+      decay_ratio: length of the shortest inner phase over the time in which SGD forgets, or None if unknown.
+    """
+
+    phases: tuple[Phase, ...]
+    decay_ratio: float | None = None
+
+    @property
+    def switches(self) -> tuple[int, ...]:
+        """First step of every phase but the first."""
+        return tuple(phase.start for phase in self.phases[1:])
+
+    @property
+    def total(self) -> int:
+        """Steps of all phases."""
+        return self.phases[-1].stop
+
+    @property
+    def last_dense(self) -> Phase:
+        """The last dense phase."""
+        return self.phases[-2]
+
+    def at(self, step: int) -> Phase:
+        """Phase of a step; past the end it is the last one."""
+        return next((phase for phase in self.phases if step < phase.stop), self.phases[-1])
+
+    def steps(self, kind: Literal["dense", "sparse"]) -> int:
+        """Steps in all phases of a kind."""
+        return sum(phase.stop - phase.start for phase in self.phases if phase.kind == kind)
+
+    def __iter__(self) -> Iterator[Phase]:
+        """Iterate over the phases."""
+        return iter(self.phases)
+
+    def __str__(self) -> str:
+        """Return a line per phase, and the ratio of phase to forgetting time."""
+        lines = [f"{phase.kind:6} {phase.start} - {phase.stop - 1}" for phase in self.phases]
+        ratio = "" if self.decay_ratio is None else f"\nphase / decay time: {self.decay_ratio:.2f}"
+        return "\n".join(lines) + ratio
+
+
+def phase_list(function: str, phases: PhaseList | Sequence[Phase]) -> PhaseList:
+    """Return checked phases.
+
+    Raises:
+      ValueError: they overlap, leave a gap, do not alternate, do not start dense at step 0 or do not end sparse.
+    """
+    if isinstance(phases, PhaseList):
+        return phases
+    listed = tuple(Phase(*phase) for phase in phases)
+    if not listed:
+        fail(function, "phases", "no element", "a dense phase, then a sparse one, ...")
+    for phase in listed:
+        if phase.kind not in ("dense", "sparse") or not 0 <= phase.start < phase.stop:
+            fail(function, "phases", f"{phase}", "kind 'dense' or 'sparse' and 0 <= start < stop")
+    for before, after in itertools.pairwise(listed):
+        if before.stop != after.start:
+            what = "overlapping phases" if before.stop > after.start else "a gap"
+            fail(function, "phases", f"{what}, {before} and {after}", "each to start where the one before stops")
+        if before.kind == after.kind:
+            fail(function, "phases", f"two {before.kind} phases in a row, {before} and {after}", "one longer phase")
+    if listed[0].kind != "dense" or listed[0].start != 0:
+        fail(function, "phases", f"first phase {listed[0]}", "a dense phase from step 0")
+    if listed[-1].kind != "sparse":
+        fail(function, "phases", f"last phase {listed[-1]}", "a sparse phase at the end")
+    return PhaseList(listed)
+
+
+def acdc_phases(
+    *,
+    total: int,
+    warmup: int,
+    sparse: int,
+    dense: int,
+    last_dense: int,
+    final_sparse: int,
+    steps_per_unit: int = 1,
+    learning_rate: float | None = None,
+    momentum: float = 0.0,
+    weight_decay: float | None = None,
+) -> PhaseList:
+    """Lay out the phases of AC/DC: warm-up, alternation, a last dense and a final sparse phase of their own lengths.
+
+    dense ``warmup``; then sparse, dense, sparse, ..., sparse; dense ``last_dense``; sparse ``final_sparse``
+
+    The alternation fills the steps that the other three leave; its last sparse phase is cut short if it does not fit.
+
+    Args:
+      total, warmup, sparse, dense, last_dense, final_sparse: lengths in units, usually epochs; at least 1 each.
+      steps_per_unit: optimizer steps in a unit.
+      learning_rate: peak; with ``weight_decay`` it gives tau = (1 - momentum) / (learning_rate * weight_decay), the
+        steps in which SGD forgets its weights. A phase much shorter than tau leaves weights that come back too small
+        to compete, and the support freezes at the first compression; published runs have phases of 1.6 to 3.9 tau.
+      momentum: of SGD; for AdamW (decoupled decay) leave it 0.
+      weight_decay: coefficient of the L2 penalty.
+
+    Returns:
+      ``PhaseList`` in optimizer steps; print it.
+
+    Raises:
+      ValueError: a length below 1, or lengths that do not fit together.
+
+    Warns:
+      ShortPhasesWarning: phases shorter than half of tau.
+
+    Source: Peste et al. 2021, "AC/DC", section 5 and the authors' configurations.
+
+    >>> print(acdc_phases(total=100, warmup=10, sparse=20, dense=20, last_dense=10, final_sparse=20))
+    dense  0 - 9
+    sparse 10 - 29
+    dense  30 - 49
+    sparse 50 - 69
+    dense  70 - 79
+    sparse 80 - 99
+    """
+    lengths = {
+        "total": total,
+        "warmup": warmup,
+        "sparse": sparse,
+        "dense": dense,
+        "last_dense": last_dense,
+        "final_sparse": final_sparse,
+        "steps_per_unit": steps_per_unit,
+    }
+    for name, value in lengths.items():
+        check_integer("acdc_phases", name, value)
+    stop = total - final_sparse - last_dense
+    cycle = sparse + dense
+    past = (stop - warmup) % cycle
+    if stop <= warmup or past == 0 or past > sparse:
+        got = f"{stop - warmup} units between warm-up and last dense phase"
+        fail("acdc_phases", "total", got, f"a number that ends in a sparse phase of cycles {sparse} + {dense}")
+    phases: list[Phase] = [Phase("dense", 0, warmup)]
+    for start in range(warmup, stop, cycle):
+        phases.append(Phase("sparse", start, min(start + sparse, stop)))
+        phases.append(Phase("dense", start + sparse, start + cycle))
+    phases[-1] = Phase("dense", stop, stop + last_dense)
+    phases.append(Phase("sparse", stop + last_dense, total))
+    n = steps_per_unit
+    ratio = None
+    if learning_rate is not None and weight_decay:
+        ratio = n * min(sparse, dense) * learning_rate * weight_decay / (1 - momentum)
+        if ratio < _SHORT:
+            warnings.warn(
+                f"acdc_phases: phases last {ratio:.2g} of the {n * min(sparse, dense) / ratio:.0f} steps in which SGD "
+                f"forgets; expected at least {_SHORT}. The support may freeze at the first compression: use longer "
+                "phases, or a higher learning rate or weight decay.",
+                ShortPhasesWarning,
+                stacklevel=2,
+            )
+    scaled = tuple(Phase(kind, n * start, n * stop) for kind, start, stop in phases)
+    return PhaseList(scaled, ratio)
+
 
 Reset = Literal["all", "pruned", "none"]
 
@@ -37,27 +211,27 @@ class ACDC(Method):
         """Moments of weights that a compression drops are zeroed, unless no reset is asked for."""
         return "none" if self.resets == "none" else "dropped"
 
-    def init(self, view: View) -> tuple[list[jax.Array], Any]:
+    def init(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Keep all weights: the first phase is dense. The counts are checked here, before training."""
         self._counts(view)
         return view.masks, ()
 
-    def refresh(self, step: Any) -> Any:
+    def refresh(self, step: Step) -> Fires:
         """Fire at the first step of every phase."""
-        return (step == np.array(self.phases.switches)).any()
+        return _is_in(step, self.phases.switches)
 
-    def restarts(self, step: Any) -> Any:
+    def restarts(self, step: Step) -> Fires | None:
         """Fire at the first step of every dense phase."""
         if self.resets != "all":
             return None
         starts = [phase.start for phase in self.phases.phases[1:] if phase.kind == "dense"]
-        return (step == np.array(starts, np.int32)).any()
+        return _is_in(step, starts)
 
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+    def update(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Compress to the largest weights, or set all weights free."""
         counts = np.array(self._counts(view), np.int32)
         sparse = [phase.start for phase in self.phases.phases if phase.kind == "sparse"]
-        masks = lax.cond(
+        masks = branch(
             jnp.any(view.step == jnp.array(sparse, jnp.int32)),
             lambda: self.scope.choose(view.structure, [jnp.abs(weight) for weight in view.weights], counts),
             lambda: [jnp.ones_like(mask) for mask in view.masks],
@@ -65,7 +239,7 @@ class ACDC(Method):
         return masks, view.aux
 
     def capacity(self, view: View) -> list[Capacity]:
-        """What compressed phases keep."""
+        """Return what compressed phases keep."""
         level = as_fraction("acdc", "sparsity", self.sparsity)
         return capacities("acdc", self.scope, view, level, "sparse phases")
 
@@ -74,10 +248,15 @@ class ACDC(Method):
         return self.scope.counts("acdc", view.structure, view.names, view.shapes, level)
 
 
+def _is_in(step: Step, steps: Sequence[int]) -> Fires:
+    matches: Any = step == np.array(steps, np.int32)
+    return matches.any()
+
+
 def acdc(
     sparsity: float, phases: PhaseList | Sequence[Phase], *, scope: ScopeLike = "global", reset: Reset = "all"
 ) -> Method:
-    """Alternate compressed and decompressed training (AC/DC).
+    """Alternate between compressed and decompressed training (AC/DC).
 
     dense -> sparse:  mask <- top-k of |w|, w <- w * mask;  sparse -> dense:  mask <- 1, pruned weights re-enter at 0,
     all moments <- 0.  The learning rate follows its own schedule; phases never restart it.

@@ -1,17 +1,21 @@
-"""Fixed masks: train inside a support that never changes."""
+"""Fixed masks: train inside a support that never changes, or that only the caller changes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from sparsejax._checks import fail
-from sparsejax.pruning._capacity import Capacity
-from sparsejax.pruning._leaves import PyTree, leaf_names
+from sparsejax._typing import PyTree
+from sparsejax.pruning._leaves import Leaves
 from sparsejax.pruning._method import Method, View
+from sparsejax.pruning.allocation._distributions import as_fraction
+from sparsejax.pruning.allocation._scopes import Capacity, Scope, ScopeLike, capacities
+from sparsejax.pruning.methods._cadence import Fires, Step
+from sparsejax.pruning.methods._exchange import layer_scope, random_masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,33 +24,37 @@ class Fixed(Method):
 
     mask: PyTree
 
-    def init(self, view: View) -> tuple[list[jax.Array], Any]:
-        """Return the given masks, matched to the prunable leaves by path."""
-        given = dict(zip(leaf_names(self.mask), jax.tree.leaves(self.mask), strict=True))
+    def init(self, view: View) -> tuple[list[jax.Array], PyTree]:
+        """Return the masks, matched to the prunable leaves by path."""
+        masks = self._by_name()
         hint = "Build the mask with mask_from_zeros(params, where=...) and give pruned the same where."
-        for name in sorted(given.keys() - set(view.names)):
+        for name in sorted(masks.keys() - set(view.names)):
             fail("fixed", "mask", f"an entry for {name!r}", f"entries only for {view.names}", hint)
         for name, weight in zip(view.names, view.weights, strict=True):
-            if name not in given:
+            if name not in masks:
                 fail("fixed", "mask", f"no entry for {name!r}", "one for every prunable leaf", hint)
-            _check_mask(name, given[name], weight)
-        return [jnp.asarray(given[name]) for name in view.names], ()
+            _check_mask(name, masks[name], weight)
+        return [jnp.asarray(masks[name]) for name in view.names], ()
 
-    def refresh(self, step: Any) -> Any:
+    def refresh(self, step: Step) -> Fires:
         """Never fire."""
         return step < 0
 
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+    def update(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Keep the mask."""
         return view.masks, view.aux
 
     def capacity(self, view: View) -> list[Capacity]:
-        """The number of kept weights."""
-        given = dict(zip(leaf_names(self.mask), jax.tree.leaves(self.mask), strict=True))
-        return [Capacity("fixed", int(jnp.sum(given[name]))) for name in view.names]
+        """Return the number of kept weights."""
+        masks = self._by_name()
+        return [Capacity("fixed", int(jnp.sum(masks[name]))) for name in view.names]
+
+    def _by_name(self) -> dict[str, jax.Array]:
+        leaves = Leaves.of(self.mask)
+        return dict(zip(leaves.names, leaves.values, strict=True))
 
 
-def _check_mask(name: str, mask: Any, weight: jax.Array) -> None:
+def _check_mask(name: str, mask: ArrayLike, weight: jax.Array) -> None:
     if jnp.result_type(mask) != jnp.bool_:
         fail("fixed", f"mask[{name!r}]", f"dtype {jnp.result_type(mask)}", "bool, True keeps the weight")
     if jnp.shape(mask) != weight.shape:
@@ -54,7 +62,7 @@ def _check_mask(name: str, mask: Any, weight: jax.Array) -> None:
 
 
 def fixed(mask: PyTree) -> Method:
-    """Train with a given mask: transfer of a sparse model, fine-tuning of a lottery ticket.
+    """Train inside a mask that never changes: transfer of a sparse model, fine-tuning of a lottery ticket.
 
     w stays 0 where mask is False, always
 
@@ -86,15 +94,15 @@ def fixed(mask: PyTree) -> Method:
 class External(Method):
     """The method object behind ``external``."""
 
-    def init(self, view: View) -> tuple[list[jax.Array], Any]:
+    def init(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Keep all weights."""
         return view.masks, ()
 
-    def refresh(self, step: Any) -> Any:
+    def refresh(self, step: Step) -> Fires:
         """Never fire."""
         return step < 0
 
-    def update(self, view: View) -> tuple[list[jax.Array], Any]:
+    def update(self, view: View) -> tuple[list[jax.Array], PyTree]:
         """Keep the mask."""
         return view.masks, view.aux
 
@@ -111,3 +119,57 @@ def external() -> Method:
     False
     """
     return External()
+
+
+@dataclass(frozen=True)
+class Static(Method):
+    """The method object behind ``static``."""
+
+    sparsity: float
+    scope: Scope
+    seed: int
+
+    def init(self, view: View) -> tuple[list[jax.Array], PyTree]:
+        """Draw the masks."""
+        return random_masks("static", self.sparsity, self.scope, view, self.seed), ()
+
+    def refresh(self, step: Step) -> Fires:
+        """Never fire."""
+        return step < 0
+
+    def update(self, view: View) -> tuple[list[jax.Array], PyTree]:
+        """Keep the masks."""
+        return view.masks, view.aux
+
+    def capacity(self, view: View) -> list[Capacity]:
+        """Return the same number for all masks."""
+        level = as_fraction("static", "sparsity", self.sparsity)
+        return capacities("static", self.scope, view, level, "fixed")
+
+
+def static(sparsity: float, *, scope: ScopeLike = "erk", seed: int = 0) -> Method:
+    """Train inside a random mask that never changes: the baseline of all sparse training.
+
+    mask = k random weights of each layer, at all steps
+
+    Args:
+      sparsity: fraction of zeros, in [0, 1).
+      scope: how it is shared: ``"erk"``, ``"er"``, ``"layer"`` or ``per_layer(...)``.
+      seed: of the masks.
+
+    Returns:
+      Method for ``pruned``. Use ``init`` to start.
+
+    Raises:
+      ValueError: a value out of range.
+
+    Source: Evci et al. 2020, "RigL", section 4 (static); initial weights: see ``rescale_by_density``.
+
+    >>> import optax
+    >>> from sparsejax.pruning import metrics, pruned
+    >>> state = pruned(optax.sgd(0.1), static(0.75)).init({"kernel": jnp.ones((4, 4))})
+    >>> int(metrics(state)["nnz"])
+    4
+    """
+    as_fraction("static", "sparsity", sparsity)
+    return Static(float(sparsity), layer_scope("static", scope), seed)

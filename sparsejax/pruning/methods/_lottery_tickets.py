@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax._checks import fail
-from sparsejax.pruning._filters import KERNELS, Predicate, selected
-from sparsejax.pruning._leaves import PyTree, only, spread
-from sparsejax.pruning._masks import apply_mask
+from sparsejax._typing import PyTree
+from sparsejax.pruning._filters import KERNELS, Predicate, select_leaves
+from sparsejax.pruning._leaves import Leaves
+from sparsejax.pruning._masks import apply_mask, mask_from_scores
 from sparsejax.pruning.allocation._distributions import as_fraction
-from sparsejax.pruning.allocation._from_scores import mask_from_scores
 from sparsejax.pruning.allocation._scopes import ScopeLike
 
 Rewind = Literal["weights", "learning_rate", "none"]
@@ -88,8 +88,8 @@ def lottery_tickets(
         fail("lottery_tickets", "rate", f"value {rate}", "a fraction in (0, 1)")
     if rewind not in get_args(Rewind):
         fail("lottery_tickets", "rewind", f"value {rewind!r}", f"one of {get_args(Rewind)}")
-    chosen = selected("lottery_tickets", where, params)
-    return _rounds(train, params, float(sparsity), rate, rewind, scope, chosen)
+    leaves = select_leaves("lottery_tickets", where, params)
+    return _rounds(train, params, float(sparsity), rate, rewind, scope, leaves)
 
 
 def _rounds(
@@ -99,17 +99,16 @@ def _rounds(
     rate: float,
     rewind: Rewind,
     scope: ScopeLike,
-    chosen: list[bool],
+    leaves: Leaves,
 ) -> Iterator[Ticket]:
-    leaves, treedef = jax.tree.flatten(params)
-    mask = jax.tree.unflatten(treedef, spread(chosen, [jnp.ones_like(x, bool) for x in only(chosen, leaves)]))
+    mask = leaves.masked_tree([jnp.ones_like(leaf, bool) for leaf in leaves.prunable])
     # Tolerance: log(0.8^n) / log(0.8) may come out a rounding error above n.
     rounds = math.ceil(math.log(1 - sparsity) / math.log(1 - rate) - 1e-9)
     start = params
     for i in range(1, rounds + 1):
         trained = train(start, mask, i)
         level = sparsity if i == rounds else 1 - (1 - rate) ** i
-        sizes = [jnp.abs(leaf) for leaf in only(chosen, jax.tree.leaves(trained))]
-        mask = mask_from_scores(jax.tree.unflatten(treedef, spread(chosen, sizes)), level, scope=scope, within=mask)
+        sizes = [jnp.abs(leaf) for leaf in leaves.short(jax.tree.leaves(trained))]
+        mask = mask_from_scores(leaves.masked_tree(sizes), level, scope=scope, within=mask)
         start = apply_mask("lottery_tickets", params if rewind == "weights" else trained, mask)
         yield Ticket(i, level, mask, start, trained)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 from jax import lax
 
-from sparsejax._checks import fail
-from sparsejax.pruning._filters import KERNELS, Predicate, selected
-from sparsejax.pruning._leaves import PyTree, flatten_like, only, spread
-from sparsejax.pruning._numbers import check_integer
+from sparsejax._checks import check_integer, fail
+from sparsejax._typing import Array, PyTree
+from sparsejax.pruning._filters import KERNELS, Predicate, select_leaves
+from sparsejax.pruning._leaves import Leaves
 from sparsejax.pruning.scores._at_initialization import scored
-
-Array = jax.Array
 
 
 class OBS(NamedTuple):
@@ -95,7 +94,7 @@ def woodfisher(
     [[0.5, 1.25]]
     """
     check_integer("woodfisher", "block", block)
-    chosen, weights, samples = _operands("woodfisher", grads, params, mask, where, damping)
+    leaves, samples = _operands("woodfisher", grads, params, mask, where, damping)
     inverses = [_block_inverse(sample, min(block, sample.shape[1]), damping) for sample in samples]
 
     def products(vectors: list[Array]) -> list[Array]:
@@ -103,9 +102,9 @@ def woodfisher(
 
     diagonals = [
         jnp.diagonal(inverse, axis1=1, axis2=2).reshape(-1)[: weight.size]
-        for inverse, weight in zip(inverses, weights, strict=True)
+        for inverse, weight in zip(inverses, leaves.prunable, strict=True)
     ]
-    return _surgery(params, chosen, weights, diagonals, products)
+    return _surgery(leaves, diagonals, products)
 
 
 def mfac(
@@ -143,37 +142,37 @@ def mfac(
     >>> mfac(grads, {"kernel": jnp.array([[1.0, 1.0]])}, damping=0.5).scores["kernel"].round(4).tolist()
     [[0.5, 1.25]]
     """
-    chosen, weights, samples = _operands("mfac", grads, params, mask, where, damping)
+    leaves, samples = _operands("mfac", grads, params, mask, where, damping)
     rows, scales = _mfac_rows(jnp.concatenate(samples, 1), damping)
-    ends = list(jnp.cumsum(jnp.array([weight.size for weight in weights]))[:-1])
+    ends = np.cumsum([weight.size for weight in leaves.prunable])[:-1]
 
     def products(vectors: list[Array]) -> list[Array]:
         x = jnp.concatenate(vectors)
-        return jnp.split(x / damping - ((rows @ x) / scales) @ rows, [int(end) for end in ends])
+        return jnp.split(x / damping - ((rows @ x) / scales) @ rows, ends)
 
     diagonal = 1 / damping - jnp.sum(rows**2 / scales[:, None], 0)
-    return _surgery(params, chosen, weights, jnp.split(diagonal, [int(end) for end in ends]), products)
+    return _surgery(leaves, jnp.split(diagonal, ends), products)
 
 
 def _operands(
     function: str, grads: PyTree, params: PyTree, mask: PyTree | None, where: Predicate, damping: float
-) -> tuple[list[bool], list[Array], list[Array]]:
-    """Return which leaves are prunable, their weights, flat, and their gradients, float[N, n]."""
+) -> tuple[Leaves, list[Array]]:
+    """Return the leaves of ``params``, and the gradients of the prunable ones, float[N, n]."""
     if not 0 < damping < float("inf"):
         fail(function, "damping", f"value {damping}", "a number above 0")
-    chosen = selected(function, where, params)
-    weights = [leaf.ravel() for leaf in only(chosen, jax.tree.leaves(params))]
-    samples = only(chosen, flatten_like(function, "grads", grads, params))
-    for sample, weight in zip(samples, weights, strict=True):
+    leaves = select_leaves(function, where, params)
+    samples = leaves.short(leaves.beside(function, "grads", grads))
+    for sample, weight in zip(samples, leaves.prunable, strict=True):
         if sample.ndim < 1 or sample[0].size != weight.size:
             fail(function, "a leaf of grads", f"shape {sample.shape}", "a leading axis, then the shape of its weight")
     samples = [sample.reshape(sample.shape[0], -1) for sample in samples]
     if mask is not None:
-        masks = only(chosen, flatten_like(function, "mask", mask, params))
+        masks = leaves.short(leaves.beside(function, "mask", mask))
         samples = [jnp.where(keep.ravel(), sample, 0) for keep, sample in zip(masks, samples, strict=True)]
-    return chosen, weights, samples
+    return leaves, samples
 
 
+@partial(jax.jit, static_argnums=1)  # a loop outside jit would be compiled anew at every call, as its body is new
 def _block_inverse(samples: Array, block: int, damping: float) -> Array:
     """Return the inverses of the blocks, float[blocks, block, block]; a short last block is padded."""
     count, size = samples.shape
@@ -194,6 +193,7 @@ def _block_product(inverse: Array, vector: Array) -> Array:
     return jnp.einsum("bij,bj->bi", inverse, padded).reshape(-1)[: vector.size]
 
 
+@jax.jit
 def _mfac_rows(samples: Array, damping: float) -> tuple[Array, Array]:
     """Return the vectors h_i, float[N, n], and the numbers delta_i."""
     count = samples.shape[0]
@@ -208,32 +208,21 @@ def _mfac_rows(samples: Array, damping: float) -> tuple[Array, Array]:
     return lax.fori_loop(0, count, add, (jnp.zeros_like(samples), jnp.ones(count, samples.dtype)))
 
 
-def _surgery(
-    params: PyTree,
-    chosen: list[bool],
-    weights: list[Array],
-    diagonals: list[Array],
-    products: Callable[[list[Array]], list[Array]],
-) -> OBS:
-    leaves, treedef = jax.tree.flatten(params)
-    shapes = [leaf.shape for leaf in only(chosen, leaves)]
+def _surgery(leaves: Leaves, diagonals: list[Array], products: Callable[[list[Array]], list[Array]]) -> OBS:
+    """Return scores and compensation from the diagonal of the inverse and its products with vectors."""
+    weights = leaves.prunable
 
-    def tree(values: list[Any]) -> PyTree:
-        return jax.tree.unflatten(treedef, spread(chosen, [v.reshape(s) for v, s in zip(values, shapes, strict=True)]))
+    def shaped(values: Sequence[Array]) -> list[Array]:
+        return [value.reshape(weight.shape) for value, weight in zip(values, weights, strict=True)]
 
     def compensation(mask: PyTree) -> PyTree:
-        masks = only(chosen, flatten_like("compensation", "mask", mask, params))
+        masks = leaves.short(leaves.beside("compensation", "mask", mask))
         removed = [
-            jnp.where(keep.ravel(), 0, weight / diagonal)
-            for keep, weight, diagonal in zip(masks, weights, diagonals, strict=True)
+            jnp.where(keep, 0, weight / diagonal).ravel()
+            for keep, weight, diagonal in zip(masks, weights, shaped(diagonals), strict=True)
         ]
-        parts = tree([-part for part in products(removed)])
-        return jax.tree.map(
-            lambda part, leaf: jnp.zeros_like(leaf) if isinstance(part, optax.MaskedNode) else part,
-            parts,
-            params,
-            is_leaf=lambda node: isinstance(node, optax.MaskedNode),
-        )
+        parts = shaped([-part for part in products(removed)])
+        return leaves.replaced(parts, [jnp.zeros_like(leaf) for leaf in leaves.values])
 
-    scores = [weight**2 / (2 * diagonal) for weight, diagonal in zip(weights, diagonals, strict=True)]
-    return OBS(tree(scores), compensation)
+    pairs = zip(weights, shaped(diagonals), strict=True)
+    return OBS(leaves.masked_tree([weight**2 / (2 * diagonal) for weight, diagonal in pairs]), compensation)

@@ -40,10 +40,20 @@ def evolving(config: TrainConfig, steps_per_epoch: int) -> Plan:
     if end <= period:
         rule = f"less than {end}, three quarters of the run"
         fail("train", "update_every", f"value {period}", rule, "Train longer, or change the mask more often.")
-    make = pruning.rigl if config.method == "rigl" else pruning.set_
-    method = make(config.sparsity, every=period, end=end, scope=config.scope, seed=config.seed)
+    method = _method(config, period, end)
     phases, begin = [], 0
     for done in range(period, end, period):
         phases += [TrainPhase("sparse", begin, done - 1)] * (done - 1 > begin) + [TrainPhase("update", done - 1, done)]
         begin = done
     return Plan(steps_per_epoch, (*phases, TrainPhase("sparse", begin, total)), method)
+
+
+def _method(config: TrainConfig, period: int, end: int) -> pruning.Method:
+    stop = (end - 1) // period * period
+    if config.method == "rigl":
+        drop = pruning.schedules.cosine_drop(0.3, end)
+        make = pruning.rigl
+    else:
+        drop = 0.3
+        make = pruning.sparse_evolutionary_training
+    return make(config.sparsity, update_every=period, stop=stop, drop=drop, scope=config.scope, seed=config.seed)

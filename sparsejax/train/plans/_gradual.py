@@ -37,7 +37,9 @@ def gradual(config: TrainConfig, steps_per_epoch: int) -> Plan:
     period = max(_SHORTEST_PERIOD, (end - begin) // _MASK_UPDATES)
     method = pruning.magnitude(
         pruning.schedules.cubic(0.0, config.sparsity, begin=begin, end=end),
-        refresh=pruning.every(period, begin, end),
+        update_every=period,
+        start=begin,
+        stop=end,
         scope=config.scope,
     )
     return Plan(steps_per_epoch, tuple(phases), method, frozenset((begin, end)))

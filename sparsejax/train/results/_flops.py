@@ -12,7 +12,7 @@ from flax import nnx
 
 from sparsejax import nn, pruning
 from sparsejax._compat import jaxprs_in_params
-from sparsejax.nn._policy import record_inputs
+from sparsejax.nn import record_inputs
 from sparsejax.train.log._metrics import MetricsRow
 
 _LAYERS = (nnx.Linear, nnx.Conv, nn.SparseLinear, nn.SparseConv)
@@ -37,29 +37,29 @@ class FlopCounter:
             return nnx.merge(graphdef, params, rest)(image)
 
         pure = nnx.as_pure(params)
-        self._layers = pruning.layer_shapes(forward, pure)
+        self._layers = pruning.accounting.layer_shapes(forward, pure)
         equations = _equations(jax.make_jaxpr(forward)(pure).jaxpr)
         calls = record_inputs(model, image)
         norms = ["/".join(map(str, path)) for path, module in nnx.iter_modules(model) if type(module) is nnx.BatchNorm]
         normed = [math.prod(call.shape) for path in norms for call in calls[path]]
         relu, pooling = (sum(kind) for kind in zip((0, 0), *map(_cost, equations), strict=True))
-        self._other = pruning.OtherOps(sum(normed), relu, pooling)
+        self._other = pruning.accounting.OtherOps(sum(normed), relu, pooling)
 
     @property
     def dense(self) -> int:
         """Operations of the network without zeros."""
-        return pruning.forward_flops(self._layers, other=self._other)
+        return pruning.accounting.forward_flops(self._layers, other=self._other)
 
-    def planned(self, report: pruning.Report) -> int:
+    def planned(self, report: pruning.PruningReport) -> int:
         """Operations of the sparse network that a method will make."""
         kept = {row.path: row.kept for row in report.rows if row.capacity is not None}
-        return pruning.forward_flops(self._layers, kept, self._other)
+        return pruning.accounting.forward_flops(self._layers, kept, self._other)
 
     def forward(self, model: nnx.Module) -> int:
         """Operations of the network as it is, in either form."""
         kernels = {path: module.kernel for path, module in nnx.iter_modules(model) if isinstance(module, _LAYERS)}
         nonzero = {f"{'/'.join(map(str, path))}/kernel": int(np.count_nonzero(k[...])) for path, k in kernels.items()}
-        return pruning.forward_flops(self._layers, nonzero, self._other)
+        return pruning.accounting.forward_flops(self._layers, nonzero, self._other)
 
 
 def total_training_flops(rows: Sequence[MetricsRow], batch_size: int) -> float:
@@ -72,7 +72,7 @@ def total_training_flops(rows: Sequence[MetricsRow], batch_size: int) -> float:
         if row.forward_flops is not None:
             stretches.append((float(row.forward_flops), (row.step - begin) * batch_size))
             begin = row.step
-    return pruning.training_flops(stretches)
+    return pruning.accounting.training_flops(stretches)
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:

@@ -113,7 +113,7 @@ def compare_steps(
     return StepComparison(costs[0], costs[1], repeats)
 
 
-def model_bytes(model: nnx.Module, optimizer: nnx.Optimizer) -> dict[str, int]:
+def model_bytes(model: nnx.Module, optimizer: nnx.Optimizer[Any]) -> dict[str, int]:
     """Bytes of trained values, of index arrays, and of the optimizer's state."""
     return {
         "parameter_bytes": _bytes(nnx.state(model, nnx.Param)),

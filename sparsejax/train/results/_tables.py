@@ -10,7 +10,7 @@ from sparsejax.train.results._result import TrainResult
 from sparsejax.train.results._step_cost import StepComparison, StepCost
 
 
-def plan_text(plan: Plan, report: pruning.Report | None, flops: FlopCounter) -> str:
+def plan_text(plan: Plan, report: pruning.PruningReport | None, flops: FlopCounter) -> str:
     """What a run will do: steps per kind of phase, room for the weights that each pruned layer keeps, operations.
 
     Args:
@@ -32,7 +32,7 @@ def plan_text(plan: Plan, report: pruning.Report | None, flops: FlopCounter) -> 
         relative = flops.planned(report) / flops.dense
         # While the sparsity rises, the weights count as dense: an upper bound.
         sparse = steps.get("sparse", 0) + steps.get("update", 0)
-        cost = pruning.alternation_cost(relative, dense=plan.total - sparse, sparse=sparse)
+        cost = pruning.accounting.alternation_cost(relative, dense=plan.total - sparse, sparse=sparse)
         lines.append(f"FLOP against dense: forward pass of the sparse network {relative:.2f}, training {cost:.2f}")
     return "\n".join([*lines, plan.remark]) if plan.remark else "\n".join(lines)
 

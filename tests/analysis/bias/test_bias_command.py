@@ -69,9 +69,9 @@ def test_everything(folder, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dense": "none.npz"}, "has no content; expected an existing file"),
+        ({"dense": "none.npz"}, "; expected an existing file"),
         ({"dense": "labels.npz"}, "arrays ['labels', 'names']; expected one of 'logits' and 'probs'"),
-        ({"dense": "single.npy"}, "another format (it holds a single array); expected an .npz archive"),
+        ({"dense": "single.npy"}, "expected an .npz archive of plain arrays"),
         ({"dense": "text.npz"}, "expected an .npz archive of plain arrays"),
         ({"dense": "objects.npz"}, "expected an .npz archive of plain arrays"),
         ({"labels": "groups.npz"}, "expected an array 'labels'"),

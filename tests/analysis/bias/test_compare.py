@@ -284,7 +284,7 @@ def test_warnings_name_what_is_missing():
     assert "One class only" in " ".join(one.warnings)
     (row,) = list(one.table.where(model="dense", metric="auc"))
     assert row["reason"] == "one_class" and np.isnan(row["value"])
-    with pytest.raises(ValueError, match=r"Report.risk: val has no value"):
+    with pytest.raises(ValueError, match=r"BiasAudit.risk: val has no value"):
         _ = one.risk
     empty = bias.compare(z, z, t, {"g": np.zeros(40, int)})
     assert "No cell of bias amplification is defined in every run" in " ".join(empty.warnings)
@@ -328,6 +328,18 @@ def test_tables_go_into_files_and_pandas(report, tmp_path, monkeypatch):
         report.table.to_pandas()
 
 
+def test_names_are_no_formulas_in_csv():
+    z = np.array([[1.0, -1.0], [2.0, -2.0], [-1.0, 3.0]])
+    audit = bias.compare(
+        z, z, z > 0, {"@sum": ["=1+1", "x", "x"]}, attribute_names=["=HYPERLINK(1)", "b"], seeds=["-1"]
+    )
+    text = audit.table.to_csv()
+    for cell in ("'=HYPERLINK(1)", "'@sum", "'=1+1"):
+        assert f",{cell}," in text
+    assert ",=" not in text and ",@" not in text
+    assert ",-1," in text and "'-" not in text  # numbers stay numbers
+
+
 def test_plots_return_axes(report):
     import matplotlib
 
@@ -365,7 +377,7 @@ T = np.array([[1, 0], [1, 0], [0, 1]])
         ({"kind": "margin"}, "kind has value 'margin'"),
         ({"groups": [0, 1]}, "groups has 2 samples; expected 3, as labels"),
         ({"groups": {"a": [0, 1, 1], "b": [0, 1]}}, "2 samples in 'b'; expected 3, as 'a'"),
-        ({"groups": [0, 1, 1], "group_names": ["a", "b"]}, "group_names has value"),
+        ({"groups": [0, 1, 1], "group_names": ["a", "b"]}, "group_names has 2 different names; expected 1"),
         ({"train_groups": [0, 1]}, "train_labels has no value"),
         ({"groups": [0, 1, 1], "train_labels": T, "train_groups": [0, 1]}, "train_groups has 2 samples; expected 3"),
         ({"train_labels": T[:, :1]}, "train_labels has 1 columns; expected 2"),
@@ -390,3 +402,20 @@ def test_bad_input(change, words):
     with pytest.raises(ValueError, match=words) as caught:
         bias.compare(**arguments)
     assert str(caught.value).startswith("compare: ")
+
+
+def test_every_undefined_number_has_its_reason(report, inputs):
+    hidden = inputs["labels"].astype(float)
+    hidden[:, 0] = np.nan
+    collapsed = {level: np.where(np.arange(4) < 3, z, -9.0) for level, z in inputs["sparse"].items()}
+    odd = bias.compare(
+        **inputs | {"labels": hidden, "dense": collapsed[0.5], "sparse": collapsed, "train_labels": hidden}
+    )
+    for audit in (report, odd):
+        for view in (audit.table, audit.overall, audit.by_attribute, audit.by_group, audit.bias, audit.difference()):
+            for row in view:
+                assert np.isnan(row["value"]) == (row["reason"] != ""), row
+        for view in (audit.flips, audit.susceptible()):
+            for row in view:
+                assert bool(row["reason"]) or not np.isnan(row["coverage"]), row
+        assert {reason for reason in audit.table["reason"] if reason} <= set(bias.REASONS)

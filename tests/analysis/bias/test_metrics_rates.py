@@ -209,7 +209,10 @@ def test_missing_labels_are_left_out(name):
         ),
         (lambda: bias.accuracy([0, 2], [0, 1]), r"y_true has value 2; expected labels in \{0, 1\} or \{-1, 1\}"),
         (lambda: bias.accuracy([0, -1], [0, 1]), "Pass missing=-1"),
-        (lambda: bias.accuracy([0, 1], [0.0, np.nan]), "y_pred has NaN; expected hard predictions"),
+        (
+            lambda: bias.accuracy([0, 1], [0.0, np.nan]),
+            "y_pred has a missing value at row 1, column 0; expected hard predictions",
+        ),
         (lambda: bias.accuracy([], []), "nothing empty"),
         (lambda: bias.accuracy(["a"], [1]), "expected numbers or booleans"),
         (lambda: bias.uncertainty([[0.0, np.nan]]), "NaN at row 0, column 1; expected no NaN"),
@@ -223,7 +226,7 @@ def test_missing_labels_are_left_out(name):
             lambda: bias.group_rates([0, 1], [0, 1], [0, 1, 1]),
             "sensitive_features has 3 samples; expected 2, as y_true",
         ),
-        (lambda: bias.group_rates([0, 1], [0, 1], [0.5, 1]), "fractions or NaN"),
+        (lambda: bias.group_rates([0, 1], [0, 1], [0.5, 1]), "fraction 0.5 at row 0"),
     ],
 )
 def test_bad_input(call, words):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -58,7 +59,44 @@ def test_colour_pictures_and_large_ones_become_thumbnails(inputs):
 def test_a_report_without_groups_validation_or_defined_values():
     report = bias.compare([1.0, -1.0, 2.0], [1.0, 1.0, 2.0], [1, 1, 1])
     text = report.to_html()
-    assert "No groups were given" in text and "No defined value" in text
+    assert "The comparison has no groups" in text and "No defined value" in text
+
+
+@pytest.mark.parametrize("groups", [None, [0] * 40, ["x", "y", "z", "$a$"] * 10, ["日本", "<b>"] * 20])
+def test_one_sparsity_few_samples_and_odd_names_are_drawn(groups):
+    t = np.arange(40) % 2
+    z = 2.0 * t - 1
+    audit = bias.compare(z, {("$x", 0.9): z, ("$x", 0.99): -z, ("b", 0.9): z}, t, groups, n_boot=2, min_count=1)
+    text = audit.to_html()
+    assert text == audit.to_html() and text.count("<svg") >= 8 and "$x" in text
+    one = bias.compare(z, z, t, groups, sparsity=0.5).to_html()
+    assert "<svg" in one
+
+
+def test_charts_are_the_same_whatever_the_style_of_the_caller(page, report):
+    import matplotlib
+
+    with matplotlib.rc_context({"axes.grid": True, "font.size": 20, "svg.fonttype": "path", "axes.facecolor": "red"}):
+        assert report.to_html() == page
+
+
+def test_charts_have_the_colours_of_the_page_and_a_description(page):
+    charts = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+    assert len(charts) == 8 + 3 * 5
+    for chart in charts:
+        assert "var(--" in chart and not re.search(r": #[0-9a-f]{6}", chart) and "<metadata" not in chart
+        assert re.match(r'<svg [^>]*role="img" aria-label="[^"]{20,}"', chart)
+        names = re.findall(r' id="([^"]*)"', chart)
+        assert len(names) == len(set(names)) and all(page.count(f' id="{name}"') == 1 for name in names)
+        assert {name for name in re.findall(r'(?:href="|url\()#([^")]*)', chart)} <= set(names)
+
+
+def test_a_missing_package_is_named(report, monkeypatch):
+    for package in ("jinja2", "matplotlib"):
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, package, None)
+            with pytest.raises(ImportError, match=rf"BiasAudit.to_html: .* no {package}; .*sparsejax\[analysis\]"):
+                report.to_html()
 
 
 needs_browser = pytest.mark.skipif(chromium() is None, reason="no chromium on the PATH")

@@ -1,4 +1,4 @@
-"""What comes after the filter: estimators of scikit-learn and fairlearn, and the contract of scikit-learn."""
+"""Estimators of scikit-learn and fairlearn after the filter, and the contract of scikit-learn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sparsejax.analysis import multisource as ms
 
 @pytest.fixture(scope="module")
 def problem():
-    """Three sources, the last of which turns its labels round."""
+    """Three sources, the last with flipped labels."""
     rng = np.random.default_rng(0)
     a = rng.random(240) < 0.4
     X = np.column_stack([rng.normal(size=(240, 2)) + a[:, None], a])
@@ -51,10 +51,12 @@ def test_any_estimator_follows_the_filter(problem, name):
 
 @pytest.mark.filterwarnings("ignore:Setting a")
 def test_the_mask_pools_what_any_estimator_takes(problem):
-    found = ms.FLEA(disparity="signed")
-    X, y = found.fit_resample(problem["X"], problem["y"], **{k: problem[k] for k in ("sensitive_features", "source")})
-    (a,) = found.pool(problem["sensitive_features"], source=problem["source"])
-    np.testing.assert_array_equal(X, problem["X"][found.support_])
+    source_filter = ms.FLEA(disparity="signed")
+    X, y = source_filter.fit_resample(
+        problem["X"], problem["y"], **{k: problem[k] for k in ("sensitive_features", "source")}
+    )
+    (a,) = source_filter.pool(problem["sensitive_features"], source=problem["source"])
+    np.testing.assert_array_equal(X, problem["X"][source_filter.support_])
     plain, fair = LogisticRegression().fit(X, y), ExponentiatedGradient(LogisticRegression(), DemographicParity())
     fair.fit(X, y, sensitive_features=a)
 
@@ -108,7 +110,7 @@ class Tilted(ms.HierarchicalTERM):
 
 def expected_failures(estimator):
     if isinstance(estimator, Postprocessed):
-        reason = "thresholds belong to groups, which are given by position here: other rows, other groups"
+        reason = "thresholds belong to groups, which depend on the position here: other rows, other groups"
         tie = (
             "a row at its group's threshold is positive, as published; the check takes a score of 0 for the first class"
         )

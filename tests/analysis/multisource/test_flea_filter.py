@@ -29,7 +29,7 @@ def fitted(problem):
     return ms.FLEA().fit(**problem)
 
 
-def test_finds_the_liar_and_says_why(fitted):
+def test_the_manipulated_source_is_dropped_with_its_reason(fitted):
     assert "e" not in fitted.kept_sources_ and len(fitted.kept_sources_) == 3
     report = fitted.diagnosis_
     assert report.loc["e", "reason"] == "discrepancy" and not report.loc["e", "kept"]
@@ -86,10 +86,10 @@ def test_equal_sources_are_at_distance_zero(problem):
 def test_selection_rule():
     scores = np.array([[0, 1, 2, 9], [1, 0, 2, 9], [2, 2, 0, 9], [9, 9, 9, 0]], float)
     assert ms.quantiles(scores, 3).tolist() == [2, 2, 2, 9]
-    assert ms.select(scores, 3).tolist() == [0, 1, 2]
+    assert ms.select_sources(scores, 3).tolist() == [0, 1, 2]
     tied = np.ones((5, 5)) - np.eye(5)
-    assert ms.select(tied, 3).tolist() == [0, 1, 2]
-    assert ms.select(tied, 3, "all").tolist() == [0, 1, 2, 3, 4]
+    assert ms.select_sources(tied, 3).tolist() == [0, 1, 2]
+    assert ms.select_sources(tied, 3, "all").tolist() == [0, 1, 2, 3, 4]
 
 
 def test_mask_and_pool(problem, fitted):
@@ -149,7 +149,7 @@ def test_warns_where_swapped_groups_would_pass(problem):
 
 def test_published_reference_case(shared_data):
     data, _ = ms.load_dataset("germancredit", shared_data / "flea").split(0)
-    source = ms.blocks(len(data.y), 5)
+    source = ms.assign_sources(len(data.y), 5)
     clean = ms.TrainingSet(data.X, data.y, data.a, source, data.protected)
     chosen = ms.choose_sources(5, 2, 0)
     import jax

@@ -1,4 +1,4 @@
-"""Baselines with losses of their own, boosted trees, weights, and what surrounds a learner."""
+"""Baselines with other losses, boosted trees, weights, and learners that wrap another one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sklearn.model_selection import GridSearchCV
 from xgboost import XGBClassifier
 
 from sparsejax.analysis import multisource as ms
-from sparsejax.analysis.multisource import _robust
-from sparsejax.analysis.multisource._term import tilted_loss
+from sparsejax.analysis.multisource.learners import _robust
+from sparsejax.analysis.multisource.learners._tilted import tilted_loss
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def rows():
     a = (rng.random(240) < 0.4).astype(int)
     X = np.column_stack([rng.normal(size=(240, 2)) + a[:, None], a])
     y = (X[:, 0] - X[:, 1] + a + rng.normal(size=240) > 0.5).astype(int)
-    return ms.TrainingSet(X, y, a, ms.blocks(240, 4), 2)
+    return ms.TrainingSet(X, y, a, ms.assign_sources(240, 4), 2)
 
 
 def unfairness(model, rows, **options):
@@ -50,13 +50,13 @@ def test_tilted_loss_is_the_formula_and_its_gradient_the_derivative(rows, x64, l
     np.testing.assert_allclose(gradient, slope, atol=1e-12)
 
 
-def test_term_turns_away_from_a_source_that_lies(rows):
+def test_term_gives_less_weight_to_a_manipulated_source(rows):
     y = rows.y.copy()
     y[rows.source == 3] = 1 - y[rows.source == 3]
-    honest = rows.source != 3
+    clean = rows.source != 3
     term = ms.HierarchicalTERM(t=-20).fit(rows.X, y, sensitive_features=rows.a, source=rows.source)
     plain = ms.PlainLearner().fit(rows.X, y)
-    assert term.score(rows.X[honest], y[honest]) > plain.score(rows.X[honest], y[honest])
+    assert term.score(rows.X[clean], y[clean]) > plain.score(rows.X[clean], y[clean])
     small = ms.HierarchicalTERM(tau=1e-6, t=-1e-6, tol=1e-7).fit(
         rows.X, y, sensitive_features=rows.a, source=rows.source
     )

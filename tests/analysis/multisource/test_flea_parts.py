@@ -16,7 +16,7 @@ def clean():
     a = (rng.random(200) < 0.4).astype(int)
     X = np.column_stack([rng.normal(size=(200, 2)) + a[:, None], a])
     y = (X[:, 0] - X[:, 1] + a + rng.normal(size=200) > 0.5).astype(int)
-    return ms.TrainingSet(X, y, a, ms.blocks(200, 4), 2)
+    return ms.TrainingSet(X, y, a, ms.assign_sources(200, 4), 2)
 
 
 @pytest.mark.parametrize("name", ms.ADVERSARIES)
@@ -44,8 +44,8 @@ def test_what_attacks_do(clean):
     for value in (0, 1):
         anchored = attacked(f"randomanchor#{value}")
         assert (anchored.y == (anchored.a != value)).all()
-    with pytest.raises(ValueError, match="manipulate: name has value 'lie'"):
-        ms.manipulate("lie", clean, np.array([1]), jax.random.key(0))
+    with pytest.raises(ValueError, match="manipulate: name has value 'swap'"):
+        ms.manipulate("swap", clean, np.array([1]), jax.random.key(0))
 
 
 @pytest.mark.parametrize("learner", ms.LEARNERS)
@@ -54,7 +54,7 @@ def test_learners_learn_and_fair_ones_are_fairer(clean, learner):
         model = ms.make_learner(name, "linear", 0).fit(clean.X, clean.y, sensitive_features=clean.a)
         options = {"sensitive_features": clean.a} if name == "pp" else {}
         np.testing.assert_allclose(model.predict_proba(clean.X, **options).sum(1), 1)
-        return ms.evaluate(clean.y, model.predict(clean.X, **options), sensitive_features=clean.a)
+        return ms.evaluate_decisions(clean.y, model.predict(clean.X, **options), sensitive_features=clean.a)
 
     result = gap(learner)
     assert result["accuracy"] > 0.6
@@ -64,7 +64,7 @@ def test_learners_learn_and_fair_ones_are_fairer(clean, learner):
 
 def test_metrics_are_those_of_fairlearn(clean):
     decision = (clean.X[:, 0] > 0).astype(int)
-    ours = ms.evaluate(clean.y, decision, sensitive_features=clean.a, y_score=clean.X[:, 0])
+    ours = ms.evaluate_decisions(clean.y, decision, sensitive_features=clean.a, y_score=clean.X[:, 0])
     for name, theirs in (
         ("dp_violation", demographic_parity_difference),
         ("eodds_violation", equalized_odds_difference),
@@ -81,7 +81,7 @@ def test_baselines(clean):
 
 
 def test_study_resumes(clean, tmp_path):
-    data = ms.Dataset("toy", clean.X, clean.y, clean.a, 2, ("p", "q", "a"))
+    data = ms.TabularDataset("toy", clean.X, clean.y, clean.a, 2, ("p", "q", "a"))
     options = {"adversaries": ["flip#target"], "learners": ["none"], "methods": ["oracle", "flea"], "seeds": 1}
     first = ms.run_study(data, tmp_path, n_sources=3, n_malicious=1, **options)
     (file,) = tmp_path.iterdir()

@@ -17,7 +17,7 @@ def malicious_share(data, feature, **options):
         train, _ = data.split(seed)
         X = train.X if feature else np.delete(train.X, train.protected, axis=1)
         protected = train.protected if feature else None
-        clean = ms.TrainingSet(X, train.y, train.a, ms.blocks(len(train.y), 5), protected)
+        clean = ms.TrainingSet(X, train.y, train.a, ms.assign_sources(len(train.y), 5), protected)
         malicious = ms.choose_sources(5, 2, seed)
         bad = ms.manipulate("flip#protected", clean, malicious, jax.random.key(seed))
         found = ms.FLEA(n_keep=3, **options).fit(bad.X, bad.y, sensitive_features=bad.a, source=bad.source)
@@ -45,7 +45,7 @@ def test_both_disparities_see_flipped_groups_with_the_attribute_as_feature(share
 def test_kept_sources_are_as_published(shared_data, tmp_path, name):
     published = pd.read_csv(shared_data.parent / "spec" / "flea-results.csv")
     found = ms.run_study(ms.load_dataset(name, shared_data / "flea"), tmp_path, learners=[], methods=["flea"])
-    beside = ms.compare(found, published).set_index(["metric", "adversary"]).loc["fraction_malicious_flea"]
+    beside = ms.compare_published(found, published).set_index(["metric", "adversary"]).loc["fraction_malicious_flea"]
     exact = beside.drop(index=["shuffle#protected", "random", "worst"])  # these draw at random
     assert len(exact) == 9 and exact["difference"].abs().max() < 0.07, exact  # two sources of thirty
     assert beside["agrees"].all(), beside

@@ -39,28 +39,28 @@ def test_worst_case_is_taken_for_each_seed(results):
 
 
 def test_table_is_that_of_the_paper(results):
-    table = ms.table(ms.summarise(results))
+    table = ms.results_table(ms.summarise(results))
     assert table.loc[("toy", 5, 2, "linear", "reg"), "naive"] == "80.5±0.5 / 20.5±0.5"
-    with pytest.raises(ValueError, match="table: adversary has value 'lie'"):
-        ms.table(ms.summarise(results), "lie")
+    with pytest.raises(ValueError, match="results_table: adversary has value 'swap'"):
+        ms.results_table(ms.summarise(results), "swap")
 
 
 def test_published_worst_case_reads_like_ours(shared_data):
     published = pd.read_csv(shared_data.parent / "spec" / "flea-results.csv")
-    row = ms.table(published).loc[("germancredit", 5, 2, "linear", "reg")]
+    row = ms.results_table(published).loc[("germancredit", 5, 2, "linear", "reg")]
     assert row["flea"] == "65.7±2.6 / 6.6±4.0" and row["naive"] == "58.0±4.0 / 21.3±5.3"
 
 
 def test_comparison_counts_two_standard_errors(results):
     ours = ms.summarise(results)
-    assert ms.compare(results, ours)["agrees"].all()
+    assert ms.compare_published(results, ours)["agrees"].all()
     # std 0.005 and two seeds on both sides: two standard errors are 2 sqrt(2 * 0.005^2 / 2) = 0.01
     for shift, agrees in ((0.009, True), (0.011, False)):
-        found = ms.compare(results, ours.assign(mean=ours["mean"] + shift))
+        found = ms.compare_published(results, ours.assign(mean=ours["mean"] + shift))
         assert (found["agrees"] == agrees).all() and found["two_se"].to_numpy() == pytest.approx(0.01)
     assert ms.agreement(found).loc[("toy", "linear", "flea"), "accuracy"] == f"0 of {len(ms.ADVERSARIES) + 1}"
     with pytest.raises(ValueError, match="published has no column 'std'"):
-        ms.compare(results, ours.drop(columns="std"))
+        ms.compare_published(results, ours.drop(columns="std"))
 
 
 def test_bars_have_the_heights_of_the_summary(results):
@@ -137,7 +137,7 @@ def test_user_errors_are_one_line(tmp_path, capsys, words, text):
 def test_more_user_errors(shared_data, tmp_path, capsys):
     known = ["run", "--data", "germancredit", "--path", shared_data / "flea", "--out", tmp_path]
     for words, text in (
-        (["--adversary", "lie"], "adversaries has value 'lie'"),
+        (["--adversary", "swap"], "adversaries has value 'swap'"),
         (["--learner", "guess"], "learners has value 'guess'"),
         (["-n", 5, "-N", 3], "n_malicious has value 3; expected less than half of 5"),
     ):
@@ -145,11 +145,62 @@ def test_more_user_errors(shared_data, tmp_path, capsys):
     assert run("compare", tmp_path / "absent", "--published", tmp_path) == 2
 
 
-def test_sources_that_are_given_are_kept(tmp_path):
+@pytest.mark.parametrize(
+    ("file", "content", "text"),
+    [
+        ("published.csv", None, "path has value '{}'; expected an existing CSV file"),
+        ("published.csv", b"", "file '{}' has no readable table"),
+        ("published.csv", b"\xff\xfe\xfd", "file '{}' has no readable table"),
+        ("published.csv", b"dataset,n_sources,n_malicous\n", "file '{}' has no column 'n_malicious',"),
+        ("published.csv", b"dataset,n_sources,n_malicous\n", "Did you mean 'n_malicous' for 'n_malicious'?"),
+        ("results.csv", None, "path has value '{}'; expected an existing CSV file"),
+        ("results.csv", b"dataset,method,metric\n", "file '{}' has no column 'n_sources',"),
+        ("results.csv", "text", "file '{}' has 'high' in row 3 of column 'value'; expected numbers"),
+    ],
+)
+def test_files_that_cannot_be_compared_are_named(results, tmp_path, capsys, file, content, text):
+    results.to_csv(tmp_path / "results.csv", index=False)
+    ms.summarise(results).to_csv(tmp_path / "published.csv", index=False)
+    if content is None:
+        (tmp_path / file).unlink()
+    elif content == "text":
+        values = results["value"].astype(object)
+        values[3] = "high"
+        results.assign(value=values).to_csv(tmp_path / file, index=False)
+    else:
+        (tmp_path / file).write_bytes(content)
+    assert run("compare", tmp_path, "--published", tmp_path / "published.csv") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and text.format(tmp_path / file) in error
+
+
+def test_the_nearest_name_is_offered(results, shared_data, tmp_path, capsys):
+    results.to_csv(tmp_path / "results.csv", index=False)
+    ms.summarise(results).to_csv(tmp_path / "published.csv", index=False)
+    compare = ["compare", tmp_path, "--published", tmp_path / "published.csv"]
+    table = pd.read_csv(shared_data / "flea" / "german_credit_data.csv")
+    table.rename(columns={"Risk": "Risks"}).to_csv(tmp_path / "credit.csv", index=False)
+    study = ["run", "--data", "germancredit", "--path", tmp_path / "credit.csv", "--out", tmp_path / "out"]
+    for words, text in (
+        (
+            [*compare, "--metric", "acuracy"],
+            "--metric has value 'acuracy'; expected one of accuracy, dp_violation.",
+        ),
+        ([*compare, "--method", "fleas"], "Did you mean 'flea'?"),
+        (study, f"file '{tmp_path / 'credit.csv'}' has no column 'Risk'"),
+        (study, "Did you mean 'Risks' for 'Risk'?"),
+    ):
+        assert run(*words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1 and text in error
+    assert run(*compare) == 0
+
+
+def test_source_labels_of_the_caller_are_used(tmp_path):
     rng = np.random.default_rng(0)
     X = np.column_stack([rng.normal(size=(200, 2)), np.arange(200) % 2])
     y = (X[:, 0] + rng.normal(size=200) > 0).astype(int)
-    data = ms.Dataset("toy", X, y, X[:, 2].astype(int), 2, ("p", "q", "a"))
+    data = ms.TabularDataset("toy", X, y, X[:, 2].astype(int), 2, ("p", "q", "a"))
     options = {"adversaries": ["flip#target"], "learners": ["none"], "methods": ["oracle"], "seeds": 1}
     found = ms.run_study(data, tmp_path, source=np.repeat(["x", "y", "z"], [50, 50, 100]), n_malicious=1, **options)
     assert set(found["n_sources"]) == {3}

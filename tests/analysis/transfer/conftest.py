@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sparsejax.data import ArrayImages, ImageTask
+from sparsejax.data import ArrayImageSplit, ImageTask
 from sparsejax.models import ConvNet
 
 
 @pytest.fixture
 def convnet():
-    """Return a ConvNet of which 90 % of the second and third convolution are zero, with statistics of its own."""
+    """Return a ConvNet of which 90 % of the second and third convolution are zero, with batch statistics."""
     model = ConvNet(5, in_features=1, widths=(4, 8, 8), rngs=nnx.Rngs(0))
     rng = np.random.default_rng(0)
     for layer in model.convs[1:]:
@@ -33,6 +33,6 @@ def task():
     def split(count):
         labels = np.arange(count, dtype=np.int32) % 3
         pixels = rng.normal(0, 0.5, (count, 8, 8, 1)) + labels[:, None, None, None]
-        return ArrayImages(pixels.astype(np.float32), labels)
+        return ArrayImageSplit(pixels.astype(np.float32), labels)
 
     return ImageTask("bright", split(40), split(30), 3)

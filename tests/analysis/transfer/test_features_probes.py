@@ -10,8 +10,8 @@ from flax import nnx
 
 from sparsejax import nn
 from sparsejax.analysis.transfer import Features, SGDConfig, extract_features, linear_probe, train_linear_online
-from sparsejax.analysis.transfer._probe import epoch_order, initial_head
-from sparsejax.data import ArrayImages
+from sparsejax.analysis.transfer.runs._probe import epoch_order, initial_head
+from sparsejax.data import ArrayImageSplit
 
 
 def blobs(count, seed, classes=3, width=6):
@@ -55,7 +55,7 @@ def test_the_cache_is_keyed_by_weights_and_data(convnet, task, tmp_path, monkeyp
         raise AssertionError("computed again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("sparsejax.analysis.transfer._features.features_of", forbidden)
+        patch.setattr("sparsejax.analysis.transfer.runs._features.features_of", forbidden)
         np.testing.assert_array_equal(extract_features(convnet, task.test, cache=tmp_path).x, first.x)
         with pytest.raises(AssertionError):
             extract_features(convnet, task.train, cache=tmp_path)
@@ -71,7 +71,7 @@ def test_bad_features_are_refused(convnet, task):
         Features(np.zeros((3, 1), np.float32), np.zeros(2, np.int32))
     with pytest.raises(ValueError, match="not empty"):
         Features(np.zeros((0, 1), np.float32), np.zeros(0, np.int32))
-    bad = ArrayImages(np.where(np.arange(30)[:, None, None, None] == 4, np.nan, task.test.pixels), task.test.labels)
+    bad = ArrayImageSplit(np.where(np.arange(30)[:, None, None, None] == 4, np.nan, task.test.pixels), task.test.labels)
     with pytest.raises(ValueError, match="Features: x has values that are not finite in 1 of 30 rows, first in row 4"):
         extract_features(convnet, bad)
     with pytest.raises(ValueError, match="batch_size has value 0"):

@@ -11,10 +11,10 @@ from flax import nnx
 
 from sparsejax import nn
 from sparsejax.analysis.transfer import SGDConfig, finetune, predict, recalibrate_batch_norm
-from sparsejax.data import ArrayImages, ImageTask
+from sparsejax.data import ArrayImageSplit, ImageTask
 from sparsejax.models import MLP, find_head, with_new_head, without_head
+from sparsejax.nn import dense_kernels
 from sparsejax.train import fix_masks
-from sparsejax.train._fixed_mask import dense_kernels
 
 SHORT = SGDConfig.full(learning_rate=0.05, epochs=3, batch_size=16)
 
@@ -175,7 +175,7 @@ def test_the_best_epoch_is_chosen_on_the_validation_split_only(convnet, task):
 
 def test_a_diverging_loss_is_an_error(convnet, task):
     with pytest.raises(ValueError, match=r"the loss of epoch 1 has value (nan|inf); expected a finite number"):
-        bad = ArrayImages(task.train.pixels * np.float32(np.inf), task.train.labels)
+        bad = ArrayImageSplit(task.train.pixels * np.float32(np.inf), task.train.labels)
         finetune(convnet, ImageTask("bad", bad, task.test, 3), SGDConfig.full(epochs=1))
 
 
@@ -190,7 +190,7 @@ def test_settings_out_of_range(field, value):
 def test_heads_by_path(convnet):
     assert find_head(convnet) == "fc"
     nested = nnx.Sequential(convnet, nnx.Linear(5, 4, rngs=nnx.Rngs(0)))
-    with pytest.raises(ValueError, match=r"no classifier that shows by its name .*layers/1"):
+    with pytest.raises(ValueError, match=r"no classifier with a usual name .*layers/1"):
         find_head(nested)
     images = jnp.ones((2, 8, 8, 1))
     assert with_new_head(nested, 7, head="layers/1", rngs=nnx.Rngs(0))(images).shape == (2, 7)
@@ -208,5 +208,5 @@ def test_heads_by_path(convnet):
 
 def test_predictions_do_not_depend_on_the_size_of_the_last_batch(convnet, task, monkeypatch):
     whole = predict(convnet, task.test)
-    monkeypatch.setattr("sparsejax.analysis.transfer._finetune._TEST_BATCH", 7)
+    monkeypatch.setattr("sparsejax.analysis.transfer.runs._finetune._TEST_BATCH", 7)
     np.testing.assert_array_equal(predict(convnet, task.test), whole)

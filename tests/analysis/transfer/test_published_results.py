@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from sparsejax.analysis import transfer
-from sparsejax.analysis.transfer._relations import correlate_cells
+from sparsejax.analysis.transfer.tables._relations import correlate_cells
 
 MODEL = ["arch", "regime", "method", "sparsity"]
 

@@ -39,7 +39,7 @@ def test_a_study_resumes_and_ends_with_the_same_table(backbones, task, tmp_path,
         raise AssertionError("trained again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("sparsejax.analysis.transfer._study.finetune", forbidden)
+        patch.setattr("sparsejax.analysis.transfer.runs._study.finetune", forbidden)
         again = run_transfer(backbones, [task], tmp_path, seeds=(0, 1), settings=QUICK)
         pd.testing.assert_frame_equal(again, first)
         other = dataclasses.replace(QUICK, full=(("epochs", 2),))
@@ -136,6 +136,42 @@ def test_errors_of_the_user_are_one_line(runs, tmp_path, capsys, change, words):
     assert main(["transfer", *(word for pair in base.items() for word in pair)]) == 2
     out, err = capsys.readouterr()
     assert out == "" and len(err.splitlines()) == 1 and words in err
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("run.json", b"{"),
+        ("run.json", b"\xff\xfe"),
+        ("run.json", b"{}"),
+        ("run.json", b"[]"),
+        ("net.pth", b"junk"),
+        ("net.pth", b""),
+    ],
+)
+def test_files_that_hold_no_network_are_named(tmp_path, capsys, file, content):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / file).write_bytes(content)
+    backbone = folder if file == "run.json" else folder / file
+    words = ["transfer", "--backbone", str(backbone), "--data", "digits", "--out", str(tmp_path / "out")]
+    assert main([*words, "--model", "mlp"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1 and err.startswith("error: ") and str(folder) in err
+
+
+def test_damaged_results_and_features_are_named(backbones, task, tmp_path):
+    options = {"regimes": ("linear",), "seeds": (np.int64(0),), "settings": QUICK}
+    run_transfer(backbones[:1], [task], tmp_path, **options)
+    (stored,) = tmp_path.glob("*.json")
+    stored.write_text("{")
+    with pytest.raises(ValueError, match=f"file '{stored}' has damaged content .* Delete the file to compute it again"):
+        run_transfer(backbones[:1], [task], tmp_path, **options)
+    stored.unlink()
+    for features in (tmp_path / "features").iterdir():
+        features.write_bytes(b"")
+    with pytest.raises(ValueError, match=f"file '{tmp_path / 'features'}.* has damaged content"):
+        run_transfer(backbones[:1], [task], tmp_path, **options)
 
 
 def test_the_cost_of_linear_tuning(convnet, task):

@@ -49,14 +49,14 @@ def test_relative_error_increase():
 def test_accuracies():
     y = np.repeat(np.arange(4), 5)
     predicted = np.random.default_rng(0).integers(0, 4, 20)
-    assert transfer.accuracy(y, predicted) == pytest.approx(transfer.mean_per_class_accuracy(y, predicted))
+    assert transfer.top1_accuracy(y, predicted) == pytest.approx(transfer.mean_per_class_accuracy(y, predicted))
     assert transfer.mean_per_class_accuracy([0, 2], [0, 2], 5) == 1.0  # classes 1, 3, 4 have no example
     for arguments, words in (
         (([0, 1], [0]), r"y_pred has shape \(1,\); expected one class for each of y_true"),
         (([], []), "y_true has no element"),
     ):
         with pytest.raises(ValueError, match=words):
-            transfer.accuracy(*arguments)
+            transfer.top1_accuracy(*arguments)
     with pytest.raises(ValueError, match="values 0 to 3; expected the range 0 to 2"):
         transfer.per_class_accuracy([0, 3], [0, 0], 3)
 
@@ -100,7 +100,7 @@ def test_bad_tables_are_refused(runs):
     gap.loc[3, "value"] = np.nan
     two_dense = pd.concat([runs, runs.query("method == 'Dense'").assign(sparsity=0.5)])
     for table, words in (
-        (runs.drop(columns="seed"), "results has no column seed"),
+        (runs.drop(columns="seed"), "results has no column 'seed'"),
         (runs.iloc[:0], "results has no row"),
         (percent, "expected fractions. Are these percent"),
         (gap, r"results\['value'\] has 1 missing values; expected none. First in row 3"),

@@ -1,4 +1,5 @@
-"""The audit as one self-contained HTML page."""
+"""The audit as one self-contained HTML page: Jinja2 templates, and charts as SVG."""
 
-from sparsejax.analysis.bias.html._page import fragment as fragment
-from sparsejax.analysis.bias.html._page import page as page
+from sparsejax.analysis.bias.html._page import fragment, page
+
+__all__ = ["fragment", "page"]

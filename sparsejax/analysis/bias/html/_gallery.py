@@ -5,21 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sparsejax._extras import require
-from sparsejax.analysis.bias._arrays import sigmoid
-from sparsejax.analysis.bias._pie import pie
-from sparsejax.analysis.bias.html._markup import paragraph, section
-
-if TYPE_CHECKING:
-    from sparsejax.analysis.bias._report import Report
+from sparsejax.analysis.bias.audit._comparison import Comparison, EvaluatedRun
+from sparsejax.analysis.bias.metrics._arrays import sigmoid
+from sparsejax.analysis.bias.metrics._populations import pie
 
 # Bounds that keep the page small: entries of text, thumbnails, bytes of thumbnails, pixels of a side.
 _ENTRIES = 6000
@@ -51,75 +46,46 @@ class _Entry(NamedTuple):
     order: int
 
 
-def gallery(report: Report, *, hash_ids: bool, folder: Path | None) -> str:
-    """Return the section with its data; the cards are made by the script of the page.
+def gallery_data(comparison: Comparison, *, hash_ids: bool, folder: Path | None) -> dict[str, Any]:
+    """Return the data of the cards, which the script of the page makes.
 
-    Pictures are thumbnails in the page or, where a ``folder`` is given, files written there.
+    Images are thumbnails in the page or, with a ``folder``, files written there.
     """
+    inputs = comparison.inputs
     entries = sorted(
-        _choose(report), key=lambda e: (e.model, e.attribute, e.section, -abs(e.p_dense - e.p_sparse), e.sample)
+        _choose(comparison), key=lambda e: (e.model, e.attribute, e.section, -abs(e.p_dense - e.p_sparse), e.sample)
     )
     samples = sorted({entry.sample for entry in entries})
-    data = {
-        "models": [model.label for model in report.inputs.sparse],
-        "runs": [[len(report.inputs.dense.logits), len(model.logits)] for model in report.inputs.sparse],
-        "attributes": report.inputs.attribute_names,
-        "groups": [{"name": group.name, "levels": group.levels} for group in report.inputs.groups],
+    return {
+        "models": [model.label for model in inputs.sparse],
+        "runs": [[len(inputs.dense.logits), len(model.logits)] for model in inputs.sparse],
+        "attributes": inputs.attribute_names,
+        "groups": [{"name": group.name, "levels": group.levels} for group in inputs.groups],
         "outcomes": OUTCOMES,
-        "samples": {s: [_name(report.inputs.sample_ids[s], hash_ids), _levels(report, s)] for s in samples},
-        "entries": [list(entry) for entry in entries],
-        "images": _thumbnails(report, entries) if folder is None else _files(report, entries, folder),
+        "samples": {s: [_name(inputs.sample_ids[s], hash_ids), _levels(comparison, s)] for s in samples},
+        "entries": entries,
+        "images": _thumbnails(comparison, entries) if folder is None else _files(comparison, entries, folder),
     }
-    words = (
-        "Decisions of the first seed, by what changed and by whether the dense model was confident. Ordered by how far "
-        "the probability moved, or at random. The samples of each kind with the largest change and a random draw are "
-        "kept in this page, not all of them."
-    )
-    faces = (
-        "Pictures of people are personal data: hand this file on only as far as they may be." if data["images"] else ""
-    )
-    controls = "".join(
-        f'<label>{escape(label)} <select id="gallery-{name}"></select></label>'
-        for name, label in (
-            ("attribute", "Attribute"),
-            ("group", "Group"),
-            ("model", "Model"),
-            ("kind", "Show"),
-            ("order", "Order"),
-        )
-    )
-    # No markup inside the element, whatever the names are.
-    encoded = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    return section(
-        "gallery",
-        "Gallery",
-        paragraph(words),
-        paragraph(faces) if faces else "",
-        f'<form class="controls" id="gallery-controls">{controls}</form>',
-        '<p id="gallery-count" role="status" aria-live="polite"></p><div id="gallery-cards"></div>',
-        "<noscript><p>The gallery needs JavaScript; everything above does not.</p></noscript>",
-        f'<script type="application/json" id="gallery-data">{encoded}</script>',
-    )
 
 
 def _name(sample_id: str, hash_ids: bool) -> str:
     return hashlib.sha256(sample_id.encode()).hexdigest()[:12] if hash_ids else sample_id
 
 
-def _levels(report: Report, sample: int) -> list[int]:
-    return [int(group.codes[sample]) for group in report.inputs.groups]
+def _levels(comparison: Comparison, sample: int) -> list[int]:
+    return [int(group.codes[sample]) for group in comparison.inputs.groups]
 
 
-def _choose(report: Report) -> Iterator[_Entry]:
-    inputs, rng = report.inputs, np.random.default_rng(report.settings.random_state)
+def _choose(comparison: Comparison) -> Iterator[_Entry]:
+    inputs, rng = comparison.inputs, np.random.default_rng(comparison.settings.random_state)
     attributes = inputs.y_true.shape[1]
     per_section = max(1, min(_PER_SECTION, _ENTRIES // (len(inputs.sparse) * attributes * 16)))
-    dense_runs = report.runs_of(inputs.dense)
+    dense_runs = comparison.runs_of(inputs.dense)
     dense_votes = np.sum([run.y_pred for run in dense_runs], axis=0)
-    unsure = report.outputs[0, 0].uncertain
+    unsure = comparison.score_measures[0, 0].uncertain
     p_dense = sigmoid(inputs.dense.logits[0])
     for m, model in enumerate(inputs.sparse):
-        runs = report.runs_of(model)
+        runs = comparison.runs_of(model)
         votes = np.sum([run.y_pred for run in runs], axis=0)
         population = min(len(runs), len(dense_runs)) > 1
         exemplar = _exemplars(dense_runs, runs) if population else np.zeros_like(unsure)
@@ -139,41 +105,41 @@ def _choose(report: Report) -> Iterator[_Entry]:
 
 
 def _pick(samples: np.ndarray, moved: np.ndarray, order: np.ndarray, size: int) -> list[int]:
-    """The ``size`` that moved most, and ``size`` at random, without doubles."""
+    """Return the ``size`` samples that moved most, and ``size`` at random, without duplicates."""
     most = samples[np.lexsort((samples, -moved[samples]))[:size]]
     drawn = samples[np.argsort(order[samples])[:size]]
     return [int(s) for s in dict.fromkeys([*most, *drawn])]
 
 
-def _exemplars(dense_runs: Any, runs: Any) -> np.ndarray:
+def _exemplars(dense_runs: list[EvaluatedRun], runs: list[EvaluatedRun]) -> np.ndarray:
     stacks = [np.stack([run.y_pred for run in each]).astype(np.int8) for each in (dense_runs, runs)]
     return pie(*stacks)
 
 
-def _thumbnails(report: Report, entries: list[_Entry]) -> dict[int, str]:
-    """PNG data URIs of at most 200 samples: those of flips first, then by how far the probability moved."""
-    if report.inputs.images is None:
+def _thumbnails(comparison: Comparison, entries: list[_Entry]) -> dict[int, str]:
+    """Return PNG data URIs of at most 200 samples: flips first, then by how far the probability moved."""
+    if comparison.inputs.images is None:
         return {}
     ranked = sorted(entries, key=lambda e: (e.section // 2 > 1, -abs(e.p_dense - e.p_sparse), e.sample))
-    found: dict[int, str] = {}
+    result: dict[int, str] = {}
     size = 0
     for sample in dict.fromkeys(entry.sample for entry in ranked):
-        if len(found) == _THUMBNAILS or size > _THUMBNAIL_BYTES:
+        if len(result) == _THUMBNAILS or size > _THUMBNAIL_BYTES:
             break
-        found[sample] = _data_uri(report.inputs.images[sample])
-        size += len(found[sample])
-    return found
+        result[sample] = _data_uri(comparison.inputs.images[sample])
+        size += len(result[sample])
+    return result
 
 
-def _files(report: Report, entries: list[_Entry], folder: Path) -> dict[int, str]:
-    """Names of PNG files in the folder: every sample of the gallery, in full size."""
-    if report.inputs.images is None:
+def _files(comparison: Comparison, entries: list[_Entry], folder: Path) -> dict[int, str]:
+    """Write a PNG file in full size for every sample of the gallery, and return the names."""
+    if comparison.inputs.images is None:
         return {}
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    found = {sample: f"images/{sample}.png" for sample in sorted({entry.sample for entry in entries})}
-    for sample, name in found.items():
-        (folder / name).write_bytes(_png(report.inputs.images[sample]))
-    return found
+    result = {sample: f"images/{sample}.png" for sample in sorted({entry.sample for entry in entries})}
+    for sample, name in result.items():
+        (folder / name).write_bytes(_png(comparison.inputs.images[sample]))
+    return result
 
 
 def _data_uri(image: np.ndarray) -> str:
@@ -181,8 +147,8 @@ def _data_uri(image: np.ndarray) -> str:
 
 
 def _png(image: np.ndarray, most: int | None = None) -> bytes:
-    """The picture as a PNG file, no side longer than ``most`` pixels."""
-    picture = require("PIL.Image", "Report").fromarray(image)
+    """Return the image as a PNG file, no side longer than ``most`` pixels."""
+    picture = require("PIL.Image", "BiasAudit.to_html").fromarray(image)
     if most is not None:
         picture.thumbnail((most, most))
     out = io.BytesIO()

@@ -2,81 +2,93 @@
 
 from __future__ import annotations
 
-from functools import cache
-from html import escape
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from sparsejax.analysis.bias import _views
-from sparsejax.analysis.bias.html._attributes import attributes, groups
-from sparsejax.analysis.bias.html._criteria import criteria, reliability
-from sparsejax.analysis.bias.html._gallery import gallery
-from sparsejax.analysis.bias.html._markup import DASH
-from sparsejax.analysis.bias.html._overview import header, overview
+from sparsejax._extras import require
+from sparsejax.analysis.bias.audit import _plots, _summary
+from sparsejax.analysis.bias.audit._comparison import Comparison
+from sparsejax.analysis.bias.audit._inputs import ModelOutputs
+from sparsejax.analysis.bias.html import _sections
+from sparsejax.analysis.bias.html._gallery import gallery_data
+from sparsejax.analysis.bias.html._svg import svg
 
-if TYPE_CHECKING:
-    from sparsejax.analysis.bias._report import Report
-
-# Nothing may be fetched: style and script are in the page, and so are pictures, unless they are files beside it.
-_POLICY = "default-src 'none'; img-src {images}; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-_MENU = ("Overview", "Attributes", "Groups", "Reliability", "Criteria", "Gallery")
+_MAIN = ("accuracy", "auc", "uncertainty", "rare_value_ratio", "expected_calibration_error", "bias_amplification")
 
 
-@cache
-def _asset(name: str) -> str:
-    return files("sparsejax.analysis.bias.html").joinpath(name).read_text(encoding="utf-8")
-
-
-def page(report: Report, *, hash_ids: bool, folder: Path | None = None) -> str:
-    """Return the page; where a ``folder`` is given, the pictures of the gallery are files written there."""
-    policy = _POLICY.format(images="data:" if folder is None else "data: 'self'")
-    menu = "".join(f'<li><a href="#{name.lower()}">{name}</a></li>' for name in _MENU)
-    last = len(report.inputs.sparse) - 1
-    options = "".join(
-        f'<option value="{i}"{" selected" if i == last else ""}>{escape(model.label)}</option>'
-        for i, model in enumerate(report.inputs.sparse)
-    )
-    body = "".join(
-        (
-            overview(report),
-            attributes(report),
-            groups(report),
-            reliability(report),
-            criteria(report),
-            gallery(report, hash_ids=hash_ids, folder=folder),
-        )
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        '<title>Bias audit of a pruned model</title><link rel="icon" href="data:,">'
-        f"<style>{_asset('report.css')}</style></head><body>"
-        f'<a class="skip" href="#overview">Skip to the results</a>{header(report)}'
-        f'<nav aria-label="Sections"><ul>{menu}</ul>'
-        f'<label>Sparse model <select id="model">{options}</select></label></nav>'
-        f"<main>{body}</main><footer><p>Group and attribute names are those of the data. Labels of people are "
-        "annotations by others, not facts about a person.</p></footer>"
-        f"<script>{_asset('report.js')}</script></body></html>\n"
+def page(comparison: Comparison, *, hash_ids: bool, folder: Path | None = None) -> str:
+    """Return the page; with a ``folder``, the images of the gallery are files written there."""
+    inputs = comparison.inputs
+    return _template("page.html").render(
+        # Nothing may be requested: style, script and images are in the page, or the images are files beside it.
+        image_sources="data:" if folder is None else "data: 'self'",
+        facts=_sections.facts(comparison),
+        warnings=_summary.warnings(comparison),
+        overview_charts=_overview_charts(comparison),
+        overview_table=_sections.overview_table(comparison),
+        has_groups=bool(inputs.groups),
+        has_risk=inputs.y_val is not None and bool(comparison.frame.pairs),
+        n_boot=comparison.settings.n_boot,
+        panels=[_panel(comparison, model, index) for index, model in enumerate(inputs.sparse)],
+        safe_sparsity=_summary.safe_sparsity(comparison),
+        flips=_sections.flip_table(comparison),
+        exemplars=_sections.exemplar_table(comparison),
+        mitigations=_sections.mitigation_table(comparison),
+        gallery=gallery_data(comparison, hash_ids=hash_ids, folder=folder),
     )
 
 
-def fragment(report: Report) -> str:
+def fragment(comparison: Comparison) -> str:
     """Return the main numbers as a small table, with the warnings."""
-    names = ("accuracy", "auc", "uncertainty", "rare_value_ratio", "expected_calibration_error", "bias_amplification")
-    values = {
-        (mean.model.label, mean.metric): f"{mean.value:.4f}"
-        for mean in _views.means(report)
-        if mean.thresholds == report.primary
-    }
-    heads = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in names)
-    rows = "".join(
-        f"<tr><th>{escape(model.label)}</th>"
-        + "".join(f"<td>{values.get((model.label, name), DASH)}</td>" for name in names)
-        + "</tr>"
-        for model in report.models
+    rows, notes = _summary.main_numbers(comparison, _MAIN), _summary.warnings(comparison)
+    return _template("fragment.html").render(metrics=_MAIN, rows=rows, warnings=notes)
+
+
+def _template(name: str) -> Any:
+    jinja2 = require("jinja2", "BiasAudit.to_html")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    notes = "".join(f"<li>{escape(note)}</li>" for note in report.warnings)
-    return f"<table><thead><tr><th></th>{heads}</tr></thead><tbody>{rows}</tbody></table><ul>{notes}</ul>"
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    return environment.get_template(name)
+
+
+def _overview_charts(comparison: Comparison) -> list[tuple[str, str]]:
+    """Return title and chart of each main number; no chart without a defined value."""
+    charts = []
+    for metric, series in _plots.overview_series(comparison).items():
+        title, sparse = dict(_plots.OVERVIEW)[metric], set(series) - {"dense"}
+
+        def draw(ax: Any, title: str = title, series: Any = series, several: bool = len(sparse) > 1) -> None:
+            _plots.draw_metric(ax, title, series)
+            if several:
+                ax.legend()
+
+        charts.append((title, svg(draw, metric, 300, 190) if sparse else ""))
+    return charts
+
+
+def _panel(comparison: Comparison, model: ModelOutputs, index: int) -> dict[str, Any]:
+    """Return charts and tables of one sparse model."""
+    models = (comparison.inputs.dense, model)
+    panel: dict[str, Any] = {"label": model.label, "attributes": _sections.attribute_table(comparison, model)}
+    if comparison.inputs.groups:
+        subsets = comparison.frame.subsets
+        height, left = 30 * len(subsets) + 70, min(220, 35 + 6 * max(len(f"{g}{level}") for g, level in subsets))
+        panel["group_charts"] = [
+            svg(lambda ax, m=m: _plots.plot_groups(comparison, ax, metric=m, model=model), name, 460, height, left=left)
+            for m, name in (("false_positive_rate", f"fpr-{index}"), ("false_negative_rate", f"fnr-{index}"))
+        ]
+        panel |= {"heat": _sections.heat_map(comparison, model), "groups": _sections.group_table(comparison, model)}
+    if comparison.inputs.y_val is not None and comparison.frame.pairs:
+        panel["risk"], panel["agreement"] = _sections.risk_table(comparison, model)
+    curve = svg(lambda ax: _plots.plot_reliability(comparison, ax, models=models), f"reliability-{index}", 300, 300)
+    histograms = [
+        (each.label, svg(lambda ax, e=each, k=k: _plots.draw_histogram(ax, e, k), f"histogram-{index}-{k}", 300, 160))
+        for k, each in enumerate(models)
+    ]
+    return panel | {"reliability": curve, "histograms": histograms}

@@ -1,0 +1,1 @@
+"""The metrics: rates, bias amplification, flips, calibration, uncertainty, populations, thresholds, overrides."""

@@ -1,0 +1,1 @@
+"""The tables of the study: how they are loaded and encoded."""

@@ -1,0 +1,291 @@
+"""A study: backbones x tasks x regimes x seeds, resumable, in parallel through joblib."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import operator
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from flax import nnx
+from numpy.typing import ArrayLike
+
+from sparsejax._checks import fail
+from sparsejax._extras import require
+from sparsejax._files import write_atomically
+from sparsejax.analysis._arrays import read_number
+from sparsejax.analysis._frames import read_stored
+from sparsejax.analysis.transfer.runs._batch_norm import recalibrate_batch_norm
+from sparsejax.analysis.transfer.runs._config import SGDConfig
+from sparsejax.analysis.transfer.runs._features import extract_features, model_hash
+from sparsejax.analysis.transfer.runs._finetune import finetune
+from sparsejax.analysis.transfer.runs._probe import Solver, linear_probe
+from sparsejax.analysis.transfer.tables._results import CATEGORIES
+from sparsejax.data import ImageTask
+from sparsejax.train import KernelChoice as Kernels
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Regime = Literal["linear", "full"]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network to transfer, and its name in tables.
+
+    Attributes:
+      model: NNX module, dense or sparse, with its upstream classifier.
+      method: pruning method; "Dense" for the unpruned network, which the others are compared with.
+      sparsity: fraction of pruned weights, for tables.
+      arch: name of the network.
+      masks: bool array by layer path, or None: see `finetune`.
+      category: of the method; that of the published study if it is one of its methods, else "other".
+      head: path of the classifier; looked up by name if None.
+
+    Raises:
+      ValueError: ``sparsity`` is no fraction in [0, 1).
+    """
+
+    model: nnx.Module
+    method: str = "Dense"
+    sparsity: float = 0.0
+    arch: str = "network"
+    masks: Mapping[str, ArrayLike] | None = None
+    category: str | None = None
+    head: str | None = None
+
+    def __post_init__(self) -> None:
+        sparsity = read_number("Backbone", "sparsity", self.sparsity)
+        if not 0 <= sparsity < 1:
+            fail("Backbone", "sparsity", f"value {sparsity:g}", "a fraction in [0, 1)")
+        # The decimal that a float32 stands for: tables are grouped by it.
+        object.__setattr__(self, "sparsity", float(str(np.asarray(self.sparsity))))
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """How both regimes are run.
+
+    Attributes:
+      linear: settings of the SGD classifier, and the batch-norm mode of the features.
+      full: changes to the study's settings of full fine-tuning, which depend on the data set: (field, value) pairs.
+      solver: of the linear classifier.
+      standardize: features, before the classifier.
+      C: of solver "lbfgs".
+      kernels: of full fine-tuning.
+      feature_batch: images per call when features are computed.
+    """
+
+    linear: SGDConfig = field(default_factory=SGDConfig.linear)
+    full: tuple[tuple[str, Any], ...] = ()
+    solver: Solver = "sgd"
+    standardize: bool = False
+    C: float | None = 1.0
+    kernels: Kernels = "sparse"
+    feature_batch: int = 128
+
+    def full_config(self, dataset: str) -> SGDConfig:
+        """Return the settings of full fine-tuning on a data set."""
+        return SGDConfig.full(dataset, **dict(self.full))
+
+
+def run_transfer(
+    backbones: Sequence[Backbone],
+    tasks: Sequence[ImageTask],
+    out: str | os.PathLike[str],
+    *,
+    regimes: Sequence[Regime] = ("linear", "full"),
+    seeds: Sequence[int] = (0, 1, 2),
+    settings: StudySettings | None = None,
+    n_jobs: int = 1,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Run every job that the folder does not have yet, and return all results.
+
+    A job is one backbone on one task: features are computed once for all seeds of the linear regime, whose classifiers
+    are trained as one batch; full fine-tuning runs seed by seed. Each finished run is a file, under a hash of weights,
+    masks, data and settings, so an interrupted study resumes. Jobs go through joblib: inside
+    ``joblib.parallel_config(backend="dask")`` or ``"ray"`` they run on a cluster, with ``out`` on a shared disk.
+
+    Args:
+      backbones: networks.
+      tasks: data sets.
+      out: folder of results; made if absent. Features are kept in ``out/features``.
+      regimes: "linear", "full", or both.
+      seeds: of the downstream runs.
+      settings: those of the published study if None.
+      n_jobs: processes, as in joblib.
+      progress: called in each process with (description, steps done, total steps); must be picklable if there
+        are several.
+
+    Returns:
+      Data frame of all runs asked for, columns as `check_results` describes, and ``top1``, ``mean_per_class``,
+      ``solver``, ``selection`` ("last" or "validation").
+
+    Raises:
+      ValueError: no backbone, task or seed; an unknown regime; the same name twice; or a damaged file in the folder,
+        which is named.
+    """
+    joblib = require("joblib", "run_transfer")
+    settings = settings or StudySettings()
+    seeds = tuple(map(operator.index, seeds))  # those of NumPy and JAX too
+    _check(backbones, tasks, regimes, seeds)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        joblib.delayed(_job)(backbone, task, folder, tuple(regimes), seeds, settings, progress)
+        for backbone in backbones
+        for task in tasks
+    ]
+    rows = [row for part in joblib.Parallel(n_jobs=n_jobs)(jobs) for row in part]
+    return require("pandas", "run_transfer").DataFrame(rows)
+
+
+def _check(backbones: Any, tasks: Any, regimes: Any, seeds: Any) -> None:
+    for name, values in (("backbones", backbones), ("tasks", tasks), ("regimes", regimes), ("seeds", seeds)):
+        if not len(values):
+            fail("run_transfer", name, "no element", "at least one")
+    for regime in regimes:
+        if regime not in get_args(Regime):
+            fail("run_transfer", "regimes", f"value {regime!r}", f"one of {get_args(Regime)}")
+    for name, keys in (
+        ("backbones", [(b.arch, b.method, b.sparsity) for b in backbones]),
+        ("tasks", [task.name for task in tasks]),
+        ("seeds", list(seeds)),
+    ):
+        twice = [key for i, key in enumerate(keys) if key in keys[:i]]
+        if twice:
+            fail("run_transfer", name, f"{twice[0]} twice", "different ones")
+
+
+def _job(
+    backbone: Backbone,
+    task: ImageTask,
+    folder: Path,
+    regimes: tuple[str, ...],
+    seeds: tuple[int, ...],
+    settings: StudySettings,
+    progress: Progress | None,
+) -> list[dict[str, Any]]:
+    """Return all runs of one backbone on one task, in the order of regimes and seeds."""
+    base = _base_key(backbone, task)
+    files: dict[tuple[str, int], Path] = {}
+    for regime in regimes:
+        part = {"regime": regime} | _relevant(regime, task, settings)
+        key = hashlib.sha256((base + json.dumps(part, sort_keys=True)).encode()).hexdigest()[:16]
+        files |= {(regime, seed): folder / f"{task.name}-{regime}-{key}-{seed}.json" for seed in seeds}
+    name = f"{backbone.method} {backbone.sparsity:g} on {task.name}"
+    missing = [seed for seed in seeds if "linear" in regimes and not files["linear", seed].exists()]
+    if missing:
+        rows = _linear(backbone, task, folder, missing, settings, _named(progress, f"features, {name}"))
+        for seed, row in zip(missing, rows, strict=True):
+            write_atomically(files["linear", seed], json.dumps(row))
+    for seed in seeds:
+        if "full" in regimes and not files["full", seed].exists():
+            row = _full(backbone, task, seed, settings, _named(progress, f"full, seed {seed}, {name}"))
+            write_atomically(files["full", seed], json.dumps(row))
+    head = {
+        "arch": backbone.arch,
+        "method": backbone.method,
+        "category": backbone.category or CATEGORIES.get(backbone.method, "other"),
+        "sparsity": backbone.sparsity,
+        "dataset": task.name,
+        "metric": task.metric,
+    }
+    return [{"regime": r, **head, "seed": s, **read_stored("run_transfer", file)} for (r, s), file in files.items()]
+
+
+def _linear(
+    backbone: Backbone,
+    task: ImageTask,
+    folder: Path,
+    seeds: list[int],
+    settings: StudySettings,
+    progress: Callable[[int, int], None] | None,
+) -> list[dict[str, Any]]:
+    model = backbone.model
+    if settings.linear.batch_norm == "recalibrated":
+        model = recalibrate_batch_norm(model, task.train)
+    splits = [
+        None
+        if split is None
+        else extract_features(
+            model,
+            split,
+            head=backbone.head,
+            batch_size=settings.feature_batch,
+            cache=folder / "features",
+            progress=progress,
+        )
+        for split in (task.train, task.test, task.val)
+    ]
+    results = linear_probe(
+        splits[0],  # pyright: ignore[reportArgumentType]
+        splits[1],  # pyright: ignore[reportArgumentType]
+        val=splits[2],
+        num_classes=task.num_classes,
+        solver=settings.solver,
+        seeds=seeds,
+        standardize=settings.standardize,
+        config=settings.linear,
+        C=settings.C,
+    )
+    return [_row(task, r.top1, r.mean_per_class) | {"solver": settings.solver, "selection": "last"} for r in results]
+
+
+def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(what, done, total)
+
+
+def _full(
+    backbone: Backbone,
+    task: ImageTask,
+    seed: int,
+    settings: StudySettings,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, Any]:
+    result = finetune(
+        backbone.model,
+        task,
+        settings.full_config(task.name),
+        masks=backbone.masks,
+        head=backbone.head,
+        kernels=settings.kernels,
+        seed=seed,
+        evaluate_every=None if task.val is None else 1,
+        progress=progress,
+    )
+    selection = "last" if task.val is None else "validation"
+    return _row(task, result.top1, result.mean_per_class) | {"solver": "sgd", "selection": selection}
+
+
+def _row(task: ImageTask, top1: float, mean_per_class: float) -> dict[str, Any]:
+    value = top1 if task.metric == "top1" else mean_per_class
+    return {"value": value, "top1": top1, "mean_per_class": mean_per_class}
+
+
+def _relevant(regime: str, task: ImageTask, settings: StudySettings) -> dict[str, Any]:
+    """Return the settings that a regime's result depends on."""
+    if regime == "full":
+        return {"config": dataclasses.asdict(settings.full_config(task.name)), "kernels": settings.kernels}
+    config = dataclasses.asdict(settings.linear)
+    if settings.solver == "lbfgs":
+        config = {"batch_norm": config["batch_norm"], "C": settings.C}
+    return {"config": config, "solver": settings.solver, "standardize": settings.standardize}
+
+
+def _base_key(backbone: Backbone, task: ImageTask) -> str:
+    digest = hashlib.sha256(model_hash(backbone.model).encode())
+    for path, mask in sorted((backbone.masks or {}).items()):
+        digest.update(path.encode() + np.packbits(np.asarray(mask, bool)).tobytes())
+    splits = [split.fingerprint() for split in (task.train, task.val, task.test) if split is not None]
+    digest.update(f"{splits} {task.num_classes} {task.metric} {backbone.head}".encode())
+    return digest.hexdigest()

@@ -1,0 +1,265 @@
+"""Whole models as Flax's documentation writes them: what becomes sparse, and what the report says of the rest."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sparsejax as sx
+from sparsejax import nn, pruning
+
+
+class Block(nnx.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, width: int, rngs: nnx.Rngs) -> None:
+        self.norm1, self.norm2 = nnx.LayerNorm(width, rngs=rngs), nnx.LayerNorm(width, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(2, width, width, decode=False, rngs=rngs)
+        self.up, self.down = nnx.Linear(width, 2 * width, rngs=rngs), nnx.Linear(2 * width, width, rngs=rngs)
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        x = x + self.attention(self.norm1(x), mask=mask)
+        return x + self.down(nnx.gelu(self.up(self.norm2(x))))
+
+
+class GPT(nnx.Module):
+    """A decoder with learned positions."""
+
+    def __init__(self, rngs: nnx.Rngs, *, vocabulary: int = 11, width: int = 16, depth: int = 2) -> None:
+        self.tokens = nnx.Embed(vocabulary, width, rngs=rngs)
+        self.positions = nnx.Param(jax.random.normal(rngs.params(), (8, width)) * 0.02)
+        self.blocks = nnx.List([Block(width, rngs) for _ in range(depth)])
+        self.norm, self.head = nnx.LayerNorm(width, rngs=rngs), nnx.Linear(width, vocabulary, rngs=rngs)
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        x = self.tokens(tokens) + self.positions[...][: tokens.shape[1]]
+        for block in self.blocks:
+            x = block(x, nnx.make_causal_mask(tokens))
+        return self.head(self.norm(x))
+
+
+def inner_kernels(path: str, leaf: Any) -> bool:
+    return path.endswith("kernel") and not path.startswith("head")
+
+
+def pruned_gpt(sparsity: float = 0.9) -> tuple[Any, Any, Any]:
+    """A model after one step that prunes all kernels but the head, its optimizer and the tokens."""
+    model = GPT(nnx.Rngs(0))
+    tx = pruning.pruned(optax.adam(1e-2), pruning.one_shot(sparsity, scope="layer"), where=inner_kernels)
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    tokens = jax.random.randint(jax.random.key(0), (3, 8), 0, 11)
+    optimizer.update(model, nnx.grad(next_token_loss)(model, tokens))
+    return model, optimizer, tokens
+
+
+def next_token_loss(model: Any, tokens: jax.Array) -> jax.Array:
+    logits = model(tokens)[:, :-1]
+    return optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]).mean()
+
+
+def test_every_pruned_kernel_of_a_transformer_runs_sparse() -> None:
+    model, optimizer, _ = pruned_gpt()
+    sparse, report = sx.sparsify(model, pruning.get_mask(optimizer.opt_state), policy="always")
+    actions = {row.path: row.action for row in report.rows}
+    layers = ("attention/query", "attention/key", "attention/value", "attention/out", "up", "down")
+    assert [actions[f"blocks/{i}/{name}"] for i in range(2) for name in layers] == ["sparse"] * 12
+    assert actions["head"] == "dense"
+    assert report.sparse_share == 1.0
+    assert str(report).splitlines()[-1].startswith("100 % of the weights in pruned layers run sparse; ")
+    assert isinstance(sparse.blocks[0].attention.query, nn.SparseLinearGeneral)
+
+
+def test_losses_are_those_of_the_masked_dense_model() -> None:
+    model, optimizer, tokens = pruned_gpt()
+    masks = pruning.get_mask(optimizer.opt_state)
+    sparse, _ = sx.sparsify(model, masks, policy="always")
+    fixed = pruning.pruned(optax.adam(1e-2), pruning.fixed(masks), where=inner_kernels)
+    losses: list[list[float]] = []
+    for network, tx in ((model, fixed), (sparse, optax.adam(1e-2))):
+        state = nnx.Optimizer(network, tx, wrt=nnx.Param)
+
+        @nnx.jit
+        def step(network: Any, state: Any) -> jax.Array:
+            loss, grads = nnx.value_and_grad(next_token_loss)(network, tokens)
+            state.update(network, grads)
+            return loss
+
+        losses.append([float(step(network, state)) for _ in range(20)])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4, atol=1e-4)
+
+
+def test_there_and_back_with_the_optimizer() -> None:
+    model, optimizer, tokens = pruned_gpt()
+    sparse, _ = sx.sparsify(model, pruning.get_mask(optimizer.opt_state), policy="always")
+    plain = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
+    plain.update(model, nnx.grad(next_token_loss)(model, tokens))
+    sparse, _ = sx.sparsify(model, nn.pattern_masks(sparse), policy="always")
+    carried = nn.carry_optimizer(plain, model, sparse)
+    query = sparse.blocks[0].attention.query
+    moment = carried.opt_state[0].mu["blocks"][0]["attention"]["query"]["kernel"]
+    dense_moment = plain.opt_state[0].mu["blocks"][0]["attention"]["query"]["kernel"]
+    np.testing.assert_array_equal(moment[...], query.gather(dense_moment[...]))
+    back = nn.carry_optimizer(carried, sparse, sx.densify(sparse))
+    again = back.opt_state[0].mu["blocks"][0]["attention"]["query"]["kernel"]
+    np.testing.assert_array_equal(again[...], np.where(query.stored_mask(), dense_moment[...], 0))
+
+
+class Stacked(nnx.Module):
+    """Blocks stacked by ``nnx.vmap`` and run by ``nnx.scan``."""
+
+    def __init__(self, depth: int, width: int) -> None:
+        @nnx.split_rngs(splits=depth)
+        @nnx.vmap(axis_size=depth)
+        def build(rngs: nnx.Rngs) -> nnx.Linear:
+            return nnx.Linear(width, width, rngs=rngs)
+
+        self.layers = build(nnx.Rngs(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        @nnx.scan(in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+        def run(x: jax.Array, layer: Any) -> jax.Array:
+            return nnx.remat(lambda layer, x: jnp.tanh(layer(x)))(layer, x)
+
+        return run(x, self.layers)
+
+
+def test_layers_stacked_by_vmap_and_run_by_scan() -> None:
+    model, x = Stacked(3, 8), jax.random.normal(jax.random.key(1), (4, 8))
+    mask = np.random.default_rng(0).random((3, 8, 8)) < [[[0.1]], [[0.3]], [[0.2]]]
+    sparse, report = sx.sparsify(model, {"layers": mask}, min_sparsity=0.5, policy="measured", sample_input=x)
+    assert report.rows[0].dense_ms is not None
+    sparse, report = sx.sparsify(model, {"layers": mask}, min_sparsity=0.5, policy="always")
+    assert report.rows[0].action == "sparse" and report.rows[0].shape == (3, 8, 8)
+    assert sparse.layers.kernel.shape == (3, mask.sum((1, 2)).max())
+    masked = nnx.clone(model)
+    masked.layers.kernel.set_value(masked.layers.kernel[...] * mask)
+    np.testing.assert_allclose(sparse(x), masked(x), rtol=1e-5, atol=1e-5)
+    got, expected = (nnx.jit(nnx.grad(lambda m: (m(x) ** 2).sum()))(m) for m in (sparse, masked))
+    np.testing.assert_allclose(got["layers"]["bias"][...], expected["layers"]["bias"][...], rtol=1e-4, atol=1e-5)
+    dense = sx.densify(sparse)
+    np.testing.assert_array_equal(dense.layers.kernel[...], masked.layers.kernel[...])
+    np.testing.assert_array_equal(nn.pattern_masks(sparse)["layers"], mask)
+
+
+def test_parameters_of_unknown_classes_have_rows_with_the_reason() -> None:
+    class Own(nnx.Module):
+        def __init__(self) -> None:
+            self.weight = nnx.Param(jnp.eye(8))
+            self.scale = nnx.Param(jnp.ones(8))
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return x @ self.weight[...] * self.scale[...]
+
+    class Model(nnx.Module):
+        def __init__(self) -> None:
+            self.own, self.embed = Own(), nnx.Embed(3, 8, rngs=nnx.Rngs(0))
+
+    masks = {"own/scale": np.ones(8, bool), "embed/embedding": np.zeros((3, 8), bool)}
+    _, report = sx.sparsify(Model(), masks, policy="always")
+    reasons = {row.path: (row.action, row.reason) for row in report.rows}
+    assert reasons["own/weight"] == (
+        "dense",
+        "held by class Own, which sparsify does not know; register_sparse adds a class",
+    )
+    assert "a bias or a scale" in reasons["own/scale"][1] and "an embedding" in reasons["embed/embedding"][1]
+    assert "WARNING: most of what is pruned stays dense" in str(report)
+    with pytest.raises(ValueError, match=r"masks has path 'own/wieght'.* Did you mean 'own/weight'\?"):
+        sx.sparsify(Model(), {"own/wieght": np.ones((8, 8), bool)}, policy="always")
+
+
+def test_a_subclass_stays_dense_until_it_is_registered() -> None:
+    class Doubled(nnx.Linear):
+        def __call__(self, x: jax.Array, out_sharding: Any = None) -> jax.Array:
+            return 2 * super().__call__(x)
+
+    class SparseDoubled(nn.SparseLinear):
+        def __call__(self, x: jax.Array, out_sharding: Any = None) -> jax.Array:
+            return 2 * super().__call__(x)
+
+        @classmethod
+        def from_dense(cls, linear: nnx.Linear, mask: Any = None) -> Any:
+            return cls._from_linear("SparseDoubled", linear, mask)
+
+    model, mask = Doubled(6, 6, rngs=nnx.Rngs(0)), np.eye(6, dtype=bool)
+    _, report = sx.sparsify(model, {"": mask}, policy="always")
+    assert report.rows[0].reason == "a subclass; what it adds would be lost. register_sparse converts it"
+    nn.register_sparse(Doubled, SparseDoubled.from_dense)
+    sparse, report = sx.sparsify(model, {"": mask}, policy="always")
+    x = jnp.ones((2, 6))
+    np.testing.assert_allclose(sparse(x), 2 * (x @ (model.kernel[...] * mask)), rtol=1e-6)
+    with pytest.raises(TypeError, match=r"register_sparse: dense_class has 3; expected a subclass of nnx\.Module"):
+        nn.register_sparse(3, SparseDoubled.from_dense)  # type: ignore[arg-type]
+
+
+@st.composite
+def module_trees(draw: st.DrawFn, depth: int = 2) -> nnx.Module:
+    """Random nests of modules, with some zeros in every matrix."""
+    rngs = nnx.Rngs(0)
+    kinds = [
+        lambda: nnx.Linear(2, 3, rngs=rngs),
+        lambda: nnx.LinearGeneral(2, (1, 3), rngs=rngs),
+        lambda: nnx.Conv(2, 3, (2,), rngs=rngs),
+        lambda: nnx.ConvTranspose(2, 3, (2, 1), rngs=rngs),
+        lambda: nnx.Embed(2, 3, rngs=rngs),
+        lambda: nnx.LSTMCell(2, 3, rngs=rngs),
+        lambda: nnx.Conv(2, 3, (1, 1, 1), rngs=rngs),
+    ]
+    if depth:
+        kinds.append(lambda: nnx.List(draw(st.lists(module_trees(depth - 1), min_size=1, max_size=3))))
+    return draw(st.sampled_from(kinds))()
+
+
+@settings(max_examples=25, deadline=None)
+@given(module_trees())
+def test_every_matrix_with_zeros_has_a_row(model: nnx.Module) -> None:
+    holder = nnx.List([model])
+    expected: set[str] = set()
+    for path, variable in nnx.iter_graph(holder, graph=True):
+        if isinstance(variable, nnx.Param) and variable.ndim > 1:
+            variable.set_value(variable[...].at[(0,) * variable.ndim].set(0))
+            expected.add("/".join(map(str, path)))
+    _, report = sx.sparsify(holder, min_sparsity=0.0, policy="always")
+    rows = {row.path for row in report.rows}
+    assert all(path in rows or path.removesuffix("/kernel") in rows for path in expected)
+    assert all(row.reason for row in report.rows)
+
+
+def test_neither_model_loses_its_arrays_when_the_other_is_donated() -> None:
+    for donate_old in (True, False):
+        model = nnx.Sequential(nnx.Linear(4, 4, rngs=nnx.Rngs(0)), nnx.BatchNorm(4, rngs=nnx.Rngs(0)))
+        sparse, _ = sx.sparsify(model, {"layers/0": np.eye(4, dtype=bool)}, min_sparsity=0.5, policy="always")
+        dense = sx.densify(sparse)
+        donated, kept = (model, [sparse]) if donate_old else (sparse, [model, dense])
+        jax.block_until_ready(jax.jit(lambda s: jax.tree.map(lambda a: a + 1, s), donate_argnums=0)(nnx.state(donated)))
+        for other in kept:
+            other.eval()
+            assert np.isfinite(other(jnp.ones((2, 4)))).all()
+
+
+def test_an_abstract_model_is_sparsified_by_its_masks() -> None:
+    masks = {"layers/0": np.eye(4, dtype=bool)}
+
+    def build() -> nnx.Module:
+        model = nnx.Sequential(nnx.Linear(4, 4, rngs=nnx.Rngs(0)), nnx.relu)
+        return sx.sparsify(model, masks, min_sparsity=0.5, policy="always")[0]
+
+    abstract: Any = nnx.eval_shape(build)
+    assert abstract.layers[0].kernel.shape == (4,)
+
+
+def test_a_sparse_model_and_its_optimizer_can_be_pickled() -> None:
+    model = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+    sparse, _ = sx.sparsify(model, {"": np.eye(4, dtype=bool)}, min_sparsity=0.5, policy="always")
+    optimizer = nnx.Optimizer(sparse, optax.adam(1e-3), wrt=nnx.Param)
+    again, moments = pickle.loads(pickle.dumps((sparse, nnx.state(optimizer))))
+    np.testing.assert_array_equal(again(jnp.ones((1, 4))), sparse(jnp.ones((1, 4))))
+    assert jax.tree.structure(moments) == jax.tree.structure(nnx.state(optimizer))
