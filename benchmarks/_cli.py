@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 COMMANDS = {
@@ -94,8 +97,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     words = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_args(words)
-    child = [sys.executable, "-m", f"{__package__}", *words]
-    return subprocess.run(child, env=_machine.pinned_environment(options.threads), check=False).returncode
+    command = [sys.executable, "-m", f"{__package__}", *words]
+    with subprocess.Popen(command, env=_machine.pinned_environment(options.threads)) as child:
+        try:
+            with _exit_on_termination():
+                return child.wait()
+        except BaseException:
+            child.terminate()  # its workers end with it: their input does
+            raise
+
+
+@contextlib.contextmanager
+def _exit_on_termination() -> Iterator[None]:
+    """Raise SystemExit on SIGTERM, which would otherwise end this process and leave its child running."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run_pinned(argv: Sequence[str]) -> int:

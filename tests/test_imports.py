@@ -39,6 +39,7 @@ OPTIONAL = (
     "pandas",
     "joblib",
     "fairlearn",
+    "filelock",
     "jinja2",
     "PIL",
     "xgboost",

@@ -3,12 +3,14 @@
 import ast
 import json
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
 import sparsejax_bench
-from helpers.processes import run_python, tail
+from helpers.processes import run_python, start_python, tail
 from sparsejax._cpu_info import CpuInfo, cpu_info
 from sparsejax.cli import main
 from sparsejax_bench import _cli, crossover, layers, overhead, peak, scaling
@@ -157,6 +159,19 @@ def test_the_front_runs_a_pinned_child(shapes):
     found = json.loads(done.stdout)
     assert found["machine"]["threads"] == 1 and len(found["machine"]["affinity"]) == 1
     assert "[2/2] small" in done.stderr
+
+
+def test_termination_ends_the_child_too():
+    code = "import sys; from sparsejax.cli import main; sys.exit(main())"
+    with start_python("-c", code, "bench", "peak", "--rounds", "100000") as front:
+        children = Path(f"/proc/{front.pid}/task/{front.pid}/children")
+        while not (pids := children.read_text().split()):
+            assert front.poll() is None
+            time.sleep(0.02)
+        time.sleep(0.5)  # the handler is set right after the start of the child
+        front.terminate()
+        assert front.wait(60) == 128 + signal.SIGTERM
+    assert not Path(f"/proc/{pids[0]}").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
+from sparsejax._folder_lock import folder_lock
 from sparsejax._npz import read_npz
 from sparsejax.analysis.bias.audit._audit import BiasAudit
 from sparsejax.analysis.bias.audit._compare import compare
@@ -59,8 +60,11 @@ def run(arguments: argparse.Namespace, refuse: Callable[[BaseException], int]) -
     """Run the command; ``refuse`` reports an error of the user."""
     try:
         audit = _audit(arguments)
-        write_report = audit.to_html if arguments.out.suffix == ".html" else audit.to_folder
-        write_report(arguments.out, hash_ids=arguments.hash_ids)
+        if arguments.out.suffix == ".html":
+            audit.to_html(arguments.out, hash_ids=arguments.hash_ids)
+        else:
+            with folder_lock(arguments.out, _FUNCTION):
+                audit.to_folder(arguments.out, hash_ids=arguments.hash_ids)
         if arguments.table is not None:
             write = audit.table.to_json if arguments.table.suffix == ".json" else audit.table.to_csv
             write(arguments.table)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from sparsejax._folder_lock import folder_lock
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -83,22 +85,23 @@ def _run(options: argparse.Namespace) -> int:
         data, source = ms.census(data_home=options.path or "data")
     else:
         data = ms.load_dataset(options.data, options.path) if options.path else ms.fetch_dataset(options.data)
-    results = ms.run_study(
-        data,
-        options.out,
-        adversaries=options.adversary or ms.ADVERSARIES,
-        learners=options.learner or ms.LEARNERS,
-        methods=options.method or ms.METHODS,
-        classifier=options.classifier,
-        n_sources=options.n_sources,
-        n_malicious=options.n_malicious,
-        seeds=options.seeds,
-        legacy=options.legacy,
-        n_jobs=options.jobs,
-        source=source,
-    )
-    summary = ms.summarise(results)
-    _write(results, summary, options.out)
+    with folder_lock(options.out, "multisource"):
+        results = ms.run_study(
+            data,
+            options.out,
+            adversaries=options.adversary or ms.ADVERSARIES,
+            learners=options.learner or ms.LEARNERS,
+            methods=options.method or ms.METHODS,
+            classifier=options.classifier,
+            n_sources=options.n_sources,
+            n_malicious=options.n_malicious,
+            seeds=options.seeds,
+            legacy=options.legacy,
+            n_jobs=options.jobs,
+            source=source,
+        )
+        summary = ms.summarise(results)
+        _write(results, summary, options.out)
     if options.json:
         print(summary.to_json(orient="records"))
         return 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsejax._checks import fail
+from sparsejax._folder_lock import folder_lock
 
 HELP = "Adapt trained networks, dense and sparse, to other data sets, and compare them. Resumes an interrupted study."
 _FUNCTION = "transfer"
@@ -53,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, refuse: Callable[[BaseException], int]) -> int:
     """Run the command; ``refuse`` reports an error of the user."""
     try:
-        results, text = _run(arguments)
+        with folder_lock(arguments.out, _FUNCTION):
+            results, text = _run(arguments)
     except _USER_ERRORS as error:
         return refuse(error)
     if arguments.json:
