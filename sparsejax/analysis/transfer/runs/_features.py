@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike
 from sparsejax._checks import fail
 from sparsejax._files import write_atomically
 from sparsejax.analysis._arrays import read_numbers
-from sparsejax.analysis.transfer.runs._batches import map_batches
 from sparsejax.data import ImageSplit
 from sparsejax.models import without_head
+from sparsejax.train import map_batches
 
 Progress = Callable[[int, int], None]
 

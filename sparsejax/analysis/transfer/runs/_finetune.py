@@ -15,12 +15,11 @@ from numpy.typing import ArrayLike
 from sparsejax._checks import fail
 from sparsejax.analysis.transfer._metrics import per_class_accuracy, top1_accuracy
 from sparsejax.analysis.transfer.runs._batch_norm import freeze_batch_norm, recalibrate_batch_norm
-from sparsejax.analysis.transfer.runs._batches import map_batches
 from sparsejax.analysis.transfer.runs._config import SGDConfig
 from sparsejax.analysis.transfer.runs._steps import ArraySteps
 from sparsejax.data import ImageSplit, ImageTask
 from sparsejax.models import find_head, with_new_head
-from sparsejax.train import FixedMask, fix_masks
+from sparsejax.train import FixedMask, fix_masks, map_batches
 from sparsejax.train import KernelChoice as Kernels
 
 # ImageSplit per call in testing: bounds the memory of the activations.
