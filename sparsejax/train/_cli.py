@@ -12,9 +12,6 @@ from sparsejax import models, train
 from sparsejax.train._config import MethodName, Scope
 from sparsejax.train.results._tables import result_table
 
-# What a user can get wrong and put right: bad values, unreadable files, missing packages.
-_USER_ERRORS = (ValueError, OSError, ImportError)
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -66,14 +63,14 @@ def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) 
         config = train.TrainConfig(**{name: getattr(arguments, name) for name in fields})
         prepare = train.DensePair if paired else train.TrainRun
         job = prepare(config, arguments.out, checkpoint_every=arguments.checkpoint_every, resume=arguments.resume)
-    except _USER_ERRORS as error:
+        if isinstance(job, train.DensePair):
+            outcome = job.fit((train.reporter(quiet=quiet, lines=True), train.reporter(quiet=quiet, lines=True)))
+            result, text = outcome.sparse, str(outcome)
+        else:
+            outcome = result = job.fit(train.reporter(quiet=quiet))
+            text = result_table(result)
+    except (ValueError, OSError, ImportError) as error:
         return refused(error)
-    if isinstance(job, train.DensePair):
-        outcome = job.fit((train.reporter(quiet=quiet, lines=True), train.reporter(quiet=quiet, lines=True)))
-        result, text = outcome.sparse, str(outcome)
-    else:
-        outcome = result = job.fit(train.reporter(quiet=quiet))
-        text = result_table(result)
     if arguments.json:
         print(json.dumps(outcome.to_dict()))
         return 0

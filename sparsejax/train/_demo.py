@@ -14,6 +14,7 @@ from typing import Any
 from flax import nnx
 
 from sparsejax import data, models
+from sparsejax._folder_lock import folder_lock
 from sparsejax.train._config import MethodName, TrainConfig
 from sparsejax.train._loop import TrainRun
 from sparsejax.train.log._metrics import read_metrics
@@ -74,7 +75,7 @@ class Demo:
         Raises:
           ValueError: too few epochs for the phases, or a negative seed.
           OSError: the folder cannot be made.
-          ImportError: scikit-learn, orbax or matplotlib is missing.
+          ImportError: scikit-learn, safetensors, filelock or matplotlib is missing.
         """
         dataset = data.digits(seed=seed)
         self._out = Path(out)
@@ -94,11 +95,12 @@ class Demo:
         Source: gradual magnitude pruning, Zhu & Gupta 2017; digits as in `sparsejax.data.digits`.
         """
         begin = time.perf_counter()
-        dense, sparse = self._dense.fit(report), self._sparse.fit(report)
-        assert sparse.comparison is not None
-        rows = {name: read_metrics(run.dir.metrics) for name, run in (("dense", self._dense), ("sparse", self._sparse))}
-        picture = self._out / "demo.png"
-        plot_metrics(rows, picture)
+        with folder_lock(self._out, "demo"):
+            dense, sparse = self._dense.fit(report), self._sparse.fit(report)
+            assert sparse.comparison is not None
+            runs = ("dense", self._dense), ("sparse", self._sparse)
+            picture = self._out / "demo.png"
+            plot_metrics({name: read_metrics(run.dir.metrics) for name, run in runs}, picture)
         return DemoResult(dense, sparse, sparse.comparison, time.perf_counter() - begin, picture)
 
 
@@ -120,9 +122,9 @@ def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) 
     """Run the command; ``refused`` reports an error of the user."""
     try:
         demo = Demo(arguments.out, seed=arguments.seed, epochs=arguments.epochs)
+        result = demo.run(reporter(quiet=arguments.json))
     except (ValueError, OSError, ImportError) as error:
         return refused(error)
-    result = demo.run(reporter(quiet=arguments.json))
     if arguments.json:
         print(json.dumps(result.to_dict()))
     else:

@@ -12,6 +12,8 @@ from sparsejax._checks import fail, message
 from sparsejax._files import write_atomically
 from sparsejax.train._config import TrainConfig
 
+_START_OVER = "Name another out directory, or start over with --no-resume (resume=False), which discards that run."
+
 
 class RunDir:
     """Paths in the folder of a run.
@@ -32,8 +34,20 @@ class RunDir:
         self.result = self.root / "result.json"
         self._config = self.root / "run.json"
 
+    def check(self, config: TrainConfig) -> None:
+        """Refuse to resume in the folder of another run; nothing is written.
+
+        Raises:
+          ValueError: it has a run of another configuration, an unreadable one, or checkpoints without one.
+        """
+        if self._config.exists():
+            self._check_same(config)
+        elif self.checkpoints.is_dir() and any(self.checkpoints.iterdir()):
+            got, rule = "checkpoints but no run.json", "both, or neither"
+            fail("train", f"folder {str(self.root)!r}", got, rule, _START_OVER)
+
     def claim(self, config: TrainConfig, *, resume: bool) -> None:
-        """Make the folder that of this configuration.
+        """Make the folder that of this configuration; the caller holds its lock, which made it.
 
         Args:
           config: the run.
@@ -41,26 +55,28 @@ class RunDir:
 
         Raises:
           ValueError: ``resume`` and the folder holds a run of another configuration.
-          OSError: the folder cannot be made.
+          OSError: the folder cannot be written to.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        if resume and self._config.exists():
-            self._check_same(config)
-            return
-        # The configuration goes first: a folder without one is a fresh one, whatever else a kill leaves in it.
-        for path in (self._config, self.metrics, self.plot, self.result):
-            path.unlink(missing_ok=True)
-        if self.checkpoints.exists():
-            shutil.rmtree(self.checkpoints)
-        write_atomically(self._config, json.dumps(config.to_dict(), indent=2) + "\n")
+        if resume:
+            self.check(config)
+        if not resume or not self._config.exists():
+            # Checkpoints go first: whatever a kill leaves in between, none belongs to the new configuration.
+            discarded = self.root / "checkpoints.discarded"
+            if self.checkpoints.exists():
+                shutil.rmtree(discarded, ignore_errors=True)
+                self.checkpoints.rename(discarded)
+            for path in (self.metrics, self.plot, self.result):
+                path.unlink(missing_ok=True)
+            write_atomically(self._config, json.dumps(config.to_dict(), indent=2) + "\n")
+        shutil.rmtree(self.root / "checkpoints.discarded", ignore_errors=True)
 
     def _check_same(self, config: TrainConfig) -> None:
-        hint = "Give another out directory, or start over with --no-resume (resume=False), which discards that run."
         operand = f"the run in {str(self.root)!r}"
         try:
             stored: dict[str, Any] = dict(json.loads(self._config.read_text()))
         except (ValueError, TypeError) as error:
-            raise ValueError(message("train", operand, "an unreadable run.json", "JSON", hint)) from error
+            raise ValueError(message("train", operand, "an unreadable run.json", "JSON", _START_OVER)) from error
         wanted = config.to_dict()
         for name in sorted(stored.keys() | wanted.keys()):
             if stored.get(name) != wanted.get(name):
@@ -69,5 +85,5 @@ class RunDir:
                     operand,
                     f"{name} {stored.get(name)!r}",
                     f"{wanted.get(name)!r} to resume it",
-                    hint,
+                    _START_OVER,
                 )

@@ -8,7 +8,8 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ from sparsejax import data, models, nn, pruning
 from sparsejax._checks import fail, message
 from sparsejax._extras import require
 from sparsejax._files import write_atomically
+from sparsejax._folder_lock import folder_lock
 from sparsejax.train._config import TrainConfig
 from sparsejax.train._folder import RunDir
 from sparsejax.train._optimizer import inner_optimizer, layers_kept_dense, optimizer, prunable
 from sparsejax.train._state import Storage, TrainState, sparse_masks, sparsity, with_new_mask
 from sparsejax.train._steps import BoundStep, bind_step, evaluate_accuracy, stored_step, train_step
-from sparsejax.train.checkpoints._checkpoint import Checkpoints, assign, capacity_in, masks_in
+from sparsejax.train.checkpoints._arrays import assign, capacity_in, collect, log_in, masks_in
+from sparsejax.train.checkpoints._checkpoint import Checkpoints
 from sparsejax.train.log._metrics import MetricsLog, MetricsRow, phase_times, read_metrics
 from sparsejax.train.log._plot import plot_metrics
 from sparsejax.train.log._progress import Quiet, Reporter
@@ -52,7 +55,7 @@ class TrainRun:
         checkpoint_every: int = 100,
         resume: bool = True,
     ) -> None:
-        """Load the data, build the model, and claim the folder.
+        """Load the data, build the model, and check the folder, which is written to when training begins.
 
         Args:
           config: the run.
@@ -65,10 +68,10 @@ class TrainRun:
 
         Raises:
           ValueError: a bad configuration, or ``out`` holds the run of another one.
-          OSError: data or folder cannot be read or made.
+          OSError: data or folder cannot be read.
           ImportError: a package is missing.
         """
-        for module in ("orbax.checkpoint", "matplotlib"):  # refuse now what would otherwise fail after the last step
+        for module in ("safetensors", "matplotlib", "filelock"):  # now, not after the last step
             require(module, "train", "all")
         if checkpoint_every < 1:
             fail("train", "checkpoint_every", f"value {checkpoint_every}", "at least 1 step")
@@ -88,7 +91,10 @@ class TrainRun:
             nnx.update(self._model, pruning.forward_params(params, nnx.as_pure(self._optimizer.opt_state)))
         self.checkpoint_every = checkpoint_every
         self.dir = RunDir(out)
-        self.dir.claim(config, resume=resume)
+        self.checkpoints = Checkpoints(self.dir.checkpoints, config.to_dict())
+        self._resume, self._is_writing = resume, False
+        if resume:
+            self.dir.check(config)
 
     def _build(self) -> nnx.Module:
         height, width, channels = self.dataset.image_shape
@@ -103,40 +109,68 @@ class TrainRun:
 
         Args:
           report: where progress goes; nowhere if None.
+
+        Raises:
+          OSError: another process writes to the folder, or it cannot be written to; what is in it stays valid, and
+            the run can be resumed.
+          ValueError: no checkpoint in the folder can be loaded.
         """
-        *_, last = self.states(report)
-        return self.finish(last)
+        with self.writing():
+            *_, last = self.states(report)
+            return self.finish(last)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep other processes from writing to the folder inside the block."""
+        if self._is_writing:
+            yield
+            return
+        with folder_lock(self.dir.root, "train"):
+            self.dir.claim(self.config, resume=self._resume)
+            self._resume, self._is_writing = True, True
+            try:
+                yield
+            finally:
+                self._is_writing = False
 
     def states(self, report: Reporter | None = None) -> Iterator[TrainState]:
         """Train step by step: the state now, then that after every step; only the newest may be used."""
         report = report or Quiet()
         storage = Storage(self.kept_dense, self.capacity)
-        with Checkpoints(self.dir.checkpoints) as checkpoints:
-            state = self._restored(checkpoints, storage)
+        with self.writing():
+            restored = self.checkpoints.newest()
+            state = self._restored(restored, storage)
+            self.checkpoints.set_aside(state.step)
             report.start(self.config.method, self.plan.total, state.step)
             try:
+                for remark in restored[2] if restored else ():
+                    report.note(f"warning: {remark}")
                 report.note(plan_text(self.plan, self.capacity, self.flops))
                 yield state
-                with contextlib.closing(MetricsLog(self.dir.metrics, state.step)) as log:
-                    yield from self._train(state, storage, checkpoints, log, report)
+                log = MetricsLog(self.dir.metrics, log_in(restored[1]) if restored else "")
+                if log.was_damaged:
+                    report.note(f"warning: {self.dir.metrics} lacked rows; rebuilt from the checkpoint.")
+                with contextlib.closing(log):
+                    yield from self._train(state, storage, log, report)
             finally:
                 report.finish()
 
     def restore(self) -> nnx.Module:
-        """Return the network of the last checkpoint.
+        """Return the network of the newest checkpoint that can be loaded; nothing is written.
 
         Raises:
           FileNotFoundError: there is none.
+          ValueError: all are damaged.
         """
-        with Checkpoints(self.dir.checkpoints) as checkpoints:
-            if checkpoints.latest() is None:
-                rule = "at least one"
-                fail("train", f"the run in {str(self.dir.root)!r}", "no checkpoint", rule, error=FileNotFoundError)
-            return self._restored(checkpoints, Storage(self.kept_dense, self.capacity)).model
+        restored = self.checkpoints.newest()
+        if restored is None:
+            rule = "at least one"
+            fail("train", f"the run in {str(self.dir.root)!r}", "no checkpoint", rule, error=FileNotFoundError)
+        for remark in restored[2]:
+            warnings.warn(remark, UserWarning, stacklevel=2)
+        return self._restored(restored, Storage(self.kept_dense, self.capacity)).model
 
-    def _train(
-        self, state: TrainState, storage: Storage, checkpoints: Checkpoints, log: MetricsLog, report: Reporter
-    ) -> Iterator[TrainState]:
+    def _train(self, state: TrainState, storage: Storage, log: MetricsLog, report: Reporter) -> Iterator[TrainState]:
         plan, begun, times = self.plan, state.step, []
         step, zeros = _bound(state), sparsity(state)
         for images, labels in self._batches(state.step):
@@ -158,7 +192,8 @@ class TrainRun:
             if state.step - begun == _ESTIMATE_AFTER:
                 report.note(self._estimate(times, state))
             if state.step % self.checkpoint_every == 0 or state.step == plan.total:
-                checkpoints.save(state.step, state.model, state.optimizer, state.support, storage.capacity)
+                arrays = collect(state.model, state.optimizer, state.support, storage.capacity, log.text())
+                self.checkpoints.save(state.step, arrays)
             yield state
 
     def _batches(self, done: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -175,13 +210,12 @@ class TrainRun:
             )
             yield from itertools.islice(batches, skipped if epoch == first else 0, None)
 
-    def _restored(self, checkpoints: Checkpoints, storage: Storage) -> TrainState:
-        """The state of the last checkpoint, or the initial one; the last step says in which form the weights are."""
-        done = checkpoints.latest()
+    def _restored(self, restored: tuple[int, Mapping[str, Any], list[str]] | None, storage: Storage) -> TrainState:
+        """The state of a checkpoint, or the initial one; the last step decides in which form the weights are."""
         state = TrainState(nnx.clone(self._model), nnx.clone(self._optimizer), 0, False, None)
-        if done is None:
+        if restored is None:
             return replace(state, support=sparse_masks(state.optimizer))
-        arrays = checkpoints.load(done)
+        done, arrays, _ = restored
         support, storage.capacity = masks_in(arrays), capacity_in(arrays)
         if self.plan.is_stored(done - 1):
             model = storage.sparse_model(state.model, support)
@@ -198,8 +232,19 @@ class TrainRun:
         return f"{left} steps left: about {duration} at {per_step:.3f} s/step{caveat}"
 
     def finish(self, state: TrainState) -> TrainResult:
-        """Measure the trained network, and write the result and the picture."""
+        """Measure the trained network, and write the result and the picture.
+
+        Raises:
+          ValueError: the rows of ``metrics.csv`` are not those of the steps taken; no result is written.
+        """
+        with self.writing():
+            return self._finish(state)
+
+    def _finish(self, state: TrainState) -> TrainResult:
         rows = read_metrics(self.dir.metrics)
+        if [row.step for row in rows] != list(range(1, state.step + 1)):
+            hint = "Run the command again: the rows are in the checkpoint."
+            fail("train", f"file {str(self.dir.metrics)!r}", f"{len(rows)} rows", f"those of {state.step} steps", hint)
         examples = state.step * self.config.batch_size
         result = TrainResult(
             state.model,
@@ -250,7 +295,7 @@ def train(config: TrainConfig, out: str | os.PathLike[str], **options: Any) -> T
     Raises:
       ValueError: a bad configuration, or ``out`` holds the run of another one.
       OSError: data or folder cannot be read or made.
-      ImportError: orbax, matplotlib or scikit-learn is missing.
+      ImportError: safetensors, filelock, matplotlib or scikit-learn is missing.
 
     Source: Zhu & Gupta 2017, "To prune, or not to prune"; Peste et al. 2021, "AC/DC"; Evci et al. 2020, "RigL"; Nikdan
     et al. 2023 (SparseProp), section 5.

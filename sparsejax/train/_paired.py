@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -68,15 +69,19 @@ class DensePair:
 
         Source: timed alternately, as in every timing of this project: a slow spell of the machine affects both.
         """
-        walks = [run.states(report) for run, report in zip(self.runs, reports or (Quiet(), Quiet()), strict=True)]
-        last = [next(walk) for walk in walks]
-        going = True
-        while going:
-            going = False
-            for i, walk in enumerate(walks):
-                for state in itertools.islice(walk, _SLICE):
-                    last[i], going = state, True
-        dense, sparse = (run.finish(state) for run, state in zip(self.runs, last, strict=True))
+        with contextlib.ExitStack() as stack:
+            for run in self.runs:
+                stack.enter_context(run.writing())
+            pairs = zip(self.runs, reports or (Quiet(), Quiet()), strict=True)
+            walks = [stack.enter_context(contextlib.closing(run.states(report))) for run, report in pairs]
+            last = [next(walk) for walk in walks]
+            going = True
+            while going:
+                going = False
+                for i, walk in enumerate(walks):
+                    for state in itertools.islice(walk, _SLICE):
+                        last[i], going = state, True
+            dense, sparse = (run.finish(state) for run, state in zip(self.runs, last, strict=True))
         rows = {run.config.method: read_metrics(run.dir.metrics) for run in self.runs}
         plot_metrics(rows, self.runs[1].dir.plot)
         return AgainstDense(dense, sparse)

@@ -54,8 +54,12 @@ def make_model(seed: int = 0) -> ConvNet:
 
 
 def final_arrays(run: TrainRun) -> dict[str, np.ndarray]:
-    with Checkpoints(run.dir.checkpoints) as checkpoints:
-        return {name: np.asarray(array) for name, array in checkpoints.load(run.plan.total).items()}
+    return checkpoint_arrays(run.checkpoints, run.plan.total)
+
+
+def checkpoint_arrays(checkpoints: Checkpoints, step: int) -> dict[str, np.ndarray]:
+    """All arrays of a checkpoint but the log, whose times differ from run to run."""
+    return {name: np.asarray(array) for name, array in checkpoints.load(step).items() if name != "log"}
 
 
 def assert_same_bits(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:

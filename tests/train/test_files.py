@@ -12,7 +12,8 @@ from flax import nnx
 from sparsejax.nn import sparsify
 from sparsejax.train import TrainConfig
 from sparsejax.train._folder import RunDir
-from sparsejax.train.checkpoints._checkpoint import Checkpoints, assign, capacity_in, masks_in
+from sparsejax.train.checkpoints._arrays import assign, capacity_in, collect, log_in, masks_in
+from sparsejax.train.checkpoints._checkpoint import Checkpoints
 from sparsejax.train.log._metrics import MetricsLog, MetricsRow, PhaseTime, phase_times, read_metrics
 
 
@@ -47,29 +48,49 @@ def rows(count: int) -> list[MetricsRow]:
     ]
 
 
-def write(path, done, new):
-    log = MetricsLog(path, done)
+def write(path, checkpointed, new) -> MetricsLog:
+    log = MetricsLog(path, checkpointed)
     for row in new:
         log.write(row)
     log.close()
+    return log
 
 
 def test_metrics_survive_a_resume_without_repeats(tmp_path):
     path = tmp_path / "metrics.csv"
-    write(path, 0, rows(5))
+    checkpointed = write(path, "", rows(3)).text()
+    write(path, checkpointed, rows(5)[3:])
     whole = path.read_text()
     with path.open("a") as file:
         file.write("6,0,den")  # a kill in the middle of a row
-    write(path, 3, rows(5)[3:])
+    assert read_metrics(path) == rows(5)
+    assert not write(path, checkpointed, rows(5)[3:]).was_damaged
     assert path.read_text() == whole
     assert read_metrics(path) == rows(5)
 
 
 def test_a_new_run_starts_an_empty_file(tmp_path):
     path = tmp_path / "metrics.csv"
-    write(path, 0, rows(5))
-    write(path, 0, rows(1))
+    write(path, "", rows(5))
+    assert not write(path, "", rows(1)).was_damaged
     assert read_metrics(path) == rows(1)
+
+
+@pytest.mark.parametrize("damage", ["", "step,epoch\n1,0\n", None, b"\xff\x00"])
+def test_a_damaged_log_is_rebuilt_from_the_checkpoint(tmp_path, damage):
+    path = tmp_path / "metrics.csv"
+    checkpointed = write(path, "", rows(4)).text()
+    path.unlink() if damage is None else path.write_bytes(damage if isinstance(damage, bytes) else damage.encode())
+    assert write(path, checkpointed, []).was_damaged
+    assert read_metrics(path) == rows(4)
+
+
+def test_a_row_that_cannot_be_read_is_an_error_with_the_file(tmp_path):
+    path = tmp_path / "metrics.csv"
+    write(path, "", rows(2))
+    path.write_text(path.read_text().replace("dense", "dense,x"))
+    with pytest.raises(ValueError, match=r"metrics\.csv' has a row that cannot be read"):
+        read_metrics(path)
 
 
 def test_times_per_phase():
@@ -94,11 +115,11 @@ def test_random_state_and_masks_are_restored(tmp_path):
     optimizer = optimizer_of(model)
     model.noise(jnp.ones(3))
     optimizer.update(model, jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param)))
-    with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.latest() is None
-        checkpoints.save(1, model, optimizer, {"fc": mask}, {"fc": 4})
-    with Checkpoints(tmp_path) as checkpoints:
-        arrays = checkpoints.load(1)
+    checkpoints = Checkpoints(tmp_path, {"seed": 1})
+    assert checkpoints.newest() is None
+    checkpoints.save(1, collect(model, optimizer, {"fc": mask}, {"fc": 4}, "the log"))
+    arrays = checkpoints.load(1)
+    assert log_in(arrays) == "the log"
     masks = masks_in(arrays)
     assert capacity_in(arrays) == {"fc": 4}
     np.testing.assert_array_equal(masks["fc"], mask)
@@ -119,9 +140,7 @@ def plain(node):
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     model = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, model, optimizer_of(model), None, {})
-        arrays = checkpoints.load(1)
+    arrays = collect(model, optimizer_of(model), None, {})
     wider = nnx.Linear(4, 5, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"at 'model/bias/value', has float32\[3\]; expected float32\[5\]"):
         assign(arrays, wider, optimizer_of(wider))

@@ -19,7 +19,7 @@ from sparsejax.models import ConvNet
 from sparsejax.nn import SparseConv
 from sparsejax.train import TrainPhase, TrainRun
 from sparsejax.train._state import sparsity
-from sparsejax.train.checkpoints._checkpoint import masks_in
+from sparsejax.train.checkpoints._arrays import masks_in
 from sparsejax.train.log._metrics import read_metrics
 
 SIZE = 3 * 3 * 4 * 8

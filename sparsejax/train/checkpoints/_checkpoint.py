@@ -1,131 +1,119 @@
-"""Checkpoints: whole or absent, never half, whenever the process is killed."""
+"""Checkpoints: whole or absent whenever the process is killed, and verified when they are loaded."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from sparsejax import nn
-from sparsejax._checks import fail
+from sparsejax._checks import message
+from sparsejax.train.checkpoints._digests import DamagedCheckpointError, array_digests, file_digest, record_of, verify
 
 _KEPT = 2
-_MASK = "mask/"
-_CAPACITY = "capacity/"
-# Patterns are rebuilt from their masks, which compress to a fraction of a bit per weight.
-_STORED = nnx.Not(nn.Pattern)
+_ARRAYS = "default/arrays.safetensors"
+_RECORD = "digests.json"
 
 
 class Checkpoints:
-    """The last checkpoints of a run, written by orbax.
+    """The last checkpoints of a run, each a folder named by its number of steps.
 
     A checkpoint is a flat dictionary of arrays: every variable of the model (parameters, batch statistics, random
-    state) and of the optimizer (moments, masks, counters) by its path, and by layer the masks of the sparse network, or
-    of the last one there was, and its room for stored weights.
+    state) and of the optimizer (moments, masks, counters) by its path; by layer the masks of the newest sparse network
+    and its room for stored weights; and the rows of the training log. They are in ``default/arrays.safetensors``;
+    ``digests.json`` has the step, the configuration, and the SHA-256 of that file and of every array.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Open the folder, make it if absent, and remove what a kill left unfinished in it."""
-        import orbax.checkpoint as ocp
+    def __init__(self, folder: Path, configuration: Mapping[str, Any]) -> None:
+        """Name the folder; nothing is read or written yet.
 
-        self._args = ocp.args
-        # Saving is awaited: orbax writes under a temporary name and renames at the end.
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=_KEPT, enable_async_checkpointing=False, cleanup_tmp_directories=True
-        )
-        self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+        Args:
+          folder: of all checkpoints.
+          configuration: of the run, as JSON; a checkpoint of another one is refused.
+        """
+        self.folder = folder.resolve()
+        self._configuration = dict(configuration)
 
-    def __enter__(self) -> Checkpoints:
-        """Return the checkpoints, to be closed at the end of the block."""
-        return self
+    def steps(self) -> list[int]:
+        """Numbers of steps of the checkpoints in the folder, damaged ones included, in ascending order."""
+        folders = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted(int(path.name) for path in folders if path.name.isdecimal() and path.is_dir())
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close them."""
-        self._manager.close()
+    def newest(self) -> tuple[int, dict[str, np.ndarray], list[str]] | None:
+        """Load the newest checkpoint that is not damaged.
 
-    def latest(self) -> int | None:
-        """Steps done at the last checkpoint, or None."""
-        return self._manager.latest_step()
+        Returns:
+          Its step, its arrays, and a line for each newer one that is damaged; None if the folder has no checkpoint.
 
-    def save(
-        self,
-        step: int,
-        model: nnx.Module,
-        optimizer: nnx.Optimizer,
-        support: Mapping[str, np.ndarray] | None,
-        capacity: Mapping[str, int],
-    ) -> None:
-        """Write a checkpoint and remove the oldest."""
-        arrays: dict[str, Any] = dict(_arrays("model", model)) | dict(_arrays("optimizer", optimizer))
-        arrays |= {_MASK + path: mask for path, mask in (support or {}).items()}
-        arrays |= {_CAPACITY + path: np.asarray(entries) for path, entries in capacity.items()}
-        self._manager.save(step, args=self._args.StandardSave(arrays))
+        Raises:
+          ValueError: there are checkpoints, and all are damaged. Nothing is deleted.
+        """
+        remarks: list[str] = []
+        for step in reversed(self.steps()):
+            try:
+                arrays = self.load(step)
+            except DamagedCheckpointError as error:
+                remarks.append(str(error))
+            else:
+                return step, arrays, [f"{remark} Resuming from step {step}." for remark in remarks]
+        if not remarks:
+            return None
+        hint = "Nothing was deleted. Restore the folder from a copy, or start over with --no-resume (resume=False)."
+        got = f"no checkpoint that can be loaded: {' '.join(remarks)}"
+        raise ValueError(message("train", f"folder {str(self.folder)!r}", got, "at least one", hint))
 
-    def load(self, step: int) -> Mapping[str, Any]:
-        """The arrays of a checkpoint."""
-        return self._manager.restore(step, args=self._args.StandardRestore())
+    def load(self, step: int) -> dict[str, np.ndarray]:
+        """Return the arrays of a checkpoint.
 
+        Raises:
+          DamagedCheckpointError: a file is missing, unreadable or not what was written.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
 
-def masks_in(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Masks of the sparse network by layer; empty before the first one."""
-    return {path: np.asarray(array) for path, array in _below(_MASK, arrays)}
+        folder = self.folder / str(step)
+        try:
+            record = record_of(folder, _RECORD)
+            verify(folder, "the step", step, record.get("step"))
+            verify(folder, "the configuration", self._configuration, record.get("configuration"))
+            verify(folder, "file", {_ARRAYS: file_digest(folder / _ARRAYS)}, record.get("files"))
+            arrays = load_file(folder / _ARRAYS)
+        except (OSError, SafetensorError) as error:
+            raise DamagedCheckpointError(f"Checkpoint {str(folder)!r} cannot be read: {error}.") from error
+        verify(folder, "array", array_digests(arrays), record.get("arrays"))
+        return arrays
 
+    def set_aside(self, after: int) -> None:
+        """Rename the damaged checkpoints after a step, so that the run can write its own; remove unfinished ones."""
+        for step in (step for step in self.steps() if step > after):
+            names = (self.folder / f"damaged-{step}{'' if i == 0 else f'.{i}'}" for i in range(1000))
+            (self.folder / str(step)).rename(next(path for path in names if not path.exists()))
+        for draft in self.folder.glob(".*.partial") if self.folder.is_dir() else ():
+            shutil.rmtree(draft, ignore_errors=True)
 
-def capacity_in(arrays: Mapping[str, Any]) -> dict[str, int]:
-    """Room for stored weights by layer; empty before the first sparse network."""
-    return {path: int(array) for path, array in _below(_CAPACITY, arrays)}
+    def save(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write a checkpoint, and remove the oldest.
 
+        Raises:
+          OSError: it cannot be written; those before it are untouched.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import save_file
 
-def _below(prefix: str, arrays: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return [(name.removeprefix(prefix), array) for name, array in arrays.items() if name.startswith(prefix)]
-
-
-def assign(arrays: Mapping[str, Any], model: nnx.Module, optimizer: nnx.Optimizer) -> None:
-    """Set every variable of a model and its optimizer to the value in a checkpoint.
-
-    Raises:
-      ValueError: the checkpoint belongs to a model or optimizer of another structure.
-    """
-    for prefix, node in (("model", model), ("optimizer", optimizer)):
-        expected = dict(_arrays(prefix, node))
-        stored = {name: array for name, array in arrays.items() if name.startswith(f"{prefix}/")}
-        for name in sorted(expected.keys() ^ stored.keys()):
-            got = "an entry" if name in stored else "no entry"
-            fail("train", f"the checkpoint, at {name!r},", got, "the variables of this model and optimizer")
-        state = nnx.state(node, _STORED)
-        leaves, treedef = jax.tree.flatten(state)
-        values = [_value(name, stored[name], leaf) for name, leaf in zip(expected, leaves, strict=True)]
-        nnx.update(node, treedef.unflatten(values))
-
-
-def _arrays(prefix: str, node: Any) -> list[tuple[str, jax.Array]]:
-    """Every variable as a plain array, by its path, in the order of the state's leaves."""
-    entries, _ = jax.tree_util.tree_flatten_with_path(nnx.state(node, _STORED))
-    return [
-        (f"{prefix}/{jax.tree_util.keystr(path, simple=True, separator='/')}", _plain(leaf)) for path, leaf in entries
-    ]
-
-
-def _is_key(leaf: jax.Array) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _plain(leaf: jax.Array) -> jax.Array:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _value(name: str, array: Any, leaf: jax.Array) -> jax.Array:
-    plain = _plain(leaf)
-    if array.shape != plain.shape or array.dtype != plain.dtype:
-        got = f"{array.dtype}{list(array.shape)}"
-        fail("train", f"the checkpoint, at {name!r},", got, f"{plain.dtype}{list(plain.shape)}")
-    value = jnp.asarray(array)
-    return jax.random.wrap_key_data(value, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else value
+        draft, final = self.folder / f".{step}.{os.getpid()}.partial", self.folder / str(step)
+        try:
+            (draft / _ARRAYS).parent.mkdir(parents=True)
+            save_file(dict(arrays), draft / _ARRAYS)
+            record = {"step": step, "configuration": self._configuration, "arrays": array_digests(arrays)}
+            record["files"] = {_ARRAYS: file_digest(draft / _ARRAYS)}
+            (draft / _RECORD).write_text(json.dumps(record, separators=(",", ":")))
+            draft.rename(final)  # from here on the checkpoint exists
+            for old in self.steps()[:-_KEPT]:
+                shutil.rmtree(self.folder / str(old))
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise OSError(f"train: checkpoint {str(final)!r} cannot be written: {error}") from error

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sparsejax._checks import fail
 from sparsejax._files import write_atomically
 
 
@@ -43,30 +44,48 @@ class MetricsRow(NamedTuple):
 
 
 class MetricsLog:
-    """Appends rows to a CSV file; each row reaches the operating system before ``write`` returns."""
+    """Appends rows to a CSV file; each row reaches the operating system before ``write`` returns.
 
-    def __init__(self, path: Path, done: int) -> None:
-        """Open the file, and drop what an interrupted run wrote after its last checkpoint.
+    Attributes:
+      was_damaged: whether the file lacked a row of the checkpoint, or had another one, and was rebuilt.
+    """
+
+    def __init__(self, path: Path, checkpointed: str = "") -> None:
+        """Write the rows of the checkpoint, and open the file; what follows them in it is dropped.
 
         Args:
           path: the file.
-          done: steps that the run is resumed from; 0 for a new run.
+          checkpointed: text of the log in the checkpoint that the run is resumed from; "" for a new run.
         """
-        kept = [row for row in read_metrics(path) if row.step <= done] if path.exists() else []
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([MetricsRow._fields, *map(_cells, kept)])
-        write_atomically(path, text.getvalue())
+        self._rows = checkpointed.splitlines(keepends=True) or [_line(MetricsRow._fields)]
+        text = "".join(self._rows)
+        self.was_damaged = bool(checkpointed) and not _starts_with(path, text)
+        write_atomically(path, text)
         self._file = path.open("a", newline="")
-        self._writer = csv.writer(self._file, lineterminator="\n")
 
     def write(self, row: MetricsRow) -> None:
         """Append a row."""
-        self._writer.writerow(_cells(row))
+        self._rows.append(_line(_cells(row)))
+        self._file.write(self._rows[-1])
         self._file.flush()
+
+    def text(self) -> str:
+        """Return all rows so far, as the file has them."""
+        return "".join(self._rows)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _line(cells: Sequence[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+def _starts_with(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes().startswith(text.encode())
 
 
 def _cells(row: MetricsRow) -> tuple[Any, ...]:
@@ -75,23 +94,30 @@ def _cells(row: MetricsRow) -> tuple[Any, ...]:
 
 
 def read_metrics(path: Path) -> list[MetricsRow]:
-    """Rows of a metrics file; a last line cut off by a kill is left out."""
-    lines = path.read_text().split("\n")
-    # What follows the last line break is empty, or a row that a kill cut off.
-    return [
-        MetricsRow(
-            int(row["step"]),
-            int(row["epoch"]),
-            row["phase"],
-            float(row["loss"]),
-            float(row["accuracy"]) if row["accuracy"] else None,
-            float(row["sparsity"]),
-            float(row["mask_change"]) if row["mask_change"] else None,
-            int(row["forward_flops"]) if row["forward_flops"] else None,
-            float(row["ms"]),
-        )
-        for row in csv.DictReader(lines[:-1])
-    ]
+    """Read the rows of a metrics file; a last line cut off by a kill is left out.
+
+    Raises:
+      ValueError: a cell cannot be read.
+    """
+    try:
+        # What follows the last line break is empty, or a row that a kill cut off.
+        return [_row(cells) for cells in csv.DictReader(path.read_text().split("\n")[:-1])]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        fail("train", f"file {str(path)!r}", f"a row that cannot be read ({error})", "the rows that a run wrote")
+
+
+def _row(row: dict[str, str]) -> MetricsRow:
+    return MetricsRow(
+        int(row["step"]),
+        int(row["epoch"]),
+        row["phase"],
+        float(row["loss"]),
+        float(row["accuracy"]) if row["accuracy"] else None,
+        float(row["sparsity"]),
+        float(row["mask_change"]) if row["mask_change"] else None,
+        int(row["forward_flops"]) if row["forward_flops"] else None,
+        float(row["ms"]),
+    )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from sparsejax._files import write_atomically
 from sparsejax.train.log._metrics import MetricsRow
 
 # Fill of the time a phase takes, from the run with the most phases.
@@ -44,7 +45,7 @@ def plot_metrics(runs: Mapping[str, Sequence[MetricsRow]], path: Path) -> None:
     axes[2].set_ylim(-0.02, 1.02)
     axes[3].set_ylim(bottom=0)
     axes[3].set_xlabel("step")
-    figure.savefig(path, dpi=120)
+    write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=120))
 
 
 def _shade(axes: Any, rows: Sequence[MetricsRow]) -> None:
