@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from sparsejax._checks import fail
@@ -21,7 +21,7 @@ class FolderInUseError(OSError):
 
 
 @contextlib.contextmanager
-def folder_lock(folder: str | os.PathLike[str], function: str) -> Iterator[Path]:
+def folder_lock(folder: str | os.PathLike[str], function: str) -> Generator[Path]:
     """Make the folder if absent, and keep every other process of this library from writing to it inside the block.
 
     The lock is ``flock`` on a hidden file, which the kernel releases when the process ends, however it ends: nothing

@@ -9,7 +9,7 @@ import os
 import statistics
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,7 @@ class TrainRun:
             return self.finish(last)
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self) -> Generator[None]:
         """Keep other processes from writing to the folder inside the block."""
         if self._is_writing:
             yield
@@ -133,7 +133,7 @@ class TrainRun:
             finally:
                 self._is_writing = False
 
-    def states(self, report: Reporter | None = None) -> Iterator[TrainState]:
+    def states(self, report: Reporter | None = None) -> Generator[TrainState]:
         """Train step by step: the state now, then that after every step; only the newest may be used."""
         report = report or Quiet()
         storage = Storage(self.kept_dense, self.capacity)

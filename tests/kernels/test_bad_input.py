@@ -247,6 +247,21 @@ def test_gradients_are_defined_for_any_positions() -> None:
     assert process.stdout.split() == ["defined"]
 
 
+@pytest.mark.parametrize(("position", "value"), [(0, MATRIX.nse), (3, -1)])
+def test_positions_out_of_range_with_a_large_batch(position: int, value: int) -> None:
+    """Batches that both gradients are computed for in one pass; the right pattern was seen before."""
+    x, ct = np.ones((100, 6), np.float32), np.ones((100, 5), np.float32)
+
+    def gradients(pattern: SparsityPattern) -> Any:
+        return jax.block_until_ready(jax.vjp(lambda d, v: spmm(d, pattern, v), DATA, x)[1](ct))
+
+    gradients(MATRIX)
+    message = f"sparsejax_spmm_backward: perm_t has value {value} at element {position}; expected values in"
+    with pytest.raises((jax.errors.JaxRuntimeError, ValueError)) as caught:
+        gradients(spoiled(MATRIX, "perm_t", position, value))
+    assert message in str(caught.value)
+
+
 def fail_of(target: str, *operands: Any, result: tuple[tuple[int, ...], str], **attributes: Any) -> str:
     """The error of a target that is called directly, without the checks in Python."""
     call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(result[0], jnp.dtype(result[1])))

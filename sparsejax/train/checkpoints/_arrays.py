@@ -23,7 +23,7 @@ _STORED = nnx.Not(nn.Pattern)
 
 def collect(
     model: nnx.Module,
-    optimizer: nnx.Optimizer,
+    optimizer: nnx.Optimizer[Any],
     support: Mapping[str, np.ndarray] | None,
     capacity: Mapping[str, int],
     log: str = "",
@@ -62,7 +62,7 @@ def _below(prefix: str, arrays: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(name.removeprefix(prefix), array) for name, array in arrays.items() if name.startswith(prefix)]
 
 
-def assign(arrays: Mapping[str, Any], model: nnx.Module, optimizer: nnx.Optimizer) -> None:
+def assign(arrays: Mapping[str, Any], model: nnx.Module, optimizer: nnx.Optimizer[Any]) -> None:
     """Set every variable of a model and its optimizer to the value in a checkpoint.
 
     Raises:

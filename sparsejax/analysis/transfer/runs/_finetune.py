@@ -19,8 +19,7 @@ from sparsejax.analysis.transfer.runs._config import SGDConfig
 from sparsejax.analysis.transfer.runs._steps import ArraySteps
 from sparsejax.data import ImageSplit, ImageTask
 from sparsejax.models import find_head, with_new_head
-from sparsejax.train import FixedMask, fix_masks, map_batches
-from sparsejax.train import KernelChoice as Kernels
+from sparsejax.train import FixedMask, KernelChoice, fix_masks, map_batches
 
 # ImageSplit per call in testing: bounds the memory of the activations.
 _TEST_BATCH = 256
@@ -73,7 +72,7 @@ def finetune(
     *,
     masks: Mapping[str, ArrayLike] | None = None,
     head: str | None = None,
-    kernels: Kernels = "sparse",
+    kernels: KernelChoice = "sparse",
     min_sparsity: float = 0.8,
     seed: int = 0,
     evaluate_every: int | None = 1,
@@ -147,7 +146,7 @@ def _prepare(
     config: SGDConfig,
     masks: Mapping[str, ArrayLike] | None,
     head: str,
-    kernels: Kernels,
+    kernels: KernelChoice,
     min_sparsity: float,
     seed: int,
 ) -> tuple[FixedMask, Any]:

@@ -28,7 +28,7 @@ from sparsejax.analysis.transfer.runs._finetune import finetune
 from sparsejax.analysis.transfer.runs._probe import Solver, linear_probe
 from sparsejax.analysis.transfer.tables._results import CATEGORIES
 from sparsejax.data import ImageTask
-from sparsejax.train import KernelChoice as Kernels
+from sparsejax.train import KernelChoice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +89,7 @@ class StudySettings:
     solver: Solver = "sgd"
     standardize: bool = False
     C: float | None = 1.0
-    kernels: Kernels = "sparse"
+    kernels: KernelChoice = "sparse"
     feature_batch: int = 128
 
     def full_config(self, dataset: str) -> SGDConfig:
