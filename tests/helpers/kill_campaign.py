@@ -46,10 +46,9 @@ class Tally:
     differing: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        text = (
-            f"{self.kills} kills, {self.in_checkpoint} of them inside a checkpoint write; {self.resumes} resumes from "
-        )
-        text += f"earlier work; {self.rounds} runs compared; differing: {len(self.differing)}"
+        text = f"{self.kills} kills, {self.in_checkpoint} of them inside a checkpoint write; "
+        text += f"{self.resumes} resumes from earlier work; {self.rounds} runs compared; "
+        text += f"differing: {len(self.differing)}"
         return "\n".join([text, *self.differing])
 
 
@@ -150,13 +149,14 @@ def _kill(context: Any, words: list[str], out: Path, wait: float, tally: Tally, 
     return was_killed
 
 
-def campaign(kills: int, data: Path | None, seed: int, report: Callable[[str], None]) -> Tally:
+def campaign(kills: int, data: Path | None, only: list[str], seed: int, report: Callable[[str], None]) -> Tally:
     """Kill until so many kills are done.
 
     Args:
       kills: in all.
       data: folder with the tables of multisource; None leaves that command out.
-      seed: of moments and commands.
+      only: words, one of which is in the name of every command that is killed; all commands if empty.
+      seed: of moments.
       report: takes a line after every round.
     """
     context = multiprocessing.get_context("forkserver")
@@ -166,7 +166,8 @@ def campaign(kills: int, data: Path | None, seed: int, report: Callable[[str], N
         base = Path(folder)
         backbone = base / "backbone"
         _run(context, [*training("static").words, "--out", str(backbone)])
-        chosen, references = targets(data, backbone), {}
+        chosen = [t for t in targets(data, backbone) if not only or any(word in t.name for word in only)]
+        references: dict[str, tuple[dict[str, Any], float]] = {}
         while tally.kills < kills:
             target = chosen[tally.rounds % len(chosen)]
             if target.name not in references:
@@ -197,9 +198,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=1000, help="default 1000: some hours")
     parser.add_argument("--data", type=Path, help="folder with flea/, for multisource")
+    parser.add_argument("--only", nargs="+", default=[], help="commands whose names have one of these words")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    tally = campaign(options.kills, options.data, options.seed, lambda line: print(line, flush=True))
+    tally = campaign(options.kills, options.data, options.only, options.seed, lambda line: print(line, flush=True))
     print(f"\n{tally}")
     return 1 if tally.differing else 0
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from helpers.processes import environment
@@ -40,8 +41,9 @@ def writer(tmp_path):
         ["train", "--model", "mlp", "--epochs", "1", "--batch-size", "256"],
         ["train", "--model", "mlp", "--epochs", "1", "--batch-size", "256", "--method", "static", "--against-dense"],
         ["demo", "--epochs", "1"],
+        ["transfer", "--backbone", "none", "--data", "digits"],
     ],
-    ids=["train", "against dense", "demo"],
+    ids=["train", "against dense", "demo", "transfer"],
 )
 def test_the_second_process_is_refused_in_one_line(writer, tmp_path, capsys, words):
     assert main([*words, "--json", "--out", str(tmp_path)]) == 2
@@ -49,6 +51,24 @@ def test_the_second_process_is_refused_in_one_line(writer, tmp_path, capsys, wor
     assert out == "" and len(err.splitlines()) == 1
     assert f"has a writer, process {writer.pid} on " in err and "(train); expected none. Wait for it" in err
     assert not (tmp_path / "metrics.csv").exists() and not (tmp_path / "result.json").exists()
+
+
+def test_a_second_study_of_sources_is_refused(writer, tmp_path, capsys, shared_data):
+    words = ["--data", "germancredit", "--path", str(shared_data / "flea"), "--seeds", "1"]
+    assert main(["multisource", "run", *words, "--out", str(tmp_path)]) == 2
+    assert f"multisource: folder {str(tmp_path)!r} has a writer, process {writer.pid} on " in capsys.readouterr().err
+
+
+def test_a_second_audit_is_refused(writer, tmp_path_factory, tmp_path, capsys):
+    rng, inputs = np.random.default_rng(0), tmp_path_factory.mktemp("inputs")
+    for name in ("dense", "sparse"):
+        np.savez(inputs / f"{name}.npz", logits=rng.normal(size=(40, 2)))
+    np.savez(inputs / "labels.npz", labels=rng.integers(0, 2, (40, 2)))
+    words = [word for name in ("dense", "sparse", "labels") for word in (f"--{name}", str(inputs / f"{name}.npz"))]
+    assert main(["bias", *words, "--out", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert f"bias: folder {str(tmp_path)!r} has a writer, process {writer.pid} on " in err
+    assert len(err.splitlines()) == 1
 
 
 def test_the_lock_of_a_killed_process_is_taken_over(writer, tmp_path):
