@@ -17,7 +17,7 @@ CLASSES = 1000
 LEARNING_RATE = 1e-3
 MOMENTUM = 0.9
 # Networks of float32 layers differ more than one layer does: errors pass through all others, and ReLUs flip. PyTorch's
-# channels-last form differs by 0.017 from its contiguous one; a gradient that is 5 % too large is found.
+# channels-last form differs by 0.017 from its contiguous one; a gradient that is 5 % too large is detected.
 TOLERANCE = 3e-2
 
 # Larger images get the stem of ImageNet's networks, which divides their side by 4.

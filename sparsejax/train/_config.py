@@ -20,8 +20,8 @@ class TrainConfig:
     studies on convolutional networks, and one moment per weight where Adam keeps two.
 
     Attributes:
-      data: data set, as ``sparsejax.data.load`` takes it; a label where a ``Dataset`` is given.
-      model: one of ``sparsejax.models.MODEL_NAMES``; a label where a module is given.
+      data: data set, as ``sparsejax.data.load`` takes it; a label where a ``Dataset`` is passed.
+      model: one of ``sparsejax.models.MODEL_NAMES``; a label where a module is passed.
       method: "magnitude" (gradual magnitude pruning, then training of the stored weights alone), "acdc" (dense and
         sparse phases in alternation), "rigl", "set" or "static" (sparse from the first step), or "dense" (no pruning:
         the baseline).

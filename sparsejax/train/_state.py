@@ -43,7 +43,7 @@ class Storage:
     """Moves a run from dense weights under a mask to stored weights alone, and back.
 
     In both directions weights, momentum, masks, batch statistics and counters go on as they are. Dropped weights are
-    not kept anywhere: the wrapper has set them, and what the optimizer held for them, to zero.
+    not kept anywhere: the wrapper has set them, and what the optimizer keeps for them, to zero.
 
     Attributes:
       kept_dense: paths of the layers that are not pruned.
@@ -62,7 +62,7 @@ class Storage:
 
     def to_stored(self, state: TrainState) -> TrainState:
         """Store the weights inside the mask, of parameters and of everything that the optimizer keeps per weight."""
-        assert state.support is not None  # no phase "sparse" comes before the first sparse mask
+        assert state.support is not None  # no phase "sparse" precedes the first sparse mask
         model = self.sparse_model(state.model, state.support)
         optimizer = nn.carry_optimizer(state.optimizer, state.model, model)
         return replace(state, model=model, optimizer=optimizer, is_stored=True)

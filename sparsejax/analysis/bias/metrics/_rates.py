@@ -246,16 +246,16 @@ def group_rates(
     unsure = None if uncertain is None else predictions(function, "uncertain", uncertain)
     if unsure is not None:
         same_shape(function, y_true=t, uncertain=unsure)
-    found = read_groups(function, "sensitive_features", sensitive_features)
-    if len(found) != 1:
-        fail(function, "sensitive_features", f"{len(found)} attributes", "one")
-    same_length(function, y_true=t, sensitive_features=found[0].codes)
-    counts = count(indicators(t, yhat, unsure), np.concatenate([found[0].masks(), np.ones((1, len(t)), bool)]))
+    groups = read_groups(function, "sensitive_features", sensitive_features)
+    if len(groups) != 1:
+        fail(function, "sensitive_features", f"{len(groups)} attributes", "one")
+    same_length(function, y_true=t, sensitive_features=groups[0].codes)
+    counts = count(indicators(t, yhat, unsure), np.concatenate([groups[0].masks(), np.ones((1, len(t)), bool)]))
     names = RATES if unsure is not None else RATES[:-1]
     by_level = rates_with_reasons(counts.at(slice(-1)), read_number(function, "min_count", min_count, 0))
     overall = counts.at(-1).rates()
     return GroupRates(
-        found[0].levels, {n: overall[n] for n in names}, {n: by_level[n] for n in names}, counts.at(slice(-1))
+        groups[0].levels, {n: overall[n] for n in names}, {n: by_level[n] for n in names}, counts.at(slice(-1))
     )
 
 
