@@ -8,8 +8,8 @@ import pytest
 
 from helpers.compilations import compilations
 from helpers.small_run import ACDC, CONFIG, RIGL, make_model
-from sparsejax.train import Run
-from sparsejax.train._methods import METHODS
+from sparsejax.train import TrainRun
+from sparsejax.train.plans._methods import METHODS
 
 CONFIGS = {"acdc": ACDC, "rigl": RIGL, "set": RIGL}
 
@@ -17,7 +17,7 @@ CONFIGS = {"acdc": ACDC, "rigl": RIGL, "set": RIGL}
 @pytest.mark.parametrize("method", METHODS)
 def test_a_step_of_a_kind_that_was_there_before_compiles_nothing(method, dataset, tmp_path) -> None:
     config = dataclasses.replace(CONFIGS.get(method, CONFIG), method=method)
-    run = Run(config, tmp_path, dataset=dataset, model=make_model(), checkpoint_every=4)
+    run = TrainRun(config, tmp_path, dataset=dataset, model=make_model(), checkpoint_every=4)
     states = run.states()
     next(states)
     seen, before = set(), "start"
