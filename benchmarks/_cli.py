@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, NoReturn
 
 COMMANDS = {
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _exit_on_termination() -> Iterator[None]:
+def _exit_on_termination() -> Generator[None]:
     """Raise SystemExit on SIGTERM, which would otherwise end this process and leave its child running."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
