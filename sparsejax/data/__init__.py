@@ -1,21 +1,27 @@
 """Image data sets and minibatches, as NumPy arrays with channels last."""
 
 from sparsejax._surface import attributes as _attributes
+from sparsejax.data._augmentation import Augmentation
 from sparsejax.data._batches import batches
+from sparsejax.data._byte_split import ByteImageSplit
 from sparsejax.data._celeba import CelebA, read_celeba_attributes
 from sparsejax.data._dataset import Dataset
 from sparsejax.data._digits import digits
 from sparsejax.data._downstream import DOWNSTREAM_DATASETS, DownstreamDataset, downstream_task
-from sparsejax.data._idx import idx_dataset, read_idx
+from sparsejax.data._idx import idx_dataset, idx_images, read_idx
 from sparsejax.data._image_folder import image_folder
 from sparsejax.data._load import load, load_task
 from sparsejax.data._markers import corner_square, grayscale, marked_samples
+from sparsejax.data._npz_images import npz_images
 from sparsejax.data._preprocessing import Preprocessing
+from sparsejax.data._read_ahead import read_ahead
 from sparsejax.data._task import ArrayImageSplit, ImageSplit, ImageTask, LazyImageSplit
 
 __all__ = [
     "DOWNSTREAM_DATASETS",
     "ArrayImageSplit",
+    "Augmentation",
+    "ByteImageSplit",
     "CelebA",
     "Dataset",
     "DownstreamDataset",
@@ -29,10 +35,13 @@ __all__ = [
     "downstream_task",
     "grayscale",
     "idx_dataset",
+    "idx_images",
     "image_folder",
     "load",
     "load_task",
     "marked_samples",
+    "npz_images",
+    "read_ahead",
     "read_celeba_attributes",
     "read_idx",
 ]

@@ -53,8 +53,13 @@ def batches(
     for operand, value in (("seed", seed), ("epoch", epoch)):
         if value < 0:
             fail("batches", operand, f"value {value}", "at least 0")
-    order = np.random.default_rng((seed, epoch)).permutation(count)
+    order = epoch_order(seed, epoch, count)
     stop = count - count % batch_size if drop_last else count
     starts = range(0, stop, batch_size)
     chosen = (order[start : start + batch_size] for start in starts)
     return ((images[index], labels[index]) for index in chosen)
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Return the order int64[count] of the examples in a pass over the data, a function of its arguments alone."""
+    return np.random.default_rng((seed, epoch)).permutation(count)

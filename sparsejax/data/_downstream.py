@@ -10,9 +10,11 @@ import numpy as np
 from sparsejax._checks import fail
 from sparsejax._files import PathLike, existing_folder, naming
 from sparsejax._surface import renamed_arguments
+from sparsejax.data._byte_split import ByteImageSplit
 from sparsejax.data._downstream_layouts import LAYOUTS, Split
+from sparsejax.data._picture_checks import check_one_size
 from sparsejax.data._preprocessing import Preprocessing
-from sparsejax.data._task import ImageTask, LazyImageSplit
+from sparsejax.data._task import ImageSplit, ImageTask, LazyImageSplit
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ def downstream_task(
       name: a key of `DOWNSTREAM_DATASETS`.
       root: the folder.
       preprocessing: how pictures are resized, cropped and scaled; as for ImageNet if None (what the study does for
-        linear fine-tuning; for full fine-tuning it takes the mean and deviation in `DOWNSTREAM_DATASETS`).
+        linear fine-tuning; for full fine-tuning it takes the mean and deviation in `DOWNSTREAM_DATASETS`). With
+        ``size=None`` pictures are taken as they are, which all must have one size.
       allow_missing_classes: accept a part of the data set.
 
     Returns:
@@ -146,6 +149,11 @@ def downstream_task(
         )
 
 
-def _pictures(split: Split, preprocessing: Preprocessing) -> LazyImageSplit:
+def _pictures(split: Split, preprocessing: Preprocessing) -> ImageSplit:
     pictures, labels = split
-    return LazyImageSplit(pictures, np.asarray(labels, np.int32), preprocessing)
+    numbers = np.asarray(labels, np.int32)
+    if preprocessing.size is None and isinstance(pictures, np.ndarray):  # CIFAR, as it is
+        return ByteImageSplit(pictures, numbers, preprocessing.mean, preprocessing.std, preprocessing.augmentation)
+    if preprocessing.size is None:
+        check_one_size("downstream_task", pictures)
+    return LazyImageSplit(pictures, numbers, preprocessing)

@@ -6,14 +6,17 @@ import gzip
 import math
 import zlib
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO, NoReturn, TypeAlias
 
 import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._files import PathLike, existing_file, existing_folder, naming, unreadable
+from sparsejax.data._byte_split import ByteImageSplit, channel_statistics
 from sparsejax.data._dataset import Dataset
+from sparsejax.data._task import ImageTask
 
+_Split: TypeAlias = tuple[np.ndarray, np.ndarray]
 _FUNCTION = "idx_dataset"
 _TRAIN_PERCENT = 80
 # NumPy 1.26 takes 32 axes.
@@ -49,21 +52,25 @@ def read_idx(path: PathLike) -> np.ndarray:
     ...     read_idx(file.name)
     array([[7, 8, 9]], dtype=uint8)
     """
-    path = existing_file("read_idx", path)
+    return _open(existing_file("read_idx", path), mapped=False)
+
+
+def _open(path: Path, *, mapped: bool) -> np.ndarray:
+    """Read a file, or map one of bytes that is not compressed."""
     size = path.stat().st_size
     with path.open("rb") as file:
         packed = file.read(2) == _GZIP_MAGIC
         file.seek(0)
         if not packed:
-            return _read_array(path, file, size, packed=False)
+            return _read_array(path, file, size, packed=False, mapped=mapped)
         try:
             with gzip.GzipFile(fileobj=file) as unpacked:
-                return _read_array(path, unpacked, size, packed=True)
+                return _read_array(path, unpacked, size, packed=True, mapped=False)
         except (OSError, EOFError, zlib.error) as error:
             raise unreadable("read_idx", path, error, "an intact gzip file") from error
 
 
-def _read_array(path: Path, stream: BinaryIO | gzip.GzipFile, size: int, *, packed: bool) -> np.ndarray:
+def _read_array(path: Path, stream: BinaryIO | gzip.GzipFile, size: int, *, packed: bool, mapped: bool) -> np.ndarray:
     """Read the header, then no more than it declares.
 
     Args:
@@ -71,6 +78,7 @@ def _read_array(path: Path, stream: BinaryIO | gzip.GzipFile, size: int, *, pack
       stream: at the beginning of the content.
       size: bytes of the file.
       packed: whether the file is compressed.
+      mapped: return a map of the file where its elements are bytes.
     """
     head = stream.read(4)
     if len(head) < 4 or head[:2] != b"\x00\x00" or head[2] not in _DTYPES:
@@ -91,6 +99,8 @@ def _read_array(path: Path, stream: BinaryIO | gzip.GzipFile, size: int, *, pack
         _bad(path, f"{size} bytes, compressed", rule, "Is it truncated?")
     if math.prod(max(1, side) for side in shape) >= 2**48:
         _bad(path, f"shape {list(shape)}", "fewer than 2^48 elements, axes of size 0 left out")
+    if mapped and dtype == np.uint8 and math.prod(shape):
+        return np.memmap(path, np.uint8, "r", start, shape)
     content = bytearray()
     while len(content) <= expected - start and (chunk := stream.read(min(_CHUNK, expected - start + 1 - len(content)))):
         content += chunk
@@ -138,17 +148,48 @@ def idx_dataset(folder: PathLike) -> Dataset:
     ([0, 1, 2, 3], [4])
     """
     folder = existing_folder(_FUNCTION, folder)
+    train, test, num_classes = _splits(folder)
+    images = [x.astype(np.float32) / np.float32(255) for x, _ in (train, test)]
+    with naming(folder):
+        return Dataset(folder.resolve().name, images[0], train[1], images[1], test[1], num_classes)
+
+
+def idx_images(folder: PathLike) -> ImageTask:
+    """Read a folder in the layout of MNIST without loading its images.
+
+    As `idx_dataset`, but the pixels stay bytes, in the file where it is not compressed, and a batch is read and
+    standardised (with mean and deviation of the training images) when it is asked for.
+
+    Args:
+      folder: the folder, not searched recursively.
+
+    Returns:
+      `ImageTask` named for the folder; images are float32[n, H, W, 1].
+
+    Raises:
+      FileNotFoundError, ValueError: as `idx_dataset`, and for a class without examples.
+    """
+    folder = existing_folder(_FUNCTION, folder)
+    train, test, num_classes = _splits(folder)
+    with naming(folder):
+        if not train[0].size:
+            fail(_FUNCTION, f"folder {str(folder)!r}", "no training image", "at least one")
+        scale = channel_statistics(train[0])
+        splits = [ByteImageSplit(images, labels, *scale) for images, labels in (train, test)]
+        return ImageTask(folder.resolve().name, splits[0], splits[1], num_classes)
+
+
+def _splits(folder: Path) -> tuple[_Split, _Split, int]:
+    """Return training and test images uint8[N, H, W, 1] with their labels, and the number of classes."""
     pairs = _pairs(folder)
     train = [prefix for prefix in pairs if "train" in prefix]
     test = [prefix for prefix in pairs if "t10k" in prefix or "test" in prefix]
     if len(pairs) == 2 and len(train) == len(test) == 1 and train != test:
-        train_images, train_labels = _read(*pairs[train[0]])
-        test_images, test_labels = _read(*pairs[test[0]])
+        splits = _read(*pairs[train[0]]), _read(*pairs[test[0]])
     elif len(pairs) == 1:
         images, labels = _read(*next(iter(pairs.values())))
         cut = len(labels) * _TRAIN_PERCENT // 100
-        train_images, test_images = images[:cut], images[cut:]
-        train_labels, test_labels = labels[:cut], labels[cut:]
+        splits = (images[:cut], labels[:cut]), (images[cut:], labels[cut:])
     else:
         fail(
             _FUNCTION,
@@ -156,10 +197,7 @@ def idx_dataset(folder: PathLike) -> Dataset:
             f"pairs {sorted(pairs)}",
             "one pair, or one named 'train' and one named 't10k' or 'test'",
         )
-    num_classes = 1 + max(int(labels.max(initial=0)) for labels in (train_labels, test_labels))
-    name = folder.resolve().name
-    with naming(folder):
-        return Dataset(name, train_images, train_labels, test_images, test_labels, num_classes)
+    return *splits, 1 + max(int(labels.max(initial=0)) for _, labels in splits)
 
 
 def _pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
@@ -189,8 +227,8 @@ def _unpaired(files: dict[str, Path], partners: dict[str, Path]) -> list[Path]:
     return [path for prefix, path in files.items() if prefix not in partners]
 
 
-def _read(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = read_idx(images_path), read_idx(labels_path)
+def _read(images_path: Path, labels_path: Path) -> _Split:
+    images, labels = _open(images_path, mapped=True), _open(labels_path, mapped=False)
     for path, array, rank in ((images_path, images, 3), (labels_path, labels, 1)):
         if array.ndim != rank or array.dtype != np.uint8:
             got = f"{array.ndim} axes of {array.dtype}"
@@ -202,4 +240,4 @@ def _read(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.ndarray]
             f"{len(labels)} labels",
             f"{len(images)}, as many as {images_path.name} has images",
         )
-    return (images.astype(np.float32) / np.float32(255))[..., None], labels.astype(np.int32)
+    return images[..., None], labels.astype(np.int32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from sparsejax._checks import fail
 from sparsejax._extras import require
 from sparsejax._files import PathLike, existing_file, unreadable
+from sparsejax.data._augmentation import Augmentation
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -24,8 +26,10 @@ _PIXELS_PER_BYTE = 128
 _MOST_UNEXPLAINED_PIXELS = 1 << 23
 _MOST_PIXELS = 1 << 27
 _MOST_RESIZED_PIXELS = 1 << 22
+_SKIP = "Remove it, or skip such files with skip_corrupt=True (--skip-corrupt)."
 # Pillow's codes of its resampling filters.
 RESAMPLING = {"bilinear": 2, "bicubic": 3}
+_DEFAULT_AUGMENTATION = Augmentation("resized")
 # Random resized crops: part of the area, width over height, attempts before the centre is taken.
 _AREA = (0.08, 1.0)
 _ASPECT = (3 / 4, 4 / 3)
@@ -39,18 +43,20 @@ class Preprocessing:
     x = (pixel / 255 - mean) / std
 
     of the centre crop of ``size`` pixels, after the shorter side is resized to ``resize``. With a random generator, of
-    a random part of the picture resized to ``size``, flipped half of the time.
+    what ``augmentation`` makes of it: by default a random part of the picture resized to ``size``, flipped half of the
+    time.
 
     Attributes:
-      resize: pixels of the shorter side.
-      size: pixels of the square crop.
+      resize: pixels of the shorter side; without meaning where ``size`` is None.
+      size: pixels of the square crop. None takes pictures as they are.
       mean, std: per channel, of pixels in [0, 1].
       interpolation: "bilinear", or "bicubic" (the study takes it for networks converted from RigL's TensorFlow code).
       channels: 3 for RGB, 1 for grey.
+      augmentation: what a random generator decides.
 
     Raises:
-      ValueError: a crop larger than the resized picture, another interpolation, or means that are not one for each
-        channel.
+      ValueError: a crop larger than the resized picture, another interpolation, means that are not one for each
+        channel, or crops to be resized without a size.
 
     Source: Iofinova et al. 2022, linear and full fine-tuning; random crops as torchvision's ``RandomResizedCrop``.
 
@@ -59,14 +65,17 @@ class Preprocessing:
     """
 
     resize: int = 256
-    size: int = 224
+    size: int | None = 224
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     channels: int = 3
+    augmentation: Augmentation = _DEFAULT_AUGMENTATION
 
     def __post_init__(self) -> None:
-        if not 1 <= self.size <= self.resize:
+        if self.size is None and self.augmentation.crop == "resized":
+            fail("Preprocessing", "augmentation", "crop 'resized' without a size", "a size, or crop 'shift' or 'none'")
+        if self.size is not None and not 1 <= self.size <= self.resize:
             fail("Preprocessing", "size", f"value {self.size}", f"1 to {self.resize}, the shorter side after resizing")
         if self.interpolation not in ("bilinear", "bicubic"):
             fail("Preprocessing", "interpolation", f"value {self.interpolation!r}", "'bilinear' or 'bicubic'")
@@ -89,18 +98,29 @@ class Preprocessing:
           ValueError: the file is damaged, no image, or out of proportion to its bytes; the message names it.
         """
         image = open_image("Preprocessing.read", picture, "RGB" if self.channels == 3 else "L")
-        filter_ = RESAMPLING[self.interpolation]
-        if rng is None:
-            scale = self.resize / min(image.size)
-            sides = [max(self.resize, int(scale * side)) for side in image.size]  # torchvision truncates the longer
-            corner = [round((side - self.size) / 2) for side in sides]
-            pixels = resized_crop(image, sides, corner, self.size, filter_)
-        else:
-            image = image.resize((self.size, self.size), filter_, box=_random_box(*image.size, rng))
-            pixels = np.asarray(image, np.float32)
-            pixels = pixels[:, ::-1] if rng.random() < 0.5 else pixels
-        pixels = pixels.reshape(self.size, self.size, self.channels)
+        pixels = self._resized(image, None if self.augmentation.crop != "resized" else rng)
+        if rng is not None:
+            pixels = self.augmentation.apply(pixels, rng)
+        pixels = pixels.reshape(*pixels.shape[:2], self.channels)
         return (pixels / 255 - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+
+    @property
+    def empty_shape(self) -> tuple[int, int, int]:
+        """Shape of an image of no batch: (size, size, channels)."""
+        return self.size or 0, self.size or 0, self.channels
+
+    def _resized(self, image: Any, rng: np.random.Generator | None) -> np.ndarray:
+        """Return float32[size, size] or [size, size, 3]: a random part of the image, or its centre without rng."""
+        filter_ = RESAMPLING[self.interpolation]
+        if self.size is None:
+            return np.asarray(image, np.float32)
+        if rng is not None:
+            box = _random_box(image.width, image.height, rng)
+            return np.asarray(image.resize((self.size, self.size), filter_, box=box), np.float32)
+        scale = self.resize / min(image.size)
+        sides = [max(self.resize, int(scale * side)) for side in image.size]  # torchvision truncates the longer
+        corner = [round((side - self.size) / 2) for side in sides]
+        return resized_crop(image, sides, corner, self.size, filter_)
 
 
 def open_image(function: str, picture: PathLike | np.ndarray, mode: str) -> Any:
@@ -117,17 +137,12 @@ def open_image(function: str, picture: PathLike | np.ndarray, mode: str) -> Any:
       ValueError: the file is no image of the formats above or damaged; one side is more than 100 times the other; or
         more than 2^27 pixels, or more than 2^23 where the file has less than a byte for 128 pixels.
     """
-    pillow = require("PIL.Image", function)
     if isinstance(picture, np.ndarray):
-        image = pillow.fromarray(picture)
+        image = require("PIL.Image", function).fromarray(picture)
         _check_sides(function, "picture", image.size)
         return image.convert(mode)
     path = existing_file(function, picture, "an existing image")
-    try:
-        image = pillow.open(path, formats=_FORMATS)
-    except Exception as error:  # Pillow's readers raise many kinds for damaged files
-        raise unreadable(function, path, error, "an image") from error
-    with image:
+    with _opened(function, path) as image:
         operand = f"file {str(path)!r}"
         _check_sides(function, operand, image.size)
         width, height = image.size
@@ -137,7 +152,28 @@ def open_image(function: str, picture: PathLike | np.ndarray, mode: str) -> Any:
         try:
             return image.convert(mode)
         except Exception as error:
-            raise unreadable(function, path, error, "an image") from error
+            raise unreadable(function, path, error, "an image", _SKIP) from error
+
+
+def picture_size(function: str, path: Path) -> tuple[int, int]:
+    """Return width and height of an image file from its header.
+
+    Raises:
+      FileNotFoundError: the file is missing.
+      ImportError: Pillow is missing.
+      ValueError: the file is no image.
+    """
+    with _opened(function, path) as image:
+        return image.size
+
+
+def _opened(function: str, path: Path) -> Any:
+    try:
+        return require("PIL.Image", function).open(path, formats=_FORMATS)
+    except Exception as error:  # Pillow's readers raise many kinds for damaged files
+        if isinstance(error, ImportError):
+            raise
+        raise unreadable(function, path, error, "an image", _SKIP) from error
 
 
 def resized_crop(image: Any, sides: Sequence[int], corner: Sequence[int], size: int, resampling: int) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 from sparsejax._checks import fail
 from sparsejax._files import PathLike
 from sparsejax._surface import renamed_arguments, warn_renamed
+from sparsejax.data._augmentation import Augmentation
 from sparsejax.data._dataset import Dataset
 from sparsejax.data._preprocessing import Preprocessing
 
@@ -61,7 +62,7 @@ class LazyImageSplit:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     def __post_init__(self) -> None:
-        _check_counts("LazyImageSplit", "pictures", len(self.pictures), self.labels)
+        check_counts("LazyImageSplit", "pictures", len(self.pictures), self.labels)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -106,14 +107,18 @@ class LazyImageSplit:
         Raises:
           FileNotFoundError: a file is missing.
           ImportError: Pillow is missing.
+          ValueError: a damaged file, or pictures of several sizes where none is asked for; the message names it.
         """
-        side = self.preprocessing.size
-        out = np.empty((len(rows), side, side, self.preprocessing.channels), np.float32)
-        key = None if seed is None else (seed,) if isinstance(seed, int) else tuple(seed)
-        for image, row in zip(out, rows, strict=True):
-            rng = None if key is None else np.random.default_rng((*key, int(row)))
-            image[:] = self.preprocessing.read(self.pictures[int(row)], rng)
-        return out
+        images: list[np.ndarray] = []
+        for row in rows:
+            picture = self.pictures[int(row)]
+            image = self.preprocessing.read(picture, None if seed is None else _generator(seed, row))
+            if images and image.shape != images[0].shape:  # size=None takes pictures as they are
+                operand = "a picture" if isinstance(picture, np.ndarray) else f"file {str(picture)!r}"
+                got, rule = _sides(image), f"{_sides(images[0])}, as others have"
+                fail("LazyImageSplit.images", operand, got, rule, "Give a size that all are resized to.")
+            images.append(image)
+        return np.stack(images) if images else np.empty((0, *self.preprocessing.empty_shape), np.float32)
 
 
 LazyImageSplit.__init__ = renamed_arguments(reading="preprocessing")(LazyImageSplit.__init__)
@@ -126,6 +131,7 @@ class ArrayImageSplit:
     Attributes:
       pixels: float32[N, H, W, C], or any float32[N, ...].
       labels: int32[N].
+      augmentation: of images that are asked for with a seed; it needs [N, H, W, C].
 
     Raises:
       ValueError: counts that disagree, another dtype, or no image.
@@ -136,9 +142,10 @@ class ArrayImageSplit:
 
     pixels: np.ndarray
     labels: np.ndarray
+    augmentation: Augmentation | None = None
 
     def __post_init__(self) -> None:
-        _check_counts("ArrayImageSplit", "pixels", len(self.pixels), self.labels)
+        check_counts("ArrayImageSplit", "pixels", len(self.pixels), self.labels)
         if self.pixels.dtype != np.float32 or self.pixels.ndim < 2:
             got = f"dtype {self.pixels.dtype} and shape {self.pixels.shape}"
             fail("ArrayImageSplit", "pixels", got, "float32[N, ...]")
@@ -152,8 +159,8 @@ class ArrayImageSplit:
         return hashlib.sha256(head + np.ascontiguousarray(self.pixels).tobytes() + self.labels.tobytes()).hexdigest()
 
     def images(self, rows: Rows, *, seed: Seed | None = None) -> np.ndarray:
-        """Return the images with these indices; they are the same for every seed."""
-        return self.pixels[np.asarray(rows)]
+        """Return the images with these indices, changed by ``augmentation`` if there is a seed."""
+        return augmented(self.pixels[np.asarray(rows)], rows, seed, self.augmentation)
 
 
 @dataclass(frozen=True)
@@ -216,7 +223,28 @@ class ImageTask:
         return cls(data.name, train, ArrayImageSplit(data.test_images, data.test_labels), data.num_classes, **options)
 
 
-def _check_counts(function: str, operand: str, count: int, labels: np.ndarray) -> None:
+def augmented(images: np.ndarray, rows: Rows, seed: Seed | None, augmentation: Augmentation | None) -> np.ndarray:
+    """Return float32[n, H, W, C] augmented, each image by the seed and its row alone; unchanged without a seed."""
+    if seed is None or augmentation is None or augmentation.is_identity:
+        return images
+    if augmentation.crop == "resized" or images.ndim != 4:
+        got = f"crop {augmentation.crop!r} for images of shape {images.shape[1:]}"
+        fail("ImageSplit.images", "augmentation", got, "'shift' or 'none', for images [H, W, C] in memory")
+    pairs = zip(images, rows, strict=True)
+    return np.stack([augmentation.apply(image, _generator(seed, row)) for image, row in pairs])
+
+
+def _generator(seed: Seed, row: int) -> np.random.Generator:
+    key = (seed,) if isinstance(seed, int) else tuple(seed)
+    return np.random.default_rng((*key, int(row)))
+
+
+def _sides(image: np.ndarray) -> str:
+    return f"{image.shape[1]} x {image.shape[0]} pixels"
+
+
+def check_counts(function: str, operand: str, count: int, labels: np.ndarray) -> None:
+    """Refuse labels that are not int32, one for each image, and a split without images."""
     if labels.ndim != 1 or labels.dtype != np.int32:
         fail(function, "labels", f"dtype {labels.dtype} and shape {labels.shape}", "int32[N]")
     if count != len(labels):

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from sparsejax import models, train
+from sparsejax.data._augmentation import Crop
+from sparsejax.data._load import SPECS
 from sparsejax.train._config import MethodName, Scope
-from sparsejax.train.results._tables import result_table
+from sparsejax.train.results._tables import percent, result_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     def option(flag: str, field: str, kind: Any, help: str, **more: Any) -> None:
         parser.add_argument(flag, dest=field, type=kind, default=getattr(defaults, field), help=help, **more)
 
-    option("--data", "data", str, "'digits', or idx:PATH of a folder in the layout of MNIST", metavar="SPEC")
+    option("--data", "data", str, SPECS, metavar="SPEC")
+    option("--size", "size", int, "pixels of the square that pictures are cropped to; none takes them as they are")
+    option("--resize", "resize", int, "pixels of the shorter side before that; --size by default")
+    option("--crop", "crop", str, "random crops of training images", choices=get_args(Crop))
+    flag = argparse.BooleanOptionalAction
+    parser.add_argument("--flip", action=flag, default=defaults.flip, help="mirror training images half of the time")
+    text = "leave out pictures that cannot be read; by default they are an error"
+    parser.add_argument("--skip-corrupt", action="store_true", help=text)
     option("--model", "model", str, "network", choices=models.MODEL_NAMES)
     option("--method", "method", str, "how to prune; dense is the baseline", choices=get_args(MethodName))
     option("--sparsity", "sparsity", float, "fraction of zeros in each pruned layer at the end")
@@ -75,5 +84,5 @@ def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) 
         print(json.dumps(outcome.to_dict()))
         return 0
     print(text)
-    print(f"test accuracy {100 * result.accuracy:.2f} % at sparsity {result.sparsity:.3f}; files in {result.out}")
+    print(f"test accuracy {percent(result.accuracy)} at sparsity {result.sparsity:.3f}; files in {result.out}")
     return 0

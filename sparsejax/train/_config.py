@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from sparsejax._checks import fail
+from sparsejax.data._augmentation import Crop
 
 MethodName = Literal["magnitude", "acdc", "rigl", "set", "static", "dense"]
 Scope = Literal["layer", "erk", "global"]
+# Fields that 0.1.0 did not have: where they have their default they are left out of run.json, so that its runs go on.
+_ADDED = ("size", "resize", "crop", "flip", "skip_corrupt")
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class TrainConfig:
     studies on convolutional networks, and one moment per weight where Adam keeps two.
 
     Attributes:
-      data: data set, as ``sparsejax.data.load`` takes it; a label where a ``Dataset`` is passed.
+      data: data set, as ``sparsejax.data.load_task`` takes it; a label where data are passed.
       model: one of ``sparsejax.models.MODEL_NAMES``; a label where a module is passed.
       method: "magnitude" (gradual magnitude pruning, then training of the stored weights alone), "acdc" (dense and
         sparse phases in alternation), "rigl", "set" or "static" (sparse from the first step), or "dense" (no pruning:
@@ -39,6 +42,10 @@ class TrainConfig:
         sparse network.
       phase_fraction: "acdc": length of a phase as part of all steps, in (0, 0.5]. Published: 0.05 and 0.1.
       update_every: "rigl" and "set": steps between changes of the mask. Published: 100 and an epoch.
+      size: pixels of the square crop of picture files; None takes them as they are, which all must have one size.
+      resize: pixels that the shorter side of pictures is resized to first; ``size`` if None.
+      crop, flip: random changes of training images, see `sparsejax.data.Augmentation`.
+      skip_corrupt: leave out pictures that cannot be read.
 
     Raises:
       ValueError: a value out of range.
@@ -66,6 +73,11 @@ class TrainConfig:
     prune_fraction: float = 0.35
     phase_fraction: float = 0.1
     update_every: int = 100
+    size: int | None = None
+    resize: int | None = None
+    crop: Crop = "none"
+    flip: bool = False
+    skip_corrupt: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in get_args(MethodName):
@@ -82,14 +94,22 @@ class TrainConfig:
         _require(self, "dense_fraction", 0 <= self.dense_fraction < 1, "a fraction, 0 or more and below 1")
         _require(self, "prune_fraction", 0 < self.prune_fraction < 1, "a fraction above 0 and below 1")
         _require(self, "phase_fraction", 0 < self.phase_fraction <= 0.5, "a fraction above 0 and at most 0.5")
+        if self.crop not in get_args(Crop):
+            _refuse("crop", self.crop, f"one of {', '.join(get_args(Crop))}")
+        for name in ("size", "resize"):
+            _require(self, name, (getattr(self, name) or 1) >= 1, "at least 1 pixel")
+        if self.size is None and (self.resize is not None or self.crop == "resized"):
+            fail("TrainConfig", "size", "no value", "one, for pictures that are resized")
         if self.dense_fraction + self.prune_fraction >= 1:
             got = f"sum {self.dense_fraction + self.prune_fraction:g}"
             rule = "a sum below 1, so that steps remain for the sparse network"
             fail("TrainConfig", "dense_fraction + prune_fraction", got, rule)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields and their values."""
-        return asdict(self)
+        """The fields and their values; fields that 0.1.0 did not have only where they are not the default."""
+        values = asdict(self)
+        defaults = {field.name: field.default for field in fields(self) if field.name in _ADDED}
+        return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
 
 def _require(config: TrainConfig, name: str, holds: bool, rule: str) -> None:

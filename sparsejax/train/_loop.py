@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import statistics
@@ -14,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from flax import nnx
 
 from sparsejax import data, models, nn, pruning
@@ -24,9 +22,10 @@ from sparsejax._files import write_atomically
 from sparsejax._folder_lock import folder_lock
 from sparsejax.train._config import TrainConfig
 from sparsejax.train._folder import RunDir
+from sparsejax.train._inputs import TaskInputs, load_inputs
 from sparsejax.train._optimizer import inner_optimizer, layers_kept_dense, optimizer, prunable
 from sparsejax.train._state import Storage, TrainState, sparse_masks, sparsity, with_new_mask
-from sparsejax.train._steps import BoundStep, bind_step, evaluate_accuracy, stored_step, train_step
+from sparsejax.train._steps import BoundStep, bind_step, stored_step, train_step
 from sparsejax.train.checkpoints._arrays import assign, capacity_in, collect, log_in, masks_in
 from sparsejax.train.checkpoints._checkpoint import Checkpoints
 from sparsejax.train.log._metrics import MetricsLog, MetricsRow, phase_times, read_metrics
@@ -50,7 +49,7 @@ class TrainRun:
         config: TrainConfig,
         out: str | os.PathLike[str],
         *,
-        dataset: data.Dataset | None = None,
+        dataset: data.Dataset | data.ImageTask | None = None,
         model: nnx.Module | None = None,
         checkpoint_every: int = 100,
         resume: bool = True,
@@ -60,7 +59,7 @@ class TrainRun:
         Args:
           config: the run.
           out: folder for checkpoints, metrics and the picture; made if absent.
-          dataset: instead of the one that ``config.data`` names.
+          dataset: instead of the one that ``config.data`` names; a `sparsejax.data.Dataset` is standardised.
           model: NNX classifier in training mode, instead of the one that ``config.model`` names; a copy is
             trained.
           checkpoint_every: steps between checkpoints; the last two are kept, and one is written at the end.
@@ -76,13 +75,13 @@ class TrainRun:
         if checkpoint_every < 1:
             fail("train", "checkpoint_every", f"value {checkpoint_every}", "at least 1 step")
         self.config = config
-        self.dataset = (data.load(config.data) if dataset is None else dataset).standardized()
-        self.plan = make_plan(config, len(self.dataset.train_labels))
+        self.inputs = _inputs(config, dataset)
+        self.plan = make_plan(config, self.inputs.steps_per_epoch * config.batch_size)
         self._model = self._build() if model is None else nnx.clone(model)
-        self.kept_dense = layers_kept_dense(self._model, self.dataset.image_shape[-1], self.dataset.num_classes)
+        self.kept_dense = layers_kept_dense(self._model, self.inputs.image_shape[-1], self.inputs.num_classes)
         self.inner = inner_optimizer(config, self.plan)
         self._optimizer = nnx.Optimizer(self._model, optimizer(config, self.plan, self.kept_dense), wrt=nnx.Param)
-        self.flops = FlopCounter(self._model, self.dataset.image_shape)
+        self.flops = FlopCounter(self._model, self.inputs.image_shape)
         self.capacity = None
         if self.plan.method is not None:
             params = nnx.as_pure(nnx.state(self._model, nnx.Param))
@@ -97,9 +96,9 @@ class TrainRun:
             self.dir.check(config)
 
     def _build(self) -> nnx.Module:
-        height, width, channels = self.dataset.image_shape
+        height, width, channels = self.inputs.image_shape
         rngs = nnx.Rngs(self.config.seed)
-        return models.build(self.config.model, self.dataset.num_classes, channels, (height, width), rngs)
+        return models.build(self.config.model, self.inputs.num_classes or 0, channels, (height, width), rngs)
 
     def fit(self, report: Reporter | None = None) -> TrainResult:
         """Train to the end, from the last checkpoint if there is one.
@@ -173,7 +172,7 @@ class TrainRun:
     def _train(self, state: TrainState, storage: Storage, log: MetricsLog, report: Reporter) -> Iterator[TrainState]:
         plan, begun, times = self.plan, state.step, []
         step, zeros = _bound(state), sparsity(state)
-        for images, labels in self._batches(state.step):
+        for images, labels in self.inputs.batches(state.step, plan.total):
             flops = self.flops.forward(state.model) if plan.tests_after(state.step + 1) else None
             begin = time.perf_counter()
             if plan.is_stored(state.step) != state.is_stored:
@@ -195,20 +194,6 @@ class TrainRun:
                 arrays = collect(state.model, state.optimizer, state.support, storage.capacity, log.text())
                 self.checkpoints.save(state.step, arrays)
             yield state
-
-    def _batches(self, done: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches from step ``done`` on; each epoch's order depends on the seed and the epoch alone."""
-        first, skipped = divmod(done, self.plan.steps_per_epoch)
-        for epoch in range(first, self.config.epochs):
-            batches = data.batches(
-                self.dataset.train_images,
-                self.dataset.train_labels,
-                self.config.batch_size,
-                seed=self.config.seed,
-                epoch=epoch,
-                drop_last=True,
-            )
-            yield from itertools.islice(batches, skipped if epoch == first else 0, None)
 
     def _restored(self, restored: tuple[int, Mapping[str, Any], list[str]] | None, storage: Storage) -> TrainState:
         """The state of a checkpoint, or the initial one; the last step decides in which form the weights are."""
@@ -262,16 +247,24 @@ class TrainRun:
         plot_metrics({self.config.method: rows}, self.dir.plot)
         return result
 
-    def _accuracy(self, state: TrainState) -> float:
-        return evaluate_accuracy(state.model, self.dataset.test_images, self.dataset.test_labels)
+    def _accuracy(self, state: TrainState) -> float | None:
+        return self.inputs.accuracy(state.model)
 
     def _comparison(self, state: TrainState) -> StepComparison:
-        images, labels = next(self._batches(0))
+        images, labels = next(self.inputs.batches(0, 1))
         return compare_steps(nn.densify(state.model), state.model, self.inner, images, labels)
 
 
 def _bound(state: TrainState) -> BoundStep:
     return bind_step(state.model, state.optimizer, stored_step if state.is_stored else train_step)
+
+
+def _inputs(config: TrainConfig, dataset: data.Dataset | data.ImageTask | None) -> TaskInputs:
+    if dataset is None:
+        return load_inputs(config)
+    if isinstance(dataset, data.Dataset):
+        dataset = data.ImageTask.from_dataset(dataset.standardized(), allow_missing_classes=True)
+    return TaskInputs(dataset, config)
 
 
 def train(config: TrainConfig, out: str | os.PathLike[str], **options: Any) -> TrainResult:

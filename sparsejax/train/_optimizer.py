@@ -49,7 +49,7 @@ def optimizer(config: TrainConfig, plan: Plan, kept_dense: tuple[str, ...]) -> o
     return inner if plan.method is None else pruning.pruned(inner, plan.method, where=prunable(kept_dense))
 
 
-def layers_kept_dense(model: nnx.Module, channels: int, num_classes: int) -> tuple[str, ...]:
+def layers_kept_dense(model: nnx.Module, channels: int, num_classes: int | None) -> tuple[str, ...]:
     """Paths of the layers that read the image or write the logits: convolutions of its channels, and the classifier.
 
     They hold a small part of the weights and cost the most accuracy when pruned.

@@ -11,6 +11,8 @@ import numpy as np
 import optax
 from flax import nnx
 
+from sparsejax.data import ArrayImageSplit, ImageSplit, read_ahead
+
 # Examples per call in testing: bounds the memory of the activations.
 _TEST_BATCH = 500
 
@@ -74,7 +76,12 @@ def bind_step(
 
 
 def map_batches(
-    function: Callable[[jax.Array], Any], read: Callable[[np.ndarray], np.ndarray], count: int, batch_size: int
+    function: Callable[[jax.Array], Any],
+    read: Callable[[np.ndarray], np.ndarray],
+    count: int,
+    batch_size: int,
+    *,
+    threads: int = 0,
 ) -> Iterator[np.ndarray]:
     """Apply a function to batches of one shape, so that it is compiled once.
 
@@ -85,6 +92,7 @@ def map_batches(
       read: returns the examples with these row numbers, int[n] -> array[n, ...].
       count: examples in all.
       batch_size: examples per call; ``count`` if that is less.
+      threads: that read batches ahead; see `sparsejax.data.read_ahead`.
 
     Yields:
       The results of each batch, on the host.
@@ -92,11 +100,15 @@ def map_batches(
     >>> [part.tolist() for part in map_batches(lambda x: x + 1, lambda rows: 10 * rows, 3, 2)]
     [[1, 11], [21]]
     """
-    size = min(batch_size, count)
-    for start in range(0, count, size or 1):
-        chunk = read(np.arange(start, min(start + size, count)))
+    size = min(batch_size, count) or 1
+
+    def batch(number: int) -> tuple[int, np.ndarray]:
+        chunk = read(np.arange(number * size, min((number + 1) * size, count)))
         padding = np.zeros((size - len(chunk), *chunk.shape[1:]), chunk.dtype)
-        yield np.asarray(function(jnp.asarray(np.concatenate([chunk, padding]))))[: len(chunk)]
+        return len(chunk), np.concatenate([chunk, padding])
+
+    for filled, chunk in read_ahead(batch, 0, -(-count // size), threads=threads):
+        yield np.asarray(function(jnp.asarray(chunk)))[:filled]
 
 
 @nnx.jit
@@ -119,8 +131,25 @@ def evaluate_accuracy(model: nnx.Module, images: np.ndarray, labels: np.ndarray)
     >>> evaluate_accuracy(MLP(4, 1, rngs=nnx.Rngs(0)), np.ones((3, 2, 2, 1), np.float32), np.zeros(3, np.int32))
     1.0
     """
+    split = ArrayImageSplit(np.asarray(images, np.float32), np.asarray(labels, np.int32))
+    return split_accuracy(model, split)
+
+
+def split_accuracy(model: nnx.Module, split: ImageSplit, *, threads: int = 0) -> float:
+    """Return the fraction of a split's examples classified correctly, with running batch statistics.
+
+    Args:
+      model: classifier in training mode, in which it is left.
+      split: images and labels.
+      threads: that read pictures ahead.
+    """
+    return float((predictions(model, split, threads=threads) == split.labels).mean())
+
+
+def predictions(model: nnx.Module, split: ImageSplit, *, threads: int = 0) -> np.ndarray:
+    """Return the classes int[N] that a classifier predicts with running batch statistics; see `split_accuracy`."""
     model.eval()
-    parts = map_batches(lambda batch: _predict(model, batch), images.__getitem__, len(images), _TEST_BATCH)
-    correct = int((np.concatenate(list(parts)) == labels).sum())
+    parts = map_batches(lambda x: _predict(model, x), split.images, len(split), _TEST_BATCH, threads=threads)
+    predicted = np.concatenate(list(parts))
     model.train()
-    return correct / len(images)
+    return predicted

@@ -18,7 +18,7 @@ class TrainResult:
 
     Attributes:
       model: the trained module: dense after "dense", with sparse layers after all other methods.
-      accuracy: fraction of test examples classified correctly.
+      accuracy: fraction of test examples classified correctly; None without test examples.
       sparsity: fraction of zeros among the prunable weights.
       step: steps done.
       phases: wall time by kind of phase.
@@ -31,7 +31,7 @@ class TrainResult:
     """
 
     model: nnx.Module
-    accuracy: float
+    accuracy: float | None
     sparsity: float
     step: int
     phases: dict[str, PhaseTime]

@@ -48,7 +48,7 @@ def result_table(result: TrainResult, dense: TrainResult | None = None) -> str:
         (name, str(time.steps), f"{time.seconds:.1f}", f"{time.median_ms:.2f}") for name, time in result.phases.items()
     ]
     text = text_table(("phase", "steps", "seconds", "ms per step"), phases)
-    rows = [("test accuracy", f"{100 * result.accuracy:.2f} %", _accuracy(dense), "")]
+    rows = [("test accuracy", percent(result.accuracy), percent(dense and dense.accuracy), "")]
     if dense is not None:
         rows += [
             _less("wall time, s", result.seconds, dense.seconds, ".1f"),
@@ -67,8 +67,9 @@ def result_table(result: TrainResult, dense: TrainResult | None = None) -> str:
 _BYTES = {"parameters": "parameter_bytes", "pattern": "pattern_bytes", "optimizer state": "optimizer_bytes"}
 
 
-def _accuracy(dense: TrainResult | None) -> str:
-    return "-" if dense is None else f"{100 * dense.accuracy:.2f} %"
+def percent(fraction: float | None) -> str:
+    """Return a fraction in percent with two decimals, "-" for None."""
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"
 
 
 def _less(name: str, value: float, dense: float, form: str) -> tuple[str, str, str, str]:
@@ -80,7 +81,7 @@ def _smaller(name: str, value: int, dense: int) -> tuple[str, str, str, str]:
     return name, text, dense_text, ratio
 
 
-def comparison_table(comparison: StepComparison, accuracies: tuple[float | None, float]) -> str:
+def comparison_table(comparison: StepComparison, accuracies: tuple[float | None, float | None]) -> str:
     """Table of what a dense and a sparse model cost, and how well they do.
 
     Args:
@@ -88,7 +89,7 @@ def comparison_table(comparison: StepComparison, accuracies: tuple[float | None,
       accuracies: fraction correct of the dense model (None if none was trained) and of the sparse one.
     """
     dense, sparse = comparison.dense, comparison.sparse
-    accuracy = tuple("-" if value is None else f"{100 * value:.2f} %" for value in accuracies)
+    accuracy = tuple(map(percent, accuracies))
     rows = [
         ("test accuracy", *accuracy, ""),
         ("ms per training step", f"{dense.ms:.2f}", f"{sparse.ms:.2f}", _faster(comparison.speedup)),
