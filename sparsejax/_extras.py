@@ -11,13 +11,13 @@ from sparsejax._checks import message
 _PACKAGES = {"sklearn": "scikit-learn", "PIL": "Pillow"}
 
 
-def require(module: str, function: str, extra: str = "analysis") -> Any:
+def require(module: str, function: str, extra: str = "all") -> Any:
     """Import a module of an optional package, or say how to install it.
 
     Args:
       module: to import.
       function: that needs it, for the message.
-      extra: of sparsejax, that has it.
+      extra: the extra of sparsejax that installs it.
 
     Raises:
       ImportError: the package is missing.

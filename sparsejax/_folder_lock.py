@@ -46,7 +46,7 @@ def folder_lock(folder: str | os.PathLike[str], function: str) -> Generator[Path
     ...     (folder / ".sparsejax.lock").exists()
     True
     """
-    filelock = require("filelock", function, "all")
+    filelock = require("filelock", function)
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     lock, owner = filelock.FileLock(path / _LOCK), path / _OWNER

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+import sparsejax
 from sparsejax._allocator import keep_memory
 from sparsejax._xla_flags import add_flag
 
@@ -90,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _overview() -> argparse.ArgumentParser:
     """The parser of a command line that names no command: it prints the list of commands, or an error."""
     parser = _Parser(prog="sparsejax", description="Sparse training on CPUs with JAX.")
+    parser.add_argument("--version", action="version", version=f"sparsejax {sparsejax.__version__}")
     commands = parser.add_subparsers(required=True, metavar=" | ".join(_COMMANDS))
     for name, (_, text) in _COMMANDS.items():
         commands.add_parser(name, help=text)

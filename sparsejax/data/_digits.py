@@ -35,7 +35,7 @@ def digits(*, seed: int = 0, test_fraction: float = 0.2) -> Dataset:
     >>> data.train_images.shape, data.test_images.shape
     ((1438, 8, 8, 1), (359, 8, 8, 1))
     """
-    datasets = require("sklearn.datasets", "digits", "all")
+    datasets = require("sklearn.datasets", "digits")
     if seed < 0:
         fail("digits", "seed", f"value {seed}", "at least 0")
     bundle = datasets.load_digits()

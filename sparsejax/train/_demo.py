@@ -38,14 +38,14 @@ class DemoResult:
       sparse: the pruned network.
       comparison: the training step dense against sparse.
       seconds: wall time of it all.
-      picture: the curves.
+      picture: the curves; None without matplotlib.
     """
 
     dense: TrainResult
     sparse: TrainResult
     comparison: StepComparison
     seconds: float
-    picture: Path
+    picture: Path | None
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers, for JSON."""
@@ -53,7 +53,7 @@ class DemoResult:
             "dense": self.dense.to_dict(),
             "sparse": self.sparse.to_dict(),
             "seconds": self.seconds,
-            "picture": str(self.picture),
+            "picture": None if self.picture is None else str(self.picture),
         }
 
     def __str__(self) -> str:
@@ -75,7 +75,7 @@ class Demo:
         Raises:
           ValueError: too few epochs for the phases, or a negative seed.
           OSError: the folder cannot be made.
-          ImportError: scikit-learn, safetensors, filelock or matplotlib is missing.
+          ImportError: scikit-learn, safetensors or filelock is missing.
         """
         dataset = data.digits(seed=seed)
         self._out = Path(out)
@@ -100,8 +100,8 @@ class Demo:
             assert sparse.comparison is not None
             runs = ("dense", self._dense), ("sparse", self._sparse)
             picture = self._out / "demo.png"
-            plot_metrics({name: read_metrics(run.dir.metrics) for name, run in runs}, picture)
-        return DemoResult(dense, sparse, sparse.comparison, time.perf_counter() - begin, picture)
+            drawn = plot_metrics({name: read_metrics(run.dir.metrics) for name, run in runs}, picture)
+        return DemoResult(dense, sparse, sparse.comparison, time.perf_counter() - begin, picture if drawn else None)
 
 
 def _prepare(method: MethodName, dataset: data.Dataset, seed: int, epochs: int, out: Path) -> TrainRun:
@@ -128,5 +128,6 @@ def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) 
     if arguments.json:
         print(json.dumps(result.to_dict()))
     else:
-        print(f"{result}\n\n{result.seconds:.0f} s in all; curves in {result.picture}")
+        where = f"; curves in {result.picture}" if result.picture else ""
+        print(f"{result}\n\n{result.seconds:.0f} s in all{where}")
     return 0

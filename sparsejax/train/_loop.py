@@ -70,8 +70,8 @@ class TrainRun:
           OSError: data or folder cannot be read.
           ImportError: a package is missing.
         """
-        for module in ("safetensors", "matplotlib", "filelock"):  # now, not after the last step
-            require(module, "train", "all")
+        for module in ("safetensors", "filelock"):  # now, not after the last step
+            require(module, "train")
         if checkpoint_every < 1:
             fail("train", "checkpoint_every", f"value {checkpoint_every}", "at least 1 step")
         self.config = config
@@ -288,7 +288,8 @@ def train(config: TrainConfig, out: str | os.PathLike[str], **options: Any) -> T
     Raises:
       ValueError: a bad configuration, or ``out`` holds the run of another one.
       OSError: data or folder cannot be read or made.
-      ImportError: safetensors, filelock, matplotlib or scikit-learn is missing.
+      ImportError: safetensors, filelock or scikit-learn is missing. Without matplotlib the picture is left out, with a
+        warning.
 
     Source: Zhu & Gupta 2017, "To prune, or not to prune"; Peste et al. 2021, "AC/DC"; Evci et al. 2020, "RigL"; Nikdan
     et al. 2023 (SparseProp), section 5.

@@ -118,5 +118,5 @@ def test_missing_files_arguments_and_packages(root, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="name has value 'Hat'"):
         data.column("Hat")
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ImportError, match=r"pip install 'sparsejax\[analysis\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'sparsejax\[all\]'"):
         data.images([0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 
 import jax
 import numpy as np
@@ -55,6 +56,18 @@ def test_files_of_a_run(run, result):
     assert {name: time.steps for name, time in result.phases.items()} == {"dense": 4, "prune": 7, "sparse": 7}
     assert result.seconds == pytest.approx(sum(row.ms for row in read_metrics(run.dir.metrics)) / 1e3)
     assert result.steady_seconds < result.seconds
+
+
+def test_without_matplotlib_the_picture_is_left_out(run, result, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    files = {path: path.read_bytes() for path in (run.dir.result, run.dir.plot)}
+    for path in files:
+        path.unlink()
+    with pytest.warns(UserWarning, match=r"curves.png' is left out, because matplotlib is missing.*sparsejax\[all\]"):
+        again = run.fit()
+    assert not run.dir.plot.exists() and run.dir.result.exists() and again.accuracy == result.accuracy
+    for path, content in files.items():
+        path.write_bytes(content)
 
 
 def test_the_cost_of_a_step_is_reported(result):

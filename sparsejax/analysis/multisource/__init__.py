@@ -1,6 +1,6 @@
 """Fair learning from sources of which some are manipulated: the FLEA filter, attacks, learners, and data.
 
-Needs ``pip install 'sparsejax[analysis]'``. Source: Iofinova, Konstantinov, Lampert 2022, "FLEA: Provably Robust Fair
+Needs ``pip install 'sparsejax[all]'``. Source: Iofinova, Konstantinov, Lampert 2022, "FLEA: Provably Robust Fair
 Multisource Learning from Unreliable Training Data", TMLR.
 """
 

@@ -22,7 +22,7 @@ try:
     from sklearn.utils.metaestimators import available_if
     from sklearn.utils.validation import check_is_fitted
 except ImportError as error:
-    _HINT = "Install it: pip install 'sparsejax[analysis]'."
+    _HINT = "Install it: pip install 'sparsejax[all]'."
     raise ImportError(
         message("sparsejax.analysis.multisource", "the environment", "no scikit-learn", "scikit-learn", _HINT)
     ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +17,7 @@ _SHADES = {"dense": "#f2f2f2", "prune": "#fdebd3", "sparse": "#dcecf7", "update"
 _NAMED = 0.06
 
 
-def plot_metrics(runs: Mapping[str, Sequence[MetricsRow]], path: Path) -> None:
+def plot_metrics(runs: Mapping[str, Sequence[MetricsRow]], path: Path) -> bool:
     """Save loss, test accuracy, sparsity and mask change over the steps, with the phases as background.
 
     The mask change is the share of the previous support that a new mask leaves out.
@@ -24,8 +25,17 @@ def plot_metrics(runs: Mapping[str, Sequence[MetricsRow]], path: Path) -> None:
     Args:
       runs: rows of each run, by its name in the legend.
       path: the file; its suffix decides the format.
+
+    Returns:
+      Whether there is a picture. Without matplotlib there is none, and a warning says so: the numbers are in
+      ``metrics.csv``, and a picture is no reason to refuse or to lose a run.
     """
-    from matplotlib.figure import Figure
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        hint = "Install it for the next run: pip install 'sparsejax[all]'."
+        warnings.warn(f"train: picture {str(path)!r} is left out, because matplotlib is missing. {hint}", stacklevel=2)
+        return False
 
     figure = Figure(figsize=(7, 8), layout="constrained")
     axes = figure.subplots(4, 1, sharex=True)
@@ -46,6 +56,7 @@ def plot_metrics(runs: Mapping[str, Sequence[MetricsRow]], path: Path) -> None:
     axes[3].set_ylim(bottom=0)
     axes[3].set_xlabel("step")
     write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=120))
+    return True
 
 
 def _shade(axes: Any, rows: Sequence[MetricsRow]) -> None:

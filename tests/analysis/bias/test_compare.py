@@ -324,7 +324,7 @@ def test_tables_go_into_files_and_pandas(report, tmp_path, monkeypatch):
     with pytest.raises(KeyError, match="column has value 'speed'"):
         report.table["speed"]
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match=r"pip install 'sparsejax\[analysis\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'sparsejax\[all\]'"):
         report.table.to_pandas()
 
 

@@ -56,7 +56,7 @@ class BoostedTrees(FairClassifier):
           ValueError: labels not binary, missing values, or a class with fewer rows than folds.
         """
         matrix, labels, _ = self._inputs(X, y, sensitive_features)
-        new = require("xgboost", "BoostedTrees.fit", "xgboost").XGBClassifier
+        new = require("xgboost", "BoostedTrees.fit").XGBClassifier
         scores = self._scores(new, matrix, labels)
         self.cv_scores_ = np.average(scores, axis=2)
         depth, trees = map(int, np.unravel_index(np.argmax(self.cv_scores_), self.cv_scores_.shape))
