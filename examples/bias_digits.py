@@ -200,11 +200,15 @@ def train_marked(
     return {"test": test, "marked": marked["test"], "sparsity": zeros}
 
 
-def run_many(jobs: Sequence[Any], workers: int) -> list[Any]:
-    """Run jobs (function, arguments) in processes of their own, and return the results in order."""
-    from joblib import Parallel, delayed
+def run_many(jobs: Sequence[Any], workers: int, keep: str | None = None) -> list[Any]:
+    """Run jobs (function, arguments) in processes of their own, and return the results in order.
 
-    return list(Parallel(n_jobs=workers)(delayed(function)(*arguments) for function, *arguments in jobs))
+    With a folder ``keep``, results are stored there, by function and arguments, and are not computed again.
+    """
+    from joblib import Memory, Parallel, delayed
+
+    memory = Memory(keep, verbose=0)
+    return list(Parallel(n_jobs=workers)(delayed(memory.cache(function))(*arguments) for function, *arguments in jobs))
 
 
 def audit(data: dict[str, Split], runs: dict[float, list[dict[str, Any]]], **options: Any) -> Any:

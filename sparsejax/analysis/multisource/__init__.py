@@ -13,19 +13,21 @@ from sparsejax.analysis.multisource._adversaries import (
     manipulate,
 )
 from sparsejax.analysis.multisource._classifier import FLEAClassifier
+from sparsejax.analysis.multisource.data._census import census
 from sparsejax.analysis.multisource.data._loaders import (
     FILES,
-    census,
     encode_census,
     encode_table,
     fetch_dataset,
     load_dataset,
 )
 from sparsejax.analysis.multisource.data._table import TabularDataset, assign_sources
+from sparsejax.analysis.multisource.data._user_table import load_table
 from sparsejax.analysis.multisource.filter._base import SourceFilter
 from sparsejax.analysis.multisource.filter._flea import FLEA, SourceWarning
 from sparsejax.analysis.multisource.filter._konstantinov import KonstantinovFilter
 from sparsejax.analysis.multisource.filter._select import quantiles, select_sources
+from sparsejax.analysis.multisource.html._filter_report import write_filter_report
 from sparsejax.analysis.multisource.learners._adversarial import AdversarialLearner
 from sparsejax.analysis.multisource.learners._boosted import BoostedTrees
 from sparsejax.analysis.multisource.learners._ensemble import Ensemble
@@ -38,6 +40,7 @@ from sparsejax.analysis.multisource.study._methods import (
     CLASSIFIERS,
     LEARNERS,
     METHODS,
+    Hyperparameters,
     learners_of,
     make_learner,
     make_method,
@@ -67,6 +70,7 @@ __all__ = [
     "Ensemble",
     "FLEAClassifier",
     "HierarchicalTERM",
+    "Hyperparameters",
     "KonstantinovFilter",
     "PlainLearner",
     "PostprocessedLearner",
@@ -88,6 +92,7 @@ __all__ = [
     "fetch_dataset",
     "learners_of",
     "load_dataset",
+    "load_table",
     "make_learner",
     "make_method",
     "manipulate",
@@ -100,6 +105,7 @@ __all__ = [
     "select_sources",
     "summarise",
     "worst_case",
+    "write_filter_report",
 ]
 
 __getattr__, __dir__ = attributes(

@@ -1,4 +1,4 @@
-"""The command line ``sparsejax multisource run | compare``."""
+"""The command line ``sparsejax multisource run | filter | compare``."""
 
 # pandas declares unions that are too wide for its results.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sparsejax._folder_lock import folder_lock
+from sparsejax.analysis.multisource._cli_data import add_data_options, add_selection_options, number_to_keep, read_data
+from sparsejax.analysis.multisource._cli_filter import add_filter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +28,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run a study, or compare its results with published ones.
+    """Run a study, filter the sources of a table, or compare results with published ones.
 
     Returns:
       Exit status: 0, or 2 after an error of the user.
@@ -33,8 +36,9 @@ def main(argv: Sequence[str]) -> int:
     top = _Parser(
         prog="sparsejax multisource", description="Fair learning from several data sources, some of them manipulated."
     )
-    commands = top.add_subparsers(required=True, metavar="run | compare", parser_class=_Parser)
+    commands = top.add_subparsers(required=True, metavar="run | filter | compare", parser_class=_Parser)
     _add_run(commands)
+    add_filter(commands)
     _add_compare(commands)
     options = top.parse_args(argv)
     try:
@@ -49,14 +53,20 @@ def _add_run(commands: Any) -> None:
     parser = commands.add_parser("run", help=text, description=text)
     parser.set_defaults(command=_run)
     add = parser.add_argument
-    add("--data", required=True, help="adult, compas, drugs, germancredit, or folktables")
-    add("--path", help="its CSV file, or the folder of it; without it the data are downloaded where a loader can")
+    add_data_options(parser, "adult, compas, drugs, germancredit, folktables")
     add("--adversary", nargs="+", help="how sources are manipulated (default: in every way)")
     add("--learner", nargs="+", help="learners (default: all)")
     add("--method", nargs="+", help="methods (default: all)")
     add("--classifier", default="linear", choices=["linear", "xgboost"])
-    add("-n", dest="n_sources", type=int, default=5, help="number of sources (default 5)")
-    add("-N", dest="n_malicious", type=int, default=2, help="how many of them are manipulated (default 2)")
+    text = "number of sources, equal blocks of a table that has none of its own (default 5)"
+    add("-n", dest="n_sources", type=int, default=5, help=text)
+    add("-N", dest="n_malicious", type=int, help="how many of them are manipulated (default 2, or less than half)")
+    add_selection_options(parser, "all that are not manipulated")
+    add("--eta", type=float, default=0.5, help="weight of fairness, learners reg and adv (default 0.5)")
+    add("--lambda", dest="l2", type=float, default=0.0, help="weight of half the squared weights (default 0)")
+    add("--t", type=float, default=-2.0, help="tilt over sources of hterm (default -2)")
+    add("--tau", type=float, default=2.0, help="tilt over groups of hterm (default 2)")
+    add("--ablation", action="store_true", help="FLEA with each subset of the three distances, and no other method")
     add("--seeds", type=int, default=10, help="number of seeds (default 10)")
     add("--legacy", action="store_true", help="hterm and dro with the defects of the published numbers")
     add("--jobs", type=int, default=1, help="processes (default 1)")
@@ -80,12 +90,11 @@ def _add_compare(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     from sparsejax.analysis import multisource as ms
 
-    source = None
-    if options.data == "folktables":
-        data, source = ms.census(data_home=options.path or "data")
-    else:
-        data = ms.load_dataset(options.data, options.path) if options.path else ms.fetch_dataset(options.data)
-    with folder_lock(options.out, "multisource"):
+    data, source = read_data(options)
+    count = options.n_sources if source is None else len(set(source.tolist()))
+    with folder_lock(options.out, "multisource"), warnings.catch_warnings():
+        # One warning per cell says the same; `filter` shows those of the table as it is.
+        warnings.simplefilter("ignore", ms.SourceWarning)
         results = ms.run_study(
             data,
             options.out,
@@ -94,11 +103,15 @@ def _run(options: argparse.Namespace) -> int:
             methods=options.method or ms.METHODS,
             classifier=options.classifier,
             n_sources=options.n_sources,
-            n_malicious=options.n_malicious,
+            n_malicious=min(2, (count - 1) // 2) if options.n_malicious is None else options.n_malicious,
             seeds=options.seeds,
             legacy=options.legacy,
             n_jobs=options.jobs,
             source=source,
+            n_keep=number_to_keep(options, count),
+            aggregation=options.aggregation,
+            ablation=options.ablation,
+            hyperparameters=ms.Hyperparameters(options.eta, options.l2, options.t, options.tau),
         )
         summary = ms.summarise(results)
         _write(results, summary, options.out)
@@ -128,7 +141,7 @@ def _write(results: pd.DataFrame, summary: pd.DataFrame, out: Path) -> None:
     scored = summary[summary["metric"] == "accuracy"]
     for dataset, learner, classifier in scored[["dataset", "learner", "classifier"]].drop_duplicates().to_numpy():
         figure = ms.plot_bars(summary, dataset, learner, classifier)
-        figure.savefig(out / f"{dataset}-{classifier}-{learner}.png", dpi=120)
+        figure.savefig(out / f"{dataset}-{classifier}-{learner}.png", dpi=150, bbox_inches="tight")
         plt.close(figure)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sparsejax._extras import require
+from sparsejax.analysis._page import page_template
 from sparsejax.analysis.bias.audit import _plots, _summary
 from sparsejax.analysis.bias.audit._comparison import Comparison
 from sparsejax.analysis.bias.audit._inputs import ModelOutputs
@@ -45,16 +45,7 @@ def fragment(comparison: Comparison) -> str:
 
 
 def _template(name: str) -> Any:
-    jinja2 = require("jinja2", "BiasAudit.to_html")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
-    return environment.get_template(name)
+    return page_template("BiasAudit.to_html", Path(__file__).parent / "templates", name)
 
 
 def _overview_charts(comparison: Comparison) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsejax._checks import fail, message
+from sparsejax._checks import fail
 from sparsejax.analysis._frames import read_csv, refuse_missing_cells, require_columns
 from sparsejax.analysis.multisource.data._table import TabularDataset, encode
 
@@ -220,43 +220,6 @@ def _germancredit(table: pd.DataFrame) -> TabularDataset:
     numeric = _frame(duration=table["Duration"], amount=table["Credit amount"] / 1000)
     female = (table["Sex"] == "female").to_numpy()
     return encode("germancredit", categorical, female, numeric, (table["Risk"] == "good").to_numpy(), "female")
-
-
-def census(
-    year: int = 2018, rows: int = 10_000, seed: int = 0, data_home: str | Path = "data"
-) -> tuple[TabularDataset, np.ndarray]:
-    """Download the census data of the study through folktables: one source per state.
-
-    At most ``rows`` rows of a state are drawn before folktables' filter for income prediction. The 50 states and
-    Puerto Rico, in alphabetical order of their abbreviation.
-
-    Returns:
-      The data set, and the state of each row.
-
-    Raises:
-      ImportError: folktables is not installed.
-    """
-    try:
-        import folktables  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        hint = "Install it: pip install folktables."
-        raise ImportError(message("census", "the environment", "no folktables", "folktables", hint)) from error
-    import pandas as pd
-
-    source = folktables.ACSDataSource(str(year), "1-Year", "person", root_dir=str(data_home))
-    states = sorted(
-        [*folktables.load_acs.state_list, "PR"]
-        if "PR" not in folktables.load_acs.state_list
-        else folktables.load_acs.state_list
-    )
-    rng = np.random.default_rng(seed)
-    parts = []
-    for state in states:
-        table = source.get_data(states=[state], download=True)
-        if len(table) > rows:
-            table = table.iloc[rng.choice(len(table), rows, replace=False)]
-        parts.append(folktables.adult_filter(table).assign(state=state))
-    return encode_census(pd.concat(parts, ignore_index=True))
 
 
 def encode_census(table: pd.DataFrame) -> tuple[TabularDataset, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
 from typing import Self
 
 import jax
@@ -12,12 +13,14 @@ from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail
 from sparsejax.analysis._arrays import read_number
+from sparsejax.analysis._frames import one_of
 from sparsejax.analysis.multisource._inputs import Labels
 from sparsejax.analysis.multisource.learners._base import CLIP, LinearClassifier, LinearFit
 
 _ROUND = 256  # Numbers of rows are rounded up to a multiple: programs are compiled per shape.
 _DRAWS = 10  # weightings of each group that a kept iterate is tested on
 _FEASIBLE = 1e-8
+PUBLISHED_DECISIONS = ("draws", "hinge", "simultaneous")
 
 
 class RobustLearner(LinearClassifier):
@@ -37,8 +40,10 @@ class RobustLearner(LinearClassifier):
       slack: first slack.
       steps: of each attempt.
       learning_rate, weight_rate, multiplier_rate: step sizes of the classifier, the weights and the multipliers.
-      legacy: draw the weightings of the test as for the published numbers: the mean of the uniform weighting and a
-        random one, whatever ``tv``. Otherwise they are on the boundary of the ball.
+      legacy: True for all decisions of the published numbers, or the names of some: "draws", the weightings of the test
+        are the mean of the uniform weighting and a random one, whatever ``tv``, instead of on the boundary of the ball;
+        "hinge", a constraint that is met counts as 0, so multipliers never fall; "simultaneous", classifier, weights
+        and multipliers step from the same point, instead of one after the other.
       random_state: seed of the draws.
 
     Attributes:
@@ -57,7 +62,7 @@ class RobustLearner(LinearClassifier):
         learning_rate: float = 1e-2,
         weight_rate: float = 1e-2,
         multiplier_rate: float = 1e-1,
-        legacy: bool = False,
+        legacy: bool | Collection[str] = False,
         random_state: int = 0,
     ):
         self.tv = tv
@@ -81,6 +86,7 @@ class RobustLearner(LinearClassifier):
             fail("RobustLearner.fit", "tv", f"value {self.tv}", "a number in [0, 1)")
         if not slack > 0:
             fail("RobustLearner.fit", "slack", f"value {self.slack}", "a positive number")
+        legacy = _decisions(self.legacy)
         matrix, labels, a = self._inputs(X, y, sensitive_features)
         padding = -len(labels) % _ROUND
         columns = np.pad(np.column_stack([matrix, np.ones(len(matrix))]), ((0, padding), (0, 0)))
@@ -91,14 +97,21 @@ class RobustLearner(LinearClassifier):
         with jax.enable_x64(True):
             while True:
                 key = jax.random.key(self.random_state)
-                theta = _train(
-                    columns, y_padded, member, key, self.slack_, tv, rates, steps=self.steps, legacy=self.legacy
-                )
+                theta = _train(columns, y_padded, member, key, self.slack_, tv, rates, steps=self.steps, legacy=legacy)
                 self._set(LinearFit(np.asarray(theta), self.steps))
                 decisions = matrix @ self.coef_[0] + self.intercept_[0] >= 0
                 if 0 < decisions.mean() < 1 or self.slack_ >= 1:  # a slack of 1 forbids nothing
                     return self
                 self.slack_ *= 2
+
+
+def _decisions(legacy: bool | Collection[str]) -> frozenset[str]:
+    if isinstance(legacy, bool):
+        return frozenset(PUBLISHED_DECISIONS if legacy else ())
+    names = {legacy} if isinstance(legacy, str) else set(legacy)
+    for name in names:
+        one_of("RobustLearner.fit", "legacy", name, PUBLISHED_DECISIONS)
+    return frozenset(names)
 
 
 @functools.partial(jax.jit, static_argnames=("steps", "legacy"))
@@ -112,7 +125,7 @@ def _train(
     rates: jax.Array,
     *,
     steps: int,
-    legacy: bool,
+    legacy: frozenset[str],
 ) -> jax.Array:
     real = X[:, -1]  # the intercept's column is 0 in padding rows
     sizes = member.sum(1, keepdims=True)
@@ -129,20 +142,27 @@ def _train(
 
     def lagrangian(theta: jax.Array, weights: jax.Array, multipliers: jax.Array) -> jax.Array:
         logits = jnp.clip(X @ theta, -CLIP, CLIP)
-        return loss(logits) + multipliers @ violation(weights, logits)
+        over = violation(weights, logits)
+        return loss(logits) + multipliers @ (jnp.maximum(over, 0) if "hinge" in legacy else over)
 
     def survives(logits: jax.Array, step: jax.Array) -> jax.Array:
-        draws = _draws(jax.random.fold_in(key, step), member, uniform, tv, legacy)
+        draws = _draws(jax.random.fold_in(key, step), member, uniform, tv, "draws" in legacy)
         return (violation(draws, logits) <= 0).all()
 
     def body(step: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         theta, weights, multipliers, best, lowest = state
-        theta = theta - rates[0] * jax.grad(lagrangian)(theta, weights, multipliers)
-        raised = weights + rates[1] * jax.grad(lagrangian, argnums=1)(theta, weights, multipliers)
+        at = theta, weights, multipliers
+        slopes = jax.grad(lagrangian, argnums=(0, 1, 2))
+        theta = theta - rates[0] * slopes(*at)[0]
+        if "simultaneous" not in legacy:
+            at = theta, weights, multipliers
+        raised = weights + rates[1] * slopes(*at)[1]
         weights = jnp.maximum(uniform + jax.vmap(_onto_ball, (0, None))((raised - uniform) * member, 2 * tv), 0)
+        if "simultaneous" not in legacy:
+            at = theta, weights, multipliers
+        multipliers = jnp.maximum(multipliers + rates[2] * slopes(*at)[2], 0)
         logits = jnp.clip(X @ theta, -CLIP, CLIP)
         over = violation(weights, logits)
-        multipliers = jnp.maximum(multipliers + rates[2] * over, 0)
         value = loss(logits)
         candidate = (over <= _FEASIBLE).all() & (value < lowest)
         kept = jax.lax.cond(candidate, survives, lambda *_: False, logits, step)

@@ -22,6 +22,8 @@ class PostprocessedLearner(FairClassifier):
 
     Args:
       estimator: a classifier with ``decision_function``; `PlainLearner()` if None.
+      clip: thresholds are quantiles of scores that are first clipped to [-clip, clip]; None does not clip. The
+        published numbers clip at 20, so a classifier with larger scores keeps the groups' rates as they are.
 
     Attributes:
       estimator_: the fitted classifier.
@@ -29,8 +31,9 @@ class PostprocessedLearner(FairClassifier):
       rate_: the chosen rate of negatives.
     """
 
-    def __init__(self, estimator: BaseEstimator | None = None):
+    def __init__(self, estimator: BaseEstimator | None = None, clip: float | None = None):
         self.estimator = estimator
+        self.clip = clip
 
     def fit(self, X: ArrayLike, y: ArrayLike, *, sensitive_features: Labels = None, source: Labels = None) -> Self:
         """Fit; ``source`` goes to the classifier if that takes it.
@@ -43,6 +46,8 @@ class PostprocessedLearner(FairClassifier):
         require_method("PostprocessedLearner.fit", self.estimator_, "decision_function")
         self.estimator_.fit(matrix, labels, **accepted_arguments(self.estimator_, sensitive_features=a, source=source))
         scores = self.estimator_.decision_function(matrix)
+        if self.clip is not None:
+            scores = np.clip(scores, -self.clip, self.clip)
         grid = np.linspace(0, 1, 101)
         curves = [_threshold_curve(scores[a == g], labels[a == g], grid) for g in (0, 1)]
         best = int(np.argmax(curves[0][1] + curves[1][1]))

@@ -16,6 +16,8 @@ from sparsejax.analysis._arrays import read_numbers
 from sparsejax.analysis._frames import require_columns
 from sparsejax.analysis.multisource._adversaries import PAPER_LABELS
 from sparsejax.analysis.multisource._inputs import Labels, read_labels
+from sparsejax.analysis.multisource.study._methods import ABLATIONS, METHODS
+from sparsejax.analysis.multisource.study._tables import labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,10 +27,18 @@ if TYPE_CHECKING:
 _COLUMNS = ("dataset", "learner", "classifier", "method", "adversary", "metric")
 
 
+def _colour(method: str) -> str:
+    """The same colour in every figure."""
+    known = (*METHODS, *ABLATIONS)
+    return f"C{known.index(method) % 10}" if method in known else "0.5"
+
+
 def plot_bars(
     summary: pd.DataFrame, dataset: str, learner: str, classifier: str = "linear", methods: Sequence[str] | None = None
 ) -> Figure:
     """Draw bars of accuracy and fairness for each adversary and method, with one standard deviation as whiskers.
+
+    The vertical axes start below the lowest bar, not at 0.
 
     Args:
       summary: data frame of `summarise`, or of published results.
@@ -46,11 +56,14 @@ def plot_bars(
 
     require_columns("plot_bars", "summary", summary, (*_COLUMNS, "mean", "std"))
     keys = {"dataset": dataset, "learner": learner, "classifier": classifier}
-    chosen = summary[(summary[list(keys)] == list(keys.values())).all(axis=1)]
+    chosen: Any = summary[(summary[list(keys)] == list(keys.values())).all(axis=1)]
     if chosen.empty:
         fail("plot_bars", "summary", f"no rows for {', '.join(keys.values())}", "results of that combination")
     clean = [m for m in ("oracle", "original") if m in set(chosen["method"])]
     bars = [m for m in dict.fromkeys(chosen["method"]) if m not in clean] if methods is None else list(methods)
+    shown = dict(zip(chosen["method"], labels(chosen), strict=True)) | {
+        m: m for m in bars if m not in set(chosen["method"])
+    }
     adversaries = [name for name in PAPER_LABELS if name in set(chosen["adversary"])]
     figure, axes = plt.subplots(2, 1, figsize=(9, 4.6), sharex=True, layout="constrained")
     width = 0.8 / max(len(bars), 1)
@@ -63,15 +76,18 @@ def plot_bars(
             mean, std = values.loc[(method, adversary), ["mean", "std"]]
             return (1 - mean if metric == "dp_violation" else mean), std
 
+        lowest = 1.0
         for place, method in enumerate(bars):
             mean, std = np.array([of(method, adversary) for adversary in adversaries]).T
             x = np.arange(len(adversaries)) + (place - (len(bars) - 1) / 2) * width
-            ax.bar(x, mean, width, yerr=std, label=method, error_kw={"linewidth": 0.7})
+            ax.bar(x, mean, width, yerr=std, label=shown[method], color=_colour(method), error_kw={"linewidth": 0.7})
+            lowest = np.nanmin([lowest, *(mean - std)])
         for method, style in zip(clean, ("--", ":"), strict=False):
             ax.axhline(of(method, "none")[0], color="black", linestyle=style, linewidth=0.8, label=method)
+        ax.set_ylim(max(0.0, lowest - 0.05), 1.0)  # the message is in the differences
         ax.set_ylabel(title)
     axes[0].set_title(f"{dataset}, {classifier}, learner {learner}")
-    axes[0].legend(ncols=4, fontsize=7, loc="lower left")
+    axes[0].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes[1].set_xticks(range(len(adversaries)), [PAPER_LABELS[name] for name in adversaries])
     return figure
 
@@ -101,15 +117,15 @@ def plot_scores(
     import matplotlib.pyplot as plt
 
     matrix = read_numbers("plot_scores", "scores", scores)
-    labels = np.arange(len(matrix)) if sources is None else read_labels("plot_scores", "sources", sources)
+    names = np.arange(len(matrix)) if sources is None else read_labels("plot_scores", "sources", sources)
     marked = read_labels("plot_scores", "malicious", malicious).tolist() if np.size(malicious) else []
-    if matrix.shape != (len(labels), len(labels)):
-        fail("plot_scores", "scores", f"shape {matrix.shape}", f"({len(labels)}, {len(labels)}), one row per source")
+    if matrix.shape != (len(names), len(names)):
+        fail("plot_scores", "scores", f"shape {matrix.shape}", f"({len(names)}, {len(names)}), one row per source")
     ax = plt.subplots(layout="constrained")[1] if ax is None else ax
     image = ax.imshow(matrix, cmap="viridis", vmin=0)
     ax.figure.colorbar(image, ax=ax, shrink=0.8)
-    for ticks in (ax.set_xticks(range(len(labels)), labels), ax.set_yticks(range(len(labels)), labels)):
-        for tick, label in zip(ticks, labels, strict=True):
+    for ticks in (ax.set_xticks(range(len(names)), names), ax.set_yticks(range(len(names)), names)):
+        for tick, label in zip(ticks, names, strict=True):
             tick.label1.set_color("red" if label in marked else "black")
     ax.set_title(title)
     return ax

@@ -7,7 +7,7 @@ import json
 import operator
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
@@ -21,11 +21,24 @@ from sparsejax.analysis.multisource._sklearn import accepted_arguments
 from sparsejax.analysis.multisource.data._table import TabularDataset, assign_sources
 from sparsejax.analysis.multisource.filter._flea import FLEA
 from sparsejax.analysis.multisource.filter._konstantinov import KonstantinovFilter
-from sparsejax.analysis.multisource.study._methods import CLASSIFIERS, LEARNERS, METHODS, learners_of, make_method
+from sparsejax.analysis.multisource.filter._select import number_to_keep, select_sources
+from sparsejax.analysis.multisource.study._methods import (
+    ABLATIONS,
+    CLASSIFIERS,
+    LEARNERS,
+    METHODS,
+    PUBLISHED,
+    Hyperparameters,
+    learners_of,
+    make_method,
+    version_of,
+)
 from sparsejax.analysis.multisource.study._metrics import evaluate_decisions
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_LEGACY = "as published, 2"  # in the name of a cell; raised when the defects that are repeated change
 
 
 def run_study(
@@ -42,6 +55,10 @@ def run_study(
     legacy: bool = False,
     n_jobs: int = 1,
     source: Labels = None,
+    n_keep: int | float | None = None,
+    aggregation: Literal["sum", "max"] = "sum",
+    ablation: bool = False,
+    hyperparameters: Hyperparameters = PUBLISHED,
 ) -> pd.DataFrame:
     """Run every cell that the folder does not have yet, and return all results.
 
@@ -51,16 +68,21 @@ def run_study(
       adversaries, learners, methods: names to run. Learners that do not apply to a method are left out; see
         `learners_of`.
       classifier: "linear" or "xgboost".
-      n_sources, n_malicious: of each run; FLEA keeps n_sources - n_malicious.
+      n_sources, n_malicious: of each run.
       seeds: number of seeds, from 0.
       legacy: give "hterm" and "dro" the defects of the published numbers; see `HierarchicalTERM`, `RobustLearner`.
       n_jobs: processes, as in joblib.
       source: source of each row of ``data``, such as the state of `census`; None splits the training part into
         ``n_sources`` equal blocks.
+      n_keep: how many sources FLEA keeps, as in `FLEA`; None for n_sources - n_malicious.
+      aggregation: of FLEA's distances, as in `FLEA`.
+      ablation: run FLEA with each of the eight subsets of its distances, and nothing else; learner "reg" on linear
+        classifiers and "resample" on trees. ``methods`` and ``learners`` are ignored.
+      hyperparameters: of the learners.
 
     Returns:
       Data frame with columns dataset, n_sources, n_malicious, classifier, adversary, seed, learner, method, metric,
-      value.
+      value, version. The version of "hterm" and "dro" is "corrected" unless ``legacy``, and tables show it.
 
     Raises:
       ValueError: an unknown name; ``n_malicious`` is not below half of the sources; no seed; or a damaged file in the
@@ -84,11 +106,22 @@ def run_study(
         fail("run_study", "n_malicious", f"value {n_malicious}", f"less than half of {n_sources}, the sources")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    setting = {"learners": list(learners), "methods": list(methods), "classifier": classifier, "legacy": legacy}
+    if ablation:
+        methods, learners = tuple(ABLATIONS), ("reg" if classifier == "linear" else "resample",)
+    setting = {"learners": list(learners), "methods": list(methods), "classifier": classifier}
     setting |= {"dataset": data.name, "n_sources": n_sources, "n_malicious": n_malicious}
+    setting |= {"legacy": _LEGACY if legacy else False}
+    keep = n_sources - n_malicious if n_keep is None else number_to_keep(n_keep, n_sources)
+    # What is as published is not part of a cell's name, so that folders of earlier versions are read.
+    setting |= {"n_keep": keep} if keep != n_sources - n_malicious else {}
+    setting |= {"aggregation": aggregation} if aggregation != "sum" else {}
+    setting |= {"hyperparameters": list(hyperparameters)} if hyperparameters != PUBLISHED else {}
     jobs = [joblib.delayed(_seed)(data, source, folder, setting, list(adversaries), seed) for seed in range(seeds)]
     rows = [row for part in joblib.Parallel(n_jobs=n_jobs)(jobs) for row in part]  # pyright: ignore[reportOptionalIterable]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    if len(table):
+        table["version"] = [version_of(method, legacy) for method in table["method"]]
+    return table
 
 
 def _seed(
@@ -140,24 +173,38 @@ def _pools(
     setting: dict[str, Any], clean: TrainingSet, bad: TrainingSet, chosen: np.ndarray
 ) -> tuple[dict[str, TrainingSet], list[dict[str, Any]]]:
     """Return the training set of each method, and the share of malicious sources among those that filters kept."""
-    pools, rows = {}, []
+    pools, rows, flea = {}, [], None
+    keep = setting.get("n_keep", setting["n_sources"] - setting["n_malicious"])
+    aggregation = setting.get("aggregation", "sum")
     for method in setting["methods"]:
         pools[method] = bad
         kept = {}
         if method in ("original", "oracle"):
             pools[method] = clean if method == "original" else clean.rows(~np.isin(clean.source, chosen))
-        elif method in ("flea", "konstantinov"):
-            keep = setting["n_sources"] - setting["n_malicious"]
-            source_filter = FLEA(n_keep=keep) if method == "flea" else KonstantinovFilter(setting["n_malicious"])
-            source_filter.fit(bad.X, bad.y, sensitive_features=bad.a, source=bad.source)
-            pools[method] = bad.rows(source_filter.support_)
-            kept = {"flea" if method == "flea" else "selected": source_filter.kept_sources_}
-            if isinstance(source_filter, FLEA):
-                kept |= {name[:4]: labels for name, labels in source_filter.kept_by_.items()}  # disc, disp, disb
+        elif method == "konstantinov":
+            found = KonstantinovFilter(setting["n_malicious"])
+            found.fit(bad.X, bad.y, sensitive_features=bad.a, source=bad.source)
+            pools[method], kept = bad.rows(found.support_), {"selected": found.kept_sources_}
+        elif method == "flea" or method in ABLATIONS:
+            if flea is None:
+                flea = FLEA(n_keep=keep, aggregation=aggregation)
+                flea.fit(bad.X, bad.y, sensitive_features=bad.a, source=bad.source)
+            kept = {"flea": flea.kept_sources_ if method == "flea" else _kept_by(flea, ABLATIONS[method], keep)}
+            pools[method] = bad.rows(np.isin(bad.source, kept["flea"]))
+            if method == "flea":
+                kept |= {name[:4]: labels for name, labels in flea.kept_by_.items()}  # disc, disp, disb
         for name, labels in kept.items():
             share = float(np.isin(labels, chosen).mean())
             rows.append({"learner": "-", "method": method, "metric": f"fraction_malicious_{name}", "value": share})
     return pools, rows
+
+
+def _kept_by(flea: FLEA, chosen: Sequence[str], keep: int) -> np.ndarray:
+    """Return the labels that the chosen distances of a fitted filter keep."""
+    matrices = {"disc": flea.discrepancy_, "disp": flea.disparity_, "disb": flea.disbalance_}
+    stacked = np.stack([matrices[name] for name in chosen] or [np.zeros_like(flea.d_scores_)])
+    scores = stacked.sum(0) if flea.aggregation == "sum" else stacked.max(0)
+    return flea.sources_[select_sources(scores, keep)]
 
 
 def _train(
@@ -175,7 +222,15 @@ def _train(
     key = hashlib.sha256(content).digest(), kind, learner
     if key not in memory:
         malicious = setting["n_malicious"] / setting["n_sources"]
-        model = make_method(method, learner, setting["classifier"], seed, malicious, setting["legacy"])
+        model = make_method(
+            method,
+            learner,
+            setting["classifier"],
+            seed,
+            malicious,
+            bool(setting["legacy"]),
+            Hyperparameters(*setting.get("hyperparameters", ())),
+        )
         by_source = {"source": pool.source} if kind in ("ensemble", "hterm") else {}
         model.fit(pool.X, pool.y, **accepted_arguments(model, sensitive_features=pool.a, **by_source))
         options = {"sensitive_features": test.a} if learner == "pp" else {}

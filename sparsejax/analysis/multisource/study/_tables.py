@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ _RUN = ["dataset", "n_sources", "n_malicious", "classifier", "learner", "method"
 RESULT_COLUMNS = (*_RUN, "adversary", "seed", "value")
 _KEYS = ["dataset", "n_sources", "n_malicious", "adversary", "learner", "classifier", "method", "metric"]
 SUMMARY_COLUMNS = (*_KEYS, "mean", "std", "count")
+_VERSION = "version"  # "corrected" where a method is not the published one; absent from published tables
 _CLEAN = ("original", "oracle")  # training sets without manipulated sources
 
 
@@ -38,9 +39,10 @@ def worst_case(results: pd.DataFrame) -> pd.DataFrame:
     _check("worst_case", "results", results, RESULT_COLUMNS)
     if not set(ADVERSARIES) <= set(results["adversary"]):
         return results[:0]
+    results = _with_version(results)
     used = results[~results["method"].isin(_CLEAN) | (results["adversary"] == "none")]
     sign = np.where(used["metric"].isin(("accuracy", "auc")), -1.0, 1.0)
-    highest = used.assign(value=used["value"] * sign, sign=sign).groupby([*_RUN, "seed", "sign"], sort=False)
+    highest = used.assign(value=used["value"] * sign, sign=sign).groupby([*_RUN, _VERSION, "seed", "sign"], sort=False)
     rows = highest["value"].max().reset_index()
     return rows.assign(value=rows["value"] * rows["sign"], adversary="worst")[list(results.columns)]
 
@@ -53,14 +55,15 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
       Data frame with the columns of the published results: dataset, n_sources, n_malicious, adversary, learner,
-      classifier, method, metric, mean, std, count.
+      classifier, method, metric, mean, std, count; and ``version``, "corrected" for a method that is not the
+      published one.
     """
     import pandas as pd
 
     _check("summarise", "results", results, RESULT_COLUMNS)
     worst = worst_case(results)
-    every = pd.concat([results, worst]) if len(worst) else results
-    groups = every.groupby(_KEYS, sort=False)["value"]
+    every = pd.concat([_with_version(results), worst]) if len(worst) else _with_version(results)
+    groups = every.groupby([*_KEYS, _VERSION], sort=False)["value"]
     return groups.agg(mean="mean", std=lambda values: values.std(ddof=0), count="count").reset_index()
 
 
@@ -72,19 +75,21 @@ def results_table(summary: pd.DataFrame, adversary: str = "worst") -> pd.DataFra
       adversary: one of the summary.
 
     Returns:
-      Data frame of text: one row per data set, setting and learner, one column per method.
+      Data frame of text: one row per data set, setting and learner, one column per method; "dro (corrected)" is not
+      the published method.
 
     Raises:
       ValueError: a missing column or cell, or nothing in ``summary`` for that adversary.
     """
     _check("results_table", "summary", summary, SUMMARY_COLUMNS)
-    chosen = summary[(summary["adversary"] == adversary) & summary["metric"].isin(("accuracy", "dp_violation"))]
+    chosen: Any = summary[(summary["adversary"] == adversary) & summary["metric"].isin(("accuracy", "dp_violation"))]
     if chosen.empty:
         known = ", ".join(dict.fromkeys(summary["adversary"]))
         fail("results_table", "adversary", f"value {adversary!r}", f"one of the summary's: {known}")
     rows = ["dataset", "n_sources", "n_malicious", "classifier", "learner"]
     percent = chosen.assign(
-        text=[f"{100 * m:.1f}±{100 * s:.1f}" for m, s in zip(chosen["mean"], chosen["std"], strict=True)]
+        method=labels(chosen),
+        text=[f"{100 * m:.1f}±{100 * s:.1f}" for m, s in zip(chosen["mean"], chosen["std"], strict=True)],
     )
     wide = percent.pivot_table(index=[*rows, "method"], columns="metric", values="text", aggfunc="first", sort=False)
     joined = wide["accuracy"] + " / " + wide["dp_violation"]
@@ -92,7 +97,7 @@ def results_table(summary: pd.DataFrame, adversary: str = "worst") -> pd.DataFra
 
 
 def compare_published(results: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Compare means over seeds with published ones.
+    """Compare means over seeds with published ones; a corrected method with the published one.
 
     Args:
       results: data frame of `run_study`.
@@ -113,22 +118,33 @@ def compare_published(results: pd.DataFrame, published: pd.DataFrame) -> pd.Data
     if twice.any():
         shown = f"two rows for ({', '.join(map(str, published.loc[twice, _KEYS].iloc[0]))})"
         fail("compare_published", "published", shown, "one row for each combination")
-    both = ours.merge(published, on=_KEYS, suffixes=("", "_published"))
+    both = ours.merge(published.drop(columns=_VERSION, errors="ignore"), on=_KEYS, suffixes=("", "_published"))
     both["difference"] = both["mean"] - both["mean_published"]
     spread = both["std"].where(both["count"] > 1, both["std_published"])
     variance = spread**2 / both["count"] + both["std_published"] ** 2 / both["count_published"]
     both["two_se"] = 2 * np.sqrt(variance)
     both["agrees"] = both["difference"].abs() <= np.maximum(both["two_se"], 5e-4)
     return both.rename(columns={"mean_published": "published"})[
-        [*_KEYS, "count", "mean", "published", "difference", "two_se", "agrees"]
+        [*_KEYS, _VERSION, "count", "mean", "published", "difference", "two_se", "agrees"]
     ]
 
 
 def agreement(comparison: pd.DataFrame) -> pd.DataFrame:
     """Count the rows of `compare_published` that agree for each data set, classifier, method and metric: "3 of 4"."""
-    groups = comparison.groupby(["dataset", "classifier", "method", "metric"], sort=False)["agrees"]
+    named = comparison.assign(method=labels(comparison))
+    groups = named.groupby(["dataset", "classifier", "method", "metric"], sort=False)["agrees"]
     counts = groups.agg(lambda agrees: f"{int(agrees.sum())} of {len(agrees)}")
     return counts.unstack("metric", sort=False).fillna("")
+
+
+def labels(frame: pd.DataFrame) -> pd.Series:
+    """Return the method of each row, with its version if there is one: "dro (corrected)"."""
+    version = _with_version(frame)[_VERSION]
+    return frame["method"] + version.map(lambda name: f" ({name})" if name else "")
+
+
+def _with_version(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(**{_VERSION: frame[_VERSION].fillna("") if _VERSION in frame else ""})
 
 
 def _check(function: str, operand: str, frame: pd.DataFrame, names: Sequence[str]) -> None:
