@@ -65,8 +65,8 @@ def sparsify(
 
     Returns:
       The new model, which shares no array with the old one, and a `SparsifyReport`: a row per layer, and one for every
-      other parameter that has a mask, or zeros and two or more axes. For the state of an optimizer see
-      ``carry_optimizer``.
+      other parameter that has a mask, or zeros and two or more axes; a ``bias`` is in it only if it has a mask, since
+      zeros are what it starts with. For the state of an optimizer see ``carry_optimizer``.
 
     Raises:
       ValueError: an unknown policy or path, a mask of another shape or dtype, no ``sample_input`` where

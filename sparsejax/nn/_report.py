@@ -42,7 +42,7 @@ class SparsifyReport:
 
     Attributes:
       rows: one `LayerReport` per layer that has a sparse form and per batch norm, in the order of the model's graph;
-        then one per other parameter that has a mask, or zeros and two or more axes.
+        then one per other parameter that has a mask, or zeros and two or more axes (a ``bias``: only with a mask).
       min_sparsity: what ``sparsify`` was called with: layers of at least this sparsity count as pruned.
 
     >>> row = LayerReport("fc", "Linear", (8, 4), 0.9, "sparse", "policy 'always'")

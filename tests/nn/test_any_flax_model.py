@@ -218,19 +218,28 @@ def module_trees(draw: st.DrawFn, depth: int = 2) -> nnx.Module:
     return draw(st.sampled_from(kinds))()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(module_trees())
-def test_every_matrix_with_zeros_has_a_row(model: nnx.Module) -> None:
-    holder = nnx.List([model])
-    expected: set[str] = set()
+def test_every_matrix_with_zeros_and_every_mask_has_a_row(model: nnx.Module) -> None:
+    holder = nnx.List([model, nnx.LinearGeneral(2, (1, 3), rngs=nnx.Rngs(0))])  # the latter's bias has two axes
+    matrices: dict[str, int] = {}  # rows expected without masks, and the sizes of what they describe
+    masks: dict[str, np.ndarray] = {}
     for path, variable in nnx.iter_graph(holder, graph=True):
-        if isinstance(variable, nnx.Param) and variable.ndim > 1:
-            variable.set_value(variable[...].at[(0,) * variable.ndim].set(0))
-            expected.add("/".join(map(str, path)))
+        if isinstance(variable, nnx.Param):
+            value = np.ones(variable.shape, np.float32)
+            value[(0,) * value.ndim] = 0
+            variable.set_value(jnp.asarray(value))
+            name = "/".join(map(str, path)).removesuffix("/kernel")
+            masks[name] = value != 0
+            if path[-1] != "bias" and value.ndim > 1:  # a bias of several axes is no matrix
+                matrices[name] = value.size
     _, report = sx.sparsify(holder, min_sparsity=0.0, policy="always")
-    rows = {row.path for row in report.rows}
-    assert all(path in rows or path.removesuffix("/kernel") in rows for path in expected)
+    assert {row.path: row.sparsity for row in report.rows} == pytest.approx({k: 1 / n for k, n in matrices.items()})
     assert all(row.reason for row in report.rows)
+    dense = [row for row in report.rows if row.action == "dense"]
+    assert all(row.kind == "Embed" or len(row.shape) == 5 for row in dense)
+    _, report = sx.sparsify(holder, masks, min_sparsity=0.0, policy="always")
+    assert {row.path for row in report.rows} == set(masks)
 
 
 def test_neither_model_loses_its_arrays_when_the_other_is_donated() -> None:
