@@ -7,7 +7,7 @@ from sparsejax.models._mlp import MLP
 from sparsejax.models._mobilenet import MobileNetV1, SeparableConv, mobilenet_v1
 from sparsejax.models._registry import MODEL_NAMES, build
 from sparsejax.models._resnet import BasicBlock, Bottleneck, ResNet, resnet18, resnet50
-from sparsejax.models._torch_load import LoadReport, load_torch_state_dict
+from sparsejax.models._torch_load import LoadReport, load_torch, load_torch_state_dict
 from sparsejax.models._wide_resnet import WideBlock, WideResNet, wide_resnet
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "WideResNet",
     "build",
     "find_head",
+    "load_torch",
     "load_torch_state_dict",
     "mobilenet_v1",
     "new_classifier",

@@ -19,10 +19,10 @@ from sparsejax._checks import fail, message
 from sparsejax._files import PathLike, existing_file, unreadable
 from sparsejax._pickles import check_pickles
 
-_FUNCTION = "load_torch_state_dict"
+_FUNCTION = "load_torch"
 # In the order in which they are taken when a file has several.
 _ENVELOPES = ("model_state_dict", "state_dict", "model", "params", "ema")
-_PREFIXES = ("module", "model", "net", "_orig_mod", "backbone")
+_PREFIXES = ("module", "model", "net", "_orig_mod", "backbone", "transformer", "bert", "vit", "resnet")
 _MASKS = (
     re.compile(r"(?P<layer>.+?)\.(?:_layer\.)?_?(?P<kind>weight|bias)_mask"),
     re.compile(r"(?P<layer>.+?)\.parametrizations\.(?P<kind>weight|bias)\.\d+\.mask"),
@@ -52,6 +52,7 @@ class Checkpoint:
       epoch: stored beside the tensors, or None.
       config: stored beside the tensors as ``model_config``, or empty.
       half: names of the values stored as float16 or float8, where small weights round to 0.
+      prefixes: what was removed from the front of a value's name, by plain name.
       notes: one sentence for each adaptation.
     """
 
@@ -61,6 +62,7 @@ class Checkpoint:
     epoch: int | None = None
     config: dict[str, Any] = field(default_factory=dict[str, Any])
     half: set[str] = field(default_factory=set[str])
+    prefixes: dict[str, str] = field(default_factory=dict[str, str])
     notes: list[str] = field(default_factory=list[str])
 
 
@@ -69,7 +71,8 @@ def read_checkpoint(source: PathLike | Mapping[str, Any], attributes: Collection
 
     Forms: the tensors themselves, or in an envelope (``model_state_dict``, ``state_dict``, ``model``, ``params`` or
     ``ema``) with ``epoch`` and ``model_config`` beside it. Prefixes of wrappers (``module.``, ``model.``, ``net.``,
-    ``_orig_mod.``, ``backbone.``) disappear unless the model has such an attribute. Masks: ``L._weight_mask`` with
+    ``_orig_mod.``, ``backbone.``, and those of Hugging Face: ``transformer.``, ``bert.``, ``vit.``, ``resnet.``)
+    disappear unless the model has such an attribute. Masks: ``L._weight_mask`` with
     ``L._layer.weight``; ``L.weight_orig`` with ``L.weight_mask`` (torch.nn.utils.prune);
     ``L.parametrizations.weight.original`` with ``L.parametrizations.weight.0.mask`` (torch.nn.utils.parametrize); the
     stored entries of a sparse COO, CSR or CSC tensor. ``num_batches_tracked`` is ignored.
@@ -143,6 +146,7 @@ def _without_prefixes(name: str, attributes: Collection[str], counts: dict[str, 
 
 def _add(result: Checkpoint, original: str, name: str, tensor: Any, forms: dict[str, int]) -> None:
     """Add a tensor to the values or to the masks, under the name that an unwrapped model would have."""
+    prefix = original.removesuffix(name)
     array, stored = _to_numpy(original, tensor)
     matched = next(filter(None, (form.fullmatch(name) for form in _MASKS)), None)
     if matched:
@@ -164,6 +168,8 @@ def _add(result: Checkpoint, original: str, name: str, tensor: Any, forms: dict[
     if name in target:
         fail(_FUNCTION, "checkpoint", f"two entries for {name!r}", "one", f"{original!r} is the second.")
     target[name] = array
+    if prefix and target is result.values:
+        result.prefixes[name] = prefix
     if stored is not None and target is result.values:
         forms[_SPARSE] = forms.get(_SPARSE, 0) + 1
         result.stored[name] = stored

@@ -16,6 +16,7 @@ from flax import nnx
 
 from helpers.untrusted_files import bounded_memory
 from sparsejax.models import MLP, ResNet, load_torch_state_dict, resnet18
+from sparsejax.nn import sparsify
 
 
 class Touch:
@@ -50,7 +51,7 @@ def refused(source, words: str, error: type[Exception] = ValueError) -> str:
     with pytest.raises(error, match=words) as caught:
         load_torch_state_dict(target, source)
     jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.asarray, nnx.state(target)))
-    assert str(caught.value).startswith("load_torch_state_dict: ")
+    assert str(caught.value).startswith(("load_torch_state_dict: ", "load_torch: "))
     return str(caught.value)
 
 
@@ -148,9 +149,10 @@ def test_a_missing_file(tmp_path):
     refused(tmp_path / "none.pt", "path has value .* expected an existing file", FileNotFoundError)
 
 
-def test_models_with_other_layers_are_refused():
-    with pytest.raises(ValueError, match="model has a variable 'embedding'; expected only dense"):
-        load_torch_state_dict(nnx.Embed(3, 2, rngs=nnx.Rngs(0)), {})
+def test_sparse_layers_are_refused():
+    sparse, _ = sparsify(model(), {"fc": np.eye(4, 2, dtype=bool)}, min_sparsity=0.5, policy="always")
+    with pytest.raises(ValueError, match="model has a sparse layer 'fc'; expected only dense layers"):
+        load_torch_state_dict(sparse, {})
 
 
 def test_quantized_tensors_are_refused_with_the_way_out(tmp_path):
