@@ -255,14 +255,14 @@ def _add_notes(found: Match, slots: Mapping[str, Slot], values: _Arrays, checkpo
                 values[bias] = np.zeros(slots[bias].torch_shape)
                 found.missing.remove(bias)
                 notes.append(f"{bias}: absent, set to zero")
-    for name in list(found.unused):
-        value = checkpoint.values.get(name)
-        for slot in slots.values():
-            same = slot.is_embedding and value is not None and slot.name in values
-            if same and np.array_equal(values[slot.name], value):
-                found.unused.remove(name)
-                found.entries.append(Entry(name, (slot.name,), prefix=checkpoint.prefixes.get(name, "")))
-                notes.append(f"{name}: the same numbers as {slot.name}")
+    embeddings = [slot.name for slot in slots.values() if slot.is_embedding and slot.name in values]
+    for name in [name for name in found.unused if name in checkpoint.values]:
+        value = checkpoint.values[name]
+        tied = next((slot for slot in embeddings if np.array_equal(values[slot], value)), None)
+        if tied is not None:
+            found.unused.remove(name)
+            found.entries.append(Entry(name, (tied,), prefix=checkpoint.prefixes.get(name, "")))
+            notes.append(f"{name}: the same numbers as {tied}")
 
 
 def _check_complete(function: str, found: Match, count: int) -> None:

@@ -38,11 +38,11 @@ FAMILIES: dict[str, Rules] = {
         (r"^layernorm\.", "norm."),
         (r"^classifier\.", "head."),
     ),
-    "Hugging Face ViT, version 5": _rules(
+    "Hugging Face ViT (transformers 5)": _rules(
         (r"^embeddings\.cls_token$", "cls_token"),
         (r"^embeddings\.position_embeddings$", "pos_embed"),
         (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
-        (r"^(encoder\.)?layers?\.", "blocks."),
+        (r"^layers\.", "blocks."),
         (r"\.attention\.([qkv])_proj\.", r".attn.\1_proj."),
         (r"\.attention\.o_proj\.", ".attn.proj."),
         (r"\.layernorm_before\.", ".norm1."),

@@ -61,7 +61,7 @@ class Slot:
         if self.form == "window":
             return array.transpose(*range(2, array.ndim), 1, 0)
         if self.form == "transposed_window":
-            return np.flip(array, range(2, array.ndim)).transpose(*range(2, array.ndim), 0, 1)
+            return np.flip(array, tuple(range(2, array.ndim))).transpose(*range(2, array.ndim), 0, 1)
         return array.T.reshape(self.shape) if self.form == "matrix" else array.reshape(self.shape)
 
     def to_torch(self, array: np.ndarray) -> np.ndarray:
@@ -70,7 +70,7 @@ class Slot:
         if self.form == "window":
             return array.transpose(-1, -2, *axes)
         if self.form == "transposed_window":
-            return np.flip(array.transpose(-2, -1, *axes), range(2, array.ndim))
+            return np.flip(array.transpose(-2, -1, *axes), tuple(range(2, array.ndim)))
         return array.reshape(self.torch_shape[::-1]).T if self.form == "matrix" else array.reshape(self.torch_shape)
 
 
