@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,11 +22,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-# Up to here an axis of relative error increase is linear, and logarithmic beyond.
-_LINEAR_PERCENT = 50
-
-# A fixed order, so that a method has the same colour in every figure of one table.
-_COLORS = 10
+# Methods of the published study have their own colour and marker in every figure; others get the next free ones.
+_STUDY_METHODS = ("AC/DC", "GMP", "WoodFisher", "STR", "RigL ERK 1x", "RigL ERK 5x", "LTH-T", "M-FAC", "Dense")
+_MARKERS = "os^Dv<>PX*"
+_FAR = 2.0  # interquartile ranges beyond the quartiles from which a point is drawn on the edge of the axis
 
 
 def plot_relative_error(
@@ -41,7 +40,7 @@ def plot_relative_error(
     """Draw the relative error increase against sparsity: a panel for each regime, a line for each method.
 
     Points are means over data sets with their standard error, or medians. The dashed line is the dense model; below it
-    a sparse model makes fewer errors. The vertical axis is linear up to 50 % and logarithmic beyond.
+    a sparse model makes fewer errors. Points far from all others are drawn on the edge of the axis, with their value.
 
     Args:
       results: one row for each run.
@@ -77,7 +76,8 @@ def plot_datasets(
 ) -> np.ndarray:
     """Draw accuracy against sparsity, a panel for each data set, a line for each method.
 
-    Points are means over seeds with their standard deviation; the dashed line is the dense model.
+    Points are means over seeds with their standard deviation; the dashed line is the dense model. Points far from all
+    others are drawn on the edge of the axis, with their value.
 
     Args:
       results: one row for each run.
@@ -100,19 +100,23 @@ def plot_datasets(
         size = (2.6 * columns, 2.1 * rows)
         axes = _pyplot().subplots(rows, columns, figsize=size, layout="constrained", sharex=True, squeeze=False)[1]
     flat = np.asarray(axes).ravel()
-    colors = _colors(table[table["method"] != baseline])
+    styles = _styles(table[table["method"] != baseline])
     for ax, name in zip(flat, names, strict=False):
         part = table[table["dataset"] == name]
         ax.axhline(100 * part["dense_mean"].iloc[0], color="0.4", linestyle="--", label=baseline)
-        for method, color in colors.items():
+        points: list[tuple[float, float, str]] = [(0.0, 100 * part["dense_mean"].iloc[0], "0.4")]
+        for method, style in styles.items():
             line = part[part["method"] == method].sort_values("sparsity")
             spread = 100 * line["std"].fillna(0.0)
-            ax.errorbar(line["sparsity"], 100 * line["mean"], spread, fmt="o-", ms=3, color=color, label=method)
+            ax.errorbar(line["sparsity"], 100 * line["mean"], spread, **style._asdict(), ms=4, label=method)
+            points += [(x, 100 * y, style.color) for x, y in zip(line["sparsity"], line["mean"], strict=True)]
+        _keep_far_points_on_the_edge(ax, points)
         ax.set_title(name, fontsize="medium")
         ax.grid(alpha=0.3)
     for ax in flat[len(names) :]:
         ax.set_visible(False)
-    flat[0].legend(fontsize="x-small")
+    handles, texts = flat[0].get_legend_handles_labels()
+    flat[0].figure.legend(handles, texts, loc="outside right upper", fontsize="small")
     flat[0].set_ylabel("accuracy, %")
     flat[0].figure.supxlabel("sparsity")
     return axes
@@ -165,18 +169,20 @@ def plot_difficulty(
     if table.empty:
         fail("plot_difficulty", "sparsity", f"value {sparsity:g} in {regime!r}", "a level in the table")
     ax = _axes(ax, (5, 3.6))
-    for method, color in _colors(table).items():
+    points: list[tuple[float, float, str]] = []
+    for method, (color, marker) in _styles(table).items():
         part = table[table["method"] == method]
         x, y = 100 * part["difficulty"].to_numpy(), 100 * part["rel_err_increase"].to_numpy()
-        ax.plot(x, y, "o", ms=4, color=color, label=method)
+        ax.plot(x, y, marker, ms=4, color=color, label=method)
+        points += [(*at, color) for at in zip(x, y, strict=True)]
         if len(x) > 1 and np.ptp(x) > 0:
             ends = np.array([x.min(), x.max()])
             ax.plot(ends, np.polyval(np.polyfit(x, y, 1), ends), color=color, alpha=0.5)
     ax.axhline(0, color="0.4", linestyle="--")
-    _percent_axis(ax)
+    _keep_far_points_on_the_edge(ax, points)
     ax.set(xlabel="difficulty: dense full minus linear, points", ylabel="relative error increase, %")
     ax.set_title(f"{regime}, sparsity {sparsity:g}")
-    ax.legend(fontsize="x-small")
+    _legend(ax)
     ax.grid(alpha=0.3)
     return ax
 
@@ -203,12 +209,12 @@ def plot_upstream(
     axes = _panels(axes, len(regimes))
     for ax, regime in zip(np.ravel(axes), regimes, strict=False):
         part = table[table["regime"] == regime]
-        for method, color in _colors(table).items():
+        for method, style in _styles(table).items():
             line = part[part["method"] == method].sort_values("sparsity")
-            ax.plot(100 * line["accuracy"], 100 * line["mean_acc"], "o-", ms=4, lw=0.7, color=color, label=method)
+            ax.plot(100 * line["accuracy"], 100 * line["mean_acc"], **style._asdict(), ms=5, lw=0.7, label=method)
         ax.set(title=f"{regime}, {len(part)} models", xlabel="upstream accuracy, %", ylabel="mean accuracy, %")
         ax.grid(alpha=0.3)
-    np.ravel(axes)[0].legend(fontsize="x-small")
+    _legend(np.ravel(axes)[len(regimes) - 1])
     return axes
 
 
@@ -223,7 +229,6 @@ def plot_ranks(
     table = _of_arch("plot_ranks", rank_methods(results, tolerance=tolerance), arch)
     axes = _lines(table, "mean_rank", None, "mean rank", axes)
     for ax in np.ravel(axes):
-        ax.set_yscale("linear")
         if not ax.yaxis_inverted():
             ax.invert_yaxis()
     return axes
@@ -235,30 +240,26 @@ def _lines(table: pd.DataFrame, column: str, error: str | None, label: str, axes
     regimes = sorted(table["regime"].unique())
     axes = _panels(axes, len(regimes))
     for ax, regime in zip(np.ravel(axes), regimes, strict=False):
-        for method, color in _colors(table).items():
+        points: list[tuple[float, float, str]] = []
+        for method, style in _styles(table).items():
             line = table[(table["regime"] == regime) & (table["method"] == method)].sort_values("sparsity")
             bars = None if error is None else percent * line[error].fillna(0.0)
-            ax.errorbar(
-                line["sparsity"], percent * line[column], bars, fmt="o-", ms=4, capsize=2, color=color, label=method
-            )
+            value = percent * line[column]
+            ax.errorbar(line["sparsity"], value, bars, **style._asdict(), ms=5, capsize=2, label=method)
+            points += [(x, y, style.color) for x, y in zip(line["sparsity"], value, strict=True)]
         if percent == 100:
             ax.axhline(0, color="0.4", linestyle="--")
-            _percent_axis(ax)
+            _keep_far_points_on_the_edge(ax, points)
         ax.set(title=regime, xlabel="sparsity", ylabel=label)
+        ax.locator_params(axis="x", nbins=5)
         ax.grid(alpha=0.3)
-    np.ravel(axes)[0].legend(fontsize="x-small")
+    _legend(np.ravel(axes)[len(regimes) - 1])
     return axes
 
 
-def _percent_axis(ax: Axes) -> None:
-    """Scale and ticks of the vertical axis once the data is drawn: Matplotlib's default ticks leave out 20 and 50."""
-    if max(map(abs, ax.get_ylim())) <= _LINEAR_PERCENT:
-        return
-    ax.set_yscale("symlog", linthresh=_LINEAR_PERCENT)
-    sizes = [digit * 10**power for power in range(1, 5) for digit in (1, 2, 5)]
-    ax.set_yticks([t for t in (*(-s for s in sizes), 0, *sizes) if ax.get_ylim()[0] <= t <= ax.get_ylim()[1]])
-    ax.set_yticks([], minor=True)
-    ax.yaxis.set_major_formatter("{x:g}")
+def _legend(ax: Axes) -> None:
+    """Put the legend beside the axes."""
+    ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0)
 
 
 def _of_arch(function: str, table: pd.DataFrame, arch: str | None) -> pd.DataFrame:
@@ -271,8 +272,45 @@ def _of_arch(function: str, table: pd.DataFrame, arch: str | None) -> pd.DataFra
     return table[table["arch"] == chosen]
 
 
-def _colors(table: pd.DataFrame) -> Mapping[str, str]:
-    return {method: f"C{i % _COLORS}" for i, method in enumerate(sorted(table["method"].unique()))}
+class _Style(NamedTuple):
+    color: str
+    marker: str
+
+
+def _styles(table: pd.DataFrame) -> Mapping[str, _Style]:
+    """Colour and marker of each method."""
+    present = sorted(table["method"].unique())
+    order = [*_STUDY_METHODS, *(name for name in present if name not in _STUDY_METHODS)]
+    places = {name: order.index(name) for name in present}
+    return {name: _Style(f"C{at % 10}", _MARKERS[at % len(_MARKERS)]) for name, at in places.items()}
+
+
+def _keep_far_points_on_the_edge(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Fit the vertical axis to most points; those far from them are drawn on its edge, with their value.
+
+    Args:
+      ax: with everything drawn.
+      points: position, value and colour of each point.
+    """
+    values = np.array([value for _, value, _ in points if np.isfinite(value)])
+    if len(values) < 4:
+        return
+    first, third = np.percentile(values, [25, 75])
+    reach = _FAR * max(third - first, 1e-9)
+    near = values[(values >= first - reach) & (values <= third + reach)]
+    if len(near) == len(values):
+        return
+    room = 0.12 * max(float(np.ptp(near)), 1e-9)
+    low, high = near.min() - room, near.max() + room
+    ax.set_ylim(low - room, high + room)
+    for x, value, color in points:
+        if not low <= value <= high and np.isfinite(value):
+            below = value < low
+            at = low - 0.3 * room if below else high + 0.3 * room
+            ax.plot([x], [at], marker="v" if below else "^", ms=6, color=color, clip_on=False, linestyle="")
+            ax.annotate(
+                f"{value:.0f}", (x, at), (4, 0), textcoords="offset points", fontsize=7, color=color, va="center"
+            )
 
 
 def _panels(axes: np.ndarray | None, count: int) -> np.ndarray:
