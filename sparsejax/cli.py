@@ -1,4 +1,4 @@
-"""The command line: ``sparsejax doctor | demo | train | bench | bias | multisource | transfer``."""
+"""The command line: ``sparsejax doctor | demo | train | bench | bias | multisource | audit | transfer``."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ _COMMANDS = {
     "multisource": (
         "sparsejax.analysis.multisource._cli",
         "Study which of several data sources to trust before fair learning.",
+    ),
+    "audit": (
+        "sparsejax.analysis.transfer._audit_cli",
+        "Audit trained networks, dense and sparse, on a data set: predicts and compares, and trains nothing.",
     ),
     "transfer": (
         "sparsejax.analysis.transfer._cli",

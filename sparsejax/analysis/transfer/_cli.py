@@ -43,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--standardize", action="store_true", help="features, before the linear classifier")
     parser.add_argument("--recalibrate", action="store_true", help="batch statistics on the new data, then frozen")
     parser.add_argument("--kernels", choices=("sparse", "dense"), default="sparse", help="of full fine-tuning")
+    text = "time the networks at batch 1 and 64, and draw accuracy against it: inference.csv, pareto.svg"
+    parser.add_argument("--inference", action="store_true", help=text)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--model", choices=models.MODEL_NAMES, default=None, help="network of a PyTorch file")
     parser.add_argument("--upstream-classes", type=int, default=1000, help="classes of a PyTorch file")
@@ -95,6 +97,10 @@ def _run(arguments: argparse.Namespace) -> tuple[Any, str]:
         )
     results = pd.concat(parts, ignore_index=True)
     write_csv(results, arguments.out / "results.csv")
+    if arguments.inference:
+        from sparsejax.analysis.transfer._inference_report import write_inference
+
+        write_inference(backbones, tasks[0], results, arguments.out)
     if len(backbones) > 1 and any(backbone.method == "Dense" for backbone in backbones):
         page = report(results, min_error=1e-3)
         page.save(arguments.out / "report")

@@ -100,7 +100,7 @@ def plot_datasets(
         size = (2.6 * columns, 2.1 * rows)
         axes = _pyplot().subplots(rows, columns, figsize=size, layout="constrained", sharex=True, squeeze=False)[1]
     flat = np.asarray(axes).ravel()
-    styles = _styles(table[table["method"] != baseline])
+    styles = styles_of(table[table["method"] != baseline])
     for ax, name in zip(flat, names, strict=False):
         part = table[table["dataset"] == name]
         ax.axhline(100 * part["dense_mean"].iloc[0], color="0.4", linestyle="--", label=baseline)
@@ -170,7 +170,7 @@ def plot_difficulty(
         fail("plot_difficulty", "sparsity", f"value {sparsity:g} in {regime!r}", "a level in the table")
     ax = _axes(ax, (5, 3.6))
     points: list[tuple[float, float, str]] = []
-    for method, (color, marker) in _styles(table).items():
+    for method, (color, marker) in styles_of(table).items():
         part = table[table["method"] == method]
         x, y = 100 * part["difficulty"].to_numpy(), 100 * part["rel_err_increase"].to_numpy()
         ax.plot(x, y, marker, ms=4, color=color, label=method)
@@ -209,7 +209,7 @@ def plot_upstream(
     axes = _panels(axes, len(regimes))
     for ax, regime in zip(np.ravel(axes), regimes, strict=False):
         part = table[table["regime"] == regime]
-        for method, style in _styles(table).items():
+        for method, style in styles_of(table).items():
             line = part[part["method"] == method].sort_values("sparsity")
             ax.plot(100 * line["accuracy"], 100 * line["mean_acc"], **style._asdict(), ms=5, lw=0.7, label=method)
         ax.set(title=f"{regime}, {len(part)} models", xlabel="upstream accuracy, %", ylabel="mean accuracy, %")
@@ -241,7 +241,7 @@ def _lines(table: pd.DataFrame, column: str, error: str | None, label: str, axes
     axes = _panels(axes, len(regimes))
     for ax, regime in zip(np.ravel(axes), regimes, strict=False):
         points: list[tuple[float, float, str]] = []
-        for method, style in _styles(table).items():
+        for method, style in styles_of(table).items():
             line = table[(table["regime"] == regime) & (table["method"] == method)].sort_values("sparsity")
             bars = None if error is None else percent * line[error].fillna(0.0)
             value = percent * line[column]
@@ -277,7 +277,7 @@ class _Style(NamedTuple):
     marker: str
 
 
-def _styles(table: pd.DataFrame) -> Mapping[str, _Style]:
+def styles_of(table: pd.DataFrame) -> Mapping[str, _Style]:
     """Colour and marker of each method."""
     present = sorted(table["method"].unique())
     order = [*_STUDY_METHODS, *(name for name in present if name not in _STUDY_METHODS)]

@@ -111,7 +111,7 @@ def _heat_map(flea: FLEA, matrix: str) -> str:
         figure = Figure((side + 0.8, side), layout="constrained")
         dropped = [label for label in flea.sources_.tolist() if label not in flea.kept_sources_]
         ax = plot_scores(getattr(flea, f"{matrix}_"), flea.sources_, dropped, figure.add_subplot(), matrix)
-        ax.tick_params(axis="x", labelrotation=90 if count > 8 else 0)
+        ax.tick_params(axis="x", labelrotation=90)
         figure.savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import jax
 import numpy as np
 from flax import nnx
 from numpy.typing import ArrayLike
@@ -25,6 +26,7 @@ from sparsejax.analysis.transfer.runs._batch_norm import recalibrate_batch_norm
 from sparsejax.analysis.transfer.runs._config import SGDConfig
 from sparsejax.analysis.transfer.runs._features import extract_features, model_hash
 from sparsejax.analysis.transfer.runs._finetune import finetune
+from sparsejax.analysis.transfer.runs._outputs import RunOutputs, predict_probabilities, save_outputs
 from sparsejax.analysis.transfer.runs._probe import Solver, linear_probe
 from sparsejax.analysis.transfer.tables._results import CATEGORIES
 from sparsejax.data import ImageTask
@@ -128,7 +130,8 @@ def run_transfer(
 
     Returns:
       Data frame of all runs asked for, columns as `check_results` describes, and ``top1``, ``mean_per_class``,
-      ``solver``, ``selection`` ("last" or "validation").
+      ``solver``, ``selection`` ("last" or "validation"), and ``outputs``: where in the folder the probabilities on the
+      test split are, for `read_outputs`; absent from runs of version 0.1.
 
     Raises:
       ValueError: no backbone, task or seed; an unknown regime; the same name twice; or a damaged file in the folder,
@@ -186,12 +189,12 @@ def _job(
     missing = [seed for seed in seeds if "linear" in regimes and not files["linear", seed].exists()]
     if missing:
         rows = _linear(backbone, task, folder, missing, settings, _named(progress, f"features, {name}"))
-        for seed, row in zip(missing, rows, strict=True):
-            write_atomically(files["linear", seed], json.dumps(row))
+        for seed, (row, probs) in zip(missing, rows, strict=True):
+            _store(files["linear", seed], row, RunOutputs(probs, task.test.labels, backbone.sparsity))
     for seed in seeds:
         if "full" in regimes and not files["full", seed].exists():
-            row = _full(backbone, task, seed, settings, _named(progress, f"full, seed {seed}, {name}"))
-            write_atomically(files["full", seed], json.dumps(row))
+            row, probs = _full(backbone, task, seed, settings, _named(progress, f"full, seed {seed}, {name}"))
+            _store(files["full", seed], row, RunOutputs(probs, task.test.labels, backbone.sparsity))
     head = {
         "arch": backbone.arch,
         "method": backbone.method,
@@ -203,6 +206,13 @@ def _job(
     return [{"regime": r, **head, "seed": s, **read_stored("run_transfer", file)} for (r, s), file in files.items()]
 
 
+def _store(file: Path, row: dict[str, Any], outputs: RunOutputs) -> None:
+    """Write the probabilities, then the row that names them: a row without its probabilities never exists."""
+    path = Path("outputs") / f"{file.stem}.npz"
+    save_outputs(file.parent / path, outputs)
+    write_atomically(file, json.dumps(row | {"outputs": str(path)}))
+
+
 def _linear(
     backbone: Backbone,
     task: ImageTask,
@@ -210,7 +220,7 @@ def _linear(
     seeds: list[int],
     settings: StudySettings,
     progress: Callable[[int, int], None] | None,
-) -> list[dict[str, Any]]:
+) -> list[tuple[dict[str, Any], np.ndarray]]:
     model = backbone.model
     if settings.linear.batch_norm == "recalibrated":
         model = recalibrate_batch_norm(model, task.train)
@@ -238,7 +248,12 @@ def _linear(
         config=settings.linear,
         C=settings.C,
     )
-    return [_row(task, r.top1, r.mean_per_class) | {"solver": settings.solver, "selection": "last"} for r in results]
+    more = {"solver": settings.solver, "selection": "last"}
+    features = splits[1].x  # pyright: ignore[reportOptionalMemberAccess]
+    return [
+        (_row(task, r.top1, r.mean_per_class) | more, np.asarray(jax.nn.softmax(features @ r.weights + r.bias)))
+        for r in results
+    ]
 
 
 def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
@@ -251,7 +266,7 @@ def _full(
     seed: int,
     settings: StudySettings,
     progress: Callable[[int, int], None] | None,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], np.ndarray]:
     result = finetune(
         backbone.model,
         task,
@@ -264,7 +279,8 @@ def _full(
         progress=progress,
     )
     selection = "last" if task.val is None else "validation"
-    return _row(task, result.top1, result.mean_per_class) | {"solver": "sgd", "selection": selection}
+    row = _row(task, result.top1, result.mean_per_class) | {"solver": "sgd", "selection": selection}
+    return row, predict_probabilities(result.model, task.test)
 
 
 def _row(task: ImageTask, top1: float, mean_per_class: float) -> dict[str, Any]:
