@@ -100,7 +100,7 @@ def _run(arguments: argparse.Namespace) -> tuple[Any, str]:
     if arguments.inference:
         from sparsejax.analysis.transfer._inference_report import write_inference
 
-        write_inference(backbones, tasks[0], results, arguments.out)
+        write_inference(backbones, _task(arguments.data[0], regimes[0], arguments), results, arguments.out)
     if len(backbones) > 1 and any(backbone.method == "Dense" for backbone in backbones):
         page = report(results, min_error=1e-3)
         page.save(arguments.out / "report")

@@ -40,7 +40,7 @@ def inference_table(backbones: Sequence[Backbone], task: ImageTask, results: pd.
     for number, backbone in enumerate(backbones):
         head = backbone.head or find_head(backbone.model)
         models[str(number)] = fix_masks(backbone.model, backbone.masks, keep_dense=(head,)).model
-    accuracy = results.groupby(["arch", "method", "sparsity"])["value"].mean()
+    accuracy: dict[Any, float] = results.groupby(["arch", "method", "sparsity"])["value"].mean().to_dict()
     rows = []
     for cost in time_inference(models, task.test):
         backbone = backbones[int(cost.name)]

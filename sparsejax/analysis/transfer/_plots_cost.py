@@ -67,7 +67,8 @@ def plot_pareto(table: pd.DataFrame) -> np.ndarray:
                 at = (row.milliseconds, 100 * row.accuracy)
                 ax.annotate(f"{row.sparsity:g}", at, (5, 3), textcoords="offset points", fontsize=7)
         ax.set(title=f"batch {size}", xlabel="milliseconds of one call", ylabel="accuracy, %")
-        if part["milliseconds"].max() > _WIDE * part["milliseconds"].min():
+        times = part["milliseconds"].to_numpy()
+        if np.max(times) > _WIDE * np.min(times):
             ax.set_xscale("log")
         ax.grid(alpha=0.3)
     axes.ravel()[-1].legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0)
