@@ -208,7 +208,9 @@ def run_many(jobs: Sequence[Any], workers: int, keep: str | None = None) -> list
     from joblib import Memory, Parallel, delayed
 
     memory = Memory(keep, verbose=0)
-    return list(Parallel(n_jobs=workers)(delayed(memory.cache(function))(*arguments) for function, *arguments in jobs))
+    # No memory maps: they would be other arguments to the store than the arrays themselves.
+    parallel = Parallel(n_jobs=workers, max_nbytes=None)
+    return list(parallel(delayed(memory.cache(function))(*arguments) for function, *arguments in jobs))
 
 
 def audit(data: dict[str, Split], runs: dict[float, list[dict[str, Any]]], **options: Any) -> Any:
