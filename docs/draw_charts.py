@@ -100,7 +100,9 @@ QUESTIONS: dict[str, Callable[[dict[str, Any]], Figure]] = {"sparsity": by_spars
 
 def main() -> None:
     """Draw every chart whose file is there."""
-    rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "sparsejax", "font.size": 10})  # the same bytes from the same numbers
+    rcParams.update(
+        {"svg.fonttype": "none", "svg.hashsalt": "sparsejax", "font.size": 10}
+    )  # the same bytes from the same numbers
     CHARTS.mkdir(exist_ok=True)
     for name, draw in QUESTIONS.items():
         source = RESULTS / f"{name}.json"
