@@ -8,7 +8,7 @@ from typing import Any
 from sparsejax._checks import message
 
 # Names in the package index, where they are not those of the import.
-_PACKAGES = {"sklearn": "scikit-learn", "PIL": "Pillow"}
+_PACKAGES = {"sklearn": "scikit-learn", "PIL": "Pillow", "orbax": "orbax-checkpoint"}
 
 
 def require(module: str, function: str, extra: str = "all") -> Any:

@@ -181,7 +181,7 @@ import sys, sparsejax, sparsejax.nn, sparsejax.pruning, sparsejax.models, sparse
 import sparsejax.analysis.transfer
 from jax._src import xla_bridge
 assert not xla_bridge._backends, "a backend was started"
-loaded = [m for m in {("matplotlib", "sklearn", "torch", "safetensors", "pandas", "PIL", "jinja2")!r}
+loaded = [m for m in {("matplotlib", "sklearn", "torch", "safetensors", "pandas", "PIL", "jinja2", "orbax")!r}
     if m in sys.modules]
 assert not loaded, loaded
 """

@@ -75,7 +75,7 @@ class Demo:
         Raises:
           ValueError: too few epochs for the phases, or a negative seed.
           OSError: the folder cannot be made.
-          ImportError: scikit-learn, safetensors or filelock is missing.
+          ImportError: scikit-learn, orbax-checkpoint or filelock is missing.
         """
         dataset = data.digits(seed=seed)
         self._out = Path(out)

@@ -28,7 +28,7 @@ from sparsejax.train._state import Storage, TrainState, sparse_masks, sparsity, 
 from sparsejax.train._steps import BoundStep, bind_step, stored_step, train_step
 from sparsejax.train.checkpoints._arrays import assign, capacity_in, collect, log_in, masks_in
 from sparsejax.train.checkpoints._checkpoint import Checkpoints
-from sparsejax.train.log._metrics import MetricsLog, MetricsRow, phase_times, read_metrics
+from sparsejax.train.log._metrics import MetricsLog, MetricsRow, first_rows, phase_times, read_metrics
 from sparsejax.train.log._plot import plot_metrics
 from sparsejax.train.log._progress import Quiet, Reporter
 from sparsejax.train.plans._methods import make_plan
@@ -70,7 +70,7 @@ class TrainRun:
           OSError: data or folder cannot be read.
           ImportError: a package is missing.
         """
-        for module in ("safetensors", "filelock"):  # now, not after the last step
+        for module in ("orbax.checkpoint", "filelock"):  # now, not after the last step
             require(module, "train")
         if checkpoint_every < 1:
             fail("train", "checkpoint_every", f"value {checkpoint_every}", "at least 1 step")
@@ -146,7 +146,7 @@ class TrainRun:
                     report.note(f"warning: {remark}")
                 report.note(plan_text(self.plan, self.capacity, self.flops))
                 yield state
-                log = MetricsLog(self.dir.metrics, log_in(restored[1]) if restored else "")
+                log = MetricsLog(self.dir.metrics, self._log(restored))
                 if log.was_damaged:
                     report.note(f"warning: {self.dir.metrics} lacked rows; rebuilt from the checkpoint.")
                 with contextlib.closing(log):
@@ -208,6 +208,14 @@ class TrainRun:
             state = replace(state, model=model, optimizer=tuned, is_stored=True)
         assign(arrays, state.model, state.optimizer)
         return replace(state, step=done, support=support or None)
+
+    def _log(self, restored: tuple[int, Mapping[str, Any], list[str]] | None) -> str:
+        """The rows up to a checkpoint; those of version 0.1 have none, and the file is believed."""
+        if restored is None:
+            return ""
+        done, arrays, _ = restored
+        log = log_in(arrays)
+        return first_rows(self.dir.metrics, done) if log is None else log
 
     def _estimate(self, times: list[float], state: TrainState) -> str:
         left, per_step = self.plan.total - state.step, statistics.median(times)
@@ -288,8 +296,8 @@ def train(config: TrainConfig, out: str | os.PathLike[str], **options: Any) -> T
     Raises:
       ValueError: a bad configuration, or ``out`` holds the run of another one.
       OSError: data or folder cannot be read or made.
-      ImportError: safetensors, filelock or scikit-learn is missing. Without matplotlib the picture is left out, with a
-        warning.
+      ImportError: orbax-checkpoint, filelock or scikit-learn is missing. Without matplotlib the picture is left out,
+        with a warning.
 
     Source: Zhu & Gupta 2017, "To prune, or not to prune"; Peste et al. 2021, "AC/DC"; Evci et al. 2020, "RigL"; Nikdan
     et al. 2023 (SparseProp), section 5.

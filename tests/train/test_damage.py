@@ -13,19 +13,30 @@ from helpers.small_run import ACDC, StopAfter, Stopped, assert_same_bits, final_
 from sparsejax.train import TrainRun
 from sparsejax.train.checkpoints._digests import DamagedCheckpointError
 
-ARRAYS = Path("default/arrays.safetensors")
+
+def arrays_of(step: Path) -> Path:
+    """The file that has most of a checkpoint's arrays."""
+    return max((step / "default").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+
+
+def replace_by_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
 
 DAMAGE = {
-    "truncated arrays": lambda step: truncate(step / ARRAYS),
-    "zeroed data": lambda step: (step / ARRAYS).write_bytes(bytes((step / ARRAYS).stat().st_size)),
-    "zeroed end": lambda step: (step / ARRAYS).write_bytes((step / ARRAYS).read_bytes()[:-64] + bytes(64)),
-    "missing arrays": lambda step: (step / ARRAYS).unlink(),
+    "truncated arrays": lambda step: truncate(arrays_of(step)),
+    "a truncated manifest": lambda step: truncate(step / "default" / "manifest.ocdbt"),
+    "zeroed data": lambda step: arrays_of(step).write_bytes(bytes(arrays_of(step).stat().st_size)),
+    "zeroed end": lambda step: arrays_of(step).write_bytes(arrays_of(step).read_bytes()[:-64] + bytes(64)),
+    "missing arrays": lambda step: arrays_of(step).unlink(),
+    "missing metadata": lambda step: (step / "default" / "_METADATA").unlink(),
     "an empty step folder": lambda step: [shutil.rmtree(step), step.mkdir()],
     "a deleted item": lambda step: shutil.rmtree(step / "default"),
     "no digests": lambda step: (step / "digests.json").unlink(),
     "truncated digests": lambda step: truncate(step / "digests.json"),
     "digests of another kind": lambda step: (step / "digests.json").write_text("[]"),
-    "a folder in place of a file": lambda step: [(step / ARRAYS).unlink(), (step / ARRAYS).mkdir()],
+    "a folder in place of a file": lambda step: replace_by_folder(arrays_of(step)),
     "a checkpoint of another step": lambda step: [shutil.rmtree(step), shutil.copytree(step.parent / "14", step)],
 }
 
@@ -58,7 +69,9 @@ def test_the_last_two_checkpoints_are_kept_with_digests(run):
     record = json.loads((run[0].dir.checkpoints / "16" / "digests.json").read_text())
     assert record["step"] == 16 and record["configuration"] == ACDC.to_dict()
     assert {"model/convs/1/kernel/value", "mask/convs/1", "log"} <= record["arrays"].keys()
-    assert list(record["files"]) == [str(ARRAYS)]
+    step = run[0].dir.checkpoints / "16"
+    files = {str(path.relative_to(step)) for path in step.rglob("*") if path.is_file()}
+    assert record["files"].keys() == files - {"digests.json"}
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
@@ -75,10 +88,27 @@ def test_the_next_older_checkpoint_is_used_with_one_warning(run, kind):
     assert (run.dir.checkpoints / "damaged-16").is_dir() and run.checkpoints.steps() == [14, 16]
 
 
+def test_checkpoints_of_version_0_1_resume_with_a_remark(run):
+    """They are those of Orbax's manager, without digests and without the log."""
+    import orbax.checkpoint as ocp
+
+    run, arrays = run
+    older = {name: array for name, array in run.checkpoints.load(14).items() if name != "log"}
+    shutil.rmtree(run.dir.checkpoints)
+    with ocp.CheckpointManager(run.dir.checkpoints) as manager:
+        manager.save(14, args=ocp.args.StandardSave(older))
+    report = StopAfter(0)
+    run.fit(report)
+    remarks = [note for note in report.notes if note.startswith("warning: ")]
+    assert len(remarks) == 1 and remarks[0].endswith("14' has no digests: not verified.") and report.done == 14
+    assert_same_bits(final_arrays(run), arrays)
+    assert run.checkpoints.steps() == [14, 16]
+
+
 def test_no_good_checkpoint_is_one_error_and_nothing_is_deleted(run):
     run, _ = run
     for step in (14, 16):
-        truncate(run.dir.checkpoints / str(step) / ARRAYS)
+        truncate(arrays_of(run.dir.checkpoints / str(step)))
     before = contents(run.dir.root)
     with pytest.raises(ValueError, match="no checkpoint that can be loaded") as error:
         run.fit()
@@ -169,7 +199,7 @@ def test_single_flipped_bits_are_noticed(run, flips):
 def test_a_run_stopped_after_damage_still_resumes(run):
     """The damaged checkpoint is set aside, so the run writes its own of that step."""
     run, arrays = run
-    truncate(run.dir.checkpoints / "16" / ARRAYS)
+    truncate(arrays_of(run.dir.checkpoints / "16"))
     with pytest.raises(Stopped):
         run.fit(StopAfter(15))
     report = StopAfter(0)

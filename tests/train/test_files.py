@@ -138,6 +138,22 @@ def plain(node):
     return jax.tree.map(data, nnx.state(node))
 
 
+def test_arrays_of_any_dtype_and_without_elements_are_restored(tmp_path):
+    arrays = {
+        "none": np.zeros((0, 3), jnp.bfloat16),
+        "half": np.arange(3).astype(jnp.bfloat16),
+        "mask": np.array([True, False]),
+        "count": np.asarray(2**40),
+    }
+    checkpoints = Checkpoints(tmp_path, {})
+    checkpoints.save(1, arrays)
+    loaded = checkpoints.load(1)
+    assert loaded.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert (loaded[name].dtype, loaded[name].shape) == (array.dtype, array.shape)
+        assert loaded[name].tobytes() == array.tobytes()
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     model = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
     arrays = collect(model, optimizer_of(model), None, {})

@@ -39,8 +39,12 @@ WORDS = [
 ]
 
 
-def run(out: Path, limit: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", LIMITED, str(limit), *WORDS, str(out)]
+# The disk fills up after the space of a checkpoint has been reserved: Orbax's own threads fail.
+LATE = "import os; os.posix_fallocate = lambda *_: None\n"
+
+
+def run(out: Path, limit: int, before: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", before + LIMITED, str(limit), *WORDS, str(out)]
     return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -68,6 +72,13 @@ def test_one_line_and_the_rest_when_there_is_space(whole, tmp_path, limit):
     assert done.returncode == 0, tail(done)
     assert json.loads(done.stdout)["accuracy"] == json.loads((whole / "result.json").read_text())["accuracy"]
     assert_same_bits(arrays(tmp_path), arrays(whole))
+
+
+def test_a_disk_that_fills_up_while_orbax_writes_is_one_line(whole, tmp_path):
+    done = run(tmp_path, 100_000, LATE)
+    assert done.returncode == 2, tail(done)
+    assert len(done.stderr.splitlines()) == 1 and "cannot be written: " in done.stderr, done.stderr
+    assert not [path for path in (tmp_path / "checkpoints").iterdir() if path.name.isdecimal()]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")

@@ -43,9 +43,9 @@ def collect(
     return arrays | {_LOG: np.frombuffer(zlib.compress(log.encode(), 1), np.uint8)}
 
 
-def log_in(arrays: Mapping[str, Any]) -> str:
-    """Return the training log up to the checkpoint."""
-    return zlib.decompress(np.asarray(arrays[_LOG]).tobytes()).decode()
+def log_in(arrays: Mapping[str, Any]) -> str | None:
+    """Return the training log up to the checkpoint; None if it has none."""
+    return None if _LOG not in arrays else zlib.decompress(np.asarray(arrays[_LOG]).tobytes()).decode()
 
 
 def masks_in(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import message
-from sparsejax.train.checkpoints._digests import DamagedCheckpointError, array_digests, file_digest, record_of, verify
+from sparsejax.train.checkpoints._digests import DamagedCheckpointError, array_digests, file_digests, record_of, verify
+from sparsejax.train.checkpoints._orbax import empty_arrays, load_arrays, save_arrays
 
 _KEPT = 2
-_ARRAYS = "default/arrays.safetensors"
+_ARRAYS = "default"
 _RECORD = "digests.json"
+# Beside the arrays of a checkpoint of version 0.1, which has no digests.
+_RECORD_OF_0_1 = "_CHECKPOINT_METADATA"
 
 
 class Checkpoints:
@@ -24,8 +27,8 @@ class Checkpoints:
 
     A checkpoint is a flat dictionary of arrays: every variable of the model (parameters, batch statistics, random
     state) and of the optimizer (moments, masks, counters) by its path; by layer the masks of the newest sparse network
-    and its room for stored weights; and the rows of the training log. They are in ``default/arrays.safetensors``;
-    ``digests.json`` has the step, the configuration, and the SHA-256 of that file and of every array.
+    and its room for stored weights; and the rows of the training log. They are in the folder ``default``, written by
+    Orbax; ``digests.json`` has the step, the configuration, and the SHA-256 of every file and of every array.
     """
 
     def __init__(self, folder: Path, configuration: Mapping[str, Any]) -> None:
@@ -47,7 +50,8 @@ class Checkpoints:
         """Load the newest checkpoint that is not damaged.
 
         Returns:
-          Its step, its arrays, and a line for each newer one that is damaged; None if the folder has no checkpoint.
+          Its step, its arrays, and remarks: a line for each newer one that is damaged, and one if it was written by
+          version 0.1, without digests. None if the folder has no checkpoint.
 
         Raises:
           ValueError: there are checkpoints, and all are damaged. Nothing is deleted.
@@ -59,7 +63,10 @@ class Checkpoints:
             except DamagedCheckpointError as error:
                 remarks.append(str(error))
             else:
-                return step, arrays, [f"{remark} Resuming from step {step}." for remark in remarks]
+                remarks = [f"{remark} Resuming from step {step}." for remark in remarks]
+                if self._is_unverified(step):
+                    remarks.append(f"Checkpoint {str(self.folder / str(step))!r} has no digests: not verified.")
+                return step, arrays, remarks
         if not remarks:
             return None
         hint = "Nothing was deleted. Restore the folder from a copy, or start over with --no-resume (resume=False)."
@@ -72,20 +79,24 @@ class Checkpoints:
         Raises:
           DamagedCheckpointError: a file is missing, unreadable or not what was written.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
         folder = self.folder / str(step)
         try:
+            if self._is_unverified(step):
+                return load_arrays(folder / _ARRAYS, {})
             record = record_of(folder, _RECORD)
             verify(folder, "the step", step, record.get("step"))
             verify(folder, "the configuration", self._configuration, record.get("configuration"))
-            verify(folder, "file", {_ARRAYS: file_digest(folder / _ARRAYS)}, record.get("files"))
-            arrays = load_file(folder / _ARRAYS)
-        except (OSError, SafetensorError) as error:
+            verify(folder, "file", file_digests(folder, _RECORD), record.get("files"))
+            arrays = load_arrays(folder / _ARRAYS, record.get("empty", {}))
+        except OSError as error:
             raise DamagedCheckpointError(f"Checkpoint {str(folder)!r} cannot be read: {error}.") from error
         verify(folder, "array", array_digests(arrays), record.get("arrays"))
         return arrays
+
+    def _is_unverified(self, step: int) -> bool:
+        """Whether version 0.1 wrote the checkpoint."""
+        folder = self.folder / str(step)
+        return (folder / _RECORD_OF_0_1).is_file() and not (folder / _RECORD).exists()
 
     def set_aside(self, after: int) -> None:
         """Rename the damaged checkpoints after a step, so that the run can write its own; remove unfinished ones."""
@@ -101,19 +112,16 @@ class Checkpoints:
         Raises:
           OSError: it cannot be written; those before it are untouched.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
         draft, final = self.folder / f".{step}.{os.getpid()}.partial", self.folder / str(step)
         try:
-            (draft / _ARRAYS).parent.mkdir(parents=True)
-            save_file(dict(arrays), draft / _ARRAYS)
+            draft.mkdir(parents=True)
+            save_arrays(draft / _ARRAYS, arrays)
             record = {"step": step, "configuration": self._configuration, "arrays": array_digests(arrays)}
-            record["files"] = {_ARRAYS: file_digest(draft / _ARRAYS)}
+            record |= {"files": file_digests(draft, _RECORD), "empty": empty_arrays(arrays)}
             (draft / _RECORD).write_text(json.dumps(record, separators=(",", ":")))
             draft.rename(final)  # from here on the checkpoint exists
             for old in self.steps()[:-_KEPT]:
                 shutil.rmtree(self.folder / str(old))
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             shutil.rmtree(draft, ignore_errors=True)
             raise OSError(f"train: checkpoint {str(final)!r} cannot be written: {error}") from error

@@ -25,10 +25,13 @@ def array_digests(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
     return digests
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_digests(folder: Path, record: str) -> dict[str, str]:
+    """SHA-256 of every file of a checkpoint but its record and hidden files, by its path in the folder."""
+    digests: dict[str, str] = {}
+    for path in sorted(path for path in folder.rglob("[!.]*") if path.is_file() and path != folder / record):
+        with path.open("rb") as file:
+            digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
 
 
 def record_of(folder: Path, name: str) -> dict[str, Any]:

@@ -93,6 +93,11 @@ def _cells(row: MetricsRow) -> tuple[Any, ...]:
     return (*row[:5], f"{row.sparsity:.6f}", row.mask_change, row.forward_flops, f"{row.ms:.3f}")
 
 
+def first_rows(path: Path, steps: int) -> str:
+    """Return the rows of so many steps as the file has them, with the header."""
+    return "".join(path.read_text().splitlines(keepends=True)[: steps + 1]) if path.is_file() else ""
+
+
 def read_metrics(path: Path) -> list[MetricsRow]:
     """Read the rows of a metrics file; a last line cut off by a kill is left out.
 
