@@ -24,6 +24,9 @@ class FolderInUseError(OSError):
 def folder_lock(folder: str | os.PathLike[str], function: str) -> Generator[Path]:
     """Make the folder if absent, and keep every other process of this library from writing to it inside the block.
 
+    A block inside another one of the same folder, in the same thread, takes the lock again; so commands may call
+    functions that lock.
+
     The lock is ``flock`` on a hidden file, which the kernel releases when the process ends, however it ends: nothing
     has to be cleaned up after a kill. NFS passes it on to the server (Linux 2.6.12 and later). Where a file system has
     no ``flock``, recent versions of ``filelock`` use a marker file with process and host instead ("soft lock"): one
@@ -49,18 +52,20 @@ def folder_lock(folder: str | os.PathLike[str], function: str) -> Generator[Path
     filelock = require("filelock", function)
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    lock, owner = filelock.FileLock(path / _LOCK), path / _OWNER
+    lock, owner = filelock.FileLock(path.resolve() / _LOCK, is_singleton=True), path / _OWNER
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         hint = "Wait for it, stop it, or name another folder."
         fail(function, f"folder {str(path)!r}", f"a writer, {_described(owner)}", "none", hint, FolderInUseError)
     try:
-        owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "command": function}))
+        if lock.lock_counter == 1:
+            owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "command": function}))
         yield path
     finally:
-        with contextlib.suppress(OSError):
-            owner.unlink(missing_ok=True)
+        if lock.lock_counter == 1:
+            with contextlib.suppress(OSError):
+                owner.unlink(missing_ok=True)
         lock.release()
 
 

@@ -78,7 +78,14 @@ class Wrapper:
 
     @functools.cached_property
     def _programs(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """The two parts of ``update`` that surround the inner optimizer, compiled."""
+        """The two parts of ``update`` that surround the inner optimizer, compiled.
+
+        Wrappers of one method share them, because ``optax.inject_hyperparams`` makes a wrapper in every step. Where
+        the method restarts the optimizer, the inner optimizer is in the program too.
+        """
+        if self.method.restarts(0) is None:
+            with contextlib.suppress(TypeError):  # a method that cannot be hashed
+                return _shared_programs(self.method, self.structure, self.packed)
         return jax.jit(self._before), jax.jit(self._after, static_argnums=6)
 
     def _before(
@@ -256,6 +263,12 @@ def pruned(
     _check_arguments(inner, method, where, structure)
     wrapper = Wrapper(optax.with_extra_args_support(inner), method, where, structure, packed)
     return optax.GradientTransformationExtraArgs(wrapper.init, wrapper.update)
+
+
+@functools.lru_cache(maxsize=64)
+def _shared_programs(method: Method, structure: Structure, packed: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    wrapper = Wrapper(optax.with_extra_args_support(optax.identity()), method, KERNELS, structure, packed)
+    return jax.jit(wrapper._before), jax.jit(wrapper._after, static_argnums=6)
 
 
 @contextlib.contextmanager

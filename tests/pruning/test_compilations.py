@@ -55,6 +55,9 @@ STRUCTURES: dict[str, Any] = {
         optax.adam(1e-2), sp.magnitude(RAMP, scope=sp.across(min_per_layer=1, min_per_output=1), **CADENCE)
     ),
     "inject": lambda: sp.pruned(optax.inject_hyperparams(optax.sgd)(learning_rate=0.1), METHODS["rigl"]()),
+    "inject_outside": lambda: optax.inject_hyperparams(
+        lambda learning_rate: sp.pruned(optax.sgd(learning_rate), LAYER)
+    )(learning_rate=0.1),
     "chain": lambda: optax.chain(optax.clip(1.0), sp.pruned(optax.sgd(0.1, momentum=0.9), METHODS["rigl"]())),
     "partition": lambda: optax.partition(
         {"x": sp.pruned(optax.adam(1e-2), METHODS["acdc"]()), "y": optax.sgd(0.1)}, {"a": "x", "b": "y"}

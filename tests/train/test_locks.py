@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from flax import nnx
 
 from helpers.processes import environment
 from sparsejax._folder_lock import FolderInUseError, folder_lock
+from sparsejax.analysis.transfer import Backbone, run_transfer
 from sparsejax.cli import main
 
 HOLD = """
@@ -51,6 +55,23 @@ def test_the_second_process_is_refused_in_one_line(writer, tmp_path, capsys, wor
     assert out == "" and len(err.splitlines()) == 1
     assert f"has a writer, process {writer.pid} on " in err and "(train); expected none. Wait for it" in err
     assert not (tmp_path / "metrics.csv").exists() and not (tmp_path / "result.json").exists()
+
+
+def test_a_block_inside_another_takes_the_lock_again_in_the_same_thread_only(tmp_path):
+    with folder_lock(tmp_path, "outer"):
+        with folder_lock(tmp_path, "inner"):
+            pass
+        assert json.loads((tmp_path / ".sparsejax.lock.json").read_text())["command"] == "outer"
+        with ThreadPoolExecutor(1) as pool, pytest.raises(FolderInUseError, match=rf"process {os.getpid()} on .*outer"):
+            pool.submit(lambda: folder_lock(tmp_path, "other").__enter__()).result()
+    with folder_lock(tmp_path, "next"):
+        pass
+
+
+def test_a_second_study_from_python_is_refused(writer, tmp_path):
+    backbone, task = Backbone(nnx.Linear(2, 2, rngs=nnx.Rngs(0))), SimpleNamespace(name="task")
+    with pytest.raises(FolderInUseError, match=rf"transfer: folder .* has a writer, process {writer.pid} on "):
+        run_transfer([backbone], [task], tmp_path)  # type: ignore[list-item]
 
 
 def test_a_second_study_of_sources_is_refused(writer, tmp_path, capsys, shared_data):

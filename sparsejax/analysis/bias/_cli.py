@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax._folder_lock import folder_lock
 from sparsejax._npz import read_npz
 from sparsejax.analysis.bias.audit._audit import BiasAudit
 from sparsejax.analysis.bias.audit._compare import compare
 
-HELP = "Audit the effect of pruning on a model's outputs, by group, and write a report that opens in a browser."
 _FUNCTION = "bias"
 
 
@@ -63,8 +61,7 @@ def run(arguments: argparse.Namespace, refuse: Callable[[BaseException], int]) -
         if arguments.out.suffix == ".html":
             audit.to_html(arguments.out, hash_ids=arguments.hash_ids)
         else:
-            with folder_lock(arguments.out, _FUNCTION):
-                audit.to_folder(arguments.out, hash_ids=arguments.hash_ids)
+            audit.to_folder(arguments.out, hash_ids=arguments.hash_ids)
         if arguments.table is not None:
             write = audit.table.to_json if arguments.table.suffix == ".json" else audit.table.to_csv
             write(arguments.table)

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from sparsejax._files import write_atomically
 from sparsejax._folder_lock import folder_lock
 from sparsejax.analysis.multisource._cli_data import add_data_options, add_selection_options, number_to_keep, read_data
 from sparsejax.analysis.multisource._cli_filter import add_filter
@@ -137,11 +139,12 @@ def _write(results: pd.DataFrame, summary: pd.DataFrame, out: Path) -> None:
         f"{name}\n\n{ms.results_table(summary, name).to_string()}\n" for name in dict.fromkeys(summary["adversary"])
     ]
     head = "accuracy % / demographic parity violation %, mean±standard deviation over seeds\n"
-    (out / "tables.txt").write_text("\n".join([head, *text]))
+    write_atomically(out / "tables.txt", "\n".join([head, *text]))
     scored = summary[summary["metric"] == "accuracy"]
     for dataset, learner, classifier in scored[["dataset", "learner", "classifier"]].drop_duplicates().to_numpy():
         figure = ms.plot_bars(summary, dataset, learner, classifier)
-        figure.savefig(out / f"{dataset}-{classifier}-{learner}.png", dpi=150, bbox_inches="tight")
+        save = functools.partial(figure.savefig, format="png", dpi=150, bbox_inches="tight")
+        write_atomically(out / f"{dataset}-{classifier}-{learner}.png", save)
         plt.close(figure)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from sparsejax._checks import fail
 from sparsejax._folder_lock import folder_lock
 
-HELP = "Adapt trained networks, dense and sparse, to other data sets, and compare them. Resumes an interrupted study."
 _FUNCTION = "transfer"
 _SECONDS_BETWEEN_LINES = 10.0
 _USER_ERRORS = (ValueError, OSError, ImportError)

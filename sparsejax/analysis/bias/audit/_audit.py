@@ -6,6 +6,8 @@ import os
 from functools import cached_property
 from pathlib import Path
 
+from sparsejax._files import write_atomically
+from sparsejax._folder_lock import folder_lock
 from sparsejax.analysis.bias.audit import _mitigations, _plots, _regression, _summary, _tidy, _views
 from sparsejax.analysis.bias.audit._comparison import Comparison
 from sparsejax.analysis.bias.html import fragment, page
@@ -67,7 +69,7 @@ class BiasAudit(Comparison):
         """
         text = page(self, hash_ids=hash_ids)
         if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
+            write_atomically(Path(path), text)
         return text
 
     def to_folder(self, path: str | os.PathLike[str], *, hash_ids: bool = False) -> None:
@@ -79,10 +81,12 @@ class BiasAudit(Comparison):
         Args:
           path: the folder, made if it does not exist.
           hash_ids: as in `to_html`.
+
+        Raises:
+          OSError: another process writes to the folder, or it cannot be written to.
         """
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "index.html").write_text(page(self, hash_ids=hash_ids, folder=folder), encoding="utf-8")
+        with folder_lock(path, "bias") as folder:
+            write_atomically(folder / "index.html", page(self, hash_ids=hash_ids, folder=folder))
 
     def _repr_html_(self) -> str:
         return fragment(self)

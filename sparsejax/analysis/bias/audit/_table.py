@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sparsejax._checks import fail
 from sparsejax._csv import csv_text
 from sparsejax._extras import require
+from sparsejax._files import write_atomically
 from sparsejax._table import text_table
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Table:
 
 def _written(text: str, path: str | os.PathLike[str] | None) -> str:
     if path is not None:
-        Path(path).write_text(text, encoding="utf-8")
+        write_atomically(Path(path), text)
     return text
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax._files import write_atomically
+from sparsejax._folder_lock import folder_lock
 from sparsejax.analysis._frames import one_of, read_stored
 from sparsejax.analysis.multisource._adversaries import ADVERSARIES, TrainingSet, choose_sources, manipulate
 from sparsejax.analysis.multisource._inputs import Labels, encode_labels
@@ -87,6 +88,7 @@ def run_study(
     Raises:
       ValueError: an unknown name; ``n_malicious`` is not below half of the sources; no seed; or a damaged file in the
         folder, which is named.
+      OSError: another process writes to the folder, or it cannot be written to.
     """
     import joblib
     import pandas as pd
@@ -104,8 +106,6 @@ def run_study(
         fail("run_study", "seeds", f"value {seeds}", "at least 1")
     if not 0 <= n_malicious < n_sources / 2:
         fail("run_study", "n_malicious", f"value {n_malicious}", f"less than half of {n_sources}, the sources")
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     if ablation:
         methods, learners = tuple(ABLATIONS), ("reg" if classifier == "linear" else "resample",)
     setting = {"learners": list(learners), "methods": list(methods), "classifier": classifier}
@@ -116,8 +116,10 @@ def run_study(
     setting |= {"n_keep": keep} if keep != n_sources - n_malicious else {}
     setting |= {"aggregation": aggregation} if aggregation != "sum" else {}
     setting |= {"hyperparameters": list(hyperparameters)} if hyperparameters != PUBLISHED else {}
-    jobs = [joblib.delayed(_seed)(data, source, folder, setting, list(adversaries), seed) for seed in range(seeds)]
-    rows = [row for part in joblib.Parallel(n_jobs=n_jobs)(jobs) for row in part]  # pyright: ignore[reportOptionalIterable]
+    with folder_lock(out, "multisource") as folder:
+        cells = [(data, source, folder, setting, list(adversaries), seed) for seed in range(seeds)]
+        parts: Any = joblib.Parallel(n_jobs=n_jobs)(joblib.delayed(_seed)(*cell) for cell in cells)
+    rows = [row for part in parts for row in part]
     table = pd.DataFrame(rows)
     if len(table):
         table["version"] = [version_of(method, legacy) for method in table["method"]]

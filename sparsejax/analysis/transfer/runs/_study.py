@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from sparsejax._checks import fail
 from sparsejax._extras import require
 from sparsejax._files import write_atomically
+from sparsejax._folder_lock import folder_lock
 from sparsejax.analysis._arrays import read_number
 from sparsejax.analysis._frames import read_stored
 from sparsejax.analysis.transfer.runs._batch_norm import recalibrate_batch_norm
@@ -136,19 +137,19 @@ def run_transfer(
     Raises:
       ValueError: no backbone, task or seed; an unknown regime; the same name twice; or a damaged file in the folder,
         which is named.
+      OSError: another process writes to the folder, or it cannot be written to.
     """
     joblib = require("joblib", "run_transfer")
     settings = settings or StudySettings()
     seeds = tuple(map(operator.index, seeds))  # those of NumPy and JAX too
     _check(backbones, tasks, regimes, seeds)
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    jobs = [
-        joblib.delayed(_job)(backbone, task, folder, tuple(regimes), seeds, settings, progress)
-        for backbone in backbones
-        for task in tasks
-    ]
-    rows = [row for part in joblib.Parallel(n_jobs=n_jobs)(jobs) for row in part]
+    with folder_lock(out, "transfer") as folder:
+        jobs = [
+            joblib.delayed(_job)(backbone, task, folder, tuple(regimes), seeds, settings, progress)
+            for backbone in backbones
+            for task in tasks
+        ]
+        rows = [row for part in joblib.Parallel(n_jobs=n_jobs)(jobs) for row in part]
     return require("pandas", "run_transfer").DataFrame(rows)
 
 

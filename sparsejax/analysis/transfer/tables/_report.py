@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparsejax._files import write_atomically
 from sparsejax.analysis._frames import write_csv
 from sparsejax.analysis.transfer.tables._aggregate import aggregate, aggregate_categories
 from sparsejax.analysis.transfer.tables._cells import cells, seed_noise
@@ -64,7 +65,7 @@ class TransferReport:
         """Write ``report.md`` and each table as CSV in a folder; made if absent."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "report.md").write_text(self.to_markdown(), encoding="utf-8")
+        write_atomically(folder / "report.md", self.to_markdown())
         for name, table in self.tables.items():
             write_csv(table, folder / f"{name}.csv")
 
