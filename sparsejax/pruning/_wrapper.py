@@ -266,7 +266,9 @@ def pruned(
 
 
 @functools.lru_cache(maxsize=64)
-def _shared_programs(method: Method, structure: Structure, packed: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _shared_programs(
+    method: Method, structure: Structure, packed: bool
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     wrapper = Wrapper(optax.with_extra_args_support(optax.identity()), method, KERNELS, structure, packed)
     return jax.jit(wrapper._before), jax.jit(wrapper._after, static_argnums=6)
 
