@@ -1,4 +1,4 @@
-"""Fitting the coefficients of ``sparsejax.nn._cost_model`` to measured layers."""
+"""Fitting the coefficients of ``sparsejax.nn.cost_model`` to measured layers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from sparsejax.nn._cost_model import Work, dense_terms, seconds, sparse_terms
+from sparsejax.nn.cost_model import Work, dense_terms, seconds, sparse_terms
 
 FORMS: dict[str, Callable[[Work], dict[str, float]]] = {"dense": dense_terms, "sparse": sparse_terms}
 
@@ -100,7 +100,7 @@ def left_out(observations: Sequence[Observation]) -> list[float | None]:
 
 
 def text(table: Table) -> str:
-    """The table as the lines of source that ``_cost_model.py`` holds."""
+    """The table as the lines of source that ``cost_model.py`` holds."""
     lines = ["COEFFICIENTS: dict[str, dict[str, dict[str, float]]] = {"]
     for kind, forms in table.items():
         lines.append(f'    "{kind}": {{')

@@ -12,7 +12,7 @@ from typing import Any
 
 from sparsejax._checks import fail
 from sparsejax._table import text_table
-from sparsejax.nn._cost_model import Work
+from sparsejax.nn.cost_model import Work
 
 from . import _fit_rule, peers
 from ._fit_rule import Observation
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> BenchmarkReport:
         {"name": o.name, "sparsity": o.sparsity, "kind": o.work.kind, "measured": o.ratio, "fitted": f, "left_out": u}
         for o, f, u in zip(observations, fitted, unseen, strict=True)
     ]
-    text = "\n\n".join(["For sparsejax/nn/_cost_model.py", _fit_rule.text(coefficients), *tables])
+    text = "\n\n".join(["For sparsejax/nn/cost_model.py", _fit_rule.text(coefficients), *tables])
     return BenchmarkReport("rule", text, {"coefficients": coefficients, "agreement": agreement, "rows": rows})
 
 

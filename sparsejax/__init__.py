@@ -9,7 +9,7 @@ from sparsejax.nn import densify, sparsify
 from sparsejax.pattern import SparsityPattern
 
 if TYPE_CHECKING:
-    from sparsejax import analysis, data, kernels, models, nn, pruning, train
+    from sparsejax import analysis, data, kernels, machine, models, nn, pruning, train
 
 __version__ = "0.2.0.dev0"
 
@@ -22,6 +22,7 @@ __all__ = [
     "data",
     "densify",
     "kernels",
+    "machine",
     "models",
     "nn",
     "pruning",
@@ -31,4 +32,6 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # a type checker that sees __getattr__ accepts every name
-    __getattr__, __dir__ = attributes(__name__, submodules=("analysis", "data", "models", "pruning", "train"))
+    __getattr__, __dir__ = attributes(
+        __name__, submodules=("analysis", "data", "machine", "models", "pruning", "train")
+    )

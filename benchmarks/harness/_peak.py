@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sparsejax._native import ffi
+from sparsejax import machine
 
 from ._machine import cache_sizes
 
@@ -59,9 +59,12 @@ def measure(threads: int, seconds: float = 0.3) -> Peak:
         def together(probe: Callable[[], float]) -> float:
             return sum(future.result() for future in [pool.submit(probe) for _ in range(threads)])
 
-        flops = together(lambda: ffi.probe_fma(seconds))
-        read = {name: together(lambda size=size: ffi.probe_read(size, seconds)) for name, size in sizes.items()}
-    return Peak(ffi.isa(), threads, flops, read, capacity)
+        flops = together(lambda: machine.measure_flops(seconds))
+        read = {
+            name: together(lambda size=size: machine.measure_read_bandwidth(size, seconds))
+            for name, size in sizes.items()
+        }
+    return Peak(machine.cpu_info().isa, threads, flops, read, capacity)
 
 
 class PeakProbes:

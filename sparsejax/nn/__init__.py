@@ -10,17 +10,18 @@ from sparsejax.nn._conv_transpose import SparseConvTranspose
 from sparsejax.nn._convert import dense_kernels, densify, pattern_masks, sparsify
 from sparsejax.nn._einsum import SparseEinsum
 from sparsejax.nn._graph import modules_of
-from sparsejax.nn._layer import Pattern, SparseLayer
+from sparsejax.nn._layer import SparseLayer
 from sparsejax.nn._linear import SparseLinear
 from sparsejax.nn._linear_general import SparseLinearGeneral
 from sparsejax.nn._lora import SparseLoRALinear
 from sparsejax.nn._optimizer import carry_optimizer
+from sparsejax.nn._pattern import Pattern
 from sparsejax.nn._record import record_inputs
 from sparsejax.nn._registry import register_sparse
 from sparsejax.nn._report import LayerReport, SparsifyReport
 
 if TYPE_CHECKING:
-    from sparsejax.nn import linen
+    from sparsejax.nn import cost_model, linen
 
 __all__ = [
     "BatchNorm",
@@ -36,6 +37,7 @@ __all__ = [
     "SparsifyReport",
     "avg_pool",
     "carry_optimizer",
+    "cost_model",
     "dense_kernels",
     "densify",
     "linen",
@@ -49,4 +51,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # a type checker that sees __getattr__ accepts every name
-    __getattr__, __dir__ = attributes(__name__, submodules=("linen",))
+    __getattr__, __dir__ = attributes(__name__, submodules=("cost_model", "linen"))

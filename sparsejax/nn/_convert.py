@@ -16,7 +16,8 @@ from sparsejax._compat import is_traced
 from sparsejax._typing import PyTree
 from sparsejax.nn._batch_norm import BatchNorm
 from sparsejax.nn._graph import modules_of, path_string, replace_modules, tied_modules, with_class
-from sparsejax.nn._layer import SparseLayer, stored_entries
+from sparsejax.nn._layer import SparseLayer
+from sparsejax.nn._layer_checks import stored_entries
 from sparsejax.nn._masks import flat_masks, skipped_layers
 from sparsejax.nn._policy import Policy, check_policy, nominal_call, predict_layers, time_layers
 from sparsejax.nn._record import Call, record_inputs

@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from flax.nnx.nn import dtypes
 
 from sparsejax._checks import fail
 from sparsejax.kernels import add_bias, spmm
-from sparsejax.nn._layer import (
-    SparseLayer,
-    check_dense_layer,
-    check_dtypes,
-    check_exact_type,
-    check_out_sharding,
-    check_pattern,
-    default_bias_init,
-    default_kernel_init,
-    stored_entries,
-)
+from sparsejax.nn._layer import LayerOptions, SparseLayer
+from sparsejax.nn._layer_checks import check_out_sharding
 from sparsejax.pattern import SparsityPattern
-
-_NO_METADATA: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +73,7 @@ def parse(function: str, einsum_str: str, rank: int) -> Contraction:
     return Contraction(inputs, kernel, result, contracted, free)
 
 
-class SparseEinsum(SparseLayer):
+class SparseEinsum(SparseLayer[nnx.Einsum]):
     """Einsum of an input with a sparse kernel: ``y = einsum(einsum_str, x, K) + bias``, ``K`` zero outside the pattern.
 
     Same arguments, initial numbers and results as ``flax.nnx.Einsum`` with the kernel masked by the pattern, for
@@ -101,15 +87,6 @@ class SparseEinsum(SparseLayer):
       bias_shape: shape of the bias, whose axes are those that the result has from the kernel, in the result's order;
         None for no bias.
       pattern: SparsityPattern of shape (product of contracted sizes, product of free sizes).
-      dtype: of the computation; None infers it from input and parameters. float32, float64 or bfloat16.
-      param_dtype: of the parameters.
-      precision: kept for ``to_dense``; the sparse kernels have one precision, that of the dtype.
-      kernel_init: initializer of the dense kernel, of which the stored entries are kept.
-      bias_init: initializer of the bias.
-      promote_dtype: brings (inputs, kernel, bias) to one dtype.
-      rngs: random streams; ``params`` gives the key of the kernel, then that of the bias.
-      kernel_metadata: metadata of the kernel variable; no sharding.
-      bias_metadata: metadata of the bias variable.
 
     Attributes:
       kernel: nnx.Param, float[nse].
@@ -122,12 +99,14 @@ class SparseEinsum(SparseLayer):
 
     Source: signature of ``flax.nnx.Einsum``.
 
+    >>> import jax.numpy as jnp
     >>> pattern = SparsityPattern.from_mask(jnp.ones((3, 8), bool).at[:, 0].set(False))
     >>> layer = SparseEinsum("bti,ihd->bhtd", (3, 2, 4), pattern=pattern, rngs=nnx.Rngs(0))
     >>> layer.kernel.shape, layer(jnp.ones((5, 7, 3))).shape
     ((21,), (5, 2, 7, 4))
     """
 
+    dense_class = nnx.Einsum
     _shown = ("einsum_str", "kernel_shape", "bias_shape")
 
     def __init__(
@@ -137,66 +116,38 @@ class SparseEinsum(SparseLayer):
         bias_shape: Sequence[int] | None = None,
         *,
         pattern: SparsityPattern,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        precision: Any = None,
-        kernel_init: Any = default_kernel_init,
-        bias_init: Any = default_bias_init,
-        promote_dtype: Any = dtypes.promote_dtype,
-        rngs: nnx.Rngs,
-        kernel_metadata: Mapping[str, Any] = _NO_METADATA,
-        bias_metadata: Mapping[str, Any] = _NO_METADATA,
+        **options: Unpack[LayerOptions],
     ):
         self.einsum_str = einsum_str.replace(" ", "")
         self.dense_shape = tuple(kernel_shape)
         self.bias_shape = None if bias_shape is None else tuple(bias_shape)
-        self.contraction = parse("SparseEinsum", einsum_str, len(self.dense_shape))
-        check_pattern("SparseEinsum", pattern, self.contraction.matrix_shape(self.dense_shape))
-        check_dtypes("SparseEinsum", dtype, param_dtype)
-        self.dtype = dtype
-        self.param_dtype = param_dtype
-        self.precision = precision
-        self.promote_dtype = promote_dtype
+        super().__init__(pattern=pattern, bias_shape=self.bias_shape, **options)
 
-        def matrix_init(key: jax.Array, _: Any, dtype: Any) -> jax.Array:
-            return self._to_matrix(kernel_init(key, self.dense_shape, dtype))
+    @staticmethod
+    def _check_options(function: str, layer: Any) -> None:
+        parse(function, layer.einsum_str, len(SparseEinsum._dense_shape(layer)))
 
-        def shaped_bias_init(key: jax.Array, _: Any, dtype: Any) -> jax.Array:
-            return bias_init(key, self.bias_shape, dtype)
+    @staticmethod
+    def _dense_shape(layer: Any) -> tuple[int, ...]:
+        return layer.dense_shape if isinstance(layer, SparseEinsum) else tuple(layer.kernel_shape)
 
-        self._create_parameters(
-            pattern,
-            self.bias_shape is not None,
-            param_dtype,
-            matrix_init,
-            shaped_bias_init,
-            rngs,
-            kernel_metadata,
-            bias_metadata,
-        )
+    @staticmethod
+    def _to_matrix(layer: Any, kernel: Any) -> Any:
+        form = _contraction(layer)
+        return kernel.transpose(form.kernel_axes).reshape(form.matrix_shape(layer.kernel_shape))
 
-    @property
-    def kernel_shape(self) -> tuple[int, ...]:
-        """Shape of the dense kernel."""
-        return self.dense_shape
-
-    def _to_matrix(self, kernel: Any) -> Any:
-        """Permute a dense kernel to the matrix that the pattern describes."""
-        return kernel.transpose(self.contraction.kernel_axes).reshape(self.contraction.matrix_shape(self.dense_shape))
-
-    def _from_matrix(self, matrix: Any) -> Any:
-        """Return the dense kernel of a matrix; the inverse of ``_to_matrix``."""
-        axes = self.contraction.kernel_axes
-        return matrix.reshape([self.dense_shape[axis] for axis in axes]).transpose(np.argsort(axes))
+    @staticmethod
+    def _from_matrix(layer: Any, matrix: Any) -> Any:
+        axes = _contraction(layer).kernel_axes
+        return matrix.reshape([layer.kernel_shape[axis] for axis in axes]).transpose(np.argsort(axes))
 
     def __call__(self, inputs: jax.Array, einsum_str: str | None = None, out_sharding: None = None) -> jax.Array:
         """Contract the input with the kernel; the string is that of the constructor."""
         check_out_sharding("SparseEinsum", out_sharding)
         if einsum_str is not None:
             fail("SparseEinsum", "einsum_str", f"value {einsum_str!r}", "none; the constructor has it")
-        bias = None if self.bias is None else self.bias[...]
-        inputs, kernel, bias = self.promote_dtype((inputs, self.kernel[...], bias), dtype=self.dtype)
-        form = self.contraction
+        inputs, kernel, bias = self._promoted(inputs)
+        form = _contraction(self)
         left = (
             form.inputs.replace(".", "." * (inputs.ndim - len(form.inputs) + 1)) if "." in form.inputs else form.inputs
         )
@@ -217,50 +168,9 @@ class SparseEinsum(SparseLayer):
         y = y.reshape(*lead, *(sizes[label] for label in form.free))
         return y.transpose(_result_axes(form, [left[axis] for axis in rest]))
 
-    @classmethod
-    def from_dense(cls, dense: nnx.Einsum, mask: Any = None) -> SparseEinsum:
-        """Convert a dense layer; values, variable types, metadata and options are kept.
 
-        Args:
-          dense: the layer to copy. It is not changed and shares no variable with the result.
-          mask: bool array of the kernel's shape, true stores the weight, be it zero or not. None stores the
-            weights that are not zero. Weights outside the mask are dropped.
-
-        Raises:
-          ValueError: an einsum string that is no contraction of input axes with the kernel, an attribute without a
-            sparse counterpart (an ``einsum_op`` hook, ``preferred_element_type``, sharding, a foreign attribute), an
-            unsupported dtype, or a mask of another shape or dtype.
-          TypeError: not an ``nnx.Einsum``, or a subclass.
-
-        >>> dense = nnx.Einsum("...i,io->...o", (2, 3), (3,), rngs=nnx.Rngs(0))
-        >>> SparseEinsum.from_dense(dense, jnp.zeros((2, 3), bool).at[0].set(True)).pattern.nse
-        3
-        """
-        name = "SparseEinsum.from_dense"
-        check_exact_type(name, dense, nnx.Einsum)
-        form = parse(name, dense.einsum_str, len(dense.kernel_shape))
-        refused = {"einsum_op": jnp.einsum, "preferred_element_type": None}
-        check_dense_layer(name, dense, nnx.Einsum, tuple(dense.kernel_shape), refused)
-        keep = stored_entries(name, dense.kernel[...], mask).transpose(form.kernel_axes)
-        sparse = cls(
-            pattern=SparsityPattern.from_mask(keep.reshape(form.matrix_shape(dense.kernel_shape))),
-            kernel_init=nnx.initializers.zeros_init(),
-            rngs=nnx.Rngs(0),
-            **_options(dense),
-        )
-        sparse._take_parameters(dense)
-        return sparse
-
-    def to_dense(self) -> nnx.Einsum:
-        """The same layer as ``flax.nnx.Einsum``, zeros where nothing is stored; shares no variable.
-
-        >>> pattern = SparsityPattern.from_mask(jnp.eye(2, dtype=bool))
-        >>> SparseEinsum("bi,io->bo", (2, 2), pattern=pattern, rngs=nnx.Rngs(0)).to_dense().kernel.shape
-        (2, 2)
-        """
-        dense = nnx.Einsum(kernel_init=nnx.initializers.zeros_init(), rngs=nnx.Rngs(0), **_options(self))
-        self._give_parameters(dense)
-        return dense
+def _contraction(layer: Any) -> Contraction:
+    return parse("SparseEinsum", layer.einsum_str, len(layer.kernel_shape))
 
 
 def _result_axes(form: Contraction, rest: list[str]) -> list[int]:
@@ -271,9 +181,3 @@ def _result_axes(form: Contraction, rest: list[str]) -> list[int]:
     for label in form.result:
         axes += unnamed if label == "." else [labels.index(label)]
     return axes
-
-
-def _options(layer: Any) -> dict[str, Any]:
-    """Constructor options that the dense and the sparse layer have in common."""
-    names = ("einsum_str", "kernel_shape", "bias_shape", "dtype", "param_dtype", "precision", "promote_dtype")
-    return {name: getattr(layer, name) for name in names}

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax.nnx.nn import dtypes
 
 from sparsejax._checks import fail
 from sparsejax.kernels import add_bias, spmm
-from sparsejax.nn._layer import (
-    SparseLayer,
-    check_dense_layer,
-    check_dtypes,
-    check_exact_type,
-    check_out_sharding,
-    check_pattern,
-    default_bias_init,
-    default_kernel_init,
-    stored_entries,
-)
+from sparsejax.nn._layer import LayerOptions, SparseLayer
+from sparsejax.nn._layer_checks import check_out_sharding
 from sparsejax.pattern import SparsityPattern
 
-_NO_METADATA: Mapping[str, Any] = MappingProxyType({})
 
-
-class SparseLinearGeneral(SparseLayer):
+class SparseLinearGeneral(SparseLayer[nnx.LinearGeneral]):
     """Linear layer over several axes with a sparse kernel.
 
     ``y[..., o...] = sum over i... of x[..., i...] * K[i..., o...] + bias[o...]``, ``K`` zero outside the pattern
@@ -44,15 +31,6 @@ class SparseLinearGeneral(SparseLayer):
       pattern: SparsityPattern of shape (product of in_features, product of out_features).
       axis: axes of the input that are contracted.
       use_bias: whether to add a bias of shape ``out_features``.
-      dtype: of the computation; None infers it from input and parameters. float32, float64 or bfloat16.
-      param_dtype: of the parameters.
-      precision: kept for ``to_dense``; the sparse kernels have one precision, that of the dtype.
-      kernel_init: initializer of the flattened dense kernel, of which the stored entries are kept.
-      bias_init: initializer of the flattened bias.
-      promote_dtype: brings (inputs, kernel, bias) to one dtype.
-      rngs: random streams; ``params`` gives the key of the kernel, then that of the bias.
-      kernel_metadata: metadata of the kernel variable; no sharding.
-      bias_metadata: metadata of the bias variable.
 
     Attributes:
       kernel: nnx.Param, float[nse].
@@ -71,7 +49,9 @@ class SparseLinearGeneral(SparseLayer):
     ((20,), (5, 4))
     """
 
+    dense_class = nnx.LinearGeneral
     _shown = ("in_features", "out_features", "axis", "use_bias")
+    _draws_matrix = True
 
     def __init__(
         self,
@@ -81,44 +61,37 @@ class SparseLinearGeneral(SparseLayer):
         pattern: SparsityPattern,
         axis: int | Sequence[int] = -1,
         use_bias: bool = True,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        precision: Any = None,
-        kernel_init: Any = default_kernel_init,
-        bias_init: Any = default_bias_init,
-        promote_dtype: Any = dtypes.promote_dtype,
-        rngs: nnx.Rngs,
-        kernel_metadata: Mapping[str, Any] = _NO_METADATA,
-        bias_metadata: Mapping[str, Any] = _NO_METADATA,
+        **options: Unpack[LayerOptions],
     ):
         self.in_features, self.out_features, self.axis = map(_as_tuple, (in_features, out_features, axis))
-        if len(self.axis) != len(self.in_features):
-            fail(
-                "SparseLinearGeneral", "axis", f"value {self.axis}", f"{len(self.in_features)} axes, as in_features has"
-            )
-        check_pattern("SparseLinearGeneral", pattern, (math.prod(self.in_features), math.prod(self.out_features)))
-        check_dtypes("SparseLinearGeneral", dtype, param_dtype)
         self.use_bias = use_bias
-        self.dtype = dtype
-        self.param_dtype = param_dtype
-        self.precision = precision
-        self.promote_dtype = promote_dtype
-        self._create_parameters(
-            pattern, use_bias, param_dtype, kernel_init, bias_init, rngs, kernel_metadata, bias_metadata
-        )
-        if self.bias is not None:
-            self.bias.set_value(self.bias[...].reshape(self.out_features))
+        super().__init__(pattern=pattern, bias_shape=self.out_features if use_bias else None, **options)
 
-    @property
-    def kernel_shape(self) -> tuple[int, ...]:
-        """Shape of the dense kernel, ``(*in_features, *out_features)``."""
-        return (*self.in_features, *self.out_features)
+    @staticmethod
+    def _check_options(function: str, layer: Any) -> None:
+        if len(layer.axis) != len(layer.in_features):
+            fail(function, "axis", f"value {layer.axis}", f"{len(layer.in_features)} axes, as in_features has")
+        batch_axis = getattr(layer, "batch_axis", None)
+        if batch_axis:
+            got = f"value {dict(batch_axis)}"
+            fail(function, "batch_axis", got, "none; a kernel for each batch index has no sparse form")
+
+    @staticmethod
+    def _dense_shape(layer: Any) -> tuple[int, ...]:
+        return (*layer.in_features, *layer.out_features)
+
+    @staticmethod
+    def _to_matrix(layer: Any, kernel: Any) -> Any:
+        return kernel.reshape(math.prod(layer.in_features), math.prod(layer.out_features))
+
+    @staticmethod
+    def _from_matrix(layer: Any, matrix: Any) -> Any:
+        return matrix.reshape(*layer.in_features, *layer.out_features)
 
     def __call__(self, inputs: jax.Array, out_sharding: None = None) -> jax.Array:
         """Contract ``axis`` of the input; the result ends in ``out_features``, after the axes that are left."""
         check_out_sharding("SparseLinearGeneral", out_sharding)
-        bias = None if self.bias is None else self.bias[...]
-        inputs, kernel, bias = self.promote_dtype((inputs, self.kernel[...], bias), dtype=self.dtype)
+        inputs, kernel, bias = self._promoted(inputs)
         axes = sorted(axis % inputs.ndim for axis in self.axis)  # as Flax: the input's order, whatever that of ``axis``
         x = jnp.moveaxis(inputs, axes, range(-len(axes), 0))
         lead = x.shape[: x.ndim - len(axes)]
@@ -128,62 +101,6 @@ class SparseLinearGeneral(SparseLayer):
         y = y if bias is None else add_bias(y, bias.reshape(-1))
         return y.reshape(*lead, *self.out_features)
 
-    @classmethod
-    def from_dense(cls, dense: nnx.LinearGeneral, mask: Any = None) -> SparseLinearGeneral:
-        """Convert a dense layer; values, variable types, metadata and options are kept.
-
-        Args:
-          dense: the layer to copy. It is not changed and shares no variable with the result.
-          mask: bool array of the kernel's shape, true stores the weight, be it zero or not. None stores the
-            weights that are not zero. Weights outside the mask are dropped.
-
-        Raises:
-          ValueError: batch axes (each has a kernel of its own, which one pattern does not describe), an attribute
-            without a sparse counterpart (a ``dot_general`` hook, ``preferred_element_type``, sharding, a foreign
-            attribute), a kernel stacked by vmap, an unsupported dtype, or a mask of another shape or dtype.
-          TypeError: not an ``nnx.LinearGeneral``, or a subclass.
-
-        >>> dense = nnx.LinearGeneral(2, (2, 3), rngs=nnx.Rngs(0))
-        >>> SparseLinearGeneral.from_dense(dense, jnp.zeros((2, 2, 3), bool).at[0].set(True)).pattern.nse
-        6
-        """
-        name = "SparseLinearGeneral.from_dense"
-        check_exact_type(name, dense, nnx.LinearGeneral)
-        if dense.batch_axis:
-            got = f"value {dict(dense.batch_axis)}"
-            fail(name, "batch_axis", got, "none; a kernel for each batch index has no sparse form")
-        shape = (*dense.in_features, *dense.out_features)
-        refused = {"dot_general": None, "dot_general_cls": None, "preferred_element_type": None}
-        check_dense_layer(name, dense, nnx.LinearGeneral, shape, refused)
-        matrix = (math.prod(dense.in_features), math.prod(dense.out_features))
-        keep = stored_entries(name, dense.kernel[...], mask).reshape(matrix)
-        sparse = cls(
-            pattern=SparsityPattern.from_mask(keep),
-            kernel_init=nnx.initializers.zeros_init(),
-            rngs=nnx.Rngs(0),
-            **_options(dense),
-        )
-        sparse._take_parameters(dense)
-        return sparse
-
-    def to_dense(self) -> nnx.LinearGeneral:
-        """The same layer as ``flax.nnx.LinearGeneral``, zeros where nothing is stored; shares no variable.
-
-        >>> pattern = SparsityPattern.from_mask(jnp.eye(2, dtype=bool))
-        >>> SparseLinearGeneral(2, (1, 2), pattern=pattern, rngs=nnx.Rngs(0)).to_dense().kernel.shape
-        (2, 1, 2)
-        """
-        dense = nnx.LinearGeneral(kernel_init=nnx.initializers.zeros_init(), rngs=nnx.Rngs(0), **_options(self))
-        self._give_parameters(dense)
-        return dense
-
 
 def _as_tuple(value: int | Sequence[int]) -> tuple[int, ...]:
     return (value,) if isinstance(value, int) else tuple(value)
-
-
-def _options(layer: Any) -> dict[str, Any]:
-    """Constructor options that the dense and the sparse layer have in common."""
-    sizes = ("in_features", "out_features", "axis")
-    names = (*sizes, "use_bias", "dtype", "param_dtype", "precision", "promote_dtype")
-    return {name: getattr(layer, name) for name in names}

@@ -16,8 +16,8 @@ from sparsejax._checks import fail
 from sparsejax._compat import memory_format, with_layout_constraint
 from sparsejax._typing import PyTree
 from sparsejax.kernels import per_axis
-from sparsejax.nn._cost_model import Work, predict
 from sparsejax.nn._record import Call
+from sparsejax.nn.cost_model import Work, predict
 
 # What the rule assumes without an input: large enough that the cost of a call does not count.
 NOMINAL_TOKENS = 4096  # rows of a linear layer's input

@@ -38,8 +38,9 @@ def register_sparse(dense_class: type[nnx.Module], convert: Convert) -> None:
       dense_class: a subclass of ``nnx.Module`` that holds its weights in an attribute ``kernel``. Instances of exactly
         this class are converted, not those of its subclasses.
       convert: ``(layer, mask) -> sparse layer``, where ``mask`` is a bool array of the kernel's shape or None. The
-        result is a ``SparseLayer`` (a subclass of ``SparseLinear``, say) and shares no variable with the layer. A
-        ValueError leaves the layer dense, with its text as the reason in the report.
+        result is a ``SparseLayer`` and shares no variable with the layer. Most often ``from_dense`` of a subclass of
+        ``SparseLinear``, say, that sets ``dense_class``. A ValueError leaves the layer dense, with its text as the
+        reason in the report.
 
     Raises:
       TypeError: not a subclass of ``nnx.Module``, or ``convert`` cannot be called.
@@ -48,11 +49,9 @@ def register_sparse(dense_class: type[nnx.Module], convert: Convert) -> None:
     ...     def __call__(self, x):
     ...         return 2 * super().__call__(x)
     >>> class SparseScaled(SparseLinear):
+    ...     dense_class = Scaled
     ...     def __call__(self, x):
     ...         return 2 * super().__call__(x)
-    ...     @classmethod
-    ...     def from_dense(cls, layer, mask=None):
-    ...         return cls._from_linear("SparseScaled", layer, mask)
     >>> register_sparse(Scaled, SparseScaled.from_dense)
     >>> from sparsejax.nn import sparsify
     >>> model = Scaled(4, 4, rngs=nnx.Rngs(0))

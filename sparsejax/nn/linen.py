@@ -23,14 +23,8 @@ from sparsejax._checks import fail
 from sparsejax._typing import ArrayLike, DTypeLike
 from sparsejax.kernels import PaddingLike, PerAxis, add_bias, conv, spmm
 from sparsejax.nn._conv import check_geometry, check_within
-from sparsejax.nn._layer import (
-    binary_mask,
-    check_dtypes,
-    check_pattern,
-    default_bias_init,
-    default_kernel_init,
-    stored_entries,
-)
+from sparsejax.nn._layer import default_bias_init, default_kernel_init
+from sparsejax.nn._layer_checks import binary_mask, check_dtypes, check_pattern, stored_entries
 from sparsejax.pattern import SparsityPattern
 from sparsejax.pattern._pattern import ARRAYS
 

@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from sparsejax.nn import _cost_model
-from sparsejax.nn._cost_model import Work
+from sparsejax.nn import cost_model
+from sparsejax.nn.cost_model import Work
 from sparsejax_bench import _cli, _fit_rule, rule
 from sparsejax_bench._fit_rule import Observation
 
@@ -47,7 +47,7 @@ def observe(noise=0.0):
     random = np.random.default_rng(0)
     for sparsity, work in works():
         times = {
-            form: _cost_model.seconds(terms(work), TRUE[work.kind][form]) * math.exp(noise * random.standard_normal())
+            form: cost_model.seconds(terms(work), TRUE[work.kind][form]) * math.exp(noise * random.standard_normal())
             for form, terms in _fit_rule.FORMS.items()
         }
         name = f"{work.kernel}{work.x}{work.y}"
@@ -112,7 +112,7 @@ def measured(tmp_path):
         nnz = round((1 - sparsity) * size * size)
         work = Work((size, size), nnz, (batch, size), (batch, size), False)
         dense, sparse = (
-            _cost_model.seconds(terms(work), TRUE["linear"][form]) for form, terms in _fit_rule.FORMS.items()
+            cost_model.seconds(terms(work), TRUE["linear"][form]) for form, terms in _fit_rule.FORMS.items()
         )
         step = {"sparsejax": {"seconds": sparse}, "xla": {"seconds": dense, "ratio": {"median": dense / sparse}}}
         times = {"step": {} if number == 0 else step}
@@ -143,7 +143,7 @@ def test_the_command(capsys, measured):
 def test_the_printed_table_is_the_source_of_the_module():
     from pathlib import Path
 
-    assert _fit_rule.text(_cost_model.COEFFICIENTS) in Path(_cost_model.__file__).read_text()
+    assert _fit_rule.text(cost_model.COEFFICIENTS) in Path(cost_model.__file__).read_text()
 
 
 @pytest.mark.parametrize(

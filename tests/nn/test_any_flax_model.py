@@ -182,12 +182,10 @@ def test_a_subclass_stays_dense_until_it_is_registered() -> None:
             return 2 * super().__call__(x)
 
     class SparseDoubled(nn.SparseLinear):
+        dense_class = Doubled
+
         def __call__(self, x: jax.Array, out_sharding: Any = None) -> jax.Array:
             return 2 * super().__call__(x)
-
-        @classmethod
-        def from_dense(cls, linear: nnx.Linear, mask: Any = None) -> Any:
-            return cls._from_linear("SparseDoubled", linear, mask)
 
     model, mask = Doubled(6, 6, rngs=nnx.Rngs(0)), np.eye(6, dtype=bool)
     _, report = sx.sparsify(model, {"": mask}, policy="always")

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from sparsejax.nn._cost_model import COEFFICIENTS, Work, dense_terms, predict, sparse_terms
+from sparsejax.nn.cost_model import COEFFICIENTS, Work, dense_terms, predict, sparse_terms
 
 LAYERS = {
     "linear": Work((512, 1024), 52429, (128, 512), (128, 1024), False),

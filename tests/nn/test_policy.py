@@ -14,8 +14,8 @@ from sparsejax import sparsify
 from sparsejax.nn import SparseLinear, record_inputs
 from sparsejax.nn import _convert as convert
 from sparsejax.nn import _policy as policy
-from sparsejax.nn._cost_model import Work, dense_terms, seconds, sparse_terms
 from sparsejax.nn._policy import compile_step, time_layers
+from sparsejax.nn.cost_model import Work, dense_terms, seconds, sparse_terms
 
 
 def rows(report):

@@ -15,6 +15,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
+__all__ = ["COEFFICIENTS", "Work", "dense_terms", "predict", "seconds", "sparse_terms"]
+
 # Images or tokens that one vector operation of the kernels covers (float32, AVX-512); a remainder costs a whole one.
 VECTOR = 16
 
