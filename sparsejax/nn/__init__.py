@@ -15,6 +15,7 @@ from sparsejax.nn._linear import SparseLinear
 from sparsejax.nn._linear_general import SparseLinearGeneral
 from sparsejax.nn._lora import SparseLoRALinear
 from sparsejax.nn._optimizer import carry_optimizer
+from sparsejax.nn._optimizer_views import dense_view, kernel_mask
 from sparsejax.nn._pattern import Pattern
 from sparsejax.nn._record import record_inputs
 from sparsejax.nn._registry import register_sparse
@@ -39,7 +40,9 @@ __all__ = [
     "carry_optimizer",
     "cost_model",
     "dense_kernels",
+    "dense_view",
     "densify",
+    "kernel_mask",
     "linen",
     "max_pool",
     "modules_of",

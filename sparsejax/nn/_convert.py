@@ -19,6 +19,7 @@ from sparsejax.nn._graph import modules_of, path_string, replace_modules, tied_m
 from sparsejax.nn._layer import SparseLayer
 from sparsejax.nn._layer_checks import stored_entries
 from sparsejax.nn._masks import flat_masks, skipped_layers
+from sparsejax.nn._model_time import time_models
 from sparsejax.nn._policy import Policy, check_policy, nominal_call, predict_layers, time_layers
 from sparsejax.nn._record import Call, record_inputs
 from sparsejax.nn._registry import convert, registered_classes, single, stored_mask, to_dense
@@ -100,6 +101,7 @@ def sparsify(
 
     rows: dict[str, LayerReport] = {}
     new: dict[int, nnx.Module] = {}
+    predictions: list[tuple[float, float]] = []
     for path, layer in dense.items():
         mask = by_path.get(path)
         row = _describe(path, layer, mask)
@@ -107,7 +109,9 @@ def sparsify(
         if obstacle is not None:
             rows[path] = dataclasses.replace(row, reason=obstacle)
             continue
-        rows[path], sparse = _decide(row, layer, mask, policy, None if calls is None else calls.get(path, []))
+        rows[path], sparse = _decide(
+            row, layer, mask, policy, None if calls is None else calls.get(path, []), predictions
+        )
         if sparse is not None:
             new[id(layer)] = sparse
     for path, layer in sparse_already.items():
@@ -128,7 +132,8 @@ def sparsify(
                 rows[path] = LayerReport(path, "BatchNorm", (layer.num_features,), None, "swapped", reason)
     others = _rows_of_parameters(parameters, by_path)
     ordered = (*(rows[path] for path in layers if path in rows), *others)
-    return _unshared(replace_modules(model, new), old), SparsifyReport(ordered, min_sparsity)
+    result = _unshared(replace_modules(model, new), old)
+    return result, SparsifyReport(ordered, min_sparsity, *_whole_model(policy, old, result, sample_input, predictions))
 
 
 def densify(model: M) -> M:
@@ -252,11 +257,17 @@ def _obstacle(
 
 
 def _decide(
-    row: LayerReport, layer: Any, mask: Any, policy: Policy, calls: list[Call] | None
+    row: LayerReport,
+    layer: Any,
+    mask: Any,
+    policy: Policy,
+    calls: list[Call] | None,
+    predictions: list[tuple[float, float]],
 ) -> tuple[LayerReport, SparseLayer | None]:
     """What to do with a candidate: its row, and the sparse layer where that is taken.
 
-    ``calls`` are the layer's inputs, None where nothing is known of them.
+    ``calls`` are the layer's inputs, None where nothing is known of them. The seconds that the rule predicts of the
+    dense layer and of the one that is taken go to ``predictions``.
     """
     try:
         sparse = convert(layer, mask)
@@ -268,6 +279,7 @@ def _decide(
         return dataclasses.replace(row, reason="not called by the model on sample_input"), None
     if policy == "rule":
         dense_s, sparse_s = predict_layers(single(layer), single(sparse), calls or [nominal_call(single(layer))])
+        predictions.append((dense_s, min(dense_s, sparse_s)))
         basis = "rule: predicted" if calls is not None else "rule: predicted at nominal size"
     else:
         assert calls is not None  # `check_policy` refuses to measure without an input
@@ -277,6 +289,19 @@ def _decide(
     if sparse_s >= dense_s:
         return dataclasses.replace(row, reason=f"{basis} {sparse_s / dense_s:.2f}x slower"), None
     return dataclasses.replace(row, action="sparse", reason=f"{basis} {dense_s / sparse_s:.2f}x faster"), sparse
+
+
+def _whole_model(
+    policy: Policy, old: nnx.Module, new: nnx.Module, sample_input: PyTree, predictions: list[tuple[float, float]]
+) -> tuple[float | None, float | None, bool]:
+    """Milliseconds of a step of the dense and the sparse model, and whether they are predicted; None if unknown."""
+    if policy == "measured" and modules_of(new, SparseLayer):
+        dense_s, sparse_s = time_models(old, new, sample_input)
+        return 1e3 * dense_s, 1e3 * sparse_s, False
+    if not predictions:
+        return None, None, False
+    dense_s, sparse_s = (sum(seconds) for seconds in zip(*predictions, strict=True))
+    return 1e3 * dense_s, 1e3 * sparse_s, True
 
 
 def _other_parameters(model: nnx.Module, layers: Collection[str]) -> dict[str, tuple[str, Any]]:

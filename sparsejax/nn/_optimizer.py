@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from sparsejax._checks import fail
@@ -71,7 +72,25 @@ def carry_optimizer(optimizer: nnx.Optimizer[Any], old_model: nnx.Module, new_mo
             if change is not None:
                 # A tree map, because optax.partition leaves empty nodes in place of arrays.
                 variable.set_value(jax.tree.map(partial(_converted, path, change), variable.get_value()))
+    _check_structure(optimizer, new_model)
     return optimizer
+
+
+def _check_structure(optimizer: nnx.Optimizer[Any], model: nnx.Module) -> None:
+    """Refuse a state that the optimizer would not have for the model: it looks at the shapes of parameters."""
+    fresh: Any = jax.eval_shape(optimizer.tx.init, nnx.as_pure(nnx.state(model, optimizer.wrt)))
+    expected, result = (_shapes(state) for state in (fresh, nnx.as_pure(optimizer.opt_state)))
+    different = sorted(path for path, shape in expected.items() if result.get(path) != shape)
+    if different:
+        path = different[0]
+        got = f"shape {result[path]}" if path in result else "no value"
+        hint = "The optimizer looks at shapes. Start a new one, of sparsejax.nn.dense_view(tx, model)."
+        fail("carry_optimizer", f"state '{path}'", got, f"shape {expected[path]}", hint)
+
+
+def _shapes(state: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): jnp.shape(leaf) for path, leaf in leaves}
 
 
 def _changes(old_model: nnx.Module, new_model: nnx.Module) -> dict[str, _Change]:
@@ -113,4 +132,5 @@ def _converted(path: tuple[Any, ...], change: _Change, values: jax.Array) -> jax
     if values.size == 1:  # one number per parameter, or a placeholder
         return values
     where = f"state '{path_string(path)}'"
-    fail("carry_optimizer", where, f"shape {values.shape}", f"shape {change.shape}, that of the kernel")
+    hint = "It does not belong to single weights. Start a new optimizer, of sparsejax.nn.dense_view(tx, model)."
+    fail("carry_optimizer", where, f"shape {values.shape}", f"shape {change.shape}, that of the kernel", hint)

@@ -173,6 +173,9 @@ def test_errors_name_what_is_wrong():
     factored = nnx.Optimizer(dense, optax.adafactor(1e-2, min_dim_size_to_factor=2), wrt=nnx.Param)
     with pytest.raises(ValueError, match=r"state '.*kernel' has shape \(4,\); expected shape \(4, 4\)"):
         carry_optimizer(factored, dense, sparse)
+    muon = nnx.Optimizer(dense, optax.contrib.muon(1e-2), wrt=nnx.Param)
+    with pytest.raises(ValueError, match=r"carry_optimizer: state '.*kernel' has .*dense_view\(tx, model\)"):
+        carry_optimizer(muon, dense, sparse)
     plain = nnx.Optimizer(dense, optax.sgd(1e-2), wrt=nnx.Param)
     with pytest.raises(ValueError, match="new_model has other layers than old_model"):
         carry_optimizer(plain, dense, nnx.List([sparse]))

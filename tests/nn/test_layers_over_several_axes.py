@@ -9,9 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 
 from sparsejax import SparsityPattern
-from sparsejax.nn import SparseConvTranspose, SparseEinsum, SparseLinearGeneral, SparseLoRALinear
+from sparsejax.nn import (
+    SparseConv,
+    SparseConvTranspose,
+    SparseEinsum,
+    SparseLinear,
+    SparseLinearGeneral,
+    SparseLoRALinear,
+)
 
 
 def general(*sizes: Any, **options: Any) -> tuple[type, nnx.Module]:
@@ -143,3 +151,29 @@ def test_what_has_no_sparse_form_is_refused_with_the_reason(dense: Any, words: s
     }
     with pytest.raises(ValueError, match=words.replace("{", r"\{")):
         kinds[type(dense)].from_dense(dense, np.ones(dense.kernel.shape, bool))
+
+
+PER_CLASS = {
+    "linear": lambda: (SparseLinear, nnx.Linear(4, 6, rngs=nnx.Rngs(0)), (4, 4)),
+    "conv": lambda: (SparseConv, nnx.Conv(3, 5, (2, 2), rngs=nnx.Rngs(0)), (4, 3, 3, 3)),
+    "general": lambda: (SparseLinearGeneral, nnx.LinearGeneral(4, (2, 3), rngs=nnx.Rngs(0)), (4, 4)),
+    "einsum": lambda: (SparseEinsum, nnx.Einsum("bi,ihd->bhd", (4, 2, 3), (2, 3), rngs=nnx.Rngs(0)), (4, 4)),
+    "transpose": lambda: (SparseConvTranspose, nnx.ConvTranspose(3, 5, (2,), rngs=nnx.Rngs(0)), (4, 3, 3)),
+    "lora": lambda: (SparseLoRALinear, nnx.LoRALinear(4, 6, lora_rank=2, rngs=nnx.Rngs(0)), (4, 4)),
+}
+
+
+@pytest.mark.parametrize("name", PER_CLASS)
+def test_gradients_under_shard_map_are_those_of_the_whole_batch(name: str) -> None:
+    kind, dense, shape = PER_CLASS[name]()
+    sparse = kind.from_dense(dense, np.random.default_rng(0).random(dense.kernel.shape) < 0.4)
+    x = jax.random.normal(jax.random.key(0), shape)
+    graph, params, rest = nnx.split(sparse, nnx.Param, ...)
+
+    def gradient(params: Any, rest: Any, x: jax.Array) -> Any:
+        return jax.grad(lambda params: loss(nnx.merge(graph, params, rest), x))(params)
+
+    mesh = jax.make_mesh((2,), ("data",))
+    sharded = jax.shard_map(gradient, mesh=mesh, in_specs=(P(), P(), P("data")), out_specs=P())
+    for got, expected in zip(*map(jax.tree.leaves, (sharded(params, rest, x), gradient(params, rest, x))), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
