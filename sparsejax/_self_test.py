@@ -22,6 +22,7 @@ from sparsejax.kernels import (
     _reference_norm,
     _reference_pool,
 )
+from sparsejax.kernels._layout import BATCH_MINOR, ROW_MAJOR, Layout, Layouts
 from sparsejax.kernels._operands import pattern_operands
 from sparsejax.kernels._targets import TARGETS
 from sparsejax.pattern import SparsityPattern
@@ -32,6 +33,7 @@ TOLERANCES = {"float32": 1e-5, "float64": 1e-13, "bfloat16": 2**-6}
 
 # One image, fewer than a vector, and two tiles with a tail.
 _BATCHES = (1, 7, 33)
+_LAYOUTS = (BATCH_MINOR, Layouts(Layout.ROW_MAJOR, Layout.BATCH_MINOR), ROW_MAJOR)
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,11 @@ def _products(*names: str) -> Callable[[_Draw], Iterator[Any]]:
     """Operands of a product of a ``(50, 24)`` kernel; each is "data", "x" (inputs) or "y" (outputs)."""
 
     def operands(draw: _Draw) -> Iterator[Any]:
-        for batch in _BATCHES:
+        for batch, layouts in zip(_BATCHES, _LAYOUTS, strict=True):
             pattern = draw.pattern(50, 24)
             sizes = {"data": (pattern.nse,), "x": (batch, 50), "y": (batch, 24)}
-            yield (*(draw.normal(*sizes[name]) for name in names), *pattern_operands(pattern)), {}
+            arrays = (draw.normal(*sizes[name]) for name in names)
+            yield (*arrays, *pattern_operands(pattern)), {"layouts": layouts}
 
     return operands
 
@@ -110,14 +113,15 @@ def _convolutions(*names: str) -> Callable[[_Draw], Iterator[Any]]:
     """As ``_products``, for the convolutions."""
 
     def operands(draw: _Draw) -> Iterator[Any]:
-        for batch, g in zip(_BATCHES, _CONVOLUTIONS, strict=True):
+        for batch, g, layouts in zip(_BATCHES, _CONVOLUTIONS, _LAYOUTS, strict=True):
             pattern = draw.pattern(*g.kernel_shape)
             sizes = {
                 "data": (pattern.nse,),
                 "x": (batch, *g.in_spatial, g.in_features),
                 "y": (batch, *g.out_spatial, g.out_features),
             }
-            yield (*(draw.normal(*sizes[name]) for name in names), *pattern_operands(pattern)), {"geometry": g}
+            arrays = (draw.normal(*sizes[name]) for name in names)
+            yield (*arrays, *pattern_operands(pattern)), {"geometry": g, "layouts": layouts}
 
     return operands
 
@@ -134,18 +138,18 @@ def _poolings(side: str, record: bool = False) -> Callable[[_Draw], Iterator[Any
     """Operands of a pooling: inputs "x" or outputs "y", and for ``record`` the tap that won for each output."""
 
     def operands(draw: _Draw) -> Iterator[Any]:
-        for batch, g in zip(_BATCHES, _POOLINGS, strict=True):
+        for batch, g, layouts in zip(_BATCHES, _POOLINGS, (BATCH_MINOR, ROW_MAJOR, BATCH_MINOR), strict=True):
             out = (batch, *g.out_spatial, 5)
             values = draw.normal(batch, *g.in_spatial, 5) if side == "x" else draw.normal(*out)
-            yield (values, *((draw.taps(4, *out),) if record else ())), {"geometry": g}
+            yield (values, *((draw.taps(4, *out),) if record else ())), {"geometry": g, "layouts": layouts}
 
     return operands
 
 
 def _images(count: int) -> Callable[[_Draw], Iterator[Any]]:
     def operands(draw: _Draw) -> Iterator[Any]:
-        for batch in _BATCHES:
-            yield tuple(draw.normal(batch, 5, 6, 11) for _ in range(count)), {}
+        for batch, layouts in zip(_BATCHES, (ROW_MAJOR, BATCH_MINOR, ROW_MAJOR), strict=True):
+            yield tuple(draw.normal(batch, 5, 6, 11) for _ in range(count)), {"layouts": layouts}
 
     return operands
 
@@ -179,27 +183,27 @@ def _norm_gradients(draw: _Draw) -> Iterator[Any]:
 
 
 _CASES: dict[str, _Case] = {
-    "sparsejax_spmm_v1": _Case(_matmul._spmm, _reference.spmm, _products("data", "x")),
-    "sparsejax_spmm_t_v1": _Case(_matmul._spmm_t, _reference.spmm_t, _products("data", "y")),
-    "sparsejax_sddmm_v1": _Case(_matmul._sddmm, _reference.sddmm, _products("x", "y")),
-    "sparsejax_spmm_backward_v1": _Case(_matmul._spmm_backward, _reference.spmm_backward, _products("y", "data", "x")),
-    "sparsejax_conv_v1": _Case(_conv._conv, _reference.conv, _convolutions("data", "x")),
-    "sparsejax_conv_input_grad_v1": _Case(
+    "sparsejax_spmm_v2": _Case(_matmul._spmm, _reference.spmm, _products("data", "x")),
+    "sparsejax_spmm_t_v2": _Case(_matmul._spmm_t, _reference.spmm_t, _products("data", "y")),
+    "sparsejax_sddmm_v2": _Case(_matmul._sddmm, _reference.sddmm, _products("x", "y")),
+    "sparsejax_spmm_backward_v2": _Case(_matmul._spmm_backward, _reference.spmm_backward, _products("y", "data", "x")),
+    "sparsejax_conv_v2": _Case(_conv._conv, _reference.conv, _convolutions("data", "x")),
+    "sparsejax_conv_input_grad_v2": _Case(
         _conv._conv_input_grad, _reference.conv_input_grad, _convolutions("data", "y")
     ),
-    "sparsejax_conv_weight_grad_v1": _Case(
+    "sparsejax_conv_weight_grad_v2": _Case(
         _conv._conv_weight_grad, _reference.conv_weight_grad, _convolutions("x", "y")
     ),
-    "sparsejax_conv_backward_v1": _Case(
+    "sparsejax_conv_backward_v2": _Case(
         _conv._conv_backward, _reference.conv_backward, _convolutions("y", "data", "x")
     ),
-    "sparsejax_channel_sum_v1": _Case(_channel._channel_sum, _reference.channel_sum, _images(1)),
-    "sparsejax_channel_dot_v1": _Case(_channel._channel_dot, _reference.channel_dot, _images(2)),
-    "sparsejax_sum_pool_v1": _Case(_pool._sum_pool, _reference_pool.sum_pool, _poolings("x")),
-    "sparsejax_sum_unpool_v1": _Case(_pool._sum_unpool, _reference_pool.sum_unpool, _poolings("y")),
-    "sparsejax_max_pool_v1": _Case(_pool._max_pool, _reference_pool.max_pool, _poolings("x")),
-    "sparsejax_max_take_v1": _Case(_pool._max_take, _reference_pool.max_take, _poolings("x", True)),
-    "sparsejax_max_put_v1": _Case(_pool._max_put, _reference_pool.max_put, _poolings("y", True)),
+    "sparsejax_channel_sum_v2": _Case(_channel._channel_sum, _reference.channel_sum, _images(1)),
+    "sparsejax_channel_dot_v2": _Case(_channel._channel_dot, _reference.channel_dot, _images(2)),
+    "sparsejax_sum_pool_v2": _Case(_pool._sum_pool, _reference_pool.sum_pool, _poolings("x")),
+    "sparsejax_sum_unpool_v2": _Case(_pool._sum_unpool, _reference_pool.sum_unpool, _poolings("y")),
+    "sparsejax_max_pool_v2": _Case(_pool._max_pool, _reference_pool.max_pool, _poolings("x")),
+    "sparsejax_max_take_v2": _Case(_pool._max_take, _reference_pool.max_take, _poolings("x", True)),
+    "sparsejax_max_put_v2": _Case(_pool._max_put, _reference_pool.max_put, _poolings("y", True)),
     "sparsejax_batch_norm_v1": _Case(_norm._norm, _reference_norm.batch_norm, _norms),
     "sparsejax_batch_norm_grad_v1": _Case(_norm._grad, _reference_norm.batch_norm_grad, _norm_gradients),
 }

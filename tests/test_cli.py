@@ -51,12 +51,12 @@ def test_doctor_table_and_status_of_a_bad_kernel(diagnosis, monkeypatch, capsys)
 
 
 def test_the_self_test_can_fail(monkeypatch):
-    target = "sparsejax_spmm_v1"
+    target = "sparsejax_spmm_v2"
     good = _self_test._CASES[target]
-    wrong = _self_test._Case(good.call, lambda *a: 1.001 * good.reference(*a), good.operands)
+    wrong = _self_test._Case(good.call, lambda *a, **params: 1.001 * good.reference(*a, **params), good.operands)
     not_called = _self_test._Case(good.reference, good.reference, good.operands)
 
-    def crash(*args):
+    def crash(*args, **params):
         raise RuntimeError("no such kernel")
 
     crashing = _self_test._Case(crash, good.reference, good.operands)

@@ -12,6 +12,7 @@ import numpy as np
 
 import sparsejax as sx
 from sparsejax import _compat
+from sparsejax.kernels import BATCH_MINOR, ROW_MAJOR, Layouts
 
 from ..cases._case import BACKWARD, FORWARD, RESULTS, STEP, Case
 from ._peer import Call, Peer, Variant
@@ -19,12 +20,12 @@ from ._peer import Call, Peer, Variant
 BETWEEN, ALONE = "between", "alone"
 
 
-def layer(case: Case) -> Callable[[Any, Any, Any], Any]:
+def layer(case: Case, layouts: Layouts = ROW_MAJOR) -> Callable[[Any, Any, Any], Any]:
     """The layer as a function of stored values, pattern and activations."""
     shape = case.shape
     if shape.kind == "linear":
-        return sx.spmm
-    return lambda data, pattern, x: sx.conv(data, pattern, x, strides=shape.stride, padding=shape.padding)
+        return functools.partial(sx.spmm, layouts=layouts)
+    return functools.partial(sx.conv, strides=shape.stride, padding=shape.padding, layouts=layouts)
 
 
 def with_gradients(product: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any, Any], Any]:
@@ -52,7 +53,7 @@ def _prepare(case: Case) -> list[Variant]:
 
 
 def _calls(case: Case, data: Any, pattern: Any, *, batch_minor: bool) -> dict[str, Call]:
-    product = layer(case)
+    product = layer(case, BATCH_MINOR if batch_minor else ROW_MAJOR)
     form = memory_format(case.x.ndim, batch_minor=batch_minor)
     x, cotangent = jax.device_put(case.x, form), jax.device_put(case.cotangent, form)
 

@@ -1,8 +1,11 @@
-"""Sums over everything but the channels, as primitives in the batch-minor layout.
+"""Sums over everything but the channels, as primitives in either layout.
 
 XLA's CPU compiler wants the operand of a reduction row-major: it copies it first and then computes the neighbouring
 elementwise work row-major too. Batch norm and biases need only the two sums below, and broadcasts whose gradients are
 these sums, so a network written with them stays in the layout of the sparse products.
+
+In all functions ``layout`` says how ``x`` lies in memory; static. None is the layout that products give by default:
+row-major for two axes, as linear layers have, and batch-minor for more, as convolutions.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from sparsejax._compat import out_aval
 from sparsejax._typing import ArrayLike
 from sparsejax.kernels import _reference
 from sparsejax.kernels._batching import fold_channels
+from sparsejax.kernels._layout import Layout, Layouts
 from sparsejax.kernels._operands import check_channel_vector, check_channels, check_same
 from sparsejax.kernels._primitive import define_bilinear, define_linear
 from sparsejax.kernels._reference import accumulator
@@ -23,46 +27,53 @@ from sparsejax.kernels._targets import cpu_lowering
 
 _channel_sum = define_linear(
     "sparsejax_channel_sum",
-    abstract=lambda x: out_aval(x, x.shape[-1:], accumulator(x.dtype)),
+    abstract=lambda x, layouts: out_aval(x, x.shape[-1:], accumulator(x.dtype)),
     reference=_reference.channel_sum,
-    cpu_lowering=cpu_lowering("sparsejax_channel_sum_v1", (0,)),
-    transpose=lambda ct, aval: _channel_broadcast(ct, shape=aval.shape, dtype=aval.dtype),
+    cpu_lowering=cpu_lowering("sparsejax_channel_sum_v2", (0,), activations="x"),
+    transpose=lambda ct, aval, layouts: _channel_broadcast(ct, shape=aval.shape, dtype=aval.dtype, layouts=layouts),
     batch=fold_channels,
 )
 
 _channel_broadcast = define_linear(
     "sparsejax_channel_broadcast",
-    abstract=lambda c, shape, dtype: out_aval(c, shape, dtype),
+    abstract=lambda c, shape, dtype, layouts: out_aval(c, shape, dtype),
     reference=_reference.channel_broadcast,
     cpu_lowering=None,
-    transpose=lambda ct, aval, shape, dtype: _channel_sum(ct).astype(aval.dtype),
+    transpose=lambda ct, aval, shape, dtype, layouts: _channel_sum(ct, layouts=layouts).astype(aval.dtype),
 )
 
 _channel_scale = define_bilinear(
     "sparsejax_channel_scale",
-    abstract=lambda x, scale: out_aval(x, x.shape, x.dtype),
+    abstract=lambda x, scale, layouts: out_aval(x, x.shape, x.dtype),
     reference=_reference.channel_scale,
     cpu_lowering=None,
     transpose=(
-        lambda ct, scale, aval: _channel_scale(ct, scale),
-        lambda ct, x, aval: _channel_dot(x, ct),
+        lambda ct, scale, aval, layouts: _channel_scale(ct, scale, layouts=layouts),
+        lambda ct, x, aval, layouts: _channel_dot(x, ct, layouts=layouts),
     ),
 )
 
 _channel_dot = define_bilinear(
     "sparsejax_channel_dot",
-    abstract=lambda x, y: out_aval(x, x.shape[-1:], accumulator(x.dtype)),
+    abstract=lambda x, y, layouts: out_aval(x, x.shape[-1:], accumulator(x.dtype)),
     reference=_reference.channel_dot,
-    cpu_lowering=cpu_lowering("sparsejax_channel_dot_v1", (0, 1)),
+    cpu_lowering=cpu_lowering("sparsejax_channel_dot_v2", (0, 1), activations="xy"),
     transpose=(
-        lambda ct, y, aval: _channel_scale(y, ct),
-        lambda ct, x, aval: _channel_scale(x, ct),
+        lambda ct, y, aval, layouts: _channel_scale(y, ct, layouts=layouts),
+        lambda ct, x, aval, layouts: _channel_scale(x, ct, layouts=layouts),
     ),
     batch=fold_channels,
 )
 
 
-def channel_sum(x: ArrayLike) -> jax.Array:
+def _layouts(x: jax.Array, layout: Layout | None) -> Layouts:
+    """All arrays of the shape of ``x`` have its layout."""
+    if layout is None:
+        layout = Layout.ROW_MAJOR if x.ndim == 2 else Layout.BATCH_MINOR
+    return Layouts(layout, layout)
+
+
+def channel_sum(x: ArrayLike, *, layout: Layout | None = None) -> jax.Array:
     """Sum over all axes but the last: ``s[c] = sum of x[..., c]``.
 
     Args:
@@ -79,10 +90,10 @@ def channel_sum(x: ArrayLike) -> jax.Array:
     """
     x = jnp.asarray(x)
     check_channels("channel_sum", "x", x)
-    return _channel_sum(x)
+    return _channel_sum(x, layouts=_layouts(x, layout))
 
 
-def channel_dot(x: ArrayLike, y: ArrayLike) -> jax.Array:
+def channel_dot(x: ArrayLike, y: ArrayLike, *, layout: Layout | None = None) -> jax.Array:
     """Multiply and sum over all axes but the last: ``s[c] = sum of x[..., c] * y[..., c]``.
 
     Args:
@@ -100,10 +111,10 @@ def channel_dot(x: ArrayLike, y: ArrayLike) -> jax.Array:
     x, y = jnp.asarray(x), jnp.asarray(y)
     check_channels("channel_dot", "x", x)
     check_same("channel_dot", "y", y, x)
-    return _channel_dot(x, y)
+    return _channel_dot(x, y, layouts=_layouts(x, layout))
 
 
-def channel_scale(x: ArrayLike, scale: ArrayLike) -> jax.Array:
+def channel_scale(x: ArrayLike, scale: ArrayLike, *, layout: Layout | None = None) -> jax.Array:
     """Scale each channel: ``y[..., c] = x[..., c] * scale[c]``, with ``channel_dot`` as the gradient in ``scale``.
 
     Args:
@@ -122,10 +133,10 @@ def channel_scale(x: ArrayLike, scale: ArrayLike) -> jax.Array:
     x, scale = jnp.asarray(x), jnp.asarray(scale)
     check_channels("channel_scale", "x", x)
     check_channel_vector("channel_scale", "scale", scale, x)
-    return _channel_scale(x, scale)
+    return _channel_scale(x, scale, layouts=_layouts(x, layout))
 
 
-def channel_shift(x: ArrayLike, shift: ArrayLike) -> jax.Array:
+def channel_shift(x: ArrayLike, shift: ArrayLike, *, layout: Layout | None = None) -> jax.Array:
     """Shift each channel: ``y[..., c] = x[..., c] + shift[c]``, with ``channel_sum`` as the gradient in ``shift``.
 
     Args:
@@ -144,10 +155,10 @@ def channel_shift(x: ArrayLike, shift: ArrayLike) -> jax.Array:
     x, shift = jnp.asarray(x), jnp.asarray(shift)
     check_channels("channel_shift", "x", x)
     check_channel_vector("channel_shift", "shift", shift, x)
-    return x + _channel_broadcast(shift, shape=x.shape, dtype=x.dtype)
+    return x + _channel_broadcast(shift, shape=x.shape, dtype=x.dtype, layouts=_layouts(x, layout))
 
 
-def add_bias(x: ArrayLike, bias: ArrayLike) -> jax.Array:
+def add_bias(x: ArrayLike, bias: ArrayLike, *, layout: Layout | None = None) -> jax.Array:
     """Add ``bias`` along the last axis, for any number of axes; ``bias`` is cast to the dtype of ``x``.
 
     As ``channel_shift``, in the form layers need: the dtype is that of the activations.
@@ -157,4 +168,4 @@ def add_bias(x: ArrayLike, bias: ArrayLike) -> jax.Array:
     """
     x = jnp.asarray(x)
     flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) if x.ndim < 2 else x
-    return channel_shift(flat, jnp.asarray(bias).astype(accumulator(x.dtype))).reshape(x.shape)
+    return channel_shift(flat, jnp.asarray(bias).astype(accumulator(x.dtype)), layout=layout).reshape(x.shape)

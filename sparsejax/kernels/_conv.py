@@ -14,6 +14,7 @@ from sparsejax._typing import ArrayLike
 from sparsejax.kernels import _reference
 from sparsejax.kernels._batching import fold_batch
 from sparsejax.kernels._geometry import ConvGeometry, PaddingLike, PerAxis, per_axis, resolve_padding
+from sparsejax.kernels._layout import BATCH_MINOR, Layouts
 from sparsejax.kernels._operands import check_activations, check_data, pattern_operands
 from sparsejax.kernels._primitive import define_bilinear, define_gradients
 from sparsejax.kernels._targets import cpu_lowering
@@ -24,22 +25,22 @@ def _attributes(ctx: Any, geometry: ConvGeometry) -> dict[str, Any]:
     return {"geometry": geometry.attribute()}
 
 
-def _conv_aval(data: Any, x: Any, *_: Any, geometry: ConvGeometry) -> Any:
+def _conv_aval(data: Any, x: Any, *_: Any, geometry: ConvGeometry, layouts: Layouts) -> Any:
     return out_aval(x, (x.shape[0], *geometry.out_spatial, geometry.out_features), x.dtype)
 
 
 _CONV_TRANSPOSE = (
-    lambda ct, x, aval, *p, geometry: _conv_weight_grad(x, ct, *p, geometry=geometry),
-    lambda ct, data, aval, *p, geometry: _conv_input_grad(data, ct, *p, geometry=geometry),
+    lambda ct, x, aval, *p, **params: _conv_weight_grad(x, ct, *p, **params),
+    lambda ct, data, aval, *p, **params: _conv_input_grad(data, ct, *p, **params),
 )
 
 _conv = define_bilinear(
     "sparsejax_conv",
     abstract=_conv_aval,
     reference=_reference.conv,
-    cpu_lowering=cpu_lowering("sparsejax_conv_v1", (0, 1, 2, 3), _attributes),
+    cpu_lowering=cpu_lowering("sparsejax_conv_v2", (0, 1, 2, 3), _attributes, activations="xy"),
     transpose=_CONV_TRANSPOSE,
-    tangent=lambda *args, geometry: _conv_tangent(*args, geometry=geometry),
+    tangent=lambda *args, **params: _conv_tangent(*args, **params),
     batch=fold_batch(1),
 )
 
@@ -48,31 +49,31 @@ _conv_tangent, _conv_backward = define_gradients(
     product=_conv,
     abstract=_conv_aval,
     transpose=_CONV_TRANSPOSE,
-    cpu_lowering=cpu_lowering("sparsejax_conv_backward_v1", attributes=_attributes),
+    cpu_lowering=cpu_lowering("sparsejax_conv_backward_v2", attributes=_attributes, activations="yxx"),
 )
 
 _conv_input_grad = define_bilinear(
     "sparsejax_conv_input_grad",
-    abstract=lambda data, y, *_, geometry: out_aval(
+    abstract=lambda data, y, *_, geometry, layouts: out_aval(
         y, (y.shape[0], *geometry.in_spatial, geometry.in_features), y.dtype
     ),
     reference=_reference.conv_input_grad,
-    cpu_lowering=cpu_lowering("sparsejax_conv_input_grad_v1", (0, 1, 4, 5, 6), _attributes),
+    cpu_lowering=cpu_lowering("sparsejax_conv_input_grad_v2", (0, 1, 4, 5, 6), _attributes, activations="yx"),
     transpose=(
-        lambda ct, y, aval, *p, geometry: _conv_weight_grad(ct, y, *p, geometry=geometry),
-        lambda ct, data, aval, *p, geometry: _conv(data, ct, *p, geometry=geometry),
+        lambda ct, y, aval, *p, **params: _conv_weight_grad(ct, y, *p, **params),
+        lambda ct, data, aval, *p, **params: _conv(data, ct, *p, **params),
     ),
     batch=fold_batch(1),
 )
 
 _conv_weight_grad = define_bilinear(
     "sparsejax_conv_weight_grad",
-    abstract=lambda x, y, indptr, indices, *_, geometry: out_aval(x, indices.shape, x.dtype),
+    abstract=lambda x, y, indptr, indices, *_, geometry, layouts: out_aval(x, indices.shape, x.dtype),
     reference=_reference.conv_weight_grad,
-    cpu_lowering=cpu_lowering("sparsejax_conv_weight_grad_v1", (0, 1, 2, 3), _attributes),
+    cpu_lowering=cpu_lowering("sparsejax_conv_weight_grad_v2", (0, 1, 2, 3), _attributes, activations="xy"),
     transpose=(
-        lambda ct, y, aval, *p, geometry: _conv_input_grad(ct, y, *p, geometry=geometry),
-        lambda ct, x, aval, *p, geometry: _conv(ct, x, *p, geometry=geometry),
+        lambda ct, y, aval, *p, **params: _conv_input_grad(ct, y, *p, **params),
+        lambda ct, x, aval, *p, **params: _conv(ct, x, *p, **params),
     ),
 )
 
@@ -87,6 +88,7 @@ def conv(
     input_dilation: PerAxis = 1,
     kernel_dilation: PerAxis = 1,
     feature_group_count: int = 1,
+    layouts: Layouts = BATCH_MINOR,
 ) -> jax.Array:
     """Convolve activations with a sparse kernel (cross-correlation, as everywhere in deep learning).
 
@@ -102,6 +104,7 @@ def conv(
       padding: "SAME", "VALID", "CIRCULAR", "CAUSAL" (one axis), an integer, or per axis an integer or a
         (low, high) pair; as in ``flax.nnx.Conv``. Static.
       feature_group_count: groups; must divide ``in`` and ``out``. Static.
+      layouts: how ``x`` and ``y`` lie in memory. Static. Results do not depend on it.
 
     Returns:
       float[..., *out_spatial, out]; bfloat16 products are accumulated in float32. The order of summation is fixed.
@@ -147,7 +150,7 @@ def conv(
     geometry = ConvGeometry(spatial, in_features, pattern.rows, window, strides, pairs, *dilations, feature_group_count)
     if 0 in geometry.out_spatial:
         fail("conv", "x", f"spatial shape {spatial}", f"room for the dilated window {window} with padding {pairs}")
-    out = _conv(data, flat, *pattern_operands(pattern), geometry=geometry)
+    out = _conv(data, flat, *pattern_operands(pattern), geometry=geometry, layouts=layouts)
     return out.reshape(*lead, *out.shape[1:])
 
 

@@ -13,6 +13,7 @@ from sparsejax._compat import out_aval
 from sparsejax._typing import ArrayLike
 from sparsejax.kernels import _reference
 from sparsejax.kernels._batching import fold_batch
+from sparsejax.kernels._layout import ROW_MAJOR, Layouts
 from sparsejax.kernels._operands import check_activations, check_data, pattern_operands
 from sparsejax.kernels._primitive import define_bilinear, define_gradients
 from sparsejax.kernels._targets import cpu_lowering
@@ -24,22 +25,22 @@ def _rows(x: jax.Array) -> jax.Array:
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
-def _spmm_aval(data: Any, x: Any, indptr: Any, *_: Any) -> Any:
+def _spmm_aval(data: Any, x: Any, indptr: Any, *_: Any, layouts: Layouts) -> Any:
     return out_aval(x, (x.shape[0], indptr.shape[0] - 1), x.dtype)
 
 
 _SPMM_TRANSPOSE = (
-    lambda ct, x, aval, *p: _sddmm(x, ct, *p),
-    lambda ct, data, aval, *p: _spmm_t(data, ct, *p),
+    lambda ct, x, aval, *p, layouts: _sddmm(x, ct, *p, layouts=layouts),
+    lambda ct, data, aval, *p, layouts: _spmm_t(data, ct, *p, layouts=layouts),
 )
 
 _spmm = define_bilinear(
     "sparsejax_spmm",
     abstract=_spmm_aval,
     reference=_reference.spmm,
-    cpu_lowering=cpu_lowering("sparsejax_spmm_v1", (0, 1, 2, 3)),
+    cpu_lowering=cpu_lowering("sparsejax_spmm_v2", (0, 1, 2, 3), activations="xy"),
     transpose=_SPMM_TRANSPOSE,
-    tangent=lambda *args: _spmm_tangent(*args),
+    tangent=lambda *args, layouts: _spmm_tangent(*args, layouts=layouts),
     batch=fold_batch(1),
 )
 
@@ -48,34 +49,36 @@ _spmm_tangent, _spmm_backward = define_gradients(
     product=_spmm,
     abstract=_spmm_aval,
     transpose=_SPMM_TRANSPOSE,
-    cpu_lowering=cpu_lowering("sparsejax_spmm_backward_v1"),
+    cpu_lowering=cpu_lowering("sparsejax_spmm_backward_v2", activations="yxx"),
 )
 
 _spmm_t = define_bilinear(
     "sparsejax_spmm_t",
-    abstract=lambda data, y, indptr, indices, indptr_t, *_: out_aval(y, (y.shape[0], indptr_t.shape[0] - 1), y.dtype),
+    abstract=lambda data, y, indptr, indices, indptr_t, *_, layouts: out_aval(
+        y, (y.shape[0], indptr_t.shape[0] - 1), y.dtype
+    ),
     reference=_reference.spmm_t,
-    cpu_lowering=cpu_lowering("sparsejax_spmm_t_v1", (0, 1, 4, 5, 6)),
+    cpu_lowering=cpu_lowering("sparsejax_spmm_t_v2", (0, 1, 4, 5, 6), activations="yx"),
     transpose=(
-        lambda ct, y, aval, *p: _sddmm(ct, y, *p),
-        lambda ct, data, aval, *p: _spmm(data, ct, *p),
+        lambda ct, y, aval, *p, layouts: _sddmm(ct, y, *p, layouts=layouts),
+        lambda ct, data, aval, *p, layouts: _spmm(data, ct, *p, layouts=layouts),
     ),
     batch=fold_batch(1),
 )
 
 _sddmm = define_bilinear(
     "sparsejax_sddmm",
-    abstract=lambda x, y, indptr, indices, *_: out_aval(x, indices.shape, x.dtype),
+    abstract=lambda x, y, indptr, indices, *_, layouts: out_aval(x, indices.shape, x.dtype),
     reference=_reference.sddmm,
-    cpu_lowering=cpu_lowering("sparsejax_sddmm_v1", (0, 1, 2, 3)),
+    cpu_lowering=cpu_lowering("sparsejax_sddmm_v2", (0, 1, 2, 3), activations="xy"),
     transpose=(
-        lambda ct, y, aval, *p: _spmm_t(ct, y, *p),
-        lambda ct, x, aval, *p: _spmm(ct, x, *p),
+        lambda ct, y, aval, *p, layouts: _spmm_t(ct, y, *p, layouts=layouts),
+        lambda ct, x, aval, *p, layouts: _spmm(ct, x, *p, layouts=layouts),
     ),
 )
 
 
-def spmm(data: ArrayLike, pattern: SparsityPattern, x: ArrayLike) -> jax.Array:
+def spmm(data: ArrayLike, pattern: SparsityPattern, x: ArrayLike, *, layouts: Layouts = ROW_MAJOR) -> jax.Array:
     """Multiply activations by a sparse kernel: the product of a linear layer.
 
     y[..., r] = sum over the entries e of row r of data[e] * x[..., pattern.indices[e]]
@@ -84,6 +87,7 @@ def spmm(data: ArrayLike, pattern: SparsityPattern, x: ArrayLike) -> jax.Array:
       data: stored entries, float[nse]; float32, float64 or bfloat16.
       pattern: SparsityPattern of kernel shape (k, m); rows are outputs. Entries past ``indptr[m]`` are ignored.
       x: activations, float[..., k], same dtype as ``data``; any leading batch axes.
+      layouts: how ``x`` and ``y`` lie in memory, all leading axes as one. Static. Results do not depend on it.
 
     Returns:
       float[..., m]; bfloat16 products are accumulated in float32. Outputs without entries are exact zeros. The order
@@ -103,17 +107,18 @@ def spmm(data: ArrayLike, pattern: SparsityPattern, x: ArrayLike) -> jax.Array:
     data, x = check_data("spmm", data, pattern), jnp.asarray(x)
     _check_matrix_pattern("spmm", pattern)
     check_activations("spmm", "x", x, data.dtype, pattern.columns, "first axis")
-    flat = _spmm(data, _rows(x), *pattern_operands(pattern))
+    flat = _spmm(data, _rows(x), *pattern_operands(pattern), layouts=layouts)
     return flat.reshape(*x.shape[:-1], pattern.rows)
 
 
-def spmm_t(data: ArrayLike, pattern: SparsityPattern, y: ArrayLike) -> jax.Array:
+def spmm_t(data: ArrayLike, pattern: SparsityPattern, y: ArrayLike, *, layouts: Layouts = ROW_MAJOR) -> jax.Array:
     """Multiply by the transposed kernel: ``x[..., c] = sum over entries e of column c of data[e] * y[..., row[e]]``.
 
     Args:
       data: stored entries, float[nse].
       pattern: SparsityPattern of kernel shape (k, m).
       y: float[..., m], same dtype as ``data``.
+      layouts: as for ``spmm``: ``y`` is read, ``x`` is written.
 
     Returns:
       float[..., k]. Otherwise as ``spmm``, whose input gradient this is.
@@ -128,11 +133,11 @@ def spmm_t(data: ArrayLike, pattern: SparsityPattern, y: ArrayLike) -> jax.Array
     data, y = check_data("spmm_t", data, pattern), jnp.asarray(y)
     _check_matrix_pattern("spmm_t", pattern)
     check_activations("spmm_t", "y", y, data.dtype, pattern.rows, "last axis")
-    flat = _spmm_t(data, _rows(y), *pattern_operands(pattern))
+    flat = _spmm_t(data, _rows(y), *pattern_operands(pattern), layouts=layouts)
     return flat.reshape(*y.shape[:-1], pattern.columns)
 
 
-def sddmm(pattern: SparsityPattern, x: ArrayLike, y: ArrayLike) -> jax.Array:
+def sddmm(pattern: SparsityPattern, x: ArrayLike, y: ArrayLike, *, layouts: Layouts = ROW_MAJOR) -> jax.Array:
     """Multiply two dense matrices, at the stored entries only: the weight gradient of ``spmm``.
 
     data[e] = sum over the batch of x[..., indices[e]] * y[..., row[e]]
@@ -141,6 +146,7 @@ def sddmm(pattern: SparsityPattern, x: ArrayLike, y: ArrayLike) -> jax.Array:
       pattern: SparsityPattern of kernel shape (k, m).
       x: float[..., k].
       y: float[..., m], same leading axes and dtype as ``x``.
+      layouts: of ``x`` and ``y``, as for ``spmm``.
 
     Returns:
       float[nse], zero in the padding; bfloat16 operands are accumulated in float32.
@@ -158,7 +164,7 @@ def sddmm(pattern: SparsityPattern, x: ArrayLike, y: ArrayLike) -> jax.Array:
     check_activations("sddmm", "y", y, x.dtype, pattern.rows, "last axis")
     if x.shape[:-1] != y.shape[:-1]:
         fail("sddmm", "y", f"leading axes {y.shape[:-1]}", f"{x.shape[:-1]}, those of x")
-    return _sddmm(_rows(x), _rows(y), *pattern_operands(pattern))
+    return _sddmm(_rows(x), _rows(y), *pattern_operands(pattern), layouts=layouts)
 
 
 def _check_matrix_pattern(name: str, pattern: SparsityPattern) -> None:

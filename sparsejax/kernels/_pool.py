@@ -20,6 +20,7 @@ from sparsejax._typing import ArrayLike
 from sparsejax.kernels import _reference_pool
 from sparsejax.kernels._batching import fold_batch
 from sparsejax.kernels._geometry import PaddingLike, PoolGeometry, per_axis, resolve_padding
+from sparsejax.kernels._layout import Layout, Layouts
 from sparsejax.kernels._operands import check_dtype
 from sparsejax.kernels._primitive import define, define_linear
 from sparsejax.kernels._targets import cpu_lowering
@@ -39,54 +40,54 @@ def _in(y: Any, geometry: PoolGeometry) -> Any:
 
 _sum_pool = define_linear(
     "sparsejax_sum_pool",
-    abstract=lambda x, geometry: _out(x, geometry),
+    abstract=lambda x, geometry, layouts: _out(x, geometry),
     reference=_reference_pool.sum_pool,
-    cpu_lowering=cpu_lowering("sparsejax_sum_pool_v1", (0,), _attributes),
-    transpose=lambda ct, aval, geometry: _sum_unpool(ct, geometry=geometry),
+    cpu_lowering=cpu_lowering("sparsejax_sum_pool_v2", (0,), _attributes, activations="xy"),
+    transpose=lambda ct, aval, **params: _sum_unpool(ct, **params),
     batch=fold_batch(0),
 )
 
 _sum_unpool = define_linear(
     "sparsejax_sum_unpool",
-    abstract=lambda y, geometry: _in(y, geometry),
+    abstract=lambda y, geometry, layouts: _in(y, geometry),
     reference=_reference_pool.sum_unpool,
-    cpu_lowering=cpu_lowering("sparsejax_sum_unpool_v1", (0,), _attributes),
-    transpose=lambda ct, aval, geometry: _sum_pool(ct, geometry=geometry),
+    cpu_lowering=cpu_lowering("sparsejax_sum_unpool_v2", (0,), _attributes, activations="yx"),
+    transpose=lambda ct, aval, **params: _sum_pool(ct, **params),
     batch=fold_batch(0),
 )
 
 _max_take = define_linear(
     "sparsejax_max_take",
-    abstract=lambda x, arg, geometry: _out(x, geometry),
+    abstract=lambda x, arg, geometry, layouts: _out(x, geometry),
     reference=_reference_pool.max_take,
-    cpu_lowering=cpu_lowering("sparsejax_max_take_v1", (0, 1), _attributes),
-    transpose=lambda ct, aval, arg, geometry: _max_put(ct, arg, geometry=geometry),
+    cpu_lowering=cpu_lowering("sparsejax_max_take_v2", (0, 1), _attributes, activations="xyy"),
+    transpose=lambda ct, aval, arg, **params: _max_put(ct, arg, **params),
     batch=fold_batch(0, 1),
 )
 
 _max_put = define_linear(
     "sparsejax_max_put",
-    abstract=lambda y, arg, geometry: _in(y, geometry),
+    abstract=lambda y, arg, geometry, layouts: _in(y, geometry),
     reference=_reference_pool.max_put,
-    cpu_lowering=cpu_lowering("sparsejax_max_put_v1", (0, 1), _attributes),
-    transpose=lambda ct, aval, arg, geometry: _max_take(ct, arg, geometry=geometry),
+    cpu_lowering=cpu_lowering("sparsejax_max_put_v2", (0, 1), _attributes, activations="yyx"),
+    transpose=lambda ct, aval, arg, **params: _max_take(ct, arg, **params),
     batch=fold_batch(0, 1),
 )
 
 _max_pool_primitive, _max_pool = define(
     "sparsejax_max_pool",
-    abstract=lambda x, geometry: (_out(x, geometry), _out(x, geometry, jnp.int32)),
+    abstract=lambda x, geometry, layouts: (_out(x, geometry), _out(x, geometry, jnp.int32)),
     reference=_reference_pool.max_pool,
-    cpu_lowering=cpu_lowering("sparsejax_max_pool_v1", (0,), _attributes),
+    cpu_lowering=cpu_lowering("sparsejax_max_pool_v2", (0,), _attributes, activations="xyy"),
     batch=fold_batch(0),
     multiple_results=True,
 )
 
 
-def _max_pool_jvp(primals: Sequence[Any], tangents: Sequence[Any], geometry: PoolGeometry) -> Any:
-    y, arg = _max_pool(*primals, geometry=geometry)
+def _max_pool_jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> Any:
+    y, arg = _max_pool(*primals, **params)
     (t,) = tangents
-    dy = zero_tangent(y) if type(t) is ad.Zero else _max_take(t, arg, geometry=geometry)
+    dy = zero_tangent(y) if type(t) is ad.Zero else _max_take(t, arg, **params)
     return (y, arg), (dy, zero_tangent(arg))
 
 
@@ -98,6 +99,8 @@ def max_pool(
     window_shape: Sequence[int],
     strides: Sequence[int] | None = None,
     padding: PaddingLike = "VALID",
+    *,
+    layout: Layout = Layout.BATCH_MINOR,
 ) -> jax.Array:
     """Take the maximum over windows, as ``flax.nnx.max_pool``.
 
@@ -109,6 +112,7 @@ def max_pool(
       strides: per spatial axis; ones if absent. Static.
       padding: "VALID", "SAME" or (low, high) pairs. Padding is never the maximum; a window that lies in it
         entirely has -inf.
+      layout: how ``x`` and the result lie in memory. Static.
 
     Returns:
       float[..., *out_spatial, channels]. NaN wins. The gradient goes to the first of equal maxima.
@@ -120,7 +124,7 @@ def max_pool(
     [1.0, 3.0]
     """
     flat, geometry, lead = _plan("max_pool", x, window_shape, strides, padding)
-    y, _ = _max_pool(flat, geometry=geometry)
+    y, _ = _max_pool(flat, geometry=geometry, layouts=Layouts(layout, layout))
     return y.reshape(*lead, *y.shape[1:])
 
 
@@ -130,12 +134,14 @@ def avg_pool(
     strides: Sequence[int] | None = None,
     padding: PaddingLike = "VALID",
     count_include_pad: bool = True,
+    *,
+    layout: Layout = Layout.BATCH_MINOR,
 ) -> jax.Array:
     """Take the mean over windows, as ``flax.nnx.avg_pool``: the sum over a window's taps divided by their number.
 
     Args:
       x: float[..., *spatial, channels] with one or two spatial axes; leading axes are batch.
-      window_shape, strides, padding: as for ``max_pool``.
+      window_shape, strides, padding, layout: as for ``max_pool``.
       count_include_pad: divide by the window's size; otherwise by the number of taps that are not padding.
 
     Returns:
@@ -149,7 +155,7 @@ def avg_pool(
     """
     flat, geometry, lead = _plan("avg_pool", x, window_shape, strides, padding)
     count = math.prod(geometry.window) if count_include_pad else jnp.asarray(_tap_counts(geometry), flat.dtype)
-    y = _sum_pool(flat, geometry=geometry) / count
+    y = _sum_pool(flat, geometry=geometry, layouts=Layouts(layout, layout)) / count
     return y.reshape(*lead, *y.shape[1:])
 
 

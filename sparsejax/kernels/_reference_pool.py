@@ -30,12 +30,12 @@ def _taps(x: jax.Array, g: PoolGeometry, fill: float) -> Iterator[jax.Array]:
         yield padded[(slice(None), *spatial)]
 
 
-def sum_pool(x: Any, *, geometry: PoolGeometry) -> jax.Array:
+def sum_pool(x: Any, *, geometry: PoolGeometry, layouts: Any = None) -> jax.Array:
     """``y[o] = sum over taps of x``; padding counts as zero."""
     return functools.reduce(operator.add, _taps(x.astype(accumulator(x.dtype)), geometry, 0)).astype(x.dtype)
 
 
-def sum_unpool(y: Any, *, geometry: PoolGeometry) -> jax.Array:
+def sum_unpool(y: Any, *, geometry: PoolGeometry, layouts: Any = None) -> jax.Array:
     """The transpose of ``sum_pool``."""
     wide = y.astype(accumulator(y.dtype))
     x = jax.ShapeDtypeStruct((y.shape[0], *geometry.in_spatial, y.shape[-1]), wide.dtype)
@@ -43,7 +43,7 @@ def sum_unpool(y: Any, *, geometry: PoolGeometry) -> jax.Array:
     return out.astype(y.dtype)
 
 
-def max_pool(x: Any, *, geometry: PoolGeometry) -> tuple[jax.Array, jax.Array]:
+def max_pool(x: Any, *, geometry: PoolGeometry, layouts: Any = None) -> tuple[jax.Array, jax.Array]:
     """The maximum over taps and the number of the first tap that attains it; -inf and -1 in the padding."""
     inside = jnp.stack(list(_taps(jnp.ones(x.shape, jnp.bool_), geometry, 0)))
     seen = jnp.stack(list(_taps(x, geometry, -jnp.inf)))
@@ -55,7 +55,7 @@ def max_pool(x: Any, *, geometry: PoolGeometry) -> tuple[jax.Array, jax.Array]:
     return best.astype(x.dtype), arg.astype(jnp.int32)
 
 
-def max_take(x: Any, arg: Any, *, geometry: PoolGeometry) -> jax.Array:
+def max_take(x: Any, arg: Any, *, geometry: PoolGeometry, layouts: Any = None) -> jax.Array:
     """``y[o] = x`` at the tap ``arg[o]``; 0 where no tap has that number."""
     zero = jnp.zeros((), x.dtype)
     return functools.reduce(
@@ -63,7 +63,7 @@ def max_take(x: Any, arg: Any, *, geometry: PoolGeometry) -> jax.Array:
     )
 
 
-def max_put(y: Any, arg: Any, *, geometry: PoolGeometry) -> jax.Array:
+def max_put(y: Any, arg: Any, *, geometry: PoolGeometry, layouts: Any = None) -> jax.Array:
     """The transpose of ``max_take`` in ``x``."""
     wide = y.astype(accumulator(y.dtype))
     x = jax.ShapeDtypeStruct((y.shape[0], *geometry.in_spatial, y.shape[-1]), wide.dtype)

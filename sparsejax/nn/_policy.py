@@ -74,13 +74,16 @@ def time_layers(dense: Any, sparse: Any, calls: list[Call]) -> tuple[float, floa
     """Measure the seconds of forward + backward of a dense layer and its sparse form, summed over the inputs.
 
     Both are jitted, warmed up and timed alternately (A B A B ...); medians of ``ROUNDS`` runs. Each form gets its
-    activations in the layout that it has between layers of the same kind (the sparse one batch-minor), so that a
-    transposition at the edge of a sparse stretch is not charged to every layer in it. Layers over several axes,
-    whose neighbours reshape, get row-major activations in both forms.
+    activations in the layout that it has between layers of the same kind (a sparse convolution batch-minor), so that a
+    transposition at the edge of a sparse stretch is not charged to every layer in it. Linear layers get row-major
+    activations in both forms.
     """
     total = [0.0, 0.0]
     for call in calls:
-        steps = [compile_step(dense, call, batch_minor=False), compile_step(sparse, call, batch_minor=True)]
+        steps = [
+            compile_step(dense, call, batch_minor=False),
+            compile_step(sparse, call, batch_minor=hasattr(sparse, "kernel_size")),
+        ]
         times: list[list[float]] = [[], []]
         for step, operands in steps:
             jax.block_until_ready(step(*operands))

@@ -130,16 +130,22 @@ inline void AddMalformed(const Arguments call, std::vector<Arguments>& cases) {
   });
 }
 
-// Many blocks of the batch; sizes with which several threads add to a slot, in both orientations; one narrow vector; a
+// Of input and output, as the attribute of that name.
+inline const std::vector<Dims> kLayouts{{0, 0}, {0, 1}, {1, 0}, {1, 1}};
+
+// In every combination of layouts: many blocks of the batch; sizes with which several threads add to a slot, in both orientations; one narrow vector; a
 // little more than a vector; small ones.
 inline std::vector<Arguments> MatrixCases(const std::string& target, Maker make) {
   constexpr std::array<int64_t, 3> kSizes[] = {{257, 200, 150}, {600, 40, 1500}, {600, 1500, 40}, {3, 700, 900},
                                                {20, 900, 200},  {1, 37, 29},     {7, 64, 16},     {33, 5, 130}};
   std::vector<Arguments> cases;
   for (const auto& [batch, columns, rows] : kSizes)
-    cases.push_back(Product(target, make, make.Pattern(columns, rows), {batch, columns}, {batch, rows}));
+    for (const Dims& layouts : kLayouts) {
+      cases.push_back(Product(target, make, make.Pattern(columns, rows), {batch, columns}, {batch, rows}));
+      cases.back().attributes["layouts"] = layouts;
+    }
   if (HasPositions(target))
-    for (const size_t i : {1, 4, 7}) AddMalformed(cases[i], cases);
+    for (const size_t i : {4, 17, 30}) AddMalformed(cases[i], cases);
   return cases;
 }
 
@@ -171,22 +177,28 @@ inline std::vector<Arguments> ConvCases(const std::string& target, Maker make) {
     for (const Axis& a : {s.y, s.x})
       for (const int64_t n : {a.in, a.out(), a.window, a.stride, a.low, a.input_dilation, a.kernel_dilation})
         geometry.push_back(n);
-    cases.push_back(Product(target, make, p, {s.batch, s.y.in, s.x.in, s.in}, {s.batch, s.y.out(), s.x.out(), s.out}));
-    cases.back().attributes["geometry"] = geometry;
+    for (const Dims& layouts : kLayouts) {
+      cases.push_back(
+          Product(target, make, p, {s.batch, s.y.in, s.x.in, s.in}, {s.batch, s.y.out(), s.x.out(), s.out}));
+      cases.back().attributes["geometry"] = geometry;
+      cases.back().attributes["layouts"] = layouts;
+    }
   }
   if (HasPositions(target))
-    for (const size_t i : {0, 1, 3}) AddMalformed(cases[i], cases);
+    for (const size_t i : {0, 5, 15}) AddMalformed(cases[i], cases);
   return cases;
 }
 
 // Many channels, and two that are divided into parts.
 inline std::vector<Arguments> ChannelCases(const std::string& target, Maker make) {
   std::vector<Arguments> cases;
-  for (const Dims& shape : {Dims{16, 20, 21, 33}, Dims{64, 40, 41, 2}}) {
-    Arguments call{{make.Floats(shape)}, {make.Floats({shape.back()}, make.sum_dtype())}, {}};
-    if (target == "sparsejax_channel_dot_v1") call.operands.push_back(make.Floats(shape));
-    cases.push_back(std::move(call));
-  }
+  for (const Dims& shape : {Dims{16, 20, 21, 33}, Dims{64, 40, 41, 2}})
+    for (const int64_t layout : {0, 1}) {
+      Arguments call{{make.Floats(shape)}, {make.Floats({shape.back()}, make.sum_dtype())}, {}};
+      if (target == "sparsejax_channel_dot_v2") call.operands.push_back(make.Floats(shape));
+      call.attributes["layouts"] = Dims{layout, layout};
+      cases.push_back(std::move(call));
+    }
   return cases;
 }
 
@@ -194,17 +206,24 @@ inline std::vector<Arguments> ChannelCases(const std::string& target, Maker make
 inline Arguments PoolCase(const std::string& target, Maker& make, const Dims& x, const Dims& y, const Dims& geometry) {
   const Array taps = make.IntsBelow(3 * 2, y);
   Arguments call{{}, {}, {{"geometry", geometry}}};
-  if (target == "sparsejax_sum_pool_v1") call.operands = {make.Floats(x)}, call.results = {make.Floats(y)};
-  if (target == "sparsejax_sum_unpool_v1") call.operands = {make.Floats(y)}, call.results = {make.Floats(x)};
-  if (target == "sparsejax_max_pool_v1") call.operands = {make.Floats(x)}, call.results = {make.Floats(y), taps};
-  if (target == "sparsejax_max_take_v1") call.operands = {make.Floats(x), taps}, call.results = {make.Floats(y)};
-  if (target == "sparsejax_max_put_v1") call.operands = {make.Floats(y), taps}, call.results = {make.Floats(x)};
+  if (target == "sparsejax_sum_pool_v2") call.operands = {make.Floats(x)}, call.results = {make.Floats(y)};
+  if (target == "sparsejax_sum_unpool_v2") call.operands = {make.Floats(y)}, call.results = {make.Floats(x)};
+  if (target == "sparsejax_max_pool_v2") call.operands = {make.Floats(x)}, call.results = {make.Floats(y), taps};
+  if (target == "sparsejax_max_take_v2") call.operands = {make.Floats(x), taps}, call.results = {make.Floats(y)};
+  if (target == "sparsejax_max_put_v2") call.operands = {make.Floats(y), taps}, call.results = {make.Floats(x)};
   return call;
 }
 
 inline std::vector<Arguments> PoolCases(const std::string& target, Maker make) {
-  return {PoolCase(target, make, {70, 15, 12, 16}, {70, 8, 6, 16}, {15, 8, 3, 2, 1, 12, 6, 2, 2, 0}),
-          PoolCase(target, make, {3, 7, 9, 5}, {3, 2, 5, 5}, {7, 2, 2, 5, 0, 9, 5, 2, 2, 1})};
+  std::vector<Arguments> cases;
+  for (const int64_t layout : {0, 1})
+    for (const Arguments& call :
+         {PoolCase(target, make, {70, 15, 12, 16}, {70, 8, 6, 16}, {15, 8, 3, 2, 1, 12, 6, 2, 2, 0}),
+          PoolCase(target, make, {3, 7, 9, 5}, {3, 2, 5, 5}, {7, 2, 2, 5, 0, 9, 5, 2, 2, 1})}) {
+      cases.push_back(call);
+      cases.back().attributes["layouts"] = Dims{layout, layout};
+    }
+  return cases;
 }
 
 // With or without a residual. The gradient takes the output and returns the residual's gradient where there is one.

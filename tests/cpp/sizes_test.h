@@ -83,7 +83,7 @@ inline std::string SizesFault(Pool& pool, bool large) {
     const Arguments wrapped{{FloatsOf({0}, {}), FloatsOf({kHuge, 0}, {}), Ints({0, 0, 0, 0, 0}), Ints({})},
                             {FloatsOf({0, 4}, {})},
                             {}};
-    const std::string error = call("sparsejax_spmm_v1", wrapped);
+    const std::string error = call("sparsejax_spmm_v2", wrapped);
     if (error.find("result has shape (0, 4); expected (4611686018427387904, 4)") == std::string::npos)
       return "spmm takes a result of another size: '" + error + "'";
   }
@@ -91,16 +91,16 @@ inline std::string SizesFault(Pool& pool, bool large) {
     const Arguments nothing{{FloatsOf({0}, {}), FloatsOf({kHuge, 0}, {}), Ints({0}), Ints({})},
                             {FloatsOf({kHuge, 0}, {})},
                             {}};
-    if (const std::string e = call("sparsejax_spmm_v1", nothing); !e.empty()) return e;
+    if (const std::string e = call("sparsejax_spmm_v2", nothing); !e.empty()) return e;
     const Arguments both{{FloatsOf({kHuge, 0}, {}), FloatsOf({0}, {}), FloatsOf({kHuge, 0}, {}), Ints({0}), Ints({}),
                           Ints({0}), Ints({}), Ints({})},
                          {FloatsOf({0}, {}), FloatsOf({kHuge, 0}, {})},
                          {}};
-    if (const std::string e = call("sparsejax_spmm_backward_v1", both); !e.empty()) return e;
+    if (const std::string e = call("sparsejax_spmm_backward_v2", both); !e.empty()) return e;
     const Arguments sampled{{FloatsOf({kHuge, 0}, {}), FloatsOf({kHuge, 0}, {}), Ints({0}), Ints({})},
                             {FloatsOf({0}, {})},
                             {}};
-    if (const std::string e = call("sparsejax_sddmm_v1", sampled); !e.empty()) return e;
+    if (const std::string e = call("sparsejax_sddmm_v2", sampled); !e.empty()) return e;
   }
   {  // More features than int32 can index, of which the last one that it can is used.
     VirtualMemory x(kBeyond * 4);
@@ -108,13 +108,13 @@ inline std::string SizesFault(Pool& pool, bool large) {
     Arguments arguments{{FloatsOf({2}, {1, 2}), At(x, {1, kBeyond}), Ints({0, 1, 2}), Ints({0, INT32_MAX})},
                         {FloatsOf({1, 2}, {7, 7})},
                         {}};
-    if (const std::string e = Call(HandlerOf("sparsejax_spmm_v1"), pool, arguments); !e.empty()) return e;
+    if (const std::string e = Call(HandlerOf("sparsejax_spmm_v2"), pool, arguments); !e.empty()) return e;
     const float* y = reinterpret_cast<const float*>(arguments.results[0].bytes.data());
     if (y[0] != 0 || y[1] != 6) return "spmm reads another feature than the one beyond 2**31 - 2";
     Arguments gradient{{At(x, {1, kBeyond}), FloatsOf({1, 2}, {1, 5}), Ints({0, 1, 2}), Ints({0, INT32_MAX})},
                        {FloatsOf({2}, {7, 7})},
                        {}};
-    if (const std::string e = Call(HandlerOf("sparsejax_sddmm_v1"), pool, gradient); !e.empty()) return e;
+    if (const std::string e = Call(HandlerOf("sparsejax_sddmm_v2"), pool, gradient); !e.empty()) return e;
     const float* dw = reinterpret_cast<const float*>(gradient.results[0].bytes.data());
     if (dw[0] != 0 || dw[1] != 15) return "sddmm reads another feature than the one beyond 2**31 - 2";
   }
@@ -126,7 +126,7 @@ inline std::string SizesFault(Pool& pool, bool large) {
     std::vector<int32_t> indptr(kRows + 1);
     for (int64_t r = 0; r <= kRows; ++r) indptr[r] = static_cast<int32_t>(r);
     const std::string error =
-        call("sparsejax_spmm_v1", {{FloatsOf({kRows}, std::vector<float>(kRows, 2)),
+        call("sparsejax_spmm_v2", {{FloatsOf({kRows}, std::vector<float>(kRows, 2)),
                                     FloatsOf({kBatch, 1}, std::vector<float>(kBatch, 3)), Ints(indptr),
                                     Ints(std::vector<int32_t>(kRows, 0))},
                                    {At(y, {kBatch, kRows})},
@@ -143,11 +143,11 @@ inline std::string SizesFault(Pool& pool, bool large) {
     const Array image = At(x, {kBatch, 1, kWidth, 1}), result = At(y, {kBatch, 1, kWidth, 1});
     Arguments conv{{FloatsOf({1}, {2}), image, Ints({0, 1}), Ints({1})}, {result}, {}};
     conv.attributes["geometry"] = Dims{1, 1, 1, 1, 1, 1, 1, 0, 1, 1, kWidth, kWidth, 3, 1, 1, 1, 1};
-    if (const std::string e = call("sparsejax_conv_v1", conv); !e.empty()) return e;
+    if (const std::string e = call("sparsejax_conv_v2", conv); !e.empty()) return e;
     if (!EndsWith(y, kElements, 6)) return "conv does not write the end of more than 2**31 elements";
     Arguments pool_call{{image}, {result}, {}};
     pool_call.attributes["geometry"] = Dims{1, 1, 1, 1, 0, kWidth, kWidth, 1, 1, 0};
-    if (const std::string e = call("sparsejax_sum_pool_v1", pool_call); !e.empty()) return e;
+    if (const std::string e = call("sparsejax_sum_pool_v2", pool_call); !e.empty()) return e;
     if (!EndsWith(y, kElements, 3)) return "sum_pool does not write the end of more than 2**31 elements";
     Arguments norm{{image, FloatsOf({1}, {0}), FloatsOf({1}, {4})},
                    {result, FloatsOf({1}, {7}), FloatsOf({1}, {7})},

@@ -61,6 +61,11 @@ def floats(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.n
     return np.asarray(rng.standard_normal(shape), jnp.dtype(dtype))
 
 
+def layouts(rng: np.random.Generator) -> tuple[tuple[str, Any], ...]:
+    """The attribute of the layouts of input and output, with any values."""
+    return (("layouts", rng.integers(0, 2, 2)),)
+
+
 def matmul_case(rng: np.random.Generator, target: str) -> Case:
     """A call that the checks of the matrix products accept."""
     n, k, m = (pick(rng, SIZES) for _ in range(3))
@@ -71,15 +76,15 @@ def matmul_case(rng: np.random.Generator, target: str) -> Case:
     nse = indices.size
     if "sddmm" in target:
         operands = [floats(rng, (n, k), dtype), floats(rng, (n, m), dtype), indptr, indices]
-        return Case(target, operands, [((nse,), dtype)], None)
+        return Case(target, operands, [((nse,), dtype)], None, layouts(rng))
     operands = [floats(rng, (nse,), dtype), floats(rng, (n, columns), dtype), indptr, indices]
     if transposed:
         operands.append(rng.permutation(nse).astype(np.int32))
     if "backward" in target:
         forward = orientation(rng, m, k, nse)
         operands = [operands[1], operands[0], floats(rng, (n, k), dtype), *forward, *operands[2:]]
-        return Case(target, operands, [((nse,), dtype), ((n, k), dtype)], None)
-    return Case(target, operands, [((n, rows), dtype)], None)
+        return Case(target, operands, [((nse,), dtype), ((n, k), dtype)], None, layouts(rng))
+    return Case(target, operands, [((n, rows), dtype)], None, layouts(rng))
 
 
 def conv_axis(rng: np.random.Generator) -> list[int]:
@@ -105,15 +110,15 @@ def conv_case(rng: np.random.Generator, target: str) -> Case:
     data = floats(rng, (nse,), dtype)
     geometry = [groups, inputs, outputs, *y, *x]
     if "weight_grad" in target:
-        return Case(target, [source, cotangent, indptr, indices], [((nse,), dtype)], geometry)
+        return Case(target, [source, cotangent, indptr, indices], [((nse,), dtype)], geometry, layouts(rng))
     perm = rng.permutation(nse).astype(np.int32)
     if "backward" in target:
         results = [((nse,), dtype), (source.shape, dtype)]
         forward = orientation(rng, outputs, columns, nse)
-        return Case(target, [cotangent, data, source, *forward, indptr, indices, perm], results, geometry)
+        return Case(target, [cotangent, data, source, *forward, indptr, indices, perm], results, geometry, layouts(rng))
     if "input_grad" in target:
-        return Case(target, [data, cotangent, indptr, indices, perm], [(source.shape, dtype)], geometry)
-    return Case(target, [data, source, indptr, indices], [(cotangent.shape, dtype)], geometry)
+        return Case(target, [data, cotangent, indptr, indices, perm], [(source.shape, dtype)], geometry, layouts(rng))
+    return Case(target, [data, source, indptr, indices], [(cotangent.shape, dtype)], geometry, layouts(rng))
 
 
 def channel_case(rng: np.random.Generator, target: str) -> Case:
@@ -121,7 +126,9 @@ def channel_case(rng: np.random.Generator, target: str) -> Case:
     shape = tuple(pick(rng, (0, 1, 2, 5, 16, 33)) for _ in range(int(rng.integers(2, 5))))
     dtype = pick(rng, FLOATS)
     out = "float64" if dtype == "float64" else "float32"
-    return Case(target, [floats(rng, shape, dtype)] * (2 if "dot" in target else 1), [(shape[-1:], out)], None)
+    layout = (("layouts", np.full(2, rng.integers(2))),)
+    arrays = [floats(rng, shape, dtype)] * (2 if "dot" in target else 1)
+    return Case(target, arrays, [(shape[-1:], out)], None, layout)
 
 
 def pool_case(rng: np.random.Generator, target: str) -> Case:
@@ -202,6 +209,9 @@ def spoil(rng: np.random.Generator, case: Case) -> Case:
         value = pick(rng, GEOMETRY) * pick(rng, (1, 1, -1))
         geometry[int(rng.integers(len(geometry)))] = value
         return case._replace(geometry=geometry if rng.integers(10) else geometry[: int(rng.integers(17))])
+    if part == 0 and case.attributes and case.attributes[0][0] == "layouts":
+        wrong = rng.integers(-1, 3, int(rng.integers(4)))
+        return case._replace(attributes=(("layouts", wrong),) if rng.integers(4) else ())
     if part == 0 and case.attributes:
         wild = {
             "activation": pick(rng, ("none", "relu", "tanh", "")),
@@ -273,16 +283,16 @@ def absurd_cases() -> list[Case]:
     cases = []
     for out, window, dilation in ((4, 2**24, 1), (4, 2**29, 1), (4, 2**31 - 1, 1), (20000, 20000, 20000)):
         geometry = [1, 1, 1, *plain, 4, out, window, 1, 0, dilation, 1]
-        cases.append(Case("sparsejax_conv_v1", [empty, pixels, zeros, none], [((2, 1, out, 1), "float32")], geometry))
+        cases.append(Case("sparsejax_conv_v2", [empty, pixels, zeros, none], [((2, 1, out, 1), "float32")], geometry))
     for height, features, dilation in ((2**30, 1, 1), (2**28, 1, 2**28), (2**30, 2**30, 1)):
         source, cotangent = np.zeros((0, 1, 1, features), np.float32), np.zeros((0, 1, height, 1), np.float32)
         geometry = [1, features, 1, *plain, 1, height, 1, 1, 0, dilation, 1]
         operands = [source, cotangent, np.array([0, 1], np.int32), np.zeros(1, np.int32)]
-        cases.append(Case("sparsejax_conv_weight_grad_v1", operands, [((1,), "float32")], geometry))
+        cases.append(Case("sparsejax_conv_weight_grad_v2", operands, [((1,), "float32")], geometry))
     # Packed elements: 2**30 channels x 128 x 64 planes x 128 * 16 x 64 lines x 16 lanes, which is 2**64.
     geometry = [1, 1, 2**30, 1, 1, 64, 1, 0, 64, 64 * 64 + 1, 16, 0, 128, 1, 0, 128, 64 * 128 + 1]
     operands = [empty, np.zeros((16, 1, 0, 2**30), np.float32), np.zeros(64 * 128 + 1, np.int32), none, none]
-    cases.append(Case("sparsejax_conv_input_grad_v1", operands, [((16, 1, 16, 1), "float32")], geometry))
+    cases.append(Case("sparsejax_conv_input_grad_v2", operands, [((16, 1, 16, 1), "float32")], geometry))
     return cases
 
 

@@ -15,10 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax import SparsityPattern
+from sparsejax.kernels import Layout, Layouts
 
 DTYPES = ("float32", "float64", "bfloat16")
 BATCHES = (0, 1, 2, 3, 7, 8, 9, 16, 20, 33, 64, 100)
 MATRICES = ((1, 1), (5, 3), (37, 29), (64, 16), (130, 7))
+LAYOUTS = tuple(itertools.starmap(Layouts, itertools.product(Layout, Layout)))
 TRANSFORMATIONS = (
     *("eager", "jit", "grad", "jvp", "jvp_of_one", "grad_of_grad", "jvp_of_grad", "jacfwd", "jacrev"),
     *("vmap_a", "vmap_b", "vmap_both", "vmap_of_vmap", "vmap_pattern", "vmap_of_grad", "grad_of_vmap"),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 
 import sparsejax
 from helpers.grid import (
+    LAYOUTS,
     ConvCase,
     assert_close,
     conv_forward,
@@ -26,7 +28,7 @@ from helpers.grid import (
 )
 from helpers.norm_oracle import COMPACT_NORMS, check_norm
 from sparsejax import SparsityPattern
-from sparsejax.kernels import sddmm, spmm_t
+from sparsejax.kernels import ROW_MAJOR, Layouts, sddmm, spmm_t
 
 COMPACT_CASES = (
     ConvCase(33, (7, 5), 3, 4, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 1),
@@ -37,18 +39,25 @@ COMPACT_CASES = (
 )
 
 
-@jax.jit
-def _matmul(data: Any, pattern: SparsityPattern, x: Any, ct: Any) -> tuple[Any, ...]:
-    y, vjp = jax.vjp(lambda d, v: sparsejax.spmm(d, pattern, v), data, x)
-    return y, *vjp(ct), sddmm(pattern, x, ct), spmm_t(data, pattern, ct)
+@functools.partial(jax.jit, static_argnames="layouts")
+def _matmul(data: Any, pattern: SparsityPattern, x: Any, ct: Any, layouts: Layouts) -> tuple[Any, ...]:
+    y, vjp = jax.vjp(lambda d, v: sparsejax.spmm(d, pattern, v, layouts=layouts), data, x)
+    return y, *vjp(ct), sddmm(pattern, x, ct, layouts=layouts), spmm_t(data, pattern, ct, layouts=layouts)
 
 
-def check_matmul(pattern: SparsityPattern, mask: np.ndarray, batch: int, dtype: str, seed: int = 0) -> None:
+def check_matmul(
+    pattern: SparsityPattern,
+    mask: np.ndarray,
+    batch: int,
+    dtype: str,
+    seed: int = 0,
+    layouts: Layouts = ROW_MAJOR,
+) -> None:
     """The three matrix products, forward and as gradients of ``spmm``."""
     columns, rows = mask.shape
     data = normal(seed, (pattern.nse,), dtype)
     x, ct = normal(seed + 1, (batch, columns), dtype), normal(seed + 2, (batch, rows), dtype)
-    y, grad_data, grad_x, product_data, product_x = _matmul(data, pattern, x, ct)
+    y, grad_data, grad_x, product_data, product_x = _matmul(data, pattern, x, ct, layouts)
 
     kernel, wx, wct = dense_kernel(mask, data), wide(x), wide(ct)
     size, size_x, size_ct = np.abs(kernel), np.abs(wx), np.abs(wct)
@@ -60,22 +69,23 @@ def check_matmul(pattern: SparsityPattern, mask: np.ndarray, batch: int, dtype: 
         assert_close(got, want, magnitude, dtype)
 
 
-@functools.partial(jax.jit, static_argnames="case")
-def _conv(data: Any, pattern: SparsityPattern, x: Any, ct: Any, case: ConvCase) -> tuple[Any, ...]:
+@functools.partial(jax.jit, static_argnames=("case", "layouts"))
+def _conv(data: Any, pattern: SparsityPattern, x: Any, ct: Any, case: ConvCase, layouts: Layouts) -> tuple[Any, ...]:
     """The output, both gradients at once, and each alone."""
-    y, vjp = jax.vjp(lambda d, v: sparsejax.conv(d, pattern, v, **case.options), data, x)
-    of_data = jax.linear_transpose(lambda d: sparsejax.conv(d, pattern, x, **case.options), data)
-    of_x = jax.linear_transpose(lambda v: sparsejax.conv(data, pattern, v, **case.options), x)
+    conv = functools.partial(sparsejax.conv, layouts=layouts, **case.options)
+    y, vjp = jax.vjp(lambda d, v: conv(d, pattern, v), data, x)
+    of_data = jax.linear_transpose(lambda d: conv(d, pattern, x), data)
+    of_x = jax.linear_transpose(lambda v: conv(data, pattern, v), x)
     return y, *vjp(ct), *of_data(ct), *of_x(ct)
 
 
-def check_conv(case: ConvCase, kind: str, dtype: str, seed: int = 0) -> None:
+def check_conv(case: ConvCase, kind: str, dtype: str, seed: int = 0, layouts: Layouts = ROW_MAJOR) -> None:
     """A convolution and both its gradients."""
     pattern, mask = make_pattern(kind, case.kernel_shape, seed)
     data = normal(seed, (pattern.nse,), dtype)
     x = normal(seed + 1, (case.batch, *case.spatial, case.in_features), dtype)
     ct = normal(seed + 2, (case.batch, *case.out_spatial, case.out_features), dtype)
-    y, grad_data, grad_x, alone_data, alone_x = _conv(data, pattern, x, ct, case)
+    y, grad_data, grad_x, alone_data, alone_x = _conv(data, pattern, x, ct, case, layouts)
     kernel, wx, wct = dense_kernel(mask, data), wide(x), wide(ct)
     size, size_x, size_ct = np.abs(kernel), np.abs(wx), np.abs(wct)
     assert_close(y, conv_forward(case, kernel, wx), conv_forward(case, size, size_x), dtype)
@@ -112,11 +122,11 @@ def compact() -> dict[str, Any]:
     """A small run over everything, for each instruction set; returns what was covered."""
     with jax.enable_x64(True):
         for dtype in ("float32", "float64", "bfloat16"):
-            for batch in (1, 2, 3, 7, 16, 33, 100):
+            for batch, layouts in itertools.product((1, 2, 3, 7, 16, 33, 100), LAYOUTS):
                 pattern, mask = make_pattern("padded", (37, 29), batch)
-                check_matmul(pattern, mask, batch, dtype)
-            for case in COMPACT_CASES:
-                check_conv(case, "gaps", dtype)
+                check_matmul(pattern, mask, batch, dtype, layouts=layouts)
+            for case, layouts in itertools.product(COMPACT_CASES, LAYOUTS):
+                check_conv(case, "gaps", dtype, layouts=layouts)
             for norm in COMPACT_NORMS:
                 check_norm(norm, dtype)
     return {"conv cases": len(COMPACT_CASES), "norm cases": len(COMPACT_NORMS)}

@@ -272,15 +272,15 @@ def fail_of(target: str, *operands: Any, result: tuple[tuple[int, ...], str], **
 
 def test_targets_name_the_dtypes_that_they_refuse() -> None:
     pattern = (MATRIX.indptr, MATRIX.indices)
-    message = fail_of("sparsejax_spmm_v1", DATA.astype(np.int8), X, *pattern, result=((7, 5), "float32"))
+    message = fail_of("sparsejax_spmm_v2", DATA.astype(np.int8), X, *pattern, result=((7, 5), "float32"))
     assert "sparsejax_spmm: data has dtype int8; expected dtype float32, that of the other operands." in message
-    message = fail_of("sparsejax_sddmm_v1", X.astype(np.complex64), Y, *pattern, result=((MATRIX.nse,), "float32"))
+    message = fail_of("sparsejax_sddmm_v2", X.astype(np.complex64), Y, *pattern, result=((MATRIX.nse,), "float32"))
     assert "sparsejax_sddmm: x has dtype complex64; expected dtype float32, float64 or bfloat16." in message
-    message = fail_of("sparsejax_channel_sum_v1", jnp.asarray(X, jnp.float16), result=((6,), "float32"))
+    message = fail_of("sparsejax_channel_sum_v2", jnp.asarray(X, jnp.float16), result=((6,), "float32"))
     assert "sparsejax_channel_sum: x has dtype float16; expected dtype float32, float64 or bfloat16." in message
     geometry = np.array([7, 7, 1, 1, 0, 6, 6, 1, 1, 0], np.int64)
     message = fail_of(
-        "sparsejax_sum_pool_v1", np.ones((2, 7, 6, 1), bool), result=((2, 7, 6, 1), "bool"), geometry=geometry
+        "sparsejax_sum_pool_v2", np.ones((2, 7, 6, 1), bool), result=((2, 7, 6, 1), "bool"), geometry=geometry
     )
     assert "sparsejax_sum_pool: x has dtype bool; expected dtype float32, float64 or bfloat16." in message
 

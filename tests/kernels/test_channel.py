@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from sparsejax.kernels import add_bias, channel_dot, channel_scale, channel_shift, channel_sum
+from sparsejax.kernels import Layout, add_bias, channel_dot, channel_scale, channel_shift, channel_sum
 
-SHAPES = [(1, 1), (7, 5), (33, 3), (2, 9, 4), (16, 5, 3, 2), (3, 70, 60, 1)]
+SHAPES = [(1, 1), (7, 5), (33, 3), (2, 9, 4), (16, 5, 3, 2), (3, 70, 60, 1), (70, 1100)]
 DTYPES = ["float32", "float64", "bfloat16"]
 
 
@@ -20,13 +20,14 @@ def wide(x):
     return np.asarray(x, np.float64)
 
 
+@pytest.mark.parametrize("layout", Layout)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_sums_match_numpy(shape, dtype):
+def test_sums_match_numpy(shape, dtype, layout):
     with jax.enable_x64(dtype == "float64"):
         x, y = random(shape, dtype), random(shape, dtype, 1)
         axes = tuple(range(len(shape) - 1))
-        total, dot = channel_sum(x), channel_dot(x, y)
+        total, dot = channel_sum(x, layout=layout), channel_dot(x, y, layout=layout)
         assert total.dtype == dot.dtype == (jnp.float64 if dtype == "float64" else jnp.float32)
         count = np.prod(shape[:-1])
         tolerance = (1e-14 if dtype == "float64" else 1e-6) * np.sqrt(count)
@@ -37,7 +38,8 @@ def test_sums_match_numpy(shape, dtype):
 def test_a_long_sum_keeps_its_digits():
     x = jnp.full((64, 128, 128, 2), 0.1, jnp.float32)
     exact = np.float64(np.float32(0.1)) * 64 * 128 * 128
-    np.testing.assert_allclose(channel_sum(x), [exact, exact], rtol=1e-6)
+    for layout in Layout:
+        np.testing.assert_allclose(channel_sum(x, layout=layout), [exact, exact], rtol=1e-6)
 
 
 def test_scale_and_shift_match_numpy():

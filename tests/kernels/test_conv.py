@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sparsejax
-from helpers.grid import DTYPES, PATTERNS, ConvCase, make_pattern, normal
+from helpers.grid import DTYPES, LAYOUTS, PATTERNS, ConvCase, make_pattern, normal
 from helpers.kernel_checks import COMPACT_CASES, check_conv, random_conv_case
 from helpers.sampling import SAMPLE
+from sparsejax.kernels import BATCH_MINOR, ROW_MAJOR, Layouts
 
 pytestmark = pytest.mark.usefixtures("x64", "strict_dtypes")
 
@@ -28,8 +29,9 @@ def square(batch: int, size: int, window: int, stride: int, pad: int) -> ConvCas
 @pytest.mark.parametrize("kind", PATTERNS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_patterns(kind: str, dtype: str) -> None:
-    for case in COMPACT_CASES:
-        check_conv(case, kind, dtype)
+    start = PATTERNS.index(kind) + DTYPES.index(dtype)  # over kinds and dtypes, every case has every layout
+    for i, case in enumerate(COMPACT_CASES, start):
+        check_conv(case, kind, dtype, layouts=LAYOUTS[i % 4])
 
 
 BATCHES = (1, 3, 7, 8, 9, 16, 20, 33)
@@ -44,12 +46,15 @@ def test_windows(window: int, stride: int, pad: int) -> None:
     sizes = [s for s in SIZES if s + 2 * pad >= window]
     for i in range(2):
         batch, size = BATCHES[(offset + 3 * i) % len(BATCHES)], sizes[(offset + 2 * i) % len(sizes)]
-        check_conv(square(batch, size, window, stride, pad), "random", "float32", offset)
+        case = square(batch, size, window, stride, pad)
+        check_conv(case, "random", "float32", offset, LAYOUTS[3 * (offset + i) % 4])
 
 
 @pytest.mark.parametrize(("batch", "size"), list(itertools.product((3, 16), (28, 33, 57))))
 def test_larger_images(batch: int, size: int) -> None:
-    check_conv(square(batch, size, 3, 1 + size % 2, 1), "random", "float32")
+    case = square(batch, size, 3, 1 + size % 2, 1)
+    for layouts in (ROW_MAJOR, BATCH_MINOR):
+        check_conv(case, "random", "float32", layouts=layouts)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -60,7 +65,7 @@ def test_random_geometry(seed: int) -> None:
         case = random_conv_case(rng)
         if case is not None:
             kind, dtype = str(rng.choice(PATTERNS)), str(rng.choice(DTYPES))
-            check_conv(case, kind, dtype, number)
+            check_conv(case, kind, dtype, number, LAYOUTS[(seed + number) % 4])
 
 
 @settings(derandomize=True, deadline=None, max_examples=40 // SAMPLE)
@@ -70,15 +75,17 @@ def test_random_geometry(seed: int) -> None:
     kind=st.sampled_from(PATTERNS),
     dtype=st.sampled_from(DTYPES),
     seed=st.integers(0, 3),
+    layouts=st.sampled_from(LAYOUTS),
 )
-def test_any_pattern(case: ConvCase, batch: int, kind: str, dtype: str, seed: int) -> None:
-    check_conv(case._replace(batch=batch), kind, dtype, seed)
+def test_any_pattern(case: ConvCase, batch: int, kind: str, dtype: str, seed: int, layouts: Layouts) -> None:
+    check_conv(case._replace(batch=batch), kind, dtype, seed, layouts)
 
 
 def test_many_channels_are_shared_between_tasks() -> None:
     case = ConvCase(16, (7, 7), 96, 80, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 1)
-    check_conv(case, "random", "float32")
-    check_conv(case._replace(batch=3, strides=(2, 2)), "random", "bfloat16")
+    for layouts in (ROW_MAJOR, BATCH_MINOR):
+        check_conv(case, "random", "float32", layouts=layouts)
+        check_conv(case._replace(batch=3, strides=(2, 2)), "random", "bfloat16", layouts=layouts)
 
 
 def test_depthwise() -> None:

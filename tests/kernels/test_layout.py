@@ -93,9 +93,9 @@ def test_two_residual_blocks(fused):
 
     x = jnp.ones((BATCH, SIDE, SIDE, CHANNELS))
     text = compiled_step(loss, data, norms, x, x[..., :1], patterns)
-    assert text.count('custom_call_target="sparsejax_conv_v1"') == 6
-    assert text.count('custom_call_target="sparsejax_conv_weight_grad_v1"') == 1  # of the first: nobody asks for x's
-    assert text.count('custom_call_target="sparsejax_conv_backward_v1"') == 4
+    assert text.count('custom_call_target="sparsejax_conv_v2"') == 6
+    assert text.count('custom_call_target="sparsejax_conv_weight_grad_v2"') == 1  # of the first: nobody asks for x's
+    assert text.count('custom_call_target="sparsejax_conv_backward_v2"') == 4
     assert text.count('custom_call_target="sparsejax_batch_norm_v1"') == 4
     assert text.count('custom_call_target="sparsejax_batch_norm_grad_v1"') == 4
     assert_stays_batch_minor(text, x, x.size)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.grid import BATCHES, DTYPES, MATRICES, PATTERNS, assert_close, make_pattern, normal, wide
+from helpers.grid import BATCHES, DTYPES, LAYOUTS, MATRICES, PATTERNS, assert_close, make_pattern, normal, wide
 from helpers.kernel_checks import check_matmul
 from helpers.sampling import SAMPLE
 from sparsejax import SparsityPattern, spmm
-from sparsejax.kernels import sddmm, spmm_t
+from sparsejax.kernels import BATCH_MINOR, ROW_MAJOR, Layouts, sddmm, spmm_t
 
 pytestmark = pytest.mark.usefixtures("x64", "strict_dtypes")
 COVERING = list(zip(BATCHES, itertools.cycle(MATRICES), strict=False))  # each batch once, matrices in turn
@@ -23,17 +25,35 @@ COVERING = list(zip(BATCHES, itertools.cycle(MATRICES), strict=False))  # each b
 @pytest.mark.parametrize("kind", PATTERNS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_grid(kind: str, dtype: str) -> None:
-    for batch, shape in COVERING:
+    start = PATTERNS.index(kind) + DTYPES.index(dtype)  # over kinds and dtypes, every batch has every layout
+    for (batch, shape), layouts in zip(COVERING, itertools.cycle(LAYOUTS[start % 4 :] + LAYOUTS[: start % 4])):
         pattern, mask = make_pattern(kind, shape, batch)
-        check_matmul(pattern, mask, batch, dtype)
+        check_matmul(pattern, mask, batch, dtype, layouts=layouts)
 
 
+@pytest.mark.parametrize("layouts", [ROW_MAJOR, BATCH_MINOR])
 @pytest.mark.parametrize("batch", [1, 16, 100])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_long_rows(batch: int, dtype: str) -> None:
+def test_long_rows(batch: int, dtype: str, layouts: Layouts) -> None:
     """Rows longer than every unrolled step, and more columns than one tile of the batch holds."""
     pattern, mask = make_pattern("random", (3000, 40))
-    check_matmul(pattern, mask, batch, dtype)
+    check_matmul(pattern, mask, batch, dtype, layouts=layouts)
+
+
+def test_layouts_do_not_change_bits() -> None:
+    """Several passes, a ragged block, results that are written around the caches, and rows that are no whole lines."""
+    pattern, _ = make_pattern("random", (3000, 1060))
+    data, x, ct = (normal(i, s, "float32") for i, s in enumerate([(pattern.nse,), (1000, 3000), (1000, 1060)]))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def step(layouts: Layouts) -> tuple[jax.Array, ...]:
+        y, pullback = jax.vjp(lambda d, v: spmm(d, pattern, v, layouts=layouts), data, x)
+        return y, *pullback(ct)
+
+    first, *others = (step(layouts) for layouts in LAYOUTS)
+    for other in others:
+        for got, want in zip(other, first, strict=True):
+            np.testing.assert_array_equal(got, want)
 
 
 def test_many_rows_are_shared_between_tasks() -> None:

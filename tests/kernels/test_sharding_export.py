@@ -102,7 +102,7 @@ def test_export_with_its_gradient(case: Any) -> None:
 
 def test_export_without_the_checks_is_refused() -> None:
     f, data, pattern, x = matrix_case()
-    with pytest.raises(ValueError, match="sparsejax_spmm_v1"):
+    with pytest.raises(ValueError, match="sparsejax_spmm_v2"):
         jax.export.export(jax.jit(lambda d, v: f(d, pattern, v)))(data, x)
 
 

@@ -12,7 +12,7 @@ import pytest
 from jax.test_util import check_grads
 
 from helpers.grid import TRANSFORMATIONS, make_pattern, normal
-from sparsejax.kernels import _conv, _matmul, _reference
+from sparsejax.kernels import BATCH_MINOR, ROW_MAJOR, Layout, Layouts, _conv, _matmul, _reference
 from sparsejax.kernels._geometry import ConvGeometry
 from sparsejax.kernels._operands import pattern_operands
 
@@ -20,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("x64", "strict_dtypes")
 
 GEOMETRY = ConvGeometry((5, 4), 4, 6, (3, 2), (2, 1), ((1, 0), (0, 1)), (1, 2), (1, 1), 2)
 BATCH = 5
+MIXED = Layouts(Layout.BATCH_MINOR, Layout.ROW_MAJOR)
 
 
 class Op(NamedTuple):
@@ -36,21 +37,25 @@ def _ops() -> dict[str, Op]:
     w, x, y = (matrix.nse,), (BATCH, 6), (BATCH, 5)
     cw, cx, cy = (conv.nse,), (BATCH, *GEOMETRY.in_spatial, 4), (BATCH, *GEOMETRY.out_spatial, 6)
     return {
-        "spmm": Op(_matmul._spmm, _reference.spmm, w, x),
-        "spmm_t": Op(_matmul._spmm_t, _reference.spmm_t, w, y),
-        "sddmm": Op(_matmul._sddmm, _reference.sddmm, x, y),
+        "spmm": Op(_with_layouts(_matmul._spmm, ROW_MAJOR), _reference.spmm, w, x),
+        "spmm_t": Op(_with_layouts(_matmul._spmm_t, BATCH_MINOR), _reference.spmm_t, w, y),
+        "sddmm": Op(_with_layouts(_matmul._sddmm, MIXED), _reference.sddmm, x, y),
         "conv": Op(_with_geometry(_conv._conv), _with_geometry(_reference.conv), cw, cx),
         "conv_input_grad": Op(
-            _with_geometry(_conv._conv_input_grad), _with_geometry(_reference.conv_input_grad), cw, cy
+            _with_geometry(_conv._conv_input_grad, BATCH_MINOR), _with_geometry(_reference.conv_input_grad), cw, cy
         ),
         "conv_weight_grad": Op(
-            _with_geometry(_conv._conv_weight_grad), _with_geometry(_reference.conv_weight_grad), cx, cy
+            _with_geometry(_conv._conv_weight_grad, MIXED), _with_geometry(_reference.conv_weight_grad), cx, cy
         ),
     }
 
 
-def _with_geometry(f: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *operands: f(*operands, geometry=GEOMETRY)
+def _with_layouts(f: Callable[..., Any], layouts: Layouts) -> Callable[..., Any]:
+    return lambda *operands: f(*operands, layouts=layouts)
+
+
+def _with_geometry(f: Callable[..., Any], layouts: Layouts = ROW_MAJOR) -> Callable[..., Any]:
+    return lambda *operands: f(*operands, geometry=GEOMETRY, layouts=layouts)
 
 
 OPS = _ops()

@@ -9,69 +9,17 @@
 #include "../runtime/parallel.h"
 #include "../runtime/plan_cache.h"
 #include "checks.h"
+#include "conv_call.h"
 #include "conv_geometry.h"
 #include "conv_jobs.h"
 #include "handlers.h"
+#include "layouts.h"
 #include "matmul_backward.h"
 #include "matmul_jobs.h"
 #include "types.h"
 
 namespace sparsejax {
 namespace {
-
-// The call of a handler, after its shapes are checked.
-struct ConvCall {
-  const ConvGeometry& g;
-  ffi::Span<const int64_t> geometry;  // the attribute that g is decoded from
-  Ints indptr, indices;
-  std::optional<Ints> perm;  // of the input gradient, which is computed on the transposed pattern
-  int64_t batch;
-  bool both = false;  // both gradients at once
-
-  int64_t source() const { return perm ? g.out_features : g.in_features; }  // features
-  int64_t rows() const { return perm ? g.in_features : g.out_features; }    // features of the destination
-  int64_t pixels() const { return perm ? g.in_pixels() : g.out_pixels(); }  // of the destination
-  int64_t nnz() const { return indptr.typed_data()[Elements(indptr) - 1]; }
-  // Whether the call needs a ConvPlan: it is neither empty nor a matrix product.
-  bool planned() const { return !g.pointwise() && batch * pixels() != 0; }
-
-  Rows AsRows() const {
-    return {.row_ptr = indptr.typed_data(),
-            .indices = indices.typed_data(),
-            .id = perm ? perm->typed_data() : nullptr,
-            .rows = rows(),
-            .features = source()};
-  }
-
-  ConvPattern Pattern() const {
-    return {.indptr = indptr.typed_data(),
-            .indices = indices.typed_data(),
-            .perm = perm ? perm->typed_data() : nullptr,
-            .in_features = g.in_features,
-            .out_features = g.out_features,
-            .groups = g.groups};
-  }
-
-  // Checks the numbers that could make a kernel read out of bounds. `checks_perm` is false for a known permutation.
-  void CheckContents(Checker& check, bool checks_perm = true) const {
-    const int64_t nse = Elements(indices);
-    check.Pointers(perm ? "indptr_t" : "indptr", indptr.typed_data(), Elements(indptr), nse);
-    if (!check.ok()) return;
-    check.Indices(perm ? "indices_t" : "indices", indices.typed_data(), nnz(), perm ? g.out_features : g.columns());
-    if (perm && checks_perm) check.Indices("perm_t", perm->typed_data(), nnz(), nse);
-  }
-
-  template <typename S>
-  PlanKey Key() const {
-    const auto& k = Element<S>::Kernels();
-    std::vector<int64_t> numbers(geometry.begin(), geometry.end());
-    numbers.insert(numbers.end(), {perm.has_value(), both, batch, k.lanes, k.max_vecs, sizeof(Sum<S>), sizeof(S)});
-    return {std::move(numbers),
-            {{{indptr.typed_data(), Elements(indptr)},
-              {indices.typed_data(), Elements(indices)},
-              {perm ? perm->typed_data() : nullptr, perm ? Elements(*perm) : 0}}}};
-  }
-};
 
 // Never destroyed, because threads of XLA's pool may outlive static objects.
 PlanCache<ConvPlan>& Plans() {
@@ -100,7 +48,9 @@ std::shared_ptr<const ConvPlan> PlanFor(const ConvCall& call, Checker& check) {
                      .max_vecs = k.max_vecs,
                      .element_bytes = sizeof(Sum<S>),
                      .stored_bytes = sizeof(S),
-                     .row_entries = row_entries});
+                     .row_entries = row_entries,
+                     .source_row_major = call.source_layout() == Layout::kRowMajor,
+                     .destination_row_major = call.destination_layout() == Layout::kRowMajor});
   if (!tiling.fits()) {
     check.Fail("geometry", "a smallest tile of more than 2**27 elements", "fewer channels or taps");
     return nullptr;
@@ -145,8 +95,8 @@ ffi::Error RunProduct(ffi::ThreadPool& pool, const ConvCall& call, Values<S> val
   if (!check.ok()) return check.error();
   if (call.batch * call.pixels() == 0) return ffi::Error::Success();
   if (!call.planned())
-    return RunPlanned(pool, PlanSpmm(pool, call.AsRows(), call.batch * call.pixels(), std::move(values), from,
-                                     PrepareResult<S>(to)));
+    return RunPlanned(pool, PlanSpmm(pool, call.AsRows(), std::move(values), call.AsSource(from),
+                                     call.AsDestination(PrepareResult<S>(to))));
   auto plan = PlanFor<S>(call, check);
   if (plan == nullptr) return check.error();
   const ConvGeometry& g = call.g;
@@ -196,7 +146,7 @@ ffi::Error RunWeightGrad(ffi::ThreadPool& pool, const ConvCall& call, const S* x
     return ffi::Error::Success();
   }
   if (!call.planned())
-    return RunPlanned(pool, PlanSddmm(pool, call.AsRows(), call.batch * g.out_pixels(), x, y, dw, nse));
+    return RunPlanned(pool, PlanSddmm(pool, call.AsRows(), call.AsSource(x), call.AsDestination(y), dw, nse));
   auto plan = PlanFor<S>(call, check);
   if (plan == nullptr) return check.error();
   auto [work, tasks, sums] = GradientWork<S>::Make(pool, call, std::move(plan), dw);
@@ -218,7 +168,8 @@ ffi::Error RunPointwiseBackward(ffi::ThreadPool& pool, const ConvCall& call, con
     call.CheckContents(check);
   }
   if (!check.ok()) return check.error();
-  return RunMatmulBackward(pool, is_fused, forward.AsRows(), call.AsRows(), n, std::move(values), ct, x, dx, dw, nse);
+  return RunMatmulBackward(pool, is_fused, forward.AsRows(), call.AsRows(), std::move(values), call.AsSource(ct),
+                           forward.AsSource(x), call.AsDestination(dx), dw, nse);
 }
 
 // `call` is the call as of the input gradient, `forward` as of the product.
@@ -258,8 +209,10 @@ ffi::Error RunBackward(ffi::ThreadPool& pool, const ConvCall& call, const ConvCa
 }
 
 ffi::Error ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x, Ints indptr, Ints indices,
-                    ffi::Result<ffi::AnyBuffer> y, ffi::Span<const int64_t> geometry) {
+                    ffi::Result<ffi::AnyBuffer> y, ffi::Dictionary attributes) {
   Checker check("sparsejax_conv");
+  const auto geometry = Numbers(attributes, "geometry");
+  const Layouts layouts = Layouts::Decode(attributes, check);
   const ConvGeometry g = ConvGeometry::Decode(geometry, /*transposed=*/false, check);
   check.FloatType("x", x.element_type());
   check.SameType("data", data, x.element_type());
@@ -275,7 +228,8 @@ ffi::Error ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x,
                       .indptr = indptr,
                       .indices = indices,
                       .perm = std::nullopt,
-                      .batch = x.dimensions()[0]};
+                      .batch = x.dimensions()[0],
+                      .layouts = layouts};
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
     return RunProduct<S>(pool, call, Values<S>(OperandData<S>(data), Elements(data)), OperandData<S>(x), *y, check);
@@ -284,8 +238,10 @@ ffi::Error ConvImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x,
 
 ffi::Error ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer y, Ints indptr_t,
                              Ints indices_t, Ints perm_t, ffi::Result<ffi::AnyBuffer> x,
-                             ffi::Span<const int64_t> geometry) {
+                             ffi::Dictionary attributes) {
   Checker check("sparsejax_conv_input_grad");
+  const auto geometry = Numbers(attributes, "geometry");
+  const Layouts layouts = Layouts::Decode(attributes, check);
   const ConvGeometry g = ConvGeometry::Decode(geometry, /*transposed=*/true, check);
   check.FloatType("y", y.element_type());
   check.SameType("data", data, y.element_type());
@@ -302,7 +258,8 @@ ffi::Error ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::Any
                       .indptr = indptr_t,
                       .indices = indices_t,
                       .perm = perm_t,
-                      .batch = y.dimensions()[0]};
+                      .batch = y.dimensions()[0],
+                      .layouts = layouts};
   return DispatchGuarded(y.element_type(), [&](auto element) {
     using S = decltype(element);
     return RunProduct<S>(pool, call, Values<S>(OperandData<S>(data), Elements(data)), OperandData<S>(y), *x, check);
@@ -310,8 +267,10 @@ ffi::Error ConvInputGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::Any
 }
 
 ffi::Error ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, Ints indptr, Ints indices,
-                              ffi::Result<ffi::AnyBuffer> out, ffi::Span<const int64_t> geometry) {
+                              ffi::Result<ffi::AnyBuffer> out, ffi::Dictionary attributes) {
   Checker check("sparsejax_conv_weight_grad");
+  const auto geometry = Numbers(attributes, "geometry");
+  const Layouts layouts = Layouts::Decode(attributes, check);
   const ConvGeometry g = ConvGeometry::Decode(geometry, /*transposed=*/false, check);
   check.FloatType("x", x.element_type());
   check.SameType("y", y, x.element_type());
@@ -327,7 +286,8 @@ ffi::Error ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBu
                       .indptr = indptr,
                       .indices = indices,
                       .perm = std::nullopt,
-                      .batch = x.dimensions()[0]};
+                      .batch = x.dimensions()[0],
+                      .layouts = layouts};
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
     return RunWeightGrad<S>(pool, call, OperandData<S>(x), OperandData<S>(y), *out, check);
@@ -337,8 +297,10 @@ ffi::Error ConvWeightGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBu
 ffi::Error ConvBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuffer data, ffi::AnyBuffer x,
                             Ints indptr, Ints indices, Ints indptr_t, Ints indices_t, Ints perm_t,
                             ffi::Result<ffi::AnyBuffer> ddata, ffi::Result<ffi::AnyBuffer> dx,
-                            ffi::Span<const int64_t> geometry) {
+                            ffi::Dictionary attributes) {
   Checker check("sparsejax_conv_backward");
+  const auto geometry = Numbers(attributes, "geometry");
+  const Layouts layouts = Layouts::Decode(attributes, check);
   const ConvGeometry g = ConvGeometry::Decode(geometry, /*transposed=*/true, check);
   check.FloatType("ct", ct.element_type());
   check.SameType("data", data, ct.element_type());
@@ -361,13 +323,15 @@ ffi::Error ConvBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuf
                          .indptr = indptr,
                          .indices = indices,
                          .perm = std::nullopt,
-                         .batch = ct.dimensions()[0]};
+                         .batch = ct.dimensions()[0],
+                      .layouts = layouts};
   const ConvCall call{.g = g,
                       .geometry = geometry,
                       .indptr = indptr_t,
                       .indices = indices_t,
                       .perm = perm_t,
                       .batch = ct.dimensions()[0],
+                      .layouts = layouts,
                       .both = true};
   return DispatchGuarded(ct.element_type(), [&](auto element) {
     using S = decltype(element);
@@ -376,14 +340,11 @@ ffi::Error ConvBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuf
   });
 }
 
-using Geometry = ffi::Span<const int64_t>;
-
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvHandler, ConvImpl, BindProduct().Attr<Geometry>("geometry"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvInputGradHandler, ConvInputGradImpl,
-                              BindTransposedProduct().Attr<Geometry>("geometry"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvWeightGradHandler, ConvWeightGradImpl, BindProduct().Attr<Geometry>("geometry"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvBackwardHandler, ConvBackwardImpl, BindBackward().Attr<Geometry>("geometry"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvHandler, ConvImpl, BindProduct().Attrs());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvInputGradHandler, ConvInputGradImpl, BindTransposedProduct().Attrs());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvWeightGradHandler, ConvWeightGradImpl, BindProduct().Attrs());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvBackwardHandler, ConvBackwardImpl, BindBackward().Attrs());
 
 }  // namespace sparsejax

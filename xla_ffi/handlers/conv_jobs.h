@@ -71,9 +71,11 @@ struct ConvJob {
       if (const int64_t vec_stride = DirectStride(t, tile, run))
         return Pieces(program, rows, packed, InPlace(t, y, rows, run, tile, vec_stride), ExceedsCaches<S>(work));
     }
+    const int64_t features = work.programs().rows;
     const RunView<Sum<S>> to = InScratch<Sum<S>>(t, Scratch::kOutput, rows, run);
+    PrefetchRun(t, y, features, rows, run, tile);
     Pieces(program, rows, packed, to, false);
-    StoreRun(t, to, y, rows, run, tile);
+    StoreRun(t, to, y, features, rows, run, tile, ExceedsCaches<S>(work));
   }
 
   // The arguments for vectors [first, first + vecs) of a run in some rows, without the program.
@@ -126,7 +128,7 @@ struct ConvWeightGradJob {
     if constexpr (kNative<S>) {
       if (const int64_t vec_stride = DirectStride(t, tile, run)) return InPlace(t, y, rows, run, tile, vec_stride);
     }
-    return PackRun(t, y, rows, run, tile);
+    return PackRun(t, y, work.programs().rows, rows, run, tile);
   }
 
   void Pieces(int64_t program, Range rows, const Sum<S>* packed, const RunView<const Sum<S>>& ct, Sum<S>* dw) const {
@@ -182,9 +184,11 @@ struct ConvBackwardJob {
         return Pieces(program, rows, packed, InPlace(t, x, rows, run, tile, vec_stride),
                       InPlace(t, dx, rows, run, tile, vec_stride), ExceedsCaches<S>(product.work), dw);
     }
+    const int64_t features = product.work.programs().rows;
     const RunView<Sum<S>> to = InScratch<Sum<S>>(t, Scratch::kOutput, rows, run);
-    Pieces(program, rows, packed, PackRun(t, x, rows, run, tile), to, false, dw);
-    StoreRun(t, to, dx, rows, run, tile);
+    PrefetchRun(t, dx, features, rows, run, tile);
+    Pieces(program, rows, packed, PackRun(t, x, features, rows, run, tile), to, false, dw);
+    StoreRun(t, to, dx, features, rows, run, tile, ExceedsCaches<S>(product.work));
   }
 
   bool IsEmpty(int64_t program, Range rows) const {

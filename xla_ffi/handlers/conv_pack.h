@@ -1,4 +1,4 @@
-// Packs the source of a convolution's tiles: from batch-minor activations to the layout of ConvTiling.
+// Packs the source of a convolution's tiles: from activations in either layout to that of ConvTiling.
 #ifndef SPARSEJAX_HANDLERS_CONV_PACK_H_
 #define SPARSEJAX_HANDLERS_CONV_PACK_H_
 
@@ -8,6 +8,7 @@
 
 #include "../plan/conv_tiling.h"
 #include "../runtime/scratch.h"
+#include "pixels.h"
 #include "types.h"
 
 namespace sparsejax {
@@ -33,6 +34,14 @@ class PackedTiles {
     if (scratch_.Holds(call_, part)) return packed_;
     const bool below = block > 0 && scratch_.Holds(call_, part - 1);
     FindColumns(tile);
+    t_.source_row_major ? PackPixels(tile, below) : PackChannels(tile, below);
+    scratch_.Hold(call_, part);
+    return packed_;
+  }
+
+ private:
+  // Batch-minor: channel by channel.
+  void PackChannels(const ConvTiling::Tile& tile, bool below) const {
     for (int64_t channel = 0; channel < t_.channels; ++channel) {
       Sum<S>* to = packed_ + channel * t_.channel_stride;
       for (int64_t plane = 0; plane < t_.y.planes(); ++plane, to += t_.x.planes() * t_.plane_stride)
@@ -45,11 +54,46 @@ class PackedTiles {
           });
         }
     }
-    scratch_.Hold(call_, part);
-    return packed_;
   }
 
- private:
+  // Row-major: all channels of a pixel in turn.
+  void PackPixels(const ConvTiling::Tile& tile, bool below) const {
+    for (int64_t plane = 0; plane < t_.y.planes(); ++plane)
+      for (int64_t i = 0; i < t_.y_lines.count(); ++i) {
+        const int64_t carried = below ? carried_[i] : -1;
+        const int64_t row = t_.y.Source(plane, tile.row_begin + t_.y_lines.line(i));
+        t_.ForEachBlock(tile, [&](const ConvTiling::Tile& block, int64_t at) {
+          Sum<S>* to = packed_ + at + plane * t_.x.planes() * t_.plane_stride;
+          if (carried >= 0) {
+            for (int64_t c = 0; c < t_.channels; ++c) Carry(to + c * t_.channel_stride, carried, i);
+          } else {
+            PackPixelsOfLine(block, row, to + i * t_.row_stride);
+          }
+        });
+      }
+  }
+
+  void PackPixelsOfLine(const ConvTiling::Tile& tile, int64_t row, Sum<S>* to) const {
+    const int64_t columns = t_.x_lines.count();
+    const bool padded = row < 0 || tile.batch_valid < t_.lanes || std::any_of(pixel_.begin(), pixel_.end(), IsPadding);
+    if (padded)
+      for (int64_t c = 0; c < t_.channels; ++c)
+        for (int64_t px = 0; px < t_.x.planes(); ++px)
+          std::fill_n(to + c * t_.channel_stride + px * t_.plane_stride, columns * t_.lanes, Sum<S>(0));
+    if (row < 0) return;
+    const Pixels<const S> line(x_, t_.y.in() * t_.x.in(), t_.channels, tile);
+    if (t_.lanes == 1 && body_ >= 0) {  // one example: a vector is neighbouring pixels
+      line.Load(row * t_.x.in() + pixel_[lead_], body_, 1, {0, t_.channels}, to + lead_, t_.channel_stride);
+      return;
+    }
+    for (int64_t i = 0; i < static_cast<int64_t>(pixel_.size()); ++i)
+      if (!IsPadding(pixel_[i]))
+        line.Load(row * t_.x.in() + pixel_[i], 1, 1, {0, t_.channels},
+                  to + i / columns * t_.plane_stride + i % columns * t_.lanes, t_.channel_stride);
+  }
+
+  static bool IsPadding(int32_t pixel) { return pixel < 0; }
+
   void FindColumns(const ConvTiling::Tile& tile) {
     pixel_.clear();
     for (int64_t plane = 0; plane < t_.x.planes(); ++plane)

@@ -12,6 +12,7 @@
 #include "../runtime/scratch.h"
 #include "conv_pack.h"
 #include "passes.h"
+#include "pixels.h"
 #include "types.h"
 
 namespace sparsejax {
@@ -87,6 +88,7 @@ void ForEachPiece(int64_t vectors, int64_t most, const Body& body) {
 // Elements between neighbouring vectors of a run, if it consists of full vectors at one stride in the destination, so
 // that kernels can access it in place; 0 if it does not.
 inline int64_t DirectStride(const ConvTiling& t, const ConvTiling::Tile& tile, const PixelRun& run) {
+  if (t.destination_row_major) return 0;
   if (t.lanes == t.vector && tile.batch_valid == t.lanes) return t.x.step() * t.batch;
   const bool one_piece = t.lanes == t.batch && t.x.step() == 1 && run.rows == 1;
   return one_piece && run.pixels * t.lanes % t.vector == 0 ? t.vector : 0;
@@ -97,11 +99,12 @@ inline Range RowsOf(const ConvWork& work, const int32_t* row_ptr, int64_t part) 
   return RowsOfPart(row_ptr, work.programs().rows, work.row_parts, part);
 }
 
-// Calls body(rows) for the rows of a part, kRowGroup at a time.
+// Calls body(rows) for the rows of a part, a group at a time. Without passes, the results of a group stay in scratch for
+// a short time where they are row-major.
 template <typename Body>
 void ForEachRowGroup(const ConvWork& work, const int32_t* row_ptr, int64_t part, const Body& body) {
-  const Range rows = RowsOf(work, row_ptr, part);
-  for (int64_t r = rows.begin; r < rows.end; r += kRowGroup) body(Range{r, std::min(r + kRowGroup, rows.end)});
+  const ConvTiling& t = work.tiling();
+  ForEachPart(RowsOf(work, row_ptr, part), t.destination_row_major && t.passes == 1 ? kStagedRows : kRowGroup, body);
 }
 
 // Calls body(entries), one range per program, for all entries of the rows of a part. Those rows are chosen by the row
@@ -125,7 +128,19 @@ struct RunView {
   int64_t row_stride, vec_stride;  // elements
   int64_t vectors;
   int64_t last_lanes;  // lanes of the last vector that are pixels
+
+  operator RunView<const T>() const { return {at, row_stride, vec_stride, vectors, last_lanes}; }
 };
+
+// Calls body(pixel, number of pixels, their offset in a packed run) for pixels that are copied together: a row of pixels
+// of one example, or a pixel of several.
+template <typename Body>
+void ForEachPixels(const ConvTiling& t, const PixelRun& run, const Body& body) {
+  const int64_t together = t.lanes == 1 ? run.pixels : 1;
+  for (int64_t i = 0; i < run.rows; ++i)
+    for (int64_t p = 0; p < run.pixels; p += together)
+      body(run.Pixel(t, i) + p * t.x.step(), together, i * t.row_stride + p * t.lanes);
+}
 
 // The plane of a row in an array of the destination's shape.
 template <typename P>
@@ -157,13 +172,20 @@ RunView<T> InScratch(const ConvTiling& t, Scratch::Slot slot, Range rows, const 
           .last_lanes = used - (vectors - 1) * t.vector};
 }
 
-// The run of an array of the destination's shape, packed in scratch; zero where there is no pixel.
+// The run of an array of the destination's shape, which has `features`, packed in scratch; zero where there is no pixel.
 template <typename S>
-RunView<const Sum<S>> PackRun(const ConvTiling& t, const S* planes, Range rows, const PixelRun& run,
+RunView<const Sum<S>> PackRun(const ConvTiling& t, const S* planes, int64_t features, Range rows, const PixelRun& run,
                               const ConvTiling::Tile& tile) {
   const RunView<Sum<S>> view = InScratch<Sum<S>>(t, Scratch::kPackedY, rows, run);
   const int64_t used = run.pixels * t.lanes;
   std::fill_n(view.at, (rows.end - rows.begin) * view.row_stride, Sum<S>(0));
+  if (t.destination_row_major) {
+    const Pixels<const S> from(planes, t.y.out() * t.x.out(), features, tile);
+    ForEachPixels(t, run, [&](int64_t pixel, int64_t count, int64_t at) {
+      from.Load(pixel, count, t.x.step(), rows, view.at + at, view.row_stride);
+    });
+    return view;
+  }
   std::vector<int32_t> pixel(run.pixels);
   for (int64_t i = 0; i < run.pixels; ++i) pixel[i] = static_cast<int32_t>(i * t.x.step());
   const auto& storage = Element<S>::Storage();
@@ -177,17 +199,29 @@ RunView<const Sum<S>> PackRun(const ConvTiling& t, const S* planes, Range rows, 
         storage.pack_pixels(from, pixel.data(), run.pixels, t.batch, tile.batch_valid, t.lanes, 0, to);
       }
     }
-  return {.at = view.at,
-          .row_stride = view.row_stride,
-          .vec_stride = view.vec_stride,
-          .vectors = view.vectors,
-          .last_lanes = view.last_lanes};
+  return view;
 }
 
-// Writes the pixels of the run from scratch to the destination.
+// Gets ownership of the lines that StoreRun will write, where they are short pieces far apart.
 template <typename S>
-void StoreRun(const ConvTiling& t, const RunView<Sum<S>>& view, S* planes, Range rows, const PixelRun& run,
-              const ConvTiling::Tile& tile) {
+void PrefetchRun(const ConvTiling& t, S* planes, int64_t features, Range rows, const PixelRun& run,
+                 const ConvTiling::Tile& tile) {
+  if (!t.destination_row_major) return;
+  const Pixels<S> to(planes, t.y.out() * t.x.out(), features, tile);
+  for (int64_t i = 0; i < run.rows; ++i)
+    for (int64_t p = 0; p < run.pixels; ++p) to.Prefetch(run.Pixel(t, i) + p * t.x.step(), rows);
+}
+
+// Writes the pixels of the run from scratch to the destination. `stream`: around the caches.
+template <typename S>
+void StoreRun(const ConvTiling& t, const RunView<Sum<S>>& view, S* planes, int64_t features, Range rows,
+              const PixelRun& run, const ConvTiling::Tile& tile, bool stream) {
+  if (t.destination_row_major) {
+    const Pixels<S> to(planes, t.y.out() * t.x.out(), features, tile);
+    return ForEachPixels(t, run, [&](int64_t pixel, int64_t count, int64_t at) {
+      to.Store(view.at + at, view.row_stride, pixel, count, t.x.step(), rows, stream);
+    });
+  }
   const auto store = Element<S>::Storage().store_rows;
   const int64_t plane = t.y.out() * t.x.out() * t.batch, count = rows.end - rows.begin;
   for (int64_t i = 0; i < run.rows; ++i) {

@@ -32,6 +32,27 @@ struct Target {
 // The version in a name changes whenever operands, attributes or their meaning change, because exported programs
 // contain the names.
 constexpr Target kTargets[] = {
+    {"sparsejax_spmm_v2", SpmmHandler},
+    {"sparsejax_spmm_t_v2", SpmmTHandler},
+    {"sparsejax_sddmm_v2", SddmmHandler},
+    {"sparsejax_spmm_backward_v2", SpmmBackwardHandler},
+    {"sparsejax_conv_v2", ConvHandler},
+    {"sparsejax_conv_input_grad_v2", ConvInputGradHandler},
+    {"sparsejax_conv_weight_grad_v2", ConvWeightGradHandler},
+    {"sparsejax_conv_backward_v2", ConvBackwardHandler},
+    {"sparsejax_channel_sum_v2", ChannelSumHandler},
+    {"sparsejax_channel_dot_v2", ChannelDotHandler},
+    {"sparsejax_sum_pool_v2", SumPoolHandler},
+    {"sparsejax_sum_unpool_v2", SumUnpoolHandler},
+    {"sparsejax_max_pool_v2", MaxPoolHandler},
+    {"sparsejax_max_take_v2", MaxTakeHandler},
+    {"sparsejax_max_put_v2", MaxPutHandler},
+    {"sparsejax_batch_norm_v1", BatchNormHandler},
+    {"sparsejax_batch_norm_grad_v1", BatchNormGradHandler},
+};
+
+// Targets that programs exported by earlier versions name.
+constexpr Target kOldTargets[] = {
     {"sparsejax_spmm_v1", SpmmHandler},
     {"sparsejax_spmm_t_v1", SpmmTHandler},
     {"sparsejax_sddmm_v1", SddmmHandler},
@@ -47,8 +68,6 @@ constexpr Target kTargets[] = {
     {"sparsejax_max_pool_v1", MaxPoolHandler},
     {"sparsejax_max_take_v1", MaxTakeHandler},
     {"sparsejax_max_put_v1", MaxPutHandler},
-    {"sparsejax_batch_norm_v1", BatchNormHandler},
-    {"sparsejax_batch_norm_grad_v1", BatchNormGradHandler},
 };
 
 }  // namespace sparsejax

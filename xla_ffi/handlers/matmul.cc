@@ -1,6 +1,6 @@
 // Handlers of the matrix products: spmm, spmm_t (the same job on the transposed pattern), sddmm, and both gradients.
 //
-// Activations are batch-minor: a logical array (batch, features) is (features, batch) in memory.
+// Activations have shape (batch, features); the attribute `layouts` says how they lie in memory.
 #include <cstdint>
 
 #include "../runtime/parallel.h"
@@ -15,7 +15,7 @@ namespace {
 
 // Checks what both orientations of spmm have in common, and runs the product.
 ffi::Error CheckAndRunSpmm(const char* name, ffi::ThreadPool& pool, const ffi::AnyBuffer& data, const ffi::AnyBuffer& x,
-                           const Rows& pattern, ffi::AnyBuffer& y) {
+                           Layout of_x, const Rows& pattern, ffi::AnyBuffer& y, Layout of_y) {
   const int64_t n = x.dimensions()[0];
   Checker check(name);
   check.Shape("result", y, n, pattern.rows);
@@ -25,15 +25,17 @@ ffi::Error CheckAndRunSpmm(const char* name, ffi::ThreadPool& pool, const ffi::A
   if (!check.ok()) return check.error();
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
-    return RunPlanned(pool, PlanSpmm(pool, pattern, n, Values<S>(OperandData<S>(data), Elements(data)),
-                                     OperandData<S>(x), PrepareResult<S>(y)));
+    return RunPlanned(pool, PlanSpmm(pool, pattern, Values<S>(OperandData<S>(data), Elements(data)),
+                                     Activations<const S>(OperandData<S>(x), n, pattern.features, of_x),
+                                     Activations<S>(PrepareResult<S>(y), n, pattern.rows, of_y)));
   });
 }
 
 ffi::Error SpmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x, Ints indptr, Ints indices,
-                    ffi::Result<ffi::AnyBuffer> y) {
+                    ffi::Result<ffi::AnyBuffer> y, ffi::Dictionary attributes) {
   constexpr const char* kName = "sparsejax_spmm";
   Checker check(kName);
+  const Layouts layouts = Layouts::Decode(attributes, check);
   check.Rank("x", x, 2);
   if (check.ok()) {
     check.Size("data", Elements(data), Elements(indices));
@@ -47,13 +49,14 @@ ffi::Error SpmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x,
                      .id = nullptr,
                      .rows = Elements(indptr) - 1,
                      .features = x.dimensions()[1]};
-  return CheckAndRunSpmm(kName, pool, data, x, pattern, *y);
+  return CheckAndRunSpmm(kName, pool, data, x, layouts.x, pattern, *y, layouts.y);
 }
 
 ffi::Error SpmmTImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer y, Ints indptr_t, Ints indices_t,
-                     Ints perm_t, ffi::Result<ffi::AnyBuffer> x) {
+                     Ints perm_t, ffi::Result<ffi::AnyBuffer> x, ffi::Dictionary attributes) {
   constexpr const char* kName = "sparsejax_spmm_t";
   Checker check(kName);
+  const Layouts layouts = Layouts::Decode(attributes, check);
   check.Rank("y", y, 2);
   if (check.ok()) {
     check.Size("data", Elements(data), Elements(indices_t));
@@ -71,12 +74,13 @@ ffi::Error SpmmTImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer y
                      .id = perm_t.typed_data(),
                      .rows = Elements(indptr_t) - 1,
                      .features = y.dimensions()[1]};
-  return CheckAndRunSpmm(kName, pool, data, y, pattern, *x);
+  return CheckAndRunSpmm(kName, pool, data, y, layouts.y, pattern, *x, layouts.x);
 }
 
 ffi::Error SddmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, Ints indptr, Ints indices,
-                     ffi::Result<ffi::AnyBuffer> out) {
+                     ffi::Result<ffi::AnyBuffer> out, ffi::Dictionary attributes) {
   Checker check("sparsejax_sddmm");
+  const Layouts layouts = Layouts::Decode(attributes, check);
   check.Rank("x", x, 2);
   check.Rank("y", y, 2);
   check.FloatType("x", x.element_type());
@@ -97,15 +101,19 @@ ffi::Error SddmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, I
                      .features = x.dimensions()[1]};
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
-    return RunPlanned(pool, PlanSddmm(pool, pattern, x.dimensions()[0], OperandData<S>(x), OperandData<S>(y),
+    const int64_t n = x.dimensions()[0];
+    return RunPlanned(pool, PlanSddmm(pool, pattern, Activations<const S>(OperandData<S>(x), n, pattern.features, layouts.x),
+                                      Activations<const S>(OperandData<S>(y), n, pattern.rows, layouts.y),
                                       PrepareResult<S>(*out), Elements(indices)));
   });
 }
 
 ffi::Error SpmmBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuffer data, ffi::AnyBuffer x,
                             Ints indptr, Ints indices, Ints indptr_t, Ints indices_t, Ints perm_t,
-                            ffi::Result<ffi::AnyBuffer> ddata, ffi::Result<ffi::AnyBuffer> dx) {
+                            ffi::Result<ffi::AnyBuffer> ddata, ffi::Result<ffi::AnyBuffer> dx,
+                            ffi::Dictionary attributes) {
   Checker check("sparsejax_spmm_backward");
+  const Layouts layouts = Layouts::Decode(attributes, check);
   check.Rank("ct", ct, 2);
   check.Rank("x", x, 2);
   check.FloatType("ct", ct.element_type());
@@ -145,17 +153,20 @@ ffi::Error SpmmBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuf
       check.Indices("perm_t", transposed.id, transposed.entries(), nse);
     }
     if (!check.ok()) return check.error();
-    return RunMatmulBackward(pool, is_fused, p, transposed, ct.dimensions()[0], Values<S>(OperandData<S>(data), nse),
-                             OperandData<S>(ct), OperandData<S>(x), PrepareResult<S>(*dx), PrepareResult<S>(*ddata),
-                             nse);
+    const int64_t n = ct.dimensions()[0];
+    return RunMatmulBackward(pool, is_fused, p, transposed, Values<S>(OperandData<S>(data), nse),
+                             Activations<const S>(OperandData<S>(ct), n, p.rows, layouts.y),
+                             Activations<const S>(OperandData<S>(x), n, p.features, layouts.x),
+                             Activations<S>(PrepareResult<S>(*dx), n, p.features, layouts.x),
+                             PrepareResult<S>(*ddata), nse);
   });
 }
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(SpmmHandler, SpmmImpl, BindProduct());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(SpmmTHandler, SpmmTImpl, BindTransposedProduct());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(SddmmHandler, SddmmImpl, BindProduct());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(SpmmBackwardHandler, SpmmBackwardImpl, BindBackward());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(SpmmHandler, SpmmImpl, BindProduct().Attrs());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(SpmmTHandler, SpmmTImpl, BindTransposedProduct().Attrs());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(SddmmHandler, SddmmImpl, BindProduct().Attrs());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(SpmmBackwardHandler, SpmmBackwardImpl, BindBackward().Attrs());
 
 }  // namespace sparsejax

@@ -16,9 +16,9 @@ struct MatmulBackwardJob {
   MatmulWork work;
   SlotTasks tasks;
   Values<S> data;
-  const S* ct;
-  const S* x;
-  S* dx;
+  Activations<const S> ct;
+  Activations<const S> x;
+  Activations<S> dx;
   Slots<S> out;
 
   void Run(int64_t chunk) const {
@@ -43,7 +43,11 @@ struct MatmulBackwardJob {
     args.tile_vec_stride = blocks.lanes;
     args.last_lanes = blocks.lanes;
     args.dw = dw;
-    RunAndStore(k.backward, args, work, block, programs, dx + rows.begin * blocks.n + blocks.begin(block));
+    RunAndStore(k.backward, args, work, block, rows, programs, dx, [&](Range some) {
+      // The same rows of the next group.
+      const int64_t group = rows.end - rows.begin, end = std::min(some.end + group, x.features);
+      PrefetchRows(x, {some.begin + group, end}, blocks, block);
+    });
   }
 };
 
@@ -70,13 +74,14 @@ inline bool IsFused(const Rows& transposed, int64_t n) {
   return n >= kLeastFusedBatch && transposed.rows > 0 && ArePermutation(transposed.id, transposed.entries());
 }
 
-// Both gradients of y = p x, where `transposed` is the same pattern ordered by features of x: dx[features, n], dw[nse].
+// Both gradients of y = p x, where `transposed` is the same pattern ordered by features of x.
 template <typename S>
-ffi::Error RunMatmulBackward(ffi::ThreadPool& pool, bool is_fused, const Rows& p, const Rows& transposed, int64_t n,
-                             Values<S> data, const S* ct, const S* x, S* dx, S* dw, int64_t nse) {
+ffi::Error RunMatmulBackward(ffi::ThreadPool& pool, bool is_fused, const Rows& p, const Rows& transposed,
+                             Values<S> data, const Activations<const S>& ct, const Activations<const S>& x,
+                             const Activations<S>& dx, S* dw, int64_t nse) {
   if (!is_fused) {
-    PlannedJob<SpmmJob<S>> of_x = PlanSpmm(pool, transposed, n, std::move(data), ct, dx);
-    PlannedJob<SddmmJob<S>> of_data = PlanSddmm(pool, p, n, x, ct, dw, nse);
+    PlannedJob<SpmmJob<S>> of_x = PlanSpmm(pool, transposed, std::move(data), ct, dx);
+    PlannedJob<SddmmJob<S>> of_data = PlanSddmm(pool, p, x, ct, dw, nse);
     Chunks chunks = of_data.chunks;
     chunks.before = of_x.chunks.before;
     chunks.run += of_x.chunks.run;
@@ -84,9 +89,9 @@ ffi::Error RunMatmulBackward(ffi::ThreadPool& pool, bool is_fused, const Rows& p
         .of_data = std::move(of_data.job), .chunks_of_data = of_data.chunks.run, .of_x = std::move(of_x.job)};
     return RunJob(pool, std::move(both), chunks, of_x.work + of_data.work);
   }
-  const BatchBlocks blocks = BlocksFor<S>(transposed, n, BatchBlocks::kGoodTile);
+  const BatchBlocks blocks = BlocksFor<S>(transposed, ct.n, BatchBlocks::kGoodTile);
   const int64_t entries = transposed.entries();
-  const SlotTasks tasks = TasksFor<S>(pool, transposed, blocks, nse);
+  const SlotTasks tasks = TasksFor<S>(pool, transposed, ct, blocks, nse);
   Slots<S> sums(dw, nse, entries, tasks.slots, transposed.id, entries);
   data = data.At(transposed.id, entries);
   const Chunks chunks = GradientChunks(data.chunks(), tasks, sums);
@@ -97,7 +102,7 @@ ffi::Error RunMatmulBackward(ffi::ThreadPool& pool, bool is_fused, const Rows& p
                            .x = x,
                            .dx = dx,
                            .out = std::move(sums)};
-  return RunJob(pool, std::move(job), chunks, 2 * (entries + transposed.rows) * n);
+  return RunJob(pool, std::move(job), chunks, 2 * (entries + transposed.rows) * ct.n);
 }
 
 }  // namespace sparsejax

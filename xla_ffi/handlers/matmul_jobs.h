@@ -1,5 +1,6 @@
 // The two jobs of the matrix products: spmm (both orientations) and sddmm. A task packs a block of the batch, unless
-// the kernels can read it in place, and runs the kernel for its rows, in passes over the features of the source.
+// the kernels can read it in place, and runs the kernel for its rows, in passes over the features of the source. Packing
+// and storing transpose where activations are row-major.
 #ifndef SPARSEJAX_HANDLERS_MATMUL_JOBS_H_
 #define SPARSEJAX_HANDLERS_MATMUL_JOBS_H_
 
@@ -10,6 +11,7 @@
 #include "../plan/batch_blocks.h"
 #include "../runtime/parallel.h"
 #include "../runtime/scratch.h"
+#include "activations.h"
 #include "gradient_slots.h"
 #include "passes.h"
 #include "types.h"
@@ -73,8 +75,7 @@ class PassPrograms {
 template <typename T, typename Body>
 void ForEachRowGroup(Range range, const BatchBlocks& blocks, const Body& body) {
   const int64_t room = kPartialBytes / (blocks.width * static_cast<int64_t>(sizeof(T)));
-  const int64_t group = blocks.passes > 1 ? std::max(kRowGroup, room) : kRowGroup;
-  for (int64_t r = range.begin; r < range.end; r += group) body(Range{r, std::min(r + group, range.end)});
+  ForEachPart(range, blocks.passes > 1 ? std::max<int64_t>(1, room / kRowGroup) * kRowGroup : kRowGroup, body);
 }
 
 // A block of the batch as kernels read it: one row per feature, `stride` elements apart.
@@ -84,77 +85,83 @@ struct Block {
   int64_t stride;
 };
 
-// Packs rows of a block as full vectors.
-template <typename S>
-void PackRows(const S* x, int64_t row, int64_t rows, const BatchBlocks& b, int64_t block, Sum<S>* packed) {
-  const int64_t stride = static_cast<int64_t>(b.vecs(block)) * b.lanes;
-  Element<S>::Storage().load_rows(x + row * b.n + b.begin(block), rows, b.n, b.valid(block), packed, stride);
-}
-
 // A block of the source: in place, or packed. A block that an earlier task of the call has packed on this thread is not
 // packed again.
 template <typename S>
-Block<Sum<S>> SourceBlock(const MatmulWork& work, const S* x, int64_t block) {
+Block<Sum<S>> SourceBlock(const MatmulWork& work, const Activations<const S>& x, int64_t block) {
   const BatchBlocks& b = work.blocks;
   if constexpr (kNative<S>) {
-    if (b.in_place()) return {x, b.n};
+    if (IsInPlace(x, b)) return {x.data, b.n};
   }
   Scratch& scratch = Scratch::Local(Scratch::kPackedX);
-  const int64_t features = work.pattern.features, stride = static_cast<int64_t>(b.vecs(block)) * b.lanes;
-  Sum<S>* packed = scratch.GetFor<Sum<S>>(work.call, features * stride);
+  const int64_t stride = static_cast<int64_t>(b.vecs(block)) * b.lanes;
+  Sum<S>* packed = scratch.GetFor<Sum<S>>(work.call, x.features * stride);
   if (!scratch.Holds(work.call, block)) {
-    PackRows(x, 0, features, b, block, packed);
+    PackRows<S>(x, {0, x.features}, b, block, packed);
     scratch.Hold(work.call, block);
   }
   return {packed, stride};
 }
 
-// Whether kernels can access a block of the destination in place.
-template <typename S>
-bool IsDirect(const BatchBlocks& blocks, int64_t block) {
-  return kNative<S> && blocks.valid(block) % blocks.lanes == 0;
-}
-
 // Some rows of a block of an array of the destination's shape: in place, or packed.
 template <typename S>
-Block<Sum<S>> RowsBlock(const S* y, Range rows, const BatchBlocks& b, int64_t block) {
+Block<Sum<S>> RowsBlock(const Activations<const S>& y, Range rows, const BatchBlocks& b, int64_t block) {
   if constexpr (kNative<S>) {
-    if (IsDirect<S>(b, block)) return {y + rows.begin * b.n + b.begin(block), b.n};
+    if (IsDirect(y, b, block)) return {y.At(rows.begin, b.begin(block)), b.n};
   }
   const int64_t count = rows.end - rows.begin, stride = static_cast<int64_t>(b.vecs(block)) * b.lanes;
   Sum<S>* packed = Scratch::Local(Scratch::kPackedY).Get<Sum<S>>(count * stride);
-  PackRows(y, rows.begin, count, b, block, packed);
+  PackRows<S>(y, rows, b, block, packed);
   return {packed, stride};
 }
 
+// Rows of a packed result that are computed before they are stored: few, so that they stay in the first-level cache, and
+// whole cache lines of a row-major result.
+template <typename S>
+int64_t StagedRows(const BatchBlocks& blocks) {
+  constexpr int64_t kLine = kLineBytes / sizeof(S);
+  const int64_t fit = kStageBytes / (blocks.width * static_cast<int64_t>(sizeof(Sum<S>)));
+  return std::max<int64_t>(1, fit / kLine) * kLine;
+}
+
 // Runs a kernel that computes rows of the block and writes them to `to`: directly, or through scratch where the rows
-// are no full vectors or are stored in another type.
-template <typename S, typename Args>
-void RunAndStore(void (*kernel)(const Args&), Args args, const MatmulWork& work, int64_t block,
-                 const PassPrograms& programs, S* to) {
+// are no full vectors, are stored in another type, or are columns in memory. Then it calls ahead(rows) for a few rows at
+// a time, before it computes them.
+template <typename S, typename Args, typename Ahead>
+void RunAndStore(void (*kernel)(const Args&), Args args, const MatmulWork& work, int64_t block, Range rows,
+                 const PassPrograms& programs, const Activations<S>& to, const Ahead& ahead) {
   const BatchBlocks& b = work.blocks;
   args.vecs = b.vecs(block);
   args.y_vec_stride = b.lanes;
+  args.stream = to.features * b.n * static_cast<int64_t>(sizeof(S)) >= kStreamBytes;
   if constexpr (kNative<S>) {
-    if (IsDirect<S>(b, block)) {
-      args.y = to;
+    if (IsDirect(to, b, block)) {
+      args.y = to.At(rows.begin, b.begin(block));
       args.y_row_stride = b.n;
-      args.stream = work.pattern.rows * b.n * static_cast<int64_t>(sizeof(S)) >= kStreamBytes;
       return RunPasses(kernel, args, b.lanes, b.passes, programs);
     }
   }
   args.y_row_stride = static_cast<int64_t>(args.vecs) * b.lanes;
-  args.y = Scratch::Local(Scratch::kOutput).template Get<Sum<S>>(programs.count() * args.y_row_stride);
-  RunPasses(kernel, args, b.lanes, b.passes, programs);
-  Element<S>::Storage().store_rows(args.y, programs.count(), args.y_row_stride, b.valid(block), to, b.n);
+  const int64_t staged = StagedRows<S>(b);
+  args.y = Scratch::Local(Scratch::kOutput).template Get<Sum<S>>(staged * args.y_row_stride);
+  RunPasses(kernel, args, b.lanes, b.passes, programs, [&](const Args& last) {
+    ForEachPart(rows, staged, [&](Range some) {
+      PrefetchRows(to, some, b, block);
+      ahead(some);
+      Args part = RowsOf(last, {some.begin - rows.begin, some.end - rows.begin});
+      part.stream = false;
+      kernel(part);
+      StoreRows<S>(part.y, to, some, b, block, args.stream);
+    });
+  });
 }
 
 template <typename S>
 struct SpmmJob {
   MatmulWork work;
   Values<S> data;
-  const S* x;
-  S* y;
+  Activations<const S> x;
+  Activations<S> y;
 
   void Run(int64_t chunk) const {
     const int64_t block = chunk / work.row_parts;
@@ -173,16 +180,15 @@ struct SpmmJob {
     const auto& k = Element<S>::Kernels();
     const auto kernel = blocks.narrow >= 0 ? k.spmm_narrow[blocks.narrow] : k.spmm;
     const PassPrograms programs(work, rows, source.stride);
-    S* to = y + rows.begin * blocks.n + blocks.begin(block);
     const SpmmArgs<Sum<S>> args{.row_end = programs.count(), .data = data.get(), .x = source.data};
-    RunAndStore(kernel, args, work, block, programs, to);
+    RunAndStore(kernel, args, work, block, rows, programs, y, [](Range) {});
   }
 };
 
 // Calls body(rows, block, source of the block, sums) for all that a task of a weight gradient has to compute.
 template <typename S, typename Body>
-void ForEachRowsOfTask(const MatmulWork& work, const SlotTasks& tasks, const Slots<S>& out, int64_t task, const S* x,
-                       const Body& body) {
+void ForEachRowsOfTask(const MatmulWork& work, const SlotTasks& tasks, const Slots<S>& out, int64_t task,
+                       const Activations<const S>& x, const Body& body) {
   const int64_t slot = tasks.Slot(task);
   const Range part = work.RowsOf(tasks.RowPart(task)), blocks = tasks.Items(task);
   if (tasks.IsFirst(task)) out.Clear(slot, {work.pattern.row_ptr[part.begin], work.pattern.row_ptr[part.end]});
@@ -197,8 +203,8 @@ template <typename S>
 struct SddmmJob {
   MatmulWork work;
   SlotTasks tasks;
-  const S* x;
-  const S* y;
+  Activations<const S> x;
+  Activations<const S> y;
   Slots<S> out;
 
   void Run(int64_t chunk) const {
@@ -235,11 +241,10 @@ struct SddmmJob {
   }
 };
 
-// Number of parts of the rows that are worth packing a block for each, where it must be packed.
+// Number of parts of the rows that are worth packing a block of the source for each, where it must be packed.
 template <typename S>
-int64_t RepaidParts(const Rows& p, const BatchBlocks& blocks) {
-  const bool is_packed = !kNative<S> || !blocks.in_place();
-  return is_packed ? p.entries() / std::max<int64_t>(1, 16 * p.features) : p.rows;
+int64_t RepaidParts(const Rows& p, const Activations<const S>& source, const BatchBlocks& blocks) {
+  return IsInPlace(source, blocks) ? p.rows : p.entries() / std::max<int64_t>(1, 16 * p.features);
 }
 
 template <typename S>
@@ -249,9 +254,10 @@ BatchBlocks BlocksFor(const Rows& p, int64_t n, int64_t most_vecs) {
 }
 
 template <typename S>
-SlotTasks TasksFor(const ffi::ThreadPool& pool, const Rows& p, const BatchBlocks& blocks, int64_t nse) {
+SlotTasks TasksFor(const ffi::ThreadPool& pool, const Rows& p, const Activations<const S>& source,
+                   const BatchBlocks& blocks, int64_t nse) {
   const int64_t slots = GradientSlots(blocks.count, CeilDiv(blocks.n, blocks.lanes), nse, sizeof(Sum<S>));
-  return SlotTasks::Make(blocks.count, slots, RepaidParts<S>(p, blocks), p.rows, pool.num_threads());
+  return SlotTasks::Make(blocks.count, slots, RepaidParts<S>(p, source, blocks), p.rows, pool.num_threads());
 }
 
 // The arguments of RunJob: a job, its chunks and its amount of work.
@@ -267,26 +273,26 @@ ffi::Error RunPlanned(ffi::ThreadPool& pool, PlannedJob<Job> planned) {
   return RunJob(pool, std::move(planned.job), planned.chunks, planned.work);
 }
 
-// y[rows, n] = pattern x[features, n].
+// y = pattern x.
 template <typename S>
-PlannedJob<SpmmJob<S>> PlanSpmm(const ffi::ThreadPool& pool, const Rows& p, int64_t n, Values<S> data, const S* x,
-                                S* y) {
-  const BatchBlocks blocks = BlocksFor<S>(p, n, BatchBlocks::kGoodTile);
-  const int64_t parts = RowParts(blocks.count, RepaidParts<S>(p, blocks), p.rows, pool.num_threads());
+PlannedJob<SpmmJob<S>> PlanSpmm(const ffi::ThreadPool& pool, const Rows& p, Values<S> data,
+                                const Activations<const S>& x, const Activations<S>& y) {
+  const BatchBlocks blocks = BlocksFor<S>(p, x.n, BatchBlocks::kGoodTile);
+  const int64_t parts = RowParts(blocks.count, RepaidParts<S>(p, x, blocks), p.rows, pool.num_threads());
   data = data.At(p.id, p.entries());
-  const Chunks chunks{.before = data.chunks(), .run = n == 0 || p.rows == 0 ? 0 : blocks.count * parts, .after = 0};
+  const Chunks chunks{.before = data.chunks(), .run = x.n == 0 || p.rows == 0 ? 0 : blocks.count * parts, .after = 0};
   return {.job = {.work = {p, blocks, parts}, .data = std::move(data), .x = x, .y = y},
           .chunks = chunks,
-          .work = (p.entries() + p.rows) * n};
+          .work = (p.entries() + p.rows) * x.n};
 }
 
 // out[e] = sum over the batch of y's row times x's feature of entry e; zero for the padding up to nse.
 template <typename S>
-PlannedJob<SddmmJob<S>> PlanSddmm(const ffi::ThreadPool& pool, const Rows& p, int64_t n, const S* x, const S* y,
-                                  S* out, int64_t nse) {
-  if (p.entries() == 0) n = 0;  // no sum has a term, however large the batch
+PlannedJob<SddmmJob<S>> PlanSddmm(const ffi::ThreadPool& pool, const Rows& p, const Activations<const S>& x,
+                                  const Activations<const S>& y, S* out, int64_t nse) {
+  const int64_t n = p.entries() == 0 ? 0 : x.n;  // no sum has a term, however large the batch
   const BatchBlocks blocks = BlocksFor<S>(p, n, Element<S>::Kernels().max_vecs);
-  const SlotTasks tasks = TasksFor<S>(pool, p, blocks, nse);
+  const SlotTasks tasks = TasksFor<S>(pool, p, x, blocks, nse);
   Slots<S> sums(out, nse, p.entries(), tasks.slots, nullptr, p.entries());
   const Chunks chunks = GradientChunks(0, tasks, sums);
   return {.job = {.work = {p, blocks, tasks.row_parts()}, .tasks = tasks, .x = x, .y = y, .out = std::move(sums)},

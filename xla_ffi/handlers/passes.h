@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "../plan/cache_model.h"
+#include "../plan/partition.h"
 #include "../runtime/scratch.h"
 #include "../simd/table.h"
 
@@ -15,10 +16,29 @@ namespace sparsejax {
 // scratch, and their input then stay in cache.
 constexpr int64_t kRowGroup = 128;
 
-// Runs the kernel once per pass, with the program program(pass). The last pass writes to the result in `args`, the
-// others to scratch.
-template <typename Args, typename Program>
-void RunPasses(void (*kernel)(const Args&), Args args, int64_t lanes, int64_t passes, const Program& program) {
+// Rows of a convolution's row-major result that are computed in scratch before they are stored: two cache lines of floats.
+constexpr int64_t kStagedRows = 32;
+
+// The arguments for some of the rows of `args`, numbered from the first of them. All but `y`, which stays the same.
+template <typename T>
+SpmmArgs<T> RowsOf(SpmmArgs<T> args, Range rows) {
+  if (args.init != nullptr) args.init += rows.begin * args.y_row_stride;
+  args.row_end = args.row_begin + rows.end;
+  args.row_begin += rows.begin;
+  return args;
+}
+template <typename T>
+BackwardArgs<T> RowsOf(BackwardArgs<T> args, Range rows) {
+  static_cast<SpmmArgs<T>&>(args) = RowsOf<T>(static_cast<const SpmmArgs<T>&>(args), rows);
+  args.tile += rows.begin * args.tile_row_stride;
+  return args;
+}
+
+// Runs the kernel once per pass, with the program program(pass). The passes but the last one write to scratch. `last`
+// runs the last one.
+template <typename Args, typename Program, typename Last>
+void RunPasses(void (*kernel)(const Args&), Args args, int64_t lanes, int64_t passes, const Program& program,
+               const Last& last) {
   using T = std::remove_pointer_t<decltype(args.y)>;
   Args inner = args;
   inner.stream = false;
@@ -34,7 +54,13 @@ void RunPasses(void (*kernel)(const Args&), Args args, int64_t lanes, int64_t pa
     inner.init = inner.y;
   }
   args.program = program(passes - 1);
-  kernel(args);
+  last(args);
+}
+
+// The same where the last pass writes to the result in `args`.
+template <typename Args, typename Program>
+void RunPasses(void (*kernel)(const Args&), Args args, int64_t lanes, int64_t passes, const Program& program) {
+  RunPasses(kernel, args, lanes, passes, program, [&](const Args& last) { kernel(last); });
 }
 
 }  // namespace sparsejax

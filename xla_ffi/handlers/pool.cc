@@ -1,4 +1,5 @@
-// Window sums and maxima of batch-minor activations, and their transposes. A task is the plane of one channel.
+// Window sums and maxima, and their transposes. A task is a plane: all examples of one channel, where activations are
+// batch-minor, or all channels of one example, where they are row-major. In both, the elements of a pixel are contiguous.
 #include <cstdint>
 #include <type_traits>
 
@@ -6,6 +7,7 @@
 #include "../runtime/parallel.h"
 #include "checks.h"
 #include "handlers.h"
+#include "layouts.h"
 #include "types.h"
 
 namespace sparsejax {
@@ -43,7 +45,7 @@ void CheckPlane(const char* operand, const ffi::AnyBuffer& buffer, int64_t batch
   check.Size(operand, d[d.size() - 1], channels);
 }
 
-// Calls kernel(args, x, y, arg) with the planes of each channel.
+// Calls kernel(args, x, y, arg) with each plane.
 template <typename S, typename Kernel>
 struct PlaneJob {
   PoolArgs args;
@@ -53,8 +55,8 @@ struct PlaneJob {
   int64_t x_plane, y_plane;  // elements per plane; arg has as many as y
   Kernel kernel;
 
-  void Run(int64_t channel) const {
-    kernel(args, x + channel * x_plane, y + channel * y_plane, arg == nullptr ? nullptr : arg + channel * y_plane);
+  void Run(int64_t plane) const {
+    kernel(args, x + plane * x_plane, y + plane * y_plane, arg == nullptr ? nullptr : arg + plane * y_plane);
   }
 };
 
@@ -68,9 +70,11 @@ struct PoolOperands {
 enum class PoolOp { kSum, kUnsum, kMax, kTake, kPut };
 
 ffi::Error RunPool(const char* name, PoolOp op, ffi::ThreadPool& pool, const PoolOperands& o,
-                   ffi::Span<const int64_t> geometry) {
+                   ffi::Dictionary attributes) {
   Checker check(name);
-  PoolArgs p = DecodePool(geometry, check);
+  PoolArgs p = DecodePool(Numbers(attributes, "geometry"), check);
+  const Layouts layouts = Layouts::Decode(attributes, check);
+  if (layouts.x != layouts.y) check.Fail("layouts", "two layouts", "one for both sides");
   check.FloatType("x", o.x->element_type());
   check.SameType("y", *o.y, o.x->element_type());
   const auto shape = o.x->dimensions();
@@ -84,9 +88,11 @@ ffi::Error RunPool(const char* name, PoolOp op, ffi::ThreadPool& pool, const Poo
     if (check.ok()) CheckPlane("arg", *o.arg, batch, p.out_h, p.out_w, channels, check);
   }
   if (!check.ok()) return check.error();
-  p.batch = batch;
-  const int64_t in = SaturatingMul(p.in_h * p.in_w, batch), out = SaturatingMul(p.out_h * p.out_w, batch);
-  const int64_t work = SaturatingMul(channels, op == PoolOp::kUnsum || op == PoolOp::kPut ? in : out);
+  const bool row_major = layouts.x == Layout::kRowMajor;
+  const int64_t planes = row_major ? batch : channels;
+  p.batch = row_major ? channels : batch;
+  const int64_t in = SaturatingMul(p.in_h * p.in_w, p.batch), out = SaturatingMul(p.out_h * p.out_w, p.batch);
+  const int64_t work = SaturatingMul(planes, op == PoolOp::kUnsum || op == PoolOp::kPut ? in : out);
   return DispatchGuarded(o.x->element_type(), [&](auto element) {
     using S = decltype(element);
     const bool writes_x = op == PoolOp::kUnsum || op == PoolOp::kPut;
@@ -98,7 +104,7 @@ ffi::Error RunPool(const char* name, PoolOp op, ffi::ThreadPool& pool, const Poo
     const auto run = [&](auto kernel) {
       PlaneJob<S, decltype(kernel)> job{
           .args = p, .x = x, .y = y, .arg = arg, .x_plane = in, .y_plane = out, .kernel = kernel};
-      return RunJob(pool, std::move(job), batch == 0 ? 0 : channels, work);
+      return RunJob(pool, std::move(job), p.batch == 0 ? 0 : planes, work);
     };
     switch (op) {
       case PoolOp::kSum:
@@ -115,35 +121,33 @@ ffi::Error RunPool(const char* name, PoolOp op, ffi::ThreadPool& pool, const Poo
   });
 }
 
-using Geometry = ffi::Span<const int64_t>;
-
-ffi::Error SumPoolImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> y, Geometry geometry) {
-  return RunPool("sparsejax_sum_pool", PoolOp::kSum, pool, {&x, &*y, nullptr}, geometry);
+ffi::Error SumPoolImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> y, ffi::Dictionary attributes) {
+  return RunPool("sparsejax_sum_pool", PoolOp::kSum, pool, {&x, &*y, nullptr}, attributes);
 }
 
-ffi::Error SumUnpoolImpl(ffi::ThreadPool pool, ffi::AnyBuffer y, ffi::Result<ffi::AnyBuffer> x, Geometry geometry) {
-  return RunPool("sparsejax_sum_unpool", PoolOp::kUnsum, pool, {&*x, &y, nullptr}, geometry);
+ffi::Error SumUnpoolImpl(ffi::ThreadPool pool, ffi::AnyBuffer y, ffi::Result<ffi::AnyBuffer> x, ffi::Dictionary attributes) {
+  return RunPool("sparsejax_sum_unpool", PoolOp::kUnsum, pool, {&*x, &y, nullptr}, attributes);
 }
 
 ffi::Error MaxPoolImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> y,
-                       ffi::Result<ffi::AnyBuffer> arg, Geometry geometry) {
-  return RunPool("sparsejax_max_pool", PoolOp::kMax, pool, {&x, &*y, &*arg}, geometry);
+                       ffi::Result<ffi::AnyBuffer> arg, ffi::Dictionary attributes) {
+  return RunPool("sparsejax_max_pool", PoolOp::kMax, pool, {&x, &*y, &*arg}, attributes);
 }
 
 ffi::Error MaxTakeImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer arg, ffi::Result<ffi::AnyBuffer> y,
-                       Geometry geometry) {
-  return RunPool("sparsejax_max_take", PoolOp::kTake, pool, {&x, &*y, &arg}, geometry);
+                       ffi::Dictionary attributes) {
+  return RunPool("sparsejax_max_take", PoolOp::kTake, pool, {&x, &*y, &arg}, attributes);
 }
 
 ffi::Error MaxPutImpl(ffi::ThreadPool pool, ffi::AnyBuffer y, ffi::AnyBuffer arg, ffi::Result<ffi::AnyBuffer> x,
-                      Geometry geometry) {
-  return RunPool("sparsejax_max_put", PoolOp::kPut, pool, {&*x, &y, &arg}, geometry);
+                      ffi::Dictionary attributes) {
+  return RunPool("sparsejax_max_put", PoolOp::kPut, pool, {&*x, &y, &arg}, attributes);
 }
 
 }  // namespace
 
 #define SPARSEJAX_POOL_BINDING(arguments, results) \
-  ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() arguments results.Attr<Geometry>("geometry")
+  ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() arguments results.Attrs()
 #define SPARSEJAX_ARG .Arg<ffi::AnyBuffer>()
 #define SPARSEJAX_RET .Ret<ffi::AnyBuffer>()
 

@@ -33,6 +33,7 @@ struct ConvTiling {
     int64_t element_bytes;  // of a packed element
     int64_t stored_bytes;   // of an element of the activations
     int64_t row_entries;    // entries per row of a program, on average; 0 if there shall be one pass
+    bool source_row_major = false, destination_row_major = false;
   };
 
   ConvAxis y, x;
@@ -41,6 +42,7 @@ struct ConvTiling {
   int64_t lanes;   // batch elements per pixel of a packed tile
   int64_t vector;  // elements per vector
   int64_t batch_blocks;
+  bool source_row_major, destination_row_major;
   int64_t group;                                     // blocks of the batch per tile: those that share cache lines
   int64_t passes, pass_channels;                     // passes over the channels, and channels per pass
   int64_t rows, row_blocks, columns, column_blocks;  // outputs of one phase per tile, and number of tiles
@@ -56,7 +58,9 @@ struct ConvTiling {
         lanes(LanesPerPixel(p.batch, p.vector, x.Count(0), p.max_vecs)),
         vector(p.vector),
         batch_blocks(CeilDiv(p.batch, lanes)),
-        group(std::clamp<int64_t>(kLineBytes / (lanes * p.stored_bytes), 1, std::max<int64_t>(1, batch_blocks))) {
+        source_row_major(p.source_row_major),
+        destination_row_major(p.destination_row_major),
+        group(BlocksPerLine(p)) {
     ChooseColumns(p.max_vecs);
     ChoosePasses(kPassBytes / p.element_bytes, p.row_entries);
     ChooseRows(kTileBytes / p.element_bytes / group);
@@ -68,6 +72,7 @@ struct ConvTiling {
     plane_stride = PlaneStride(y_lines.count(), x_lines.count());
     if (lanes % vector != 0) ChooseRunRows(p.max_vecs);
     channel_stride = plane_stride * y.planes() * x.planes();
+    if (source_row_major) channel_stride = OddLines(channel_stride, p.element_bytes);
     if (passes > 1) SpreadChannels(p.element_bytes);
   }
 
@@ -115,6 +120,18 @@ struct ConvTiling {
     if (batch % vector != 0 && batch < 4 * vector) return std::max<int64_t>(batch, 1);
     if (batch % vector == 0 && 2 * batch / vector * pixels <= max_vecs) return batch;
     return vector;
+  }
+
+  // Blocks of the batch that share cache lines. Row-major activations have one example per line.
+  int64_t BlocksPerLine(const Problem& p) const {
+    if (p.source_row_major && p.destination_row_major) return 1;
+    return std::clamp<int64_t>(kLineBytes / (lanes * p.stored_bytes), 1, std::max<int64_t>(1, batch_blocks));
+  }
+
+  // At least `stride` elements that are an odd number of cache lines. Packing a row-major pixel writes one place of every
+  // channel; with an odd stride these use all sets of the first-level cache.
+  static int64_t OddLines(int64_t stride, int64_t element_bytes) {
+    return (CeilDiv(stride * element_bytes, kLineBytes) | 1) * kLineBytes / element_bytes;
   }
 
   // Elements per plane. Where vectors run across pixels, one more vector, which a kernel may read past the last

@@ -47,6 +47,16 @@ struct Range {
 // Part `i` when n items are divided into `parts` ranges as equal as possible.
 inline Range Part(int64_t n, int64_t parts, int64_t i) { return {n * i / parts, n * (i + 1) / parts}; }
 
+// Calls body(part) for parts of a range that end at multiples of `size`.
+template <typename Body>
+void ForEachPart(Range range, int64_t size, const Body& body) {
+  for (int64_t begin = range.begin; begin < range.end;) {
+    const int64_t end = std::min(begin / size * size + size, range.end);
+    body(Range{begin, end});
+    begin = end;
+  }
+}
+
 // Rows of part `i` when rows are divided into `parts` ranges with equal numbers of entries plus rows. Rows count
 // because an empty row is written too.
 inline Range RowsOfPart(const int32_t* row_ptr, int64_t rows, int64_t parts, int64_t i) {

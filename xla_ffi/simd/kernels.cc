@@ -3,7 +3,7 @@
 // cannot choose a function compiled for a newer processor as the only copy for the whole library.
 #include "table.h"
 
-#if defined(__AVX512F__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -19,6 +19,8 @@ namespace {
 #include "backward.inc.h"
 //
 #include "storage.inc.h"
+//
+#include "transpose.inc.h"
 //
 #include "pool.inc.h"
 //
@@ -48,9 +50,12 @@ constexpr StorageKernels<S, A> MakeStorageKernels() {
   return {
       .load_rows = LoadRows<S, A>,
       .store_rows = StoreRows<S, A>,
+      .load_transposed = LoadTransposed<S, A>,
+      .store_transposed = StoreTransposed<S, A>,
       .pack_pixels = PackPixels<S, A>,
       .sum = SumRun<S, A>,
       .dot = DotRun<S, A>,
+      .add_rows = AddRows<S, A>,
       .sum_pool = SumPool<S, A>,
       .sum_unpool = SumUnpool<S, A>,
       .max_pool = MaxPool<S, A>,

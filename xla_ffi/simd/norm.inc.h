@@ -24,45 +24,6 @@ SPARSEJAX_INLINE void ForEachVector(int64_t n, const Body& body) {
   for (; i < n; ++i) body(Lanes<1>{}, i);
 }
 
-// Unaligned loads that widen and stores that narrow, of W elements.
-template <int W>
-SPARSEJAX_INLINE Vec<float, W> LoadWide(const float* p) {
-  return Load<float, W>(p);
-}
-template <int W>
-SPARSEJAX_INLINE Vec<double, W> LoadWide(const double* p) {
-  return Load<double, W>(p);
-}
-template <int W>
-SPARSEJAX_INLINE Vec<float, W> LoadWide(const bfloat16* p) {
-  if constexpr (W == 1) {
-    return Widen(*p);
-  } else {
-    const auto bits = __builtin_convertvector(Load<uint16_t, W>(&p->bits), Vec<uint32_t, W>) << 16;
-    return (Vec<float, W>)bits;
-  }
-}
-
-template <int W>
-SPARSEJAX_INLINE void StoreNarrow(float* p, Vec<float, W> v) {
-  Store<float, W>(p, v);
-}
-template <int W>
-SPARSEJAX_INLINE void StoreNarrow(double* p, Vec<double, W> v) {
-  Store<double, W>(p, v);
-}
-template <int W>
-SPARSEJAX_INLINE void StoreNarrow(bfloat16* p, Vec<float, W> v) {
-  if constexpr (W == 1) {
-    Narrow(v, p);
-  } else {
-    const auto bits = (Vec<uint32_t, W>)v;
-    const auto rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    const auto narrow = v == v ? rounded : (bits >> 16) | 0x40u;  // a NaN stays one, quiet
-    Store<uint16_t, W>(&p->bits, __builtin_convertvector(narrow, Vec<uint16_t, W>));
-  }
-}
-
 template <int W, typename A>
 SPARSEJAX_INLINE Vec<A, W> Affine(const NormArgs<A>& p, Vec<A, W> centred) {
   return centred * p.factor + p.bias;

@@ -23,6 +23,58 @@ SPARSEJAX_INLINE void Narrow(float v, bfloat16* out) {
   out->bits = static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded);
 }
 
+// Unaligned loads that widen and stores that narrow, of W elements.
+template <int W>
+SPARSEJAX_INLINE Vec<float, W> LoadWide(const float* p) {
+  return Load<float, W>(p);
+}
+template <int W>
+SPARSEJAX_INLINE Vec<double, W> LoadWide(const double* p) {
+  return Load<double, W>(p);
+}
+template <int W>
+SPARSEJAX_INLINE Vec<float, W> LoadWide(const bfloat16* p) {
+  if constexpr (W == 1) {
+    return Widen(*p);
+  } else {
+    const auto bits = __builtin_convertvector(Load<uint16_t, W>(&p->bits), Vec<uint32_t, W>) << 16;
+    return (Vec<float, W>)bits;
+  }
+}
+
+template <typename D, int W>
+SPARSEJAX_INLINE auto NarrowBits(Vec<float, W> v) {
+  if constexpr (sizeof(D) == sizeof(float)) {
+    return v;
+  } else {
+    const auto bits = (Vec<uint32_t, W>)v;
+    const auto rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const auto narrow = v == v ? rounded : (bits >> 16) | 0x40u;  // a NaN stays one, quiet
+    return __builtin_convertvector(narrow, Vec<uint16_t, W>);
+  }
+}
+template <typename D, int W>
+SPARSEJAX_INLINE Vec<double, W> NarrowBits(Vec<double, W> v) {
+  return v;
+}
+
+template <int W>
+SPARSEJAX_INLINE void StoreNarrow(float* p, Vec<float, W> v) {
+  Store<float, W>(p, v);
+}
+template <int W>
+SPARSEJAX_INLINE void StoreNarrow(double* p, Vec<double, W> v) {
+  Store<double, W>(p, v);
+}
+template <int W>
+SPARSEJAX_INLINE void StoreNarrow(bfloat16* p, Vec<float, W> v) {
+  if constexpr (W == 1) {
+    Narrow(v, p);
+  } else {
+    Store<uint16_t, W>(&p->bits, NarrowBits<bfloat16, W>(v));
+  }
+}
+
 template <typename S, typename A>
 void LoadRows(const S* src, int64_t rows, int64_t src_stride, int64_t n, A* dst, int64_t dst_stride) {
   for (int64_t r = 0; r < rows; ++r) {
@@ -102,6 +154,38 @@ A DotRun(const S* x, const S* y, int64_t n) {
     for (int j = 0; j < kSumLanes; ++j) partial[j] += Widen(x[i + j]) * Widen(y[i + j]);
   for (int j = 0; i + j < n; ++j) partial[j] += Widen(x[i + j]) * Widen(y[i + j]);
   return AddPartial(partial);
+}
+
+// sums[c] += sum over rows of x[r][c], or of x[r][c] * y[r][c] where y is not null. Four rows at a time, so that most of
+// the time is reading x and y. Callers limit `rows`, which limits the rounding error.
+template <int W, bool kDot, typename S, typename A>
+SPARSEJAX_INLINE void AddColumns(const S* x, const S* y, int64_t rows, int64_t stride, A* sums) {
+  const auto term = [&](int64_t r) -> Vec<A, W> {
+    const Vec<A, W> v = LoadWide<W>(x + r * stride);
+    if constexpr (kDot) return v * Vec<A, W>(LoadWide<W>(y + r * stride));
+    return v;
+  };
+  Vec<A, W> total = Load<A, W>(sums);
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) total += (term(r) + term(r + 1)) + (term(r + 2) + term(r + 3));
+  for (; r < rows; ++r) total += term(r);
+  Store<A, W>(sums, total);
+}
+
+template <bool kDot, typename S, typename A>
+void AddRowsOf(const S* x, const S* y, int64_t rows, int64_t stride, int64_t n, A* sums) {
+  constexpr int kFull = kVectorBytes / sizeof(A);
+  for (int64_t r = 0; r < rows; r += 4) {
+    const int64_t some = rows - r < 4 ? rows - r : 4, at = r * stride;
+    int64_t c = 0;
+    for (; c + kFull <= n; c += kFull) AddColumns<kFull, kDot>(x + at + c, y + at + c, some, stride, sums + c);
+    for (; c < n; ++c) AddColumns<1, kDot>(x + at + c, y + at + c, some, stride, sums + c);
+  }
+}
+
+template <typename S, typename A>
+void AddRows(const S* x, const S* y, int64_t rows, int64_t stride, int64_t n, A* sums) {
+  y != nullptr ? AddRowsOf<true>(x, y, rows, stride, n, sums) : AddRowsOf<false>(x, x, rows, stride, n, sums);
 }
 
 template <typename T>

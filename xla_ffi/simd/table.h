@@ -103,12 +103,19 @@ struct StorageKernels {
   // Copy rows of n elements and convert them. load_rows sets the elements from n to dst_stride of each row to zero.
   void (*load_rows)(const S* src, int64_t rows, int64_t src_stride, int64_t n, A* dst, int64_t dst_stride);
   void (*store_rows)(const A* src, int64_t rows, int64_t src_stride, int64_t n, S* dst, int64_t dst_stride);
+  // The same with rows and columns exchanged: dst[c][r] = src[r][c] for r < rows, c < columns. With `stream`, whole
+  // cache lines of dst are written around the caches.
+  void (*load_transposed)(const S* src, int64_t rows, int64_t columns, int64_t src_stride, A* dst, int64_t dst_stride);
+  void (*store_transposed)(const A* src, int64_t rows, int64_t columns, int64_t src_stride, S* dst, int64_t dst_stride,
+                           bool stream);
   // dst[i][0..lanes) = the `valid` elements at src + pixel[i] * stride, then zeros; all zeros where pixel[i] is
   // negative. What is `ahead` elements further is prefetched.
   void (*pack_pixels)(const S* src, const int32_t* pixel, int64_t count, int64_t stride, int64_t valid, int64_t lanes,
                       int64_t ahead, A* dst);
   A (*sum)(const S* x, int64_t n);
   A (*dot)(const S* x, const S* y, int64_t n);
+  // sums[c] += sum over rows of x[r][c], or of x[r][c] * y[r][c] where y is not null, c < n.
+  void (*add_rows)(const S* x, const S* y, int64_t rows, int64_t stride, int64_t n, A* sums);
   // Window reductions of one channel plane.
   void (*sum_pool)(const PoolArgs&, const S* x, S* y);
   void (*sum_unpool)(const PoolArgs&, const S* y, S* x);

@@ -1,0 +1,150 @@
+// dst[c][r] = src[r][c]: between activations in memory, whose rows are examples, and packed tiles, whose rows are
+// features.
+//
+// A step takes W rows and P columns, P elements being 16 bytes: it loads W pieces of P elements, those of rows i, i + P,
+// i + 2 P, ... as one vector, and transposes P x P elements within each 16 bytes of P vectors. The result is P vectors
+// of W rows each. So a step needs P registers and few shuffles, whatever W is. Elements are converted on the way.
+
+// In every 16 bytes: a0 b0 a1 b1 of the lower halves, and a2 b2 a3 b3 of the upper ones (doubles: a0 b0, and a1 b1).
+SPARSEJAX_INLINE Vec<float, 4> InterleaveLow(Vec<float, 4> a, Vec<float, 4> b) {
+  return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+}
+SPARSEJAX_INLINE Vec<float, 4> InterleaveHigh(Vec<float, 4> a, Vec<float, 4> b) {
+  return __builtin_shufflevector(a, b, 2, 6, 3, 7);
+}
+SPARSEJAX_INLINE Vec<float, 8> InterleaveLow(Vec<float, 8> a, Vec<float, 8> b) {
+  return __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13);
+}
+SPARSEJAX_INLINE Vec<float, 8> InterleaveHigh(Vec<float, 8> a, Vec<float, 8> b) {
+  return __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
+}
+SPARSEJAX_INLINE Vec<float, 16> InterleaveLow(Vec<float, 16> a, Vec<float, 16> b) {
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
+}
+SPARSEJAX_INLINE Vec<float, 16> InterleaveHigh(Vec<float, 16> a, Vec<float, 16> b) {
+  return __builtin_shufflevector(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+}
+SPARSEJAX_INLINE Vec<double, 2> InterleaveLow(Vec<double, 2> a, Vec<double, 2> b) {
+  return __builtin_shufflevector(a, b, 0, 2);
+}
+SPARSEJAX_INLINE Vec<double, 2> InterleaveHigh(Vec<double, 2> a, Vec<double, 2> b) {
+  return __builtin_shufflevector(a, b, 1, 3);
+}
+SPARSEJAX_INLINE Vec<double, 4> InterleaveLow(Vec<double, 4> a, Vec<double, 4> b) {
+  return __builtin_shufflevector(a, b, 0, 4, 2, 6);
+}
+SPARSEJAX_INLINE Vec<double, 4> InterleaveHigh(Vec<double, 4> a, Vec<double, 4> b) {
+  return __builtin_shufflevector(a, b, 1, 5, 3, 7);
+}
+SPARSEJAX_INLINE Vec<double, 8> InterleaveLow(Vec<double, 8> a, Vec<double, 8> b) {
+  return __builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14);
+}
+SPARSEJAX_INLINE Vec<double, 8> InterleaveHigh(Vec<double, 8> a, Vec<double, 8> b) {
+  return __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15);
+}
+
+// Transposes the elements within each 16 bytes of the vectors.
+template <int W>
+SPARSEJAX_INLINE void TransposePieces(Vec<double, W> (&v)[2]) {
+  const Vec<double, W> low = InterleaveLow(v[0], v[1]);
+  v[1] = InterleaveHigh(v[0], v[1]);
+  v[0] = low;
+}
+template <int W>
+SPARSEJAX_INLINE void TransposePieces(Vec<float, W> (&v)[4]) {
+  using Pairs = Vec<double, W / 2>;  // two floats are moved as one element
+  Pairs low[2] = {(Pairs)InterleaveLow(v[0], v[1]), (Pairs)InterleaveLow(v[2], v[3])};
+  Pairs high[2] = {(Pairs)InterleaveHigh(v[0], v[1]), (Pairs)InterleaveHigh(v[2], v[3])};
+  TransposePieces<W / 2>(low);
+  TransposePieces<W / 2>(high);
+  v[0] = (Vec<float, W>)low[0], v[1] = (Vec<float, W>)low[1];
+  v[2] = (Vec<float, W>)high[0], v[3] = (Vec<float, W>)high[1];
+}
+
+template <typename V>
+SPARSEJAX_INLINE Vec<float, 8> Concat(Vec<float, 4> a, V b) {
+  return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+template <typename V>
+SPARSEJAX_INLINE Vec<float, 16> Concat(Vec<float, 8> a, V b) {
+  return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+template <typename V>
+SPARSEJAX_INLINE Vec<double, 4> Concat(Vec<double, 2> a, V b) {
+  return __builtin_shufflevector(a, b, 0, 1, 2, 3);
+}
+template <typename V>
+SPARSEJAX_INLINE Vec<double, 8> Concat(Vec<double, 4> a, V b) {
+  return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+
+// Elements of A in 16 bytes.
+template <typename A>
+constexpr int kPiece = 16 / sizeof(A);
+
+// The first elements of rows 0, P, 2 P, ..., one piece each.
+template <typename A, int W, typename S>
+SPARSEJAX_INLINE Vec<A, W> LoadPieces(const S* src, int64_t stride) {
+  if constexpr (W == kPiece<A>) {
+    return LoadWide<W>(src);
+  } else {
+    return Concat(LoadPieces<A, W / 2>(src, stride), LoadPieces<A, W / 2>(src + W / 2 * stride, stride));
+  }
+}
+
+// One step. With kStream, each vector of the result is a cache line, which is written around the caches.
+template <typename A, int W, bool kStream, typename S, typename D>
+SPARSEJAX_INLINE void TransposeStep(const S* src, int64_t src_stride, D* dst, int64_t dst_stride) {
+  constexpr int P = kPiece<A>;
+  Vec<A, W> v[P];
+#pragma GCC unroll 4
+  for (int i = 0; i < P; ++i) v[i] = LoadPieces<A, W>(src + i * src_stride, src_stride);
+  TransposePieces<W>(v);
+#pragma GCC unroll 4
+  for (int i = 0; i < P; ++i) {
+    if constexpr (kStream) {
+      StoreLine<D, W>(dst + i * dst_stride, v[i]);
+    } else {
+      StoreNarrow<W>(dst + i * dst_stride, v[i]);
+    }
+  }
+}
+
+// All rows of P columns, or of fewer. `stream`: the vectors of the result are cache lines.
+template <typename A, typename S, typename D>
+SPARSEJAX_INLINE void TransposeColumns(const S* src, int64_t rows, int64_t columns, int64_t src_stride, D* dst,
+                                       int64_t dst_stride, bool stream) {
+  constexpr int W = kVectorBytes / sizeof(A), P = kPiece<A>;
+  int64_t r = 0;
+  if (columns >= P) {
+    if constexpr (sizeof(A) == sizeof(D))
+      for (; stream && r + W <= rows; r += W)
+        TransposeStep<A, W, true>(src + r * src_stride, src_stride, dst + r, dst_stride);
+    for (; r + W <= rows; r += W) TransposeStep<A, W, false>(src + r * src_stride, src_stride, dst + r, dst_stride);
+    for (; r + P <= rows; r += P) TransposeStep<A, P, false>(src + r * src_stride, src_stride, dst + r, dst_stride);
+  }
+  for (; r < rows; ++r)
+    for (int64_t c = 0; c < columns && c < P; ++c)
+      Narrow(Widen(src[r * src_stride + c]), dst + c * dst_stride + r);
+}
+
+template <typename A, typename S, typename D>
+SPARSEJAX_INLINE void Transpose(const S* src, int64_t rows, int64_t columns, int64_t src_stride, D* dst,
+                                int64_t dst_stride, bool stream) {
+  stream = stream && AreLines<D, kVectorBytes / sizeof(D)>(dst, dst_stride, 0);
+  for (int64_t c = 0; c < columns; c += kPiece<A>)
+    TransposeColumns<A>(src + c, rows, columns - c, src_stride, dst + c * dst_stride, dst_stride, stream);
+  if (stream) FenceLines();
+}
+
+// From activations to a packed tile, and back. `stream`: see SpmmArgs.
+template <typename S, typename A>
+void LoadTransposed(const S* src, int64_t rows, int64_t columns, int64_t src_stride, A* dst, int64_t dst_stride) {
+  Transpose<A>(src, rows, columns, src_stride, dst, dst_stride, false);
+}
+
+template <typename S, typename A>
+void StoreTransposed(const A* src, int64_t rows, int64_t columns, int64_t src_stride, S* dst, int64_t dst_stride,
+                     bool stream) {
+  Transpose<A>(src, rows, columns, src_stride, dst, dst_stride, stream);
+}
