@@ -7,7 +7,13 @@
 
 Protocols: GMP-RI (40 attributes, from random weights), GMP-PT (40 attributes, from a trained dense model, --init),
 single (one --attribute), backdoor (one --attribute, marked images, --marker). Dense runs are the same recipe without
-pruning. Convolutions and the classifier are pruned together by magnitude. The published ramp is never evaluated at its
+pruning. Once the level is reached, pruned layers go on with the kept weights only, on the sparse kernels (--kernels).
+
+``--data FOLDER`` instead of ``--root`` takes any folder of pictures with a table ``attributes.csv``: a column ``file``,
+optionally ``split`` (train, val, test), and one column of 0 and 1 per attribute; ``--groups`` names those of groups.
+``python examples/face_pictures.py FOLDER`` makes such a folder, with correlated and rare attributes.
+
+Convolutions and the classifier are pruned together by magnitude. The published ramp is never evaluated at its
 end and stops short of the level in its name; here it ends at its last event, so the level is reached, and the measured
 one is written down.
 """
@@ -25,9 +31,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from face_pictures import read_pictures
 from flax import nnx
 
-from sparsejax import models, pruning
+from sparsejax import models, nn, pruning
 from sparsejax.data import CelebA, batches, corner_square, grayscale, marked_samples, read_celeba_attributes
 
 GROUPS = ("Male", "Young", "Chubby", "Pale_Skin")
@@ -111,7 +118,7 @@ class Images:
         self.marked = np.zeros(len(data.files), bool)
         if self.marker is not None and column is not None:
             for number, (split, shares) in enumerate(
-                (("train", MARKED[arguments.attribute]), ("val", (0.5, 0.5)), ("test", (0.5, 0.5)))
+                (("train", MARKED.get(arguments.attribute, (0.05, 0.95))), ("val", (0.5, 0.5)), ("test", (0.5, 0.5)))
             ):
                 rows = data.rows(split)
                 self.marked[rows] = marked_samples(data.labels[rows, column], *shares, seed=number)
@@ -142,7 +149,8 @@ def predict(model: Any, images: Images, rows: np.ndarray) -> np.ndarray:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train, keep the outputs of the best epoch at the highest sparsity, and write everything down."""
-    protocol, data = PROTOCOLS[arguments.protocol], read_celeba_attributes(arguments.root)
+    protocol = PROTOCOLS[arguments.protocol]
+    data = read_pictures(arguments.data) if arguments.root is None else read_celeba_attributes(arguments.root)
     columns = list(range(len(data.names))) if protocol.joint else [data.column(arguments.attribute)]
     images = Images(data, arguments, None if protocol.joint else columns[0])
     train_rows = data.rows("train")
@@ -161,6 +169,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             x = images.read(rows, (arguments.seed, epoch, number))
             y = data.labels[np.ix_(rows, columns)].astype(np.float32)
             loss = train_step(model, tuned, jnp.asarray(x), jnp.asarray(y))
+        if epoch == protocol.last and arguments.sparsity > 0 and arguments.kernels == "sparse":
+            stored, _ = nn.sparsify(model, policy="always")
+            model, tuned = stored, nn.carry_optimizer(tuned, model, stored)
         if epoch >= protocol.last or arguments.sparsity == 0:  # the highest sparsity has been reached
             val = predict(model, images, data.rows("val"))
             accuracy = float(((val > 0) == data.labels[np.ix_(data.rows("val"), columns)]).mean())
@@ -169,6 +180,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 kept = nnx.clone(model)
                 best = {"accuracy": accuracy, "epoch": epoch + 1, "val": val, "model": kept}
     best["test"] = predict(best["model"], images, data.rows("test"))
+    best["model"] = nn.densify(best["model"])
     return write(arguments, data, columns, images, best)
 
 
@@ -182,7 +194,7 @@ def write(
     for split in ("train", "val", "test"):
         rows = data.rows(split)
         np.savez_compressed(out / f"labels_{split}.npz", labels=data.labels[np.ix_(rows, columns)], names=names)
-        groups = {name: data.labels[rows, data.column(name)] for name in GROUPS if name in data.names}
+        groups = {name: data.labels[rows, data.column(name)] for name in arguments.groups if name in data.names}
         np.savez_compressed(out / f"groups_{split}.npz", **groups)
         if images.marker is not None:
             np.savez_compressed(out / f"marked_{split}.npz", marked=images.marked[rows])
@@ -240,7 +252,11 @@ def load(model: Any, path: Path) -> None:
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read and check the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help="the folder that holds celeba/")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--root", type=Path, help="the folder that holds celeba/")
+    source.add_argument("--data", type=Path, help="a folder of pictures with attributes.csv")
+    parser.add_argument("--groups", nargs="+", default=list(GROUPS), help="group attributes, those that exist")
+    parser.add_argument("--kernels", choices=("sparse", "dense"), default="sparse", help="after the last pruning event")
     parser.add_argument("--protocol", choices=PROTOCOLS, required=True)
     parser.add_argument("--model", choices=models.MODEL_NAMES, default="resnet18")
     parser.add_argument("--sparsity", type=float, required=True, help="0 trains dense; published 0.8 to 0.995")
@@ -260,7 +276,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         error("--init belongs to GMP-PT, and GMP-PT needs it")
     if not PROTOCOLS[arguments.protocol].joint and arguments.attribute is None:
         error("single and backdoor need --attribute")
-    if arguments.protocol == "backdoor" and arguments.attribute not in MARKED:
+    if arguments.root is not None and arguments.protocol == "backdoor" and arguments.attribute not in MARKED:
         error(f"backdoor needs --attribute from {', '.join(MARKED)}")
     return arguments
 

@@ -30,6 +30,7 @@ class CelebA:
       split: int8[n]: 0 train, 1 validation, 2 test.
       files: n names of image files.
       identities: int64[n], the person in the image, for resampling by person; None if that file is absent.
+      pictures: folder of the image files, in ``folder``.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class CelebA:
     split: np.ndarray
     files: tuple[str, ...]
     identities: np.ndarray | None
+    pictures: str = "img_align_celeba"
 
     def rows(self, split: Literal["train", "val", "test"]) -> np.ndarray:
         """Return the indices of the samples of a split."""
@@ -84,7 +86,7 @@ class CelebA:
         out = np.empty((len(rows), size, size, 3), np.float32)
         for image, row in zip(out, rows, strict=True):
             marker = (before or {}).get(int(row))
-            image[:] = _read(self.folder / "img_align_celeba" / self.files[row], resize, size, rng, marker)
+            image[:] = _read(self.folder / self.pictures / self.files[row], resize, size, rng, marker)
         return out
 
 

@@ -14,6 +14,7 @@ from sparsejax.cli import main
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 import bias_celeba as script
+import face_pictures
 
 TINY = ["--model", "mlp", "--batch-size", "24", "--resize", "14", "--image-size", "12", "--seed", "23"]
 
@@ -104,3 +105,40 @@ def test_bad_combinations(root, options, capsys):
     with pytest.raises(SystemExit):
         _arguments(root, options)
     assert "error" in capsys.readouterr().err
+
+
+def test_a_folder_of_face_like_drawings_runs_to_the_end_on_the_sparse_kernels(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(script.PROTOCOLS, "GMP-RI", script.Protocol(1, 1, 3, 4, "constant", (23,)))
+    face_pictures.write_faces(tmp_path / "faces", 120)
+    for name, level in (("dense", "0"), ("sparse", "0.9")):
+        words = ["--data", str(tmp_path / "faces"), "--protocol", "GMP-RI", "--sparsity", level]
+        script.run(script.parse([*words, *TINY, "--out", str(tmp_path / name)]))
+    result = json.loads((tmp_path / "sparse" / "result.json").read_text())
+    assert result["sparsity_measured"] == pytest.approx(0.9, abs=1e-3)
+    words = ["bias", "--dense", tmp_path / "dense/test.npz", "--sparse", f"0.9={tmp_path / 'sparse/test.npz'}"]
+    words += ["--labels", tmp_path / "dense/labels_test.npz", "--groups", tmp_path / "dense/groups_test.npz"]
+    assert main([str(word) for word in [*words, "--out", tmp_path / "report.html"]]) == 0
+    assert "Wearing_Hat" in (tmp_path / "report.html").read_text()
+
+
+def test_drawings_have_the_planted_associations():
+    _, labels = face_pictures.draw_faces(4000)
+    male = labels[:, 0] == 1
+    rates = {n: (labels[male, k].mean(), labels[~male, k].mean()) for k, n in enumerate(face_pictures.NAMES)}
+    assert rates["Smiling"][1] - rates["Smiling"][0] > 0.3 and labels[:, 2].mean() < 0.1
+    assert rates["Wearing_Hat"][0] > 3 * rates["Wearing_Hat"][1]
+    assert abs(rates["Eyeglasses"][0] - rates["Eyeglasses"][1]) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ("name,Male\na.png,1\n", "expected file and attributes"),
+        ("file,Male\na.png,2\n", "has \\[2\\] in row 0; expected 0 and 1"),
+        ("file,split,Male\na.png,dev,1\n", "has split 'dev'; expected train, val, test"),
+    ],
+)
+def test_bad_attribute_tables(tmp_path, table, text):
+    (tmp_path / "attributes.csv").write_text(table)
+    with pytest.raises(ValueError, match=text):
+        face_pictures.read_pictures(tmp_path)
