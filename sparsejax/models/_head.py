@@ -44,6 +44,34 @@ def find_head(model: nnx.Module) -> str:
     fail("find_head", "model", got, "a linear layer called " + ", ".join(_USUAL_NAMES), "Pass head=PATH.")
 
 
+def body_kernels(model: nnx.Module) -> Callable[[str, Any], bool]:
+    """Return the filter of the kernels that pruning usually takes: all but those of embeddings and classifiers.
+
+    Args:
+      model: NNX module, dense. What stays dense is what its class names in ``dense_parts`` (in our transformers the
+        map of patches, the pooler, the classifier), else the classifier (see `find_head`).
+
+    Returns:
+      A function of (path, leaf), as the arguments ``where`` of `sparsejax.pruning` take one.
+
+    Raises:
+      ValueError: the class has no ``dense_parts``, and the classifier no usual name.
+
+    >>> from sparsejax.models import MLP
+    >>> where = body_kernels(MLP(4, 2, hidden=(3,), rngs=nnx.Rngs(0)))
+    >>> where("layers/0/kernel", jax.numpy.ones((4, 3))), where("fc/kernel", jax.numpy.ones((3, 2)))
+    (True, False)
+    """
+    declared: tuple[str, ...] | None = getattr(model, "dense_parts", None)
+    parts = (find_head(model),) if declared is None else declared
+
+    def body(path: str, leaf: Any) -> bool:
+        inside = any(path.startswith(f"{part}/") for part in parts)
+        return path.split("/")[-1] == "kernel" and jax.numpy.ndim(leaf) >= 2 and not inside
+
+    return body
+
+
 def without_head(model: M, head: str | None = None) -> M:
     """Return a copy whose classifier is the identity: the network then maps images to features.
 

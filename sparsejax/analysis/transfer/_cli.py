@@ -171,7 +171,8 @@ def _network(path: Path, arguments: argparse.Namespace) -> tuple[str, Any, Any]:
     if arguments.model is None:
         fail(_FUNCTION, f"backbone {str(path)!r}", "no run folder", "one, or --model with a PyTorch file")
     shape = (arguments.size, arguments.size)
-    model = models.build(arguments.model, arguments.upstream_classes, 3, shape, nnx.Rngs(0))
+    stem = models.stem_of_torch(path)
+    model = models.build(arguments.model, arguments.upstream_classes, 3, shape, nnx.Rngs(0), stem=stem)
     return arguments.model, model, models.load_torch_state_dict(model, path).masks
 
 
