@@ -104,12 +104,12 @@ def sparsify(
     predictions: list[tuple[float, float]] = []
     for path, layer in dense.items():
         mask = by_path.get(path)
-        row = _describe(path, layer, mask)
-        obstacle = _obstacle(row, layer, skipped, tied, min_sparsity)
+        row = describe(path, layer, mask)
+        obstacle = obstacle_to(row, layer, skipped, tied, min_sparsity)
         if obstacle is not None:
             rows[path] = dataclasses.replace(row, reason=obstacle)
             continue
-        rows[path], sparse = _decide(
+        rows[path], sparse = decide(
             row, layer, mask, policy, None if calls is None else calls.get(path, []), predictions
         )
         if sparse is not None:
@@ -130,7 +130,7 @@ def sparsify(
                 new[id(layer)] = with_class(layer, BatchNorm)
                 reason = "fused, and keeps the layout of sparse layers"
                 rows[path] = LayerReport(path, "BatchNorm", (layer.num_features,), None, "swapped", reason)
-    others = _rows_of_parameters(parameters, by_path)
+    others = rows_of_parameters(parameters, by_path)
     ordered = (*(rows[path] for path in layers if path in rows), *others)
     result = _unshared(replace_modules(model, new), old)
     return result, SparsifyReport(ordered, min_sparsity, *_whole_model(policy, old, result, sample_input, predictions))
@@ -213,18 +213,19 @@ def _check_model(function: str, model: object) -> None:
     if isinstance(model, nnx.Module):
         return
     if isinstance(model, linen.Module):
-        hint = (
-            "For Linen, sparsejax.nn.linen.SparseDense.from_dense and SparseConv.from_dense convert a layer and its "
-            "parameters."
-        )
+        names = {"sparsify": "sparsify(module, variables, ...)", "densify": "densify(module, variables)"}
+        hint = f"For Linen, call sparsejax.nn.linen.{names.get(function, 'pattern_masks(module)')}."
+    elif hasattr(model, "params") and hasattr(model, "opt_state"):
+        names = {"sparsify": "sparsify_train_state(state, ...)", "densify": "densify_train_state(state)"}
+        hint = f"For Linen, call sparsejax.nn.linen.{names.get(function, 'pattern_masks(module)')}."
     elif isinstance(model, nnx.Optimizer):
         hint = "Pass the model, and then the optimizer to sparsejax.nn.carry_optimizer."
     elif isinstance(model, nnx.State):
         hint = "Build the module first: nnx.merge(graphdef, state)."
-    elif isinstance(model, Mapping) or hasattr(model, "params"):
+    elif isinstance(model, Mapping):
         hint = (
-            "Parameters do not say which layers use them. Pass the NNX module that has them; for Linen, "
-            "sparsejax.nn.linen.SparseDense.from_dense and SparseConv.from_dense convert a layer and its parameters."
+            "Parameters do not say which layers use them. Pass the NNX module that has them; for Linen, call "
+            "sparsejax.nn.linen.sparsify(module, variables, ...)."
         )
     elif isinstance(model, type):
         hint = "Pass an instance of the class."
@@ -233,7 +234,7 @@ def _check_model(function: str, model: object) -> None:
     fail(function, "model", f"type {type(model).__name__}", "an nnx.Module", hint, TypeError)
 
 
-def _describe(path: str, layer: Any, mask: Any) -> LayerReport:
+def describe(path: str, layer: Any, mask: Any) -> LayerReport:
     kernel, name = layer.kernel[...], f"sparsify: layer '{path}'"
     limit = getattr(layer, "mask", None)
     keep = stored_entries(name, kernel, mask, None if limit is None else np.asarray(limit) != 0)
@@ -241,7 +242,7 @@ def _describe(path: str, layer: Any, mask: Any) -> LayerReport:
     return LayerReport(path, type(layer).__name__, kernel.shape, sparsity, "dense", "")
 
 
-def _obstacle(
+def obstacle_to(
     row: LayerReport, layer: Any, skipped: Collection[str], tied: Mapping[str, str], min_sparsity: float
 ) -> str | None:
     """Why the layer is no candidate, or None."""
@@ -256,7 +257,7 @@ def _obstacle(
     return None
 
 
-def _decide(
+def decide(
     row: LayerReport,
     layer: Any,
     mask: Any,
@@ -315,7 +316,7 @@ def _other_parameters(model: nnx.Module, layers: Collection[str]) -> dict[str, t
     }
 
 
-def _rows_of_parameters(parameters: Mapping[str, tuple[str, Any]], masks: Mapping[str, Any]) -> list[LayerReport]:
+def rows_of_parameters(parameters: Mapping[str, tuple[str, Any]], masks: Mapping[str, Any]) -> list[LayerReport]:
     """Rows of the parameters that have a mask, or zeros and two or more axes, and no sparse form."""
     rows: list[LayerReport] = []
     for path, (holder, variable) in parameters.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import jax
@@ -86,12 +86,32 @@ def record_inputs(model: nnx.Module, sample_input: PyTree, *, function: str = "r
             replacements[id(layer)] = recorded
             if type(layer) in classes:
                 recorders[path] = recorder
-    _run(function, replace_modules(clone, replacements), sample_input)
+    recorded_model: Any = replace_modules(clone, replacements)
+    run_abstractly(
+        function,
+        lambda module, *args, **kwargs: module(*args, **kwargs),
+        type(recorded_model).__name__,
+        recorded_model,
+        sample_input,
+    )
     return {path: recorder.calls for path, recorder in recorders.items()}
 
 
-def _run(function: str, model: Any, sample_input: PyTree) -> None:
-    """Call the model abstractly; what it raises becomes an error about ``sample_input``."""
+def run_abstractly(
+    function: str, run: Callable[..., Any], name: str, state: Any, sample_input: PyTree
+) -> None:
+    """Call ``run(state, *args, **kwargs)`` abstractly; what it raises becomes an error about ``sample_input``.
+
+    Args:
+      function: whose name errors begin with.
+      run: calls the model.
+      name: of the model's class.
+      state: an NNX module, or a tree of arrays.
+      sample_input: as ``record_inputs`` takes it.
+
+    Raises:
+      ValueError: the model cannot be called with this input.
+    """
     args: tuple[Any, ...] = sample_input if isinstance(sample_input, tuple) else (sample_input,)
     kwargs: dict[str, Any] = {}
     if isinstance(sample_input, Mapping):
@@ -99,18 +119,18 @@ def _run(function: str, model: Any, sample_input: PyTree) -> None:
     leaves, treedef = jax.tree.flatten((args, kwargs))
     arrays = {str(i): leaf for i, leaf in enumerate(leaves) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")}
 
-    def call(module: Any, arrays: dict[str, Any]) -> Any:
+    def call(state: Any, arrays: dict[str, Any]) -> Any:
         positional, named = treedef.unflatten([arrays.get(str(i), leaf) for i, leaf in enumerate(leaves)])
-        return module(*positional, **named)
+        return run(state, *positional, **named)
 
     try:
-        nnx.eval_shape(call, model, arrays)
+        nnx.eval_shape(call, state, arrays)
     except _BadInput as error:
         raise ValueError(str(error)) from None
     except Exception as error:  # a model can fail in any way
         got = ", ".join(f"{a.dtype}{list(a.shape)}" for a in arrays.values()) or "no arrays"
         hint = f"The model raised {type(error).__name__}: {_first_line(error)}"
-        fail(function, "sample_input", got, f"an input that {type(model).__name__} can be called with", hint)
+        fail(function, "sample_input", got, f"an input that {name} can be called with", hint)
 
 
 class _BadInput(ValueError):
