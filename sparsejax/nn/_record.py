@@ -97,9 +97,7 @@ def record_inputs(model: nnx.Module, sample_input: PyTree, *, function: str = "r
     return {path: recorder.calls for path, recorder in recorders.items()}
 
 
-def run_abstractly(
-    function: str, run: Callable[..., Any], name: str, state: Any, sample_input: PyTree
-) -> None:
+def run_abstractly(function: str, run: Callable[..., Any], name: str, state: Any, sample_input: PyTree) -> None:
     """Call ``run(state, *args, **kwargs)`` abstractly; what it raises becomes an error about ``sample_input``.
 
     Args:

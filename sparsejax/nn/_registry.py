@@ -85,9 +85,7 @@ def convert(layer: Any, mask: Any) -> SparseLayer:
         masks = [None] * count if mask is None else _masks_of_stack(layer, mask)
         slices = [convert(*pair) for pair in zip(unstack(layer), masks, strict=True)]
         capacity = max(part.kernel.shape[-1] for part in slices)
-        for part in slices:
-            part.reserve(capacity)
-        return _stack(slices)
+        return _stack([_reserved(part, capacity) for part in slices])
     sparse: Any = _CONVERTERS[type(layer)](layer, mask)
     if not isinstance(sparse, SparseLayer):
         got = f"type {type(sparse).__name__}"
@@ -132,6 +130,14 @@ def single(layer: Any) -> Any:
     if isinstance(layer, SparseLayer):
         return single(unstack(layer)[0]) if layer.kernel.ndim > 1 else layer
     return single(unstack(layer)[0]) if _is_stacked(layer) else layer
+
+
+def _reserved(layer: SparseLayer, nse: int) -> SparseLayer:
+    """Return a layer with room for ``nse`` entries, also a stack."""
+    if layer.kernel.ndim > 1:
+        return _stack([_reserved(part, nse) for part in unstack(layer)])
+    layer.reserve(nse)
+    return layer
 
 
 def _stack(layers: list[Any]) -> Any:

@@ -111,9 +111,12 @@ def linen_state() -> TrainState:
 
 
 NO_MODELS = {
-    "linen": (lambda: linen.Dense(2), "type Dense; .*SparseDense.from_dense"),
+    "linen": (
+        lambda: linen.Dense(2),
+        r"type Dense; .*For Linen, call sparsejax\.nn\.linen\.(sparsify|densify|pattern_masks)\(module",
+    ),
     "parameters": (lambda: linen_state().params, "type dict; .*Parameters do not say which layers use them"),
-    "train state": (linen_state, "type TrainState; .*SparseDense.from_dense"),
+    "train state": (linen_state, r"type TrainState; .*(sparsify|densify)_train_state\(state|pattern_masks\(module\)"),
     "nnx state": (lambda: nnx.state(nnx.Linear(2, 2, rngs=nnx.Rngs(0))), r"nnx\.merge\(graphdef, state\)"),
     "optimizer": (
         lambda: nnx.Optimizer(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), optax.sgd(0.1), wrt=nnx.Param),

@@ -22,7 +22,7 @@ from sparsejax.nn._report import LayerReport, SparsifyReport
 from sparsejax.nn.linen._model import dense_module, plan_of, sparse_module
 from sparsejax.nn.linen._plan import Path, Plan, StoredLayer, at
 from sparsejax.nn.linen._record import CalledLayer, record
-from sparsejax.nn.linen._twin import twin
+from sparsejax.nn.linen._twin import Form, twin
 
 Variables = dict[str, Any]
 
@@ -50,7 +50,7 @@ def sparsify(
       variables: what ``module.init`` returned, trained or not: ``{"params": ..., "batch_stats": ..., ...}``.
       masks: which weights are stored. None: those that are not zero. Or a dict from layer path ("Block_0/Dense_1") to a
         bool array of the kernel's shape, true keeps the weight; or a nested tree like ``variables["params"]`` whose
-        leaves at ``kernel`` are masks (None and ``optax.MaskedNode()`` are no mask), such as ``pruning.get_mask`` gives.
+        leaves at ``kernel`` are masks (None and ``optax.MaskedNode()`` are no mask), as ``pruning.get_mask`` gives it.
       sample_input: an input of the module, a tuple of positional inputs, or a dict of keyword arguments, with the batch
         size to be used. Linen modules show their layers only when they are called: this call, which is abstract, is
         where they are found, so arguments such as ``train`` belong to it. Of arrays only shapes and dtypes matter.
@@ -64,8 +64,8 @@ def sparsify(
       has a mask, or zeros and two or more axes.
 
     Raises:
-      ValueError: an unknown policy or path, a mask of another shape or dtype, an input that the module does not take, or
-        no collection ``"params"``.
+      ValueError: an unknown policy or path, a mask of another shape or dtype, an input that the module does not take,
+        or no collection ``"params"``.
       TypeError: not an unbound Linen module; the message says what to call.
 
     Source: Nikdan et al. 2023 (SparseProp), the rule of swapping layers that are 80 % sparse and measured faster.
@@ -90,24 +90,23 @@ def sparsify(
     sparse_already = {_joined(path): layer for path, layer in seen.sparse.items()}
     by_path = flat_masks(_under_params(masks, params), called, sparse_already, parameters)
     skipped = skipped_layers(skip, called)
-    rows: list[LayerReport] = []
+    rows: dict[str, LayerReport] = {}
     stored: list[StoredLayer] = []
     for name, (path, layer) in called.items():
-        row, sparse = _convert(name, layer, at(params, path), by_path.get(name), skipped, min_sparsity, policy)
-        rows.append(row)
+        rows[name], sparse = _convert(path, layer, at(params, path), by_path.get(name), skipped, min_sparsity, policy)
         if sparse is not None:
-            stored.append(StoredLayer.of(path, layer.name, sparse, row.shape))
+            stored.append(sparse)
+    failing = _failing_layers(module, variables, tuple(stored), sample_input)
+    for name, reason in failing.items():
+        rows[name] = dataclasses.replace(rows[name], action="dense", reason=reason)
+    plan = Plan(tuple(layer for layer in stored if _joined(layer.path) not in failing))
     for name, layer in sparse_already.items():
         pattern = layer.pattern  # pyright: ignore[reportAttributeAccessIssue]
         kind = type(layer).__name__
-        rows.append(LayerReport(name, kind, pattern.shape, pattern.sparsity, "sparse", "sparse already"))
+        rows[name] = LayerReport(name, kind, pattern.shape, pattern.sparsity, "sparse", "sparse already")
     others = map(_in_linen_words, rows_of_parameters(parameters, by_path))
-    report = SparsifyReport((*rows, *others), min_sparsity)
-    plan = Plan(tuple(stored))
-    new = {name: jax.tree.map(jnp.copy, tree) for name, tree in variables.items() if name != "params"}
-    new["params"] = plan.map_kernels(jax.tree.map(jnp.copy, params), lambda layer, kernel: layer.gather(kernel))
-    if stored:
-        new["pattern"] = _merged(new.get("pattern", {}), plan.pattern_collection())
+    report = SparsifyReport((*rows.values(), *others), min_sparsity)
+    new = _sparse_variables(plan, variables)
     return sparse_module(module, plan), _like(variables, new), report
 
 
@@ -168,31 +167,58 @@ def pattern_masks(module: nn.Module, variables: Mapping[str, Any] | None = None)
 
 
 def _convert(
-    name: str,
+    path: Path,
     layer: CalledLayer,
     parameters: Mapping[str, Any],
     mask: Any,
     skipped: Collection[str],
     min_sparsity: float,
     policy: Policy,
-) -> tuple[LayerReport, Any]:
-    """What to do with a layer: its row, and the sparse NNX layer where that is taken."""
+) -> tuple[LayerReport, StoredLayer | None]:
+    """What to do with a layer: its row, and how it is stored where it becomes sparse."""
+    name, form = _joined(path), layer.forms[0]
     kernel, bias = (nn.meta.unbox(parameters.get(part)) for part in ("kernel", "bias"))
+    axis = _stack_axis(form, kernel, bias)
+    kernel, bias, mask = (_in_front(values, axis or 0) for values in (kernel, bias, mask))
+    reason = _own_obstacle(layer, parameters, axis)
     try:
-        dense = twin(layer.forms[0], kernel, bias)
+        dense = twin(form, kernel, bias)
     except (TypeError, ValueError) as error:  # an option that NNX does not take, named by the message
+        reason = str(error)
         dense = nnx.Linear(1, 1, rngs=nnx.Rngs(0))
         dense.kernel = nnx.Param(kernel)
-        row = dataclasses.replace(describe(name, dense, mask), kind=layer.name, reason=str(error))
-        return row, None
-    row = dataclasses.replace(describe(name, dense, mask), kind=layer.name)
-    reason = obstacle_to(row, dense, skipped, {}, min_sparsity) or _own_obstacle(layer, parameters)
+    shape = tuple(nn.meta.unbox(parameters["kernel"]).shape)
+    row = dataclasses.replace(describe(name, dense, mask), kind=layer.name, shape=shape)
+    reason = obstacle_to(row, dense, skipped, {}, min_sparsity) or reason
     if reason is not None:
         return dataclasses.replace(row, reason=reason), None
-    return decide(row, dense, mask, policy, layer.calls)
+    row, sparse = decide(row, dense, mask, policy, layer.calls)
+    return row, None if sparse is None else StoredLayer.of(path, layer.name, sparse, shape, axis or 0)
 
 
-def _own_obstacle(layer: CalledLayer, parameters: Mapping[str, Any]) -> str | None:
+def _stack_axis(form: Form, kernel: Any, bias: Any) -> int | None:
+    """Where a stacked kernel has its axis: 0 if it is not stacked or stacked several times, None if nowhere fits."""
+    shape = tuple(kernel.shape)
+    if shape[len(shape) - len(form.kernel_shape) :] != form.kernel_shape and len(shape) != len(form.kernel_shape) + 1:
+        return None
+    if len(shape) != len(form.kernel_shape) + 1:
+        return 0
+
+    def fits(axis: int) -> bool:
+        pairs = [(shape, form.kernel_shape)]
+        if bias is not None and form.bias_shape is not None:
+            pairs.append((tuple(bias.shape), form.bias_shape))
+        return all(whole[:axis] + whole[axis + 1 :] == part for whole, part in pairs)
+
+    return next((axis for axis in (0, 1) if fits(axis)), None)  # stored entries have no third axis
+
+
+def _in_front(values: Any, axis: int) -> Any:
+    """The array with the axis of a stack in front."""
+    return values if values is None or not axis else np.moveaxis(np.asarray(values), axis, 0)
+
+
+def _own_obstacle(layer: CalledLayer, parameters: Mapping[str, Any], axis: int | None) -> str | None:
     """What only Linen has that keeps a layer dense, or None."""
     kernel = parameters["kernel"]
     if isinstance(kernel, nn.meta.AxisMetadata):
@@ -202,10 +228,39 @@ def _own_obstacle(layer: CalledLayer, parameters: Mapping[str, Any]) -> str | No
         return "called with several einsum strings"
     if layer.inside is not None:
         return f"its kernel is changed by {layer.inside} before each call"
-    shape = layer.forms[0].kernel_shape
-    if tuple(kernel.shape[kernel.ndim - len(shape) :]) != shape:
-        return f"stacked along another axis than the first: shape {kernel.shape}, of one layer {shape}"
+    if axis is None:
+        return f"stacked along an axis that stored entries do not have: {kernel.shape} of {layer.forms[0].kernel_shape}"
     return None
+
+
+def _failing_layers(
+    module: nn.Module, variables: Mapping[str, Any], stored: tuple[StoredLayer, ...], sample_input: PyTree
+) -> dict[str, str]:
+    """The layers with which the sparse module cannot run, by path, and why: others read their kernels, say."""
+
+    def failure(layers: tuple[StoredLayer, ...]) -> str | None:
+        plan = Plan(layers)
+        try:
+            record("sparsify", sparse_module(module, plan), _sparse_variables(plan, variables), sample_input)
+        except ValueError as error:
+            return str(error).partition("The model raised ")[2]
+        return None
+
+    if not stored or failure(stored) is None:
+        return {}
+    found = {_joined(layer.path): failure((layer,)) for layer in stored}
+    reasons = {path: f"the module cannot run with it sparse: {text}" for path, text in found.items() if text}
+    return reasons or {path: "the module cannot run with these layers sparse together" for path in found}
+
+
+def _sparse_variables(plan: Plan, variables: Mapping[str, Any]) -> Variables:
+    """Copies of the variables, with stored kernels and the patterns."""
+    new = {name: jax.tree.map(jnp.copy, tree) for name, tree in variables.items() if name != "params"}
+    params = jax.tree.map(jnp.copy, variables["params"])
+    new["params"] = plan.map_kernels(params, lambda layer, kernel: layer.gather(kernel))
+    if plan.layers:
+        new["pattern"] = _merged(new.get("pattern", {}), plan.pattern_collection())
+    return new
 
 
 def _other_parameters(

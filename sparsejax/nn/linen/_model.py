@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -65,6 +66,8 @@ def _sparse_class(dense_class: type[nn.Module], plan: Plan) -> type[nn.Module]:
         "sparse_plan": plan,
         "dense_class": dense_class,
         "setup": _setup(dense_class),
+        "apply": _caller(dense_class.apply),
+        "init_with_output": _caller(dense_class.init_with_output),
         "__reduce__": nn.nowrap(lambda self: (_restore, (dense_class, _fields(self), plan))),
         **methods,
     }
@@ -108,6 +111,23 @@ def _setup(dense_class: type[nn.Module]) -> Callable[[Any], None]:
     return setup
 
 
+def _caller(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``apply`` or ``init_with_output`` that runs any ``method`` with sparse layers, also a function."""
+
+    @nn.nowrap
+    @functools.wraps(function)
+    def call(self: Any, variables: Any, *args: Any, method: Any = None, **kwargs: Any) -> Any:
+        def run(module: Any, *args: Any, **kwargs: Any) -> Any:
+            if isinstance(method, str):
+                return getattr(module, method)(*args, **kwargs)
+            return getattr(method, "__func__", method)(module, *args, **kwargs)
+
+        entered = None if method is None else _entered("__call__", run)
+        return function(self, variables, *args, method=entered, **kwargs)
+
+    return call
+
+
 def _is_entered(module: Any) -> bool:
     """Whether the patterns are among the parameters already: a method that is called by another one."""
     params = module.variables.get("params", {})
@@ -134,7 +154,7 @@ def _run(module: Any, function: Callable[..., Any], args: tuple[Any, ...], kwarg
 
 
 @contextmanager
-def _intercepting(plan: Plan, root: Path) -> Iterator[None]:
+def _intercepting(plan: Plan, root: Path) -> Generator[None]:
     """Let the layers of a plan run sparse, below the scope ``root``."""
 
     def intercept(next_fun: Any, args: tuple[Any, ...], kwargs: dict[str, Any], context: Any) -> Any:

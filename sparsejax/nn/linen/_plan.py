@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import nnx
 from flax.core import FrozenDict, freeze, unfreeze
@@ -28,9 +30,10 @@ class StoredLayer:
       path: names of its scope, from the root.
       name: class of the Linen layer.
       graphdef: of the NNX layer that computes the product.
-      pattern: which entries are stored; its arrays have a leading axis for a stack of layers.
+      pattern: which entries are stored; its arrays have the axes of a stack of layers, where the kernel has them.
       dense_shape: shape of the dense kernel, the stack's axis included.
       has_bias: whether there is a bias.
+      axis: where the axis of a stack is, in kernel and pattern: what ``nn.scan`` has in ``variable_axes``.
     """
 
     path: Path
@@ -39,13 +42,15 @@ class StoredLayer:
     pattern: SparsityPattern
     dense_shape: tuple[int, ...]
     has_bias: bool
+    axis: int
 
     @classmethod
-    def of(cls, path: Path, name: str, layer: SparseLayer, dense_shape: tuple[int, ...]) -> StoredLayer:
-        """Describe a sparse NNX layer."""
+    def of(cls, path: Path, name: str, layer: SparseLayer, dense_shape: tuple[int, ...], axis: int) -> StoredLayer:
+        """Describe a sparse NNX layer, whose stack has its axis in front."""
         if getattr(layer, "mask", None) is not None:
             layer.mask = None  # pyright: ignore[reportAttributeAccessIssue] # the pattern is within it
-        return cls(path, name, nnx.split(layer)[0], layer.pattern, dense_shape, layer.bias is not None)
+        pattern = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, axis), layer.pattern) if axis else layer.pattern
+        return cls(path, name, nnx.split(layer)[0], pattern, dense_shape, layer.bias is not None, axis)
 
     def layer(self, kernel: Any, bias: Any = None, pattern: SparsityPattern | None = None) -> SparseLayer:
         """Return the NNX layer with these stored entries, bias and pattern (None: the layer's own)."""
@@ -61,19 +66,24 @@ class StoredLayer:
 
     def gather(self, dense: Any, pattern: SparsityPattern | None = None) -> jax.Array:
         """Return the stored entries of an array of the dense kernel's shape."""
-        return gather(self._empty(pattern), dense)
+        return self._placed(gather(self._empty(pattern), jnp.moveaxis(dense, self.axis, 0)))
 
     def scatter(self, values: Any, pattern: SparsityPattern | None = None) -> jax.Array:
         """Return an array of the dense kernel's shape, zeros where nothing is stored."""
-        return scatter(self._empty(pattern), values)
+        return self._placed(scatter(self._empty(pattern), jnp.moveaxis(values, self.axis, 0)))
 
-    def mask(self, pattern: SparsityPattern | None = None) -> Any:
+    def mask(self, pattern: SparsityPattern | None = None) -> np.ndarray:
         """Return which entries of the dense kernel are stored."""
-        return stored_mask(self._empty(pattern))
+        return np.moveaxis(stored_mask(self._empty(pattern)), 0, self.axis)
+
+    def _placed(self, values: jax.Array) -> jax.Array:
+        """Bring the axis of a stack from the front to its place."""
+        return jnp.moveaxis(values, 0, self.axis)
 
     def _empty(self, pattern: SparsityPattern | None) -> SparseLayer:
-        pattern = pattern or self.pattern
-        return self.layer(pattern.indices, pattern.indices, pattern)
+        """A layer of NNX for its pattern alone, the stack's axis in front."""
+        front = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, self.axis, 0), pattern or self.pattern)
+        return self.layer(front.indices, front.indices, front)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +108,8 @@ class Plan:
         """Return the pattern of each layer: that of a collection where it has one, or the layer's own."""
         patterns: dict[Path, SparsityPattern] = {}
         for layer in self.layers:
-            arrays = at(collection, layer.path)
-            given = arrays is not None and ARRAYS[0] in arrays
+            arrays = at(collection, layer.path) or {}
+            given = ARRAYS[0] in arrays
             shape = layer.pattern.shape
             patterns[layer.path] = (
                 SparsityPattern(**{name: arrays[name] for name in ARRAYS}, shape=shape) if given else layer.pattern

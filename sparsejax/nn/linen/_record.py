@@ -113,9 +113,7 @@ def record(function: str, module: nn.Module, variables: Mapping[str, Any], sampl
 
 def _same(form: Form, other: Form) -> bool:
     """Whether two forms are one; options may be arrays, whose comparison is no truth value."""
-    first, second = (
-        (form.kind, form.kernel_shape, form.bias_shape, len(form.options)) for form in (form, other)
-    )
+    first, second = ((form.kind, form.kernel_shape, form.bias_shape, len(form.options)) for form in (form, other))
     return first == second and all(
         a is b or bool(jnp.array_equal(a, b)) if isinstance(a, jax.Array) else a == b
         for (_, a), (_, b) in zip(form.options, other.options, strict=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -48,8 +47,8 @@ def sparsify_train_state(
 
     Returns:
       The new state, which shares no array with the old one: ``apply_fn`` is ``apply`` of the sparse module
-      (``apply_fn.__self__``), which holds the patterns, so that ``apply_fn({"params": params}, x)`` works as before. And
-      the report of ``sparsify``.
+      (``apply_fn.__self__``), which holds the patterns, so that ``apply_fn({"params": params}, x)`` works as before.
+      And the report of ``sparsify``.
 
     Raises:
       ValueError: as ``sparsify``; or the optimizer keeps something of another shape for a kernel that becomes sparse
@@ -119,12 +118,12 @@ def _carried(
     """
     keys, _ = jax.tree_util.tree_flatten_with_path(state.params, is_leaf=_is_boxed)
     parameters = {_names(path) for path, _ in keys}
-    changes = {(*layer.path, "kernel"): change(layer) for layer in plan.layers}
+    changes: dict[Path, Any] = {(*layer.path, "kernel"): change(layer) for layer in plan.layers}
 
     def carry(keys: Any, leaf: Any) -> Any:
         path = _names(keys)
         parameter = next((path[start:] for start in range(len(path)) if path[start:] in parameters), None)
-        if parameter not in changes:
+        if parameter is None or parameter not in changes:
             return jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf
         shape, convert = changes[parameter]
         return _converted(function, "/".join(path), leaf, shape, convert)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import linen as nn
 from flax import nnx
 from flax.linen.dtypes import promote_dtype as linen_promote_dtype
@@ -15,7 +16,13 @@ from flax.nnx.nn.dtypes import promote_dtype as nnx_promote_dtype
 from sparsejax._checks import fail
 from sparsejax._compat import is_traced
 
-_HOOKS = ("dot_general", "dot_general_cls", "conv_general_dilated", "conv_general_dilated_cls", "preferred_element_type")
+_HOOKS = (
+    "dot_general",
+    "dot_general_cls",
+    "conv_general_dilated",
+    "conv_general_dilated_cls",
+    "preferred_element_type",
+)
 _SHARED = ("param_dtype", "dtype", "precision")
 
 
@@ -82,6 +89,8 @@ def twin(form: Form, kernel: jax.Array, bias: jax.Array | None) -> Any:
     promote = options["promote_dtype"]
     shared["promote_dtype"] = nnx_promote_dtype if promote is linen_promote_dtype else _Promote(promote)
     layer: Any = nnx.eval_shape(lambda: _TWINS[form.kind](form, options, shared | {"rngs": nnx.Rngs(0)}))
+    if options.get("mask") is not None:
+        layer.mask = np.asarray(options["mask"])
     layer.kernel = nnx.Param(kernel)
     layer.bias = nnx.data(None) if bias is None else nnx.Param(bias)
     return layer
