@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -33,6 +34,10 @@ class PackedMask(LeafNode):
 
     bits: jax.Array
     shape: tuple[int, ...]
+
+    def map(self, change: Callable[[jax.Array], jax.Array]) -> PackedMask:
+        """Return the mask that a function makes of this one, both bool arrays, packed again."""
+        return pack(change(unpack(self)))
 
 
 def pack(mask: jax.Array) -> PackedMask:

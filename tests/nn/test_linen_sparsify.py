@@ -313,12 +313,14 @@ class Odd(nn.Module):
         x = nn.DenseGeneral(6, name="batch", batch_dims=(0,))(x)
         if unused or self.is_initializing():
             x = nn.Dense(6, name="unused")(x)
+        x = x + nn.Dense(6, name="initial")(x)
         return nn.Dense(6, name="fine")(x) + nn.Embed(4, 6, name="table")(jnp.zeros(3, int))
 
 
 def test_what_stays_dense_has_a_row_that_says_why() -> None:
     variables = Odd().init(jax.random.key(0), SEQUENCE)
     zeros = jax.tree.map(lambda leaf: leaf * (jnp.arange(leaf.size).reshape(leaf.shape) % 3 == 0), variables["params"])
+    zeros["initial"]["kernel"] *= 0
     given = {**variables, "params": zeros}
     sparse, values, report = sparsify(Odd(), given, sample_input=SEQUENCE, policy="always", min_sparsity=0.5)
     rows: dict[str, LayerReport] = {row.path: row for row in report.rows}
@@ -330,6 +332,7 @@ def test_what_stays_dense_has_a_row_that_says_why() -> None:
         "raw": "held by class Odd",
         "tied": "cannot run with it sparse: TypeError",
         "batch": "batch_dims has value",
+        "initial": "all zeros and no mask",
         "unused/kernel": "not called by the module on sample_input",
         "table/embedding": "an embedding",
     }

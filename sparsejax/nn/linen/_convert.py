@@ -48,9 +48,10 @@ def sparsify(
     Args:
       module: an unbound Linen module. It is not changed.
       variables: what ``module.init`` returned, trained or not: ``{"params": ..., "batch_stats": ..., ...}``.
-      masks: which weights are stored. None: those that are not zero. Or a dict from layer path ("Block_0/Dense_1") to a
-        bool array of the kernel's shape, true keeps the weight; or a nested tree like ``variables["params"]`` whose
-        leaves at ``kernel`` are masks (None and ``optax.MaskedNode()`` are no mask), as ``pruning.get_mask`` gives it.
+      masks: which weights are stored. None: those that are not zero; a kernel of zeros alone, from which a layer is to
+        learn, stays dense. Or a dict from layer path ("Block_0/Dense_1") to a bool array of the kernel's shape, true
+        keeps the weight; or a nested tree like ``variables["params"]`` whose leaves at ``kernel`` are masks (None and
+        ``optax.MaskedNode()`` are no mask), as ``pruning.get_mask`` gives it.
       sample_input: an input of the module, a tuple of positional inputs, or a dict of keyword arguments, with the batch
         size to be used. Linen modules show their layers only when they are called: this call, which is abstract, is
         where they are found, so arguments such as ``train`` belong to it. Of arrays only shapes and dtypes matter.
@@ -189,6 +190,8 @@ def _convert(
         dense.kernel = nnx.Param(kernel)
     shape = tuple(nn.meta.unbox(parameters["kernel"]).shape)
     row = dataclasses.replace(describe(name, dense, mask), kind=layer.name, shape=shape)
+    if mask is None and row.sparsity == 1:
+        reason = reason or "all zeros and no mask: an initial value, from which it is to learn"
     reason = obstacle_to(row, dense, skipped, {}, min_sparsity) or reason
     if reason is not None:
         return dataclasses.replace(row, reason=reason), None

@@ -133,9 +133,7 @@ def _carried(
 
 def _converted(function: str, where: str, leaf: Any, shape: tuple[int, ...], convert: Callable[..., Any]) -> Any:
     if _is_packed(leaf):
-        from sparsejax.pruning._state import pack, unpack
-
-        return pack(_converted(function, where, unpack(leaf), shape, convert))
+        return leaf.map(lambda mask: _converted(function, where, mask, shape, convert))
     if jnp.shape(leaf) == shape:
         return convert(jnp.asarray(leaf))
     if jnp.size(leaf) == 1:  # one number per parameter, or a placeholder
@@ -145,6 +143,7 @@ def _converted(function: str, where: str, leaf: Any, shape: tuple[int, ...], con
 
 
 def _is_packed(node: Any) -> bool:
+    """Whether a node is a ``PackedMask`` of ``sparsejax.pruning``, which this package does not import."""
     return type(node).__name__ == "PackedMask"
 
 
