@@ -93,8 +93,10 @@ def sparsify(
     skipped = skipped_layers(skip, called)
     rows: dict[str, LayerReport] = {}
     stored: list[StoredLayer] = []
+    predictions: list[tuple[float, float]] = []
+    options = (skipped, min_sparsity, policy, predictions)
     for name, (path, layer) in called.items():
-        rows[name], sparse = _convert(path, layer, at(params, path), by_path.get(name), skipped, min_sparsity, policy)
+        rows[name], sparse = _convert(path, layer, at(params, path), by_path.get(name), *options)
         if sparse is not None:
             stored.append(sparse)
     failing = _failing_layers(module, variables, tuple(stored), sample_input)
@@ -106,7 +108,10 @@ def sparsify(
         kind = type(layer).__name__
         rows[name] = LayerReport(name, kind, pattern.shape, pattern.sparsity, "sparse", "sparse already")
     others = map(_in_linen_words, rows_of_parameters(parameters, by_path))
-    report = SparsifyReport((*rows.values(), *others), min_sparsity)
+    dense_ms, sparse_ms = (
+        (1e3 * sum(seconds) for seconds in zip(*predictions, strict=True)) if predictions else (None, None)
+    )
+    report = SparsifyReport((*rows.values(), *others), min_sparsity, dense_ms, sparse_ms, bool(predictions))
     new = _sparse_variables(plan, variables)
     return sparse_module(module, plan), _like(variables, new), report
 
@@ -175,6 +180,7 @@ def _convert(
     skipped: Collection[str],
     min_sparsity: float,
     policy: Policy,
+    predictions: list[tuple[float, float]],
 ) -> tuple[LayerReport, StoredLayer | None]:
     """What to do with a layer: its row, and how it is stored where it becomes sparse."""
     name, form = _joined(path), layer.forms[0]
@@ -195,7 +201,7 @@ def _convert(
     reason = obstacle_to(row, dense, skipped, {}, min_sparsity) or reason
     if reason is not None:
         return dataclasses.replace(row, reason=reason), None
-    row, sparse = decide(row, dense, mask, policy, layer.calls)
+    row, sparse = decide(row, dense, mask, policy, layer.calls, predictions)
     return row, None if sparse is None else StoredLayer.of(path, layer.name, sparse, shape, axis or 0)
 
 
