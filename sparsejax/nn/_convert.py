@@ -332,7 +332,7 @@ def rows_of_parameters(parameters: Mapping[str, tuple[str, Any]], masks: Mapping
             continue
         reason = f"held by class {holder}, which sparsify does not know; register_sparse adds a class"
         if holder == "Embed":
-            reason = "an embedding, whose rows are looked up; there is no product to make sparse"
+            reason = "an embedding, whose rows are looked up, also where it is tied to the output layer (attend)"
         elif is_vector:
             reason = "one axis: a bias or a scale, not a matrix"
         rows.append(LayerReport(path, holder, tuple(value.shape), sparsity, "dense", reason))

@@ -168,12 +168,13 @@ def test_gradients_under_shard_map_are_those_of_the_whole_batch(name: str) -> No
     kind, dense, shape = PER_CLASS[name]()
     sparse = kind.from_dense(dense, np.random.default_rng(0).random(dense.kernel.shape) < 0.4)
     x = jax.random.normal(jax.random.key(0), shape)
-    graph, params, rest = nnx.split(sparse, nnx.Param, ...)
+    graph, *states = nnx.split(sparse, nnx.Param, ...)
+    params, rest = map(nnx.as_pure, states)
 
     def gradient(params: Any, rest: Any, x: jax.Array) -> Any:
         return jax.grad(lambda params: loss(nnx.merge(graph, params, rest), x))(params)
 
-    mesh = jax.make_mesh((2,), ("data",))
-    sharded = jax.shard_map(gradient, mesh=mesh, in_specs=(P(), P(), P("data")), out_specs=P())
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharded = jax.jit(jax.shard_map(gradient, mesh=mesh, in_specs=(P(), P(), P("data")), out_specs=P()))
     for got, expected in zip(*map(jax.tree.leaves, (sharded(params, rest, x), gradient(params, rest, x))), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
