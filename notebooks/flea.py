@@ -214,7 +214,9 @@ if have_data:
 # weightings that ignore the radius. Worst case over the adversaries, corrected (as everywhere above) and with
 # `legacy=True`, which has the defects, beside what was published; then how many means, over all adversaries, agree with the
 # published ones. With its defect TERM is as published without thresholds; the published thresholds (`pp`) change next to
-# nothing, ours equalise the groups. DRO is not as published with or without its defect: the cause is not known.
+# nothing, ours equalise the groups, and DRO is far from what was published. Two causes were found after these cells were
+# run: thresholds are taken from clipped scores, and DRO's multipliers never fall. `legacy=True` now has both, and
+# the how-to "Find the unreliable data source" has the counts.
 
 # %%
 if have_data and not small:

@@ -173,3 +173,25 @@ def test_names_of_the_study():
         for method in ms.METHODS:
             for learner in ms.learners_of(method, classifier):
                 assert hasattr(ms.make_method(method, learner, classifier, 0, 0.4, False), "fit")
+
+
+def test_single_decisions_of_the_published_robust_learner_are_named(rows, robust):
+    assert _robust._decisions(True) == {"draws", "hinge", "simultaneous"} and _robust._decisions("hinge") == {"hinge"}
+    hinge = ms.RobustLearner(0.1, legacy="hinge").fit(rows.X, rows.y, sensitive_features=rows.a)
+    assert not np.array_equal(hinge.coef_, robust.coef_)
+    with pytest.raises(ValueError, match="legacy has value 'hing'; expected one of draws, hinge, simultaneous"):
+        ms.RobustLearner(0.1, legacy=["hing"]).fit(rows.X, rows.y, sensitive_features=rows.a)
+
+
+def test_clipped_scores_bound_the_thresholds(rows):
+    class Large(ms.PlainLearner):
+        def decision_function(self, X):
+            return 1000 * super().decision_function(X)
+
+    free = ms.PostprocessedLearner(Large()).fit(rows.X, rows.y, sensitive_features=rows.a)
+    clipped = ms.PostprocessedLearner(Large(), clip=20.0).fit(rows.X, rows.y, sensitive_features=rows.a)
+    assert np.abs(clipped.thresholds_).max() <= 20 < np.abs(free.thresholds_).max()
+    # Thresholds that are small beside the scores leave the decisions nearly as they were.
+    as_they_were = (Large().fit(rows.X, rows.y).decision_function(rows.X) >= 0).astype(int)
+    assert (clipped.predict(rows.X, sensitive_features=rows.a) == as_they_were).mean() > 0.95
+    assert unfairness(free, rows, sensitive_features=rows.a) < unfairness(clipped, rows, sensitive_features=rows.a)

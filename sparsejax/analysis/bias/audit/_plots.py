@@ -81,7 +81,7 @@ def plot_overview(comparison: Comparison, axes: np.ndarray | None = None) -> np.
     flat = drawn.ravel()
     for ax, (metric, title) in zip(flat, OVERVIEW, strict=False):
         draw_metric(ax, title, series[metric])
-    flat[0].legend()
+    flat[min(3, len(flat) - 1)].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return drawn
 
 
