@@ -1,4 +1,4 @@
-"""The command line: ``sparsejax doctor | demo | train | bench | bias | multisource | audit | transfer``."""
+"""The command line: every command of ``sparsejax``, loaded when it is used."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ _COMMANDS = {
     "train": (
         "sparsejax.train._cli",
         "Train a network sparse, on the sparse kernels wherever its weights are. Resumes what was killed.",
+    ),
+    "finetune": (
+        "sparsejax.train._finetune_cli",
+        "Fine-tune a pruned network inside its mask, on the sparse kernels. Resumes what was killed.",
+    ),
+    "evaluate": (
+        "sparsejax.train._evaluate_cli",
+        "Measure a network: accuracy, sparsity and operations of each layer, latency dense and sparse.",
     ),
     "bench": ("sparsejax_bench._cli", "Measure layers and models against other libraries and against the machine."),
     "bias": (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 from sparsejax._extras import require
@@ -13,7 +13,7 @@ T = TypeVar("T")
 _AHEAD = 2
 
 
-def read_ahead(read: Callable[[int], T], start: int, stop: int, *, threads: int = 2) -> Iterator[T]:
+def read_ahead(read: Callable[[int], T], start: int, stop: int, *, threads: int = 2) -> Generator[T]:
     """Call ``read(start)``, ..., ``read(stop - 1)`` in threads, and yield the results in this order.
 
     At most two results for each thread are read before they are needed, so memory does not grow with ``stop``. Which

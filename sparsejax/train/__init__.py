@@ -2,10 +2,14 @@
 
 from sparsejax._surface import attributes
 from sparsejax.train._config import MethodName, TrainConfig
+from sparsejax.train._evaluate import Evaluation, Latency, LayerCost, evaluate
+from sparsejax.train._finetune import finetune
 from sparsejax.train._fixed_mask import FixedMask, KernelChoice, fix_masks
 from sparsejax.train._loop import TrainRun, load_model, train
 from sparsejax.train._paired import AgainstDense, DensePair
+from sparsejax.train._source import Network, load_network
 from sparsejax.train._steps import bind_step, evaluate_accuracy, map_batches, train_step
+from sparsejax.train.log._epochs import EpochRow, TensorBoardLogger
 from sparsejax.train.log._metrics import MetricsRow, PhaseTime
 from sparsejax.train.log._progress import Reporter, reporter
 from sparsejax.train.plans._methods import make_plan
@@ -16,24 +20,33 @@ from sparsejax.train.results._step_cost import StepComparison, StepCost, compare
 __all__ = [
     "AgainstDense",
     "DensePair",
+    "EpochRow",
+    "Evaluation",
     "FixedMask",
     "KernelChoice",
+    "Latency",
+    "LayerCost",
     "MethodName",
     "MetricsRow",
+    "Network",
     "PhaseTime",
     "Plan",
     "Reporter",
     "StepComparison",
     "StepCost",
+    "TensorBoardLogger",
     "TrainConfig",
     "TrainPhase",
     "TrainResult",
     "TrainRun",
     "bind_step",
     "compare_steps",
+    "evaluate",
     "evaluate_accuracy",
+    "finetune",
     "fix_masks",
     "load_model",
+    "load_network",
     "make_plan",
     "map_batches",
     "reporter",

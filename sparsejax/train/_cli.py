@@ -5,58 +5,40 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, get_args
 
-from sparsejax import models, train
-from sparsejax.data._augmentation import Crop
-from sparsejax.data._load import SPECS
+from sparsejax import train
 from sparsejax.train._config import MethodName, Scope
+from sparsejax.train._options import (
+    add_data_options,
+    add_run_options,
+    add_training_options,
+    config_of,
+    option_of,
+    run_options,
+)
+from sparsejax.train.results._result import TrainResult
 from sparsejax.train.results._tables import percent, result_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    defaults = train.TrainConfig()
-
-    def option(flag: str, field: str, kind: Any, help: str, **more: Any) -> None:
-        parser.add_argument(flag, dest=field, type=kind, default=getattr(defaults, field), help=help, **more)
-
-    option("--data", "data", str, SPECS, metavar="SPEC")
-    option("--size", "size", int, "pixels of the square that pictures are cropped to; none takes them as they are")
-    option("--resize", "resize", int, "pixels of the shorter side before that; --size by default")
-    option("--crop", "crop", str, "random crops of training images", choices=get_args(Crop))
-    flag = argparse.BooleanOptionalAction
-    parser.add_argument("--flip", action=flag, default=defaults.flip, help="mirror training images half of the time")
-    text = "leave out pictures that cannot be read; by default they are an error"
-    parser.add_argument("--skip-corrupt", action="store_true", help=text)
-    option("--model", "model", str, "network", choices=models.MODEL_NAMES)
+    option = option_of(parser, train.TrainConfig())
+    add_data_options(option)
+    text = "start from this network: a PyTorch file or the folder of a run; a sparse one is pruned further"
+    option("--from", "source", str, text, metavar="FILE_OR_RUN")
+    add_training_options(option)
     option("--method", "method", str, "how to prune; dense is the baseline", choices=get_args(MethodName))
     option("--sparsity", "sparsity", float, "fraction of zeros in each pruned layer at the end")
     option("--scope", "scope", str, "how it is shared among layers", choices=get_args(Scope))
-    option("--epochs", "epochs", int, "passes over the data")
-    option("--batch-size", "batch_size", int, "examples per step")
-    option("--lr", "learning_rate", float, "highest learning rate")
-    option("--momentum", "momentum", float, "of SGD")
-    option("--weight-decay", "weight_decay", float, "L2 coefficient")
-    option("--seed", "seed", int, "of initial weights and order of the data")
+    option("--structure", "structure", str, "2:4 or the like, or block:4x1 or the like; single weights by default")
+    option("--include", "include", str, "globs of layers to prune, such as 'layer4/*', separated by commas")
+    option("--exclude", "exclude", str, "globs of layers that stay dense")
     option("--dense-fraction", "dense_fraction", float, "magnitude: part of the steps before the first weight goes")
     option("--prune-fraction", "prune_fraction", float, "magnitude: part of the steps over which the sparsity rises")
     option("--phase-fraction", "phase_fraction", float, "acdc: length of a phase as part of the steps")
     option("--update-every", "update_every", int, "rigl, set: steps between changes of the mask")
-    parser.add_argument(
-        "--against-dense",
-        action="store_true",
-        help="also train dense, alternating every few steps, and compare; its folder is OUT/dense",
-    )
-    parser.add_argument("--out", type=Path, required=True, default=argparse.SUPPRESS, help="folder of the run")
-    parser.add_argument("--checkpoint-every", type=int, default=100, help="steps between checkpoints")
-    parser.add_argument(
-        "--resume",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="continue from the last checkpoint in the folder; --no-resume discards the run in it",
-    )
+    add_run_options(parser)
 
 
 def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) -> int:
@@ -66,18 +48,8 @@ def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) 
       arguments: the parsed options.
       refused: reports an error of the user and returns the exit status.
     """
-    fields = train.TrainConfig.__dataclass_fields__
-    quiet, paired = arguments.json, arguments.against_dense
     try:
-        config = train.TrainConfig(**{name: getattr(arguments, name) for name in fields})
-        prepare = train.DensePair if paired else train.TrainRun
-        job = prepare(config, arguments.out, checkpoint_every=arguments.checkpoint_every, resume=arguments.resume)
-        if isinstance(job, train.DensePair):
-            outcome = job.fit((train.reporter(quiet=quiet, lines=True), train.reporter(quiet=quiet, lines=True)))
-            result, text = outcome.sparse, str(outcome)
-        else:
-            outcome = result = job.fit(train.reporter(quiet=quiet))
-            text = result_table(result)
+        outcome, result, text = fit(arguments, config_of(arguments))
     except (ValueError, OSError, ImportError) as error:
         return refused(error)
     if arguments.json:
@@ -86,3 +58,19 @@ def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) 
     print(text)
     print(f"test accuracy {percent(result.accuracy)} at sparsity {result.sparsity:.3f}; files in {result.out}")
     return 0
+
+
+def fit(arguments: argparse.Namespace, config: train.TrainConfig) -> tuple[Any, TrainResult, str]:
+    """Train by the options, with the dense twin if that is asked for.
+
+    Returns:
+      What JSON shows, the result of the run itself, and the table.
+    """
+    quiet, options = arguments.json, run_options(arguments)
+    if arguments.against_dense:
+        pair = train.DensePair(config, arguments.out, **options)
+        reports = train.reporter(quiet=quiet, lines=True), train.reporter(quiet=quiet, lines=True)
+        outcome = pair.fit(reports)
+        return outcome, outcome.sparse, str(outcome)
+    result = train.TrainRun(config, arguments.out, **options).fit(train.reporter(quiet=quiet))
+    return result, result, result_table(result)

@@ -15,7 +15,9 @@ from numpy.typing import ArrayLike
 
 from sparsejax import nn, pruning
 from sparsejax._checks import fail
+from sparsejax._typing import PyTree
 from sparsejax.nn import dense_kernels
+from sparsejax.nn._policy import Policy
 
 KernelChoice = Literal["sparse", "dense"]
 
@@ -28,11 +30,18 @@ class FixedMask:
       model: the network; its sparse layers store the kept weights only.
       masks: bool array of the kernel's shape for each layer that has zeros, true keeps, by layer path.
       prunable: paths of the layers whose weights count in `sparsity`.
+      report: what ``sparsify`` did and, with policy "measured", the times behind it; None with dense kernels.
     """
 
     model: nnx.Module
     masks: dict[str, np.ndarray]
     prunable: tuple[str, ...]
+    report: nn.SparsifyReport | None = None
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """Paths of the layers that store their kept weights only."""
+        return tuple(nn.pattern_masks(self.model))
 
     def optimizer(self, inner: optax.GradientTransformation) -> nnx.Optimizer[Any]:
         """Return an optimizer that keeps dense layers inside their masks; sparse layers cannot leave theirs."""
@@ -74,6 +83,9 @@ def fix_masks(
     kernels: KernelChoice = "sparse",
     min_sparsity: float = 0.8,
     keep_dense: Collection[str] = (),
+    policy: Policy = "always",
+    sample_input: PyTree = None,
+    stored: Collection[str] | None = None,
 ) -> FixedMask:
     """Prepare a network for training with a fixed mask.
 
@@ -85,6 +97,11 @@ def fix_masks(
       kernels: "sparse" stores layers of at least ``min_sparsity`` compressed; "dense" multiplies by the zeros.
       min_sparsity: of a layer, from which sparse kernels are used.
       keep_dense: paths of layers without mask, such as a new classifier; they are not counted as prunable.
+      policy: which of the layers of at least ``min_sparsity`` are stored compressed: "always" all of them, so that
+        the choice depends on the masks alone; "measured" those that are then faster on ``sample_input``; see
+        `sparsejax.sparsify`.
+      sample_input: an input of the model, for "measured".
+      stored: paths of the layers to store compressed, whatever their sparsity; an earlier choice is repeated.
 
     Returns:
       `FixedMask`.
@@ -102,21 +119,25 @@ def fix_masks(
     """
     if kernels not in ("sparse", "dense"):
         fail("fix_masks", "kernels", f"value {kernels!r}", "'sparse' or 'dense'")
-    stored = nn.pattern_masks(model)
+    patterns = nn.pattern_masks(model)
     dense = nn.densify(model)
     values = {path: kernel for path, kernel in dense_kernels(dense).items() if path not in keep_dense}
     if masks is None:
         kept: dict[str, np.ndarray] = {
-            path: stored[path] if path in stored else np.asarray(kernel != 0) for path, kernel in values.items()
+            path: patterns[path] if path in patterns else np.asarray(kernel != 0) for path, kernel in values.items()
         }
     else:
         kept = {path: _checked(path, mask, values) for path, mask in masks.items() if path not in keep_dense}
     kept = {path: mask for path, mask in kept.items() if not mask.all()}
+    report = None
     if kernels == "sparse" and kept:
-        # Which layers are sparse depends on the masks alone, not on timings, so that runs can be repeated to the bit.
-        rest = {path for path in dense_kernels(dense) if path not in kept}
-        dense, _ = nn.sparsify(dense, kept, min_sparsity=min_sparsity, policy="always", skip=rest)
-    return FixedMask(dense, kept, tuple(values))
+        chosen = kept if stored is None else {path: mask for path, mask in kept.items() if path in stored}
+        rest = {path for path in dense_kernels(dense) if path not in chosen}
+        least = min_sparsity if stored is None else 0.0
+        policy = policy if stored is None else "always"
+        options: Any = {"min_sparsity": least, "policy": policy, "skip": rest, "sample_input": sample_input}
+        dense, report = nn.sparsify(dense, chosen, **options)
+    return FixedMask(dense, kept, tuple(values), report)
 
 
 def _checked(path: str, mask: Any, kernels: Mapping[str, np.ndarray]) -> np.ndarray:

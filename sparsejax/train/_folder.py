@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from sparsejax._files import write_atomically
 from sparsejax.train._config import TrainConfig
 
 _START_OVER = "Name another out directory, or start over with --no-resume (resume=False), which discards that run."
+
+
+_STORED = "stored_layers.json"
 
 
 class RunDir:
@@ -24,6 +28,8 @@ class RunDir:
       checkpoints: folder of checkpoints.
       plot: picture of the curves.
       result: JSON file with the final numbers.
+      epochs: CSV file with one row per epoch.
+      network: JSON file with what builds the network again.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -32,6 +38,8 @@ class RunDir:
         self.checkpoints = self.root / "checkpoints"
         self.plot = self.root / "curves.png"
         self.result = self.root / "result.json"
+        self.epochs = self.root / "epochs.csv"
+        self.network = self.root / "network.json"
         self._config = self.root / "run.json"
 
     def check(self, config: TrainConfig) -> None:
@@ -45,6 +53,19 @@ class RunDir:
         elif self.checkpoints.is_dir() and any(self.checkpoints.iterdir()):
             got, rule = "checkpoints but no run.json", "both, or neither"
             fail("train", f"folder {str(self.root)!r}", got, rule, _START_OVER)
+
+    def description(self) -> dict[str, Any] | None:
+        """Return what builds the network again; None where it was a module of the caller's, or in runs of 0.1."""
+        return json.loads(self.network.read_text()) if self.network.is_file() else None
+
+    def stored_layers(self) -> list[str] | None:
+        """Return the layers that an earlier start of the run chose to store compressed; None before."""
+        file = self.root / _STORED
+        return json.loads(file.read_text()) if file.is_file() else None
+
+    def keep_stored_layers(self, layers: Sequence[str]) -> None:
+        """Keep that choice for a resumed run."""
+        write_atomically(self.root / _STORED, json.dumps(list(layers)) + "\n")
 
     def claim(self, config: TrainConfig, *, resume: bool) -> None:
         """Make the folder that of this configuration; the caller holds its lock, which made it.
@@ -66,7 +87,8 @@ class RunDir:
             if self.checkpoints.exists():
                 shutil.rmtree(discarded, ignore_errors=True)
                 self.checkpoints.rename(discarded)
-            for path in (self.metrics, self.plot, self.result):
+            others = (self.epochs, self.network, self.root / _STORED)
+            for path in (self.metrics, self.plot, self.result, *others):
                 path.unlink(missing_ok=True)
             write_atomically(self._config, json.dumps(config.to_dict(), indent=2) + "\n")
         shutil.rmtree(self.root / "checkpoints.discarded", ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,11 +24,12 @@ class Inputs(Protocol):
     """Batches of a run, and its test."""
 
     name: str
+    batch_size: int
     steps_per_epoch: int
     image_shape: tuple[int, ...]
     num_classes: int | None
 
-    def batches(self, done: int, stop: int) -> Iterator[Batch]:
+    def batches(self, done: int, stop: int) -> Generator[Batch]:
         """Return the batches of the steps from ``done`` to ``stop - 1``."""
         ...
 
@@ -62,12 +63,12 @@ class TaskInputs:
             rule = f"at most {len(task.train)}, the training examples"
             fail("train", "batch_size", f"value {config.batch_size}", rule)
         self.image_shape = task.train.images([0]).shape[1:]
-        self._size, self._seed = config.batch_size, config.seed
+        self.batch_size, self._seed = config.batch_size, config.seed
         in_memory = isinstance(task.train, data.ArrayImageSplit | data.ByteImageSplit)
         self._threads = 0 if in_memory else threads
         self._order: tuple[int, np.ndarray] | None = None
 
-    def batches(self, done: int, stop: int) -> Iterator[Batch]:
+    def batches(self, done: int, stop: int) -> Generator[Batch]:
         """Return the batches of the steps from ``done`` to ``stop - 1``, read ahead."""
         return data.read_ahead(self._batch, done, stop, threads=self._threads)
 
@@ -80,17 +81,22 @@ class TaskInputs:
         order = self._order
         if order is None or order[0] != epoch:  # threads may both make it; each uses its own
             order = self._order = epoch, epoch_order(self._seed, epoch, len(self.task.train))
-        rows = order[1][number * self._size : (number + 1) * self._size]
+        rows = order[1][number * self.batch_size : (number + 1) * self.batch_size]
         return self.task.train.images(rows, seed=(self._seed, _AUGMENTATION, step)), self.task.train.labels[rows]
 
 
 def load_inputs(config: TrainConfig, *, threads: int = 2) -> TaskInputs:
-    """Load the data that a configuration names.
+    """Load the data that a configuration names, in batches.
 
     Raises:
       ValueError: a batch does not fit, or what `sparsejax.data.load_task` raises.
       OSError: files are missing.
     """
+    return TaskInputs(load_configured_task(config), config, threads=threads)
+
+
+def load_configured_task(config: TrainConfig) -> data.ImageTask:
+    """Load the data that a configuration names."""
     kind = config.data.partition(":")[0]
     augmentation = data.Augmentation(config.crop, config.flip)
     known = data.DOWNSTREAM_DATASETS.get(kind)
@@ -100,5 +106,13 @@ def load_inputs(config: TrainConfig, *, threads: int = 2) -> TaskInputs:
         fail("train", "size", f"value {config.size} for data {config.data!r}", rule)
     resize = config.resize or config.size or 1
     preprocessing = data.Preprocessing(resize, config.size, augmentation=augmentation, **scaling)
-    task = data.load_task(config.data, preprocessing, augmentation=augmentation, skip_corrupt=config.skip_corrupt)
-    return TaskInputs(task, config, threads=threads)
+    return data.load_task(config.data, preprocessing, augmentation=augmentation, skip_corrupt=config.skip_corrupt)
+
+
+def inputs_of(config: TrainConfig, dataset: data.Dataset | data.ImageTask | Inputs | None) -> Inputs:
+    """Return the inputs of a run: those that its configuration names, or what is passed."""
+    if dataset is None:
+        return load_inputs(config)
+    if isinstance(dataset, data.Dataset):
+        dataset = data.ImageTask.from_dataset(dataset.standardized(), allow_missing_classes=True)
+    return TaskInputs(dataset, config) if isinstance(dataset, data.ImageTask) else dataset

@@ -3,39 +3,47 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import statistics
 import time
 import warnings
-from collections.abc import Generator, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from flax import nnx
 
-from sparsejax import data, models, nn, pruning
+from sparsejax import data, nn, pruning
 from sparsejax._checks import fail, message
 from sparsejax._extras import require
 from sparsejax._files import write_atomically
 from sparsejax._folder_lock import folder_lock
 from sparsejax.train._config import TrainConfig
 from sparsejax.train._folder import RunDir
-from sparsejax.train._inputs import TaskInputs, load_inputs
-from sparsejax.train._optimizer import inner_optimizer, layers_kept_dense, optimizer, prunable
+from sparsejax.train._inputs import Inputs, inputs_of
+from sparsejax.train._optimizer import learning_rates
+from sparsejax.train._partner import fork_partner, partner_options
+from sparsejax.train._prepare import prepare
+from sparsejax.train._rebuild import models_shape, rebuilt
 from sparsejax.train._state import Storage, TrainState, sparse_masks, sparsity, with_new_mask
-from sparsejax.train._steps import BoundStep, bind_step, stored_step, train_step
+from sparsejax.train._steps import BoundStep, bind_step, step_of_kind
 from sparsejax.train.checkpoints._arrays import assign, capacity_in, collect, log_in, masks_in
 from sparsejax.train.checkpoints._checkpoint import Checkpoints
-from sparsejax.train.log._metrics import MetricsLog, MetricsRow, first_rows, phase_times, read_metrics
+from sparsejax.train.log._epochs import Callback, EpochLog, epoch_row
+from sparsejax.train.log._metrics import MetricsLog, MetricsRow, first_rows, phase_times, read_metrics, rows_in
 from sparsejax.train.log._plot import plot_metrics
 from sparsejax.train.log._progress import Quiet, Reporter
-from sparsejax.train.plans._methods import make_plan
 from sparsejax.train.results._flops import FlopCounter, total_training_flops
 from sparsejax.train.results._result import TrainResult
-from sparsejax.train.results._step_cost import StepComparison, compare_steps, model_bytes
+from sparsejax.train.results._step_cost import StepComparison, compare_steps, forward_ms, model_bytes
 from sparsejax.train.results._tables import plan_text
+
+T = TypeVar("T")
 
 # Steps after which the time of the run is estimated; the first of them compiles.
 _ESTIMATE_AFTER = 5
@@ -49,21 +57,30 @@ class TrainRun:
         config: TrainConfig,
         out: str | os.PathLike[str],
         *,
-        dataset: data.Dataset | data.ImageTask | None = None,
+        dataset: data.Dataset | data.ImageTask | Inputs | None = None,
         model: nnx.Module | None = None,
+        masks: Mapping[str, np.ndarray] | None = None,
         checkpoint_every: int = 100,
         resume: bool = True,
+        measure: bool = True,
+        callbacks: Sequence[Callback] = (),
+        times_forward: bool = False,
     ) -> None:
-        """Load the data, build the model, and check the folder, which is written to when training begins.
+        """Load data and network, and check the folder, which is written to when training begins.
 
         Args:
           config: the run.
           out: folder for checkpoints, metrics and the picture; made if absent.
           dataset: instead of the one that ``config.data`` names; a `sparsejax.data.Dataset` is standardised.
-          model: NNX classifier in training mode, instead of the one that ``config.model`` names; a copy is
-            trained.
+          model: NNX classifier in training mode, instead of the one that ``config.model`` or ``config.source`` names;
+            a copy is trained.
+          masks: of the model, bool arrays by layer path; its patterns and zeros if None.
           checkpoint_every: steps between checkpoints; the last two are kept, and one is written at the end.
           resume: go on from the last checkpoint in ``out`` if there is one; otherwise discard what is there.
+          measure: method "fixed": store those layers compressed that are then measured faster; otherwise all that
+            are 80 % sparse. The choice is kept in the folder, and a resumed run repeats it.
+          callbacks: called with the `EpochRow` of each epoch.
+          times_forward: measure a forward pass at the end of each epoch, which compiles it once.
 
         Raises:
           ValueError: a bad configuration, or ``out`` holds the run of another one.
@@ -75,30 +92,20 @@ class TrainRun:
         if checkpoint_every < 1:
             fail("train", "checkpoint_every", f"value {checkpoint_every}", "at least 1 step")
         self.config = config
-        self.inputs = _inputs(config, dataset)
-        self.plan = make_plan(config, self.inputs.steps_per_epoch * config.batch_size)
-        self._model = self._build() if model is None else nnx.clone(model)
-        self.kept_dense = layers_kept_dense(self._model, self.inputs.image_shape[-1], self.inputs.num_classes)
-        self.inner = inner_optimizer(config, self.plan)
-        self._optimizer = nnx.Optimizer(self._model, optimizer(config, self.plan, self.kept_dense), wrt=nnx.Param)
-        self.flops = FlopCounter(self._model, self.inputs.image_shape)
-        self.capacity = None
-        if self.plan.method is not None:
-            params = nnx.as_pure(nnx.state(self._model, nnx.Param))
-            self.capacity = pruning.report(params, self.plan.method, where=prunable(self.kept_dense))
-            # Methods that start sparse: the first forward pass must be that of the sparse network.
-            nnx.update(self._model, pruning.forward_params(params, nnx.as_pure(self._optimizer.opt_state)))
-        self.checkpoint_every = checkpoint_every
         self.dir = RunDir(out)
-        self.checkpoints = Checkpoints(self.dir.checkpoints, config.to_dict())
-        self._resume, self._is_writing = resume, False
         if resume:
             self.dir.check(config)
-
-    def _build(self) -> nnx.Module:
-        height, width, channels = self.inputs.image_shape
-        rngs = nnx.Rngs(self.config.seed)
-        return models.build(self.config.model, self.inputs.num_classes or 0, channels, (height, width), rngs)
+        self.inputs = inputs_of(config, dataset)
+        stored = self.dir.stored_layers() if resume else None
+        prepared = prepare(config, self.inputs, model, masks, stored=stored, measure=measure)
+        self.prepared, self.plan, self.capacity = prepared, prepared.plan, prepared.capacity
+        self._model, self._optimizer = prepared.model, prepared.optimizer
+        self._is_named = model is None
+        self.kept_dense, self.inner = prepared.kept_dense, prepared.inner
+        self.flops = FlopCounter(nn.densify(self._model), self.inputs.image_shape)
+        self.checkpoint_every, self.callbacks, self._times_forward = checkpoint_every, tuple(callbacks), times_forward
+        self.checkpoints = Checkpoints(self.dir.checkpoints, config.to_dict())
+        self._resume, self._is_writing = resume, False
 
     def fit(self, report: Reporter | None = None) -> TrainResult:
         """Train to the end, from the last checkpoint if there is one.
@@ -116,7 +123,7 @@ class TrainRun:
         """
         with self.writing():
             *_, last = self.states(report)
-            return self.finish(last)
+            return self.finish(last, report)
 
     @contextlib.contextmanager
     def writing(self) -> Generator[None]:
@@ -126,6 +133,10 @@ class TrainRun:
             return
         with folder_lock(self.dir.root, "train"):
             self.dir.claim(self.config, resume=self._resume)
+            if self._is_named and not self.dir.network.exists():
+                write_atomically(self.dir.network, json.dumps(self._description(), indent=2) + "\n")
+            if self.prepared.fixed is not None and self.dir.stored_layers() is None:
+                self.dir.keep_stored_layers(self.prepared.fixed.stored)
             self._resume, self._is_writing = True, True
             try:
                 yield
@@ -144,7 +155,8 @@ class TrainRun:
             try:
                 for remark in restored[2] if restored else ():
                     report.note(f"warning: {remark}")
-                report.note(plan_text(self.plan, self.capacity, self.flops))
+                for text in self._notes():
+                    report.note(text)
                 yield state
                 log = MetricsLog(self.dir.metrics, self._log(restored))
                 if log.was_damaged:
@@ -169,37 +181,79 @@ class TrainRun:
             warnings.warn(remark, UserWarning, stacklevel=2)
         return self._restored(restored, Storage(self.kept_dense, self.capacity)).model
 
+    def _notes(self) -> list[str]:
+        fixed = self.prepared.fixed
+        text = plan_text(self.plan, self.capacity, self.flops)
+        report = [] if fixed is None or fixed.report is None else [str(fixed.report)]
+        return [*self.prepared.notes, *report, text]
+
     def _train(self, state: TrainState, storage: Storage, log: MetricsLog, report: Reporter) -> Iterator[TrainState]:
         plan, begun, times = self.plan, state.step, []
-        step, zeros = _bound(state), sparsity(state)
-        for images, labels in self.inputs.batches(state.step, plan.total):
-            flops = self.flops.forward(state.model) if plan.tests_after(state.step + 1) else None
-            begin = time.perf_counter()
-            if plan.is_stored(state.step) != state.is_stored:
-                state = storage.to_dense(state) if state.is_stored else storage.to_stored(state)
-                step = _bound(state)
-            loss = float(step(images, labels))
-            times.append(time.perf_counter() - begin)
+        step, zeros = self._bound(state), self._zeros(state)
+        recent = deque(rows_in(log.text())[-(state.step % plan.steps_per_epoch) or 10**9 :], plan.steps_per_epoch)
+        epochs = EpochLog(self.dir.epochs, state.step // plan.steps_per_epoch)
+        with contextlib.closing(self.inputs.batches(state.step, plan.total)) as batches:
+            while state.step < plan.total:
+                (images, labels), waited = _timed(lambda: next(batches))
+                flops = self.flops.forward(state.model) if plan.tests_after(state.step + 1) else None
+                begin = time.perf_counter()
+                if plan.is_stored(state.step) != state.is_stored:
+                    state = storage.to_dense(state) if state.is_stored else storage.to_stored(state)
+                    step = self._bound(state)
+                loss = float(step(images, labels))
+                times.append(time.perf_counter() - begin)
 
-            phase, epoch = plan.phase(state.step), state.step // plan.steps_per_epoch
-            state, is_new, lost = with_new_mask(replace(state, step=state.step + 1))
-            zeros = sparsity(state) if is_new else zeros
-            tested = self._accuracy(state) if plan.tests_after(state.step) else None
-            row = MetricsRow(state.step, epoch, phase.name, loss, tested, zeros, lost, flops, 1e3 * times[-1])
-            log.write(row)
-            report.step(row)
-            if state.step - begun == _ESTIMATE_AFTER:
-                report.note(self._estimate(times, state))
-            if state.step % self.checkpoint_every == 0 or state.step == plan.total:
-                arrays = collect(state.model, state.optimizer, state.support, storage.capacity, log.text())
-                self.checkpoints.save(state.step, arrays)
-            yield state
+                phase, epoch = plan.phase(state.step), state.step // plan.steps_per_epoch
+                state, is_new, lost = with_new_mask(replace(state, step=state.step + 1))
+                zeros = self._zeros(state) if is_new else zeros
+                tested = self.inputs.accuracy(state.model) if plan.tests_after(state.step) else None
+                row = MetricsRow(
+                    *(state.step, epoch, phase.name, loss, tested, zeros, lost, flops), 1e3 * times[-1], 1e3 * waited
+                )
+                log.write(row)
+                recent.append(row)
+                report.step(row)
+                if state.step % plan.steps_per_epoch == 0:
+                    self._close_epoch(state, epochs, recent, images, labels)
+                if state.step - begun == _ESTIMATE_AFTER:
+                    report.note(self._estimate(times, state))
+                if state.step == plan.fork:
+                    fork_partner(self.config, self.dir.root, self.inner, state, log.text(), plan.total)
+                if state.step % self.checkpoint_every == 0 or state.step == plan.total:
+                    arrays = collect(state.model, state.optimizer, state.support, storage.capacity, log.text())
+                    self.checkpoints.save(state.step, arrays)
+                yield state
+
+    def _close_epoch(
+        self, state: TrainState, epochs: EpochLog, recent: Iterable[MetricsRow], images: Any, labels: Any
+    ) -> None:
+        """Write the row of an epoch, and call the callbacks."""
+        epoch = state.step // self.plan.steps_per_epoch
+        rates: Any = learning_rates(self.config, self.plan.total)
+        forward = forward_ms(state.model, self.prepared.kind, images, labels) if self._times_forward else None
+        row = epoch_row(epoch, list(recent), float(rates(state.step - 1)), forward)
+        epochs.write(row)
+        for callback in self.callbacks:
+            callback(row)
+
+    def _bound(self, state: TrainState) -> BoundStep:
+        step = step_of_kind(self.prepared.kind, is_stored=state.is_stored)
+        return bind_step(state.model, state.optimizer, step)
+
+    def _zeros(self, state: TrainState) -> float:
+        return sparsity(state) if self.prepared.fixed is None else self.prepared.fixed.sparsity()
+
+    def _description(self) -> dict[str, Any]:
+        """What builds the network again without the data."""
+        shape = models_shape(self._model, self.inputs.image_shape)
+        return {"model": self.config.model, "num_classes": self.inputs.num_classes, "image_shape": shape}
 
     def _restored(self, restored: tuple[int, Mapping[str, Any], list[str]] | None, storage: Storage) -> TrainState:
         """The state of a checkpoint, or the initial one; the last step decides in which form the weights are."""
         state = TrainState(nnx.clone(self._model), nnx.clone(self._optimizer), 0, False, None)
         if restored is None:
-            return replace(state, support=sparse_masks(state.optimizer))
+            is_fixed = self.prepared.fixed is not None
+            return replace(state, support=dict(self.prepared.masks) if is_fixed else sparse_masks(state.optimizer))
         done, arrays, _ = restored
         support, storage.capacity = masks_in(arrays), capacity_in(arrays)
         if self.plan.is_stored(done - 1):
@@ -224,55 +278,52 @@ class TrainRun:
         caveat = ", not counting that sparse steps differ" if self.plan.method and not state.is_stored else ""
         return f"{left} steps left: about {duration} at {per_step:.3f} s/step{caveat}"
 
-    def finish(self, state: TrainState) -> TrainResult:
-        """Measure the trained network, and write the result and the picture.
+    def finish(self, state: TrainState, report: Reporter | None = None) -> TrainResult:
+        """Measure the trained network, and write the result and the picture; method "acdc" trains its dense partner.
 
         Raises:
           ValueError: the rows of ``metrics.csv`` are not those of the steps taken; no result is written.
         """
         with self.writing():
-            return self._finish(state)
+            return self._finish(state, report)
 
-    def _finish(self, state: TrainState) -> TrainResult:
+    def _finish(self, state: TrainState, report: Reporter | None) -> TrainResult:
         rows = read_metrics(self.dir.metrics)
         if [row.step for row in rows] != list(range(1, state.step + 1)):
             hint = "Run the command again: the rows are in the checkpoint."
             fail("train", f"file {str(self.dir.metrics)!r}", f"{len(rows)} rows", f"those of {state.step} steps", hint)
-        examples = state.step * self.config.batch_size
+        examples = state.step * self.inputs.batch_size
         result = TrainResult(
             state.model,
-            self._accuracy(state),
-            sparsity(state),
+            self.inputs.accuracy(state.model),
+            self._zeros(state),
             state.step,
             phase_times(rows),
-            total_training_flops(rows, self.config.batch_size),
+            total_training_flops(rows, self.inputs.batch_size),
             pruning.accounting.training_flops([(self.flops.dense, examples)]),
             model_bytes(state.model, state.optimizer),
-            self._comparison(state) if state.is_stored else None,
+            self._comparison(state) if nn.pattern_masks(state.model) else None,
             self.dir.root,
+            None if self.plan.fork is None else self._partner.fit(report),
         )
         write_atomically(self.dir.result, json.dumps(result.to_dict(), indent=2) + "\n")
         plot_metrics({self.config.method: rows}, self.dir.plot)
         return result
 
-    def _accuracy(self, state: TrainState) -> float | None:
-        return self.inputs.accuracy(state.model)
+    @functools.cached_property
+    def _partner(self) -> TrainRun:
+        """The run that trains the dense network of the last dense phase to the end."""
+        config, out = partner_options(self.config, self.dir.root, self.plan.total)
+        return TrainRun(config, out, dataset=self.inputs, model=self._model, checkpoint_every=self.checkpoint_every)
 
     def _comparison(self, state: TrainState) -> StepComparison:
         images, labels = next(self.inputs.batches(0, 1))
         return compare_steps(nn.densify(state.model), state.model, self.inner, images, labels)
 
 
-def _bound(state: TrainState) -> BoundStep:
-    return bind_step(state.model, state.optimizer, stored_step if state.is_stored else train_step)
-
-
-def _inputs(config: TrainConfig, dataset: data.Dataset | data.ImageTask | None) -> TaskInputs:
-    if dataset is None:
-        return load_inputs(config)
-    if isinstance(dataset, data.Dataset):
-        dataset = data.ImageTask.from_dataset(dataset.standardized(), allow_missing_classes=True)
-    return TaskInputs(dataset, config)
+def _timed(call: Callable[[], T]) -> tuple[T, float]:
+    begin = time.perf_counter()
+    return call(), time.perf_counter() - begin
 
 
 def train(config: TrainConfig, out: str | os.PathLike[str], **options: Any) -> TrainResult:
@@ -316,7 +367,8 @@ def load_model(out: str | os.PathLike[str]) -> nnx.Module:
     """Return the network of the last checkpoint of a training run, with sparse layers if it was trained that far.
 
     Args:
-      out: folder of `train`. The data it was trained on must still be where it was.
+      out: folder of `train` or `finetune`, with a network that ``config.model`` names. The data of a run of version
+        0.1 must still be where they were.
 
     Raises:
       FileNotFoundError: no run, or one without a checkpoint.
@@ -327,8 +379,12 @@ def load_model(out: str | os.PathLike[str]) -> nnx.Module:
         rule = "the folder of a training run, with run.json"
         fail("load_model", "out", f"value {str(out)!r}", rule, error=FileNotFoundError)
     try:
-        config = TrainConfig(**json.loads(file.read_text()))
+        values = json.loads(file.read_text())
+        config = TrainConfig(**values)
+        described = RunDir(out).description()
     except (TypeError, json.JSONDecodeError) as error:
         text = message("load_model", f"file {str(file)!r}", f"another form ({error})", "the configuration of a run")
         raise ValueError(text) from error
-    return TrainRun(config, out).restore()
+    if described is None:  # of version 0.1
+        return TrainRun(config, out).restore()
+    return rebuilt(described, Checkpoints(RunDir(out).checkpoints, values))

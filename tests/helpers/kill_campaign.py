@@ -75,7 +75,7 @@ def training(method: str, *more: str) -> Target:
     def content(out: Path) -> dict[str, Any]:
         checkpoints = Checkpoints(out / "checkpoints", config.to_dict())
         arrays = checkpoint_arrays(checkpoints, checkpoints.steps()[-1])
-        rows = [str(row[:-1]) for row in read_metrics(out / "metrics.csv")]
+        rows = [str(row[:-2]) for row in read_metrics(out / "metrics.csv")]
         return {"metrics": rows} | {name: (a.dtype.str, a.shape, a.tobytes()) for name, a in arrays.items()}
 
     words = ["train", "--method", method, *_TRAIN, "--checkpoint-every", "1", "--json", *more]

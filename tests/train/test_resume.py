@@ -26,7 +26,7 @@ from sparsejax.train.log._metrics import read_metrics
 
 
 def without_times(path: Path) -> list[tuple]:
-    return [row[:-1] for row in read_metrics(path)]
+    return [row[:-2] for row in read_metrics(path)]
 
 
 @pytest.fixture(scope="module")

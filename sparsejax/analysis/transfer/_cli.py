@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ _USER_ERRORS = (ValueError, OSError, ImportError)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     from sparsejax import models
-    from sparsejax.data import DOWNSTREAM_DATASETS
+    from sparsejax.data._load import SPECS
 
     text = (
         "a network: the folder of a `sparsejax train` run, or a PyTorch file (then --model); repeat for several. METHOD"
@@ -29,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text += ":SPARSITY names it in tables, such as 'AC/DC:0.9'; one without zeros is 'Dense', the baseline"
     again: Any = {"action": "append", "required": True, "default": argparse.SUPPRESS}
     parser.add_argument("--backbone", metavar="[METHOD:SPARSITY=]CKPT", help=text, **again)
-    names = ", ".join(DOWNSTREAM_DATASETS)
-    text = f"a data set, repeat for several: digits, idx:PATH, folder:PATH, or NAME:PATH with NAME one of {names}"
+    text = f"a data set, repeat for several: {SPECS}"
     parser.add_argument("--data", metavar="SPEC", help=text, **again)
     parser.add_argument("--regime", choices=("linear", "full", "both"), default="linear", help="what is trained")
     parser.add_argument("--out", type=Path, required=True, default=argparse.SUPPRESS, help="folder of the results")
@@ -46,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--inference", action="store_true", help=text)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--model", choices=models.MODEL_NAMES, default=None, help="network of a PyTorch file")
-    parser.add_argument("--upstream-classes", type=int, default=1000, help="classes of a PyTorch file")
+    parser.add_argument("--upstream-classes", type=int, help=argparse.SUPPRESS)  # of 0.1.0; the file has them
     parser.add_argument("--resize", type=int, default=256, help="pixels of the shorter side, for image files")
     parser.add_argument("--size", type=int, default=224, help="pixels of the crop, for image files")
     parser.add_argument("--interpolation", choices=("bilinear", "bicubic"), default="bilinear", help="when resizing")
@@ -161,19 +159,12 @@ def _backbone(word: str, arguments: argparse.Namespace) -> Any:
 
 def _network(path: Path, arguments: argparse.Namespace) -> tuple[str, Any, Any]:
     """Return architecture, model and masks of the folder of a run, or of a PyTorch file."""
-    from flax import nnx
+    from sparsejax import train
 
-    from sparsejax import models, train
-
-    if path.is_dir():
-        model = train.load_model(path)
-        return json.loads((path / "run.json").read_text())["model"], model, None
-    if arguments.model is None:
+    if not path.is_dir() and arguments.model is None:
         fail(_FUNCTION, f"backbone {str(path)!r}", "no run folder", "one, or --model with a PyTorch file")
-    shape = (arguments.size, arguments.size)
-    stem = models.stem_of_torch(path)
-    model = models.build(arguments.model, arguments.upstream_classes, 3, shape, nnx.Rngs(0), stem=stem)
-    return arguments.model, model, models.load_torch_state_dict(model, path).masks
+    network = train.load_network(path, arguments.model, image_shape=(arguments.size, arguments.size, 3))
+    return network.name, network.model, network.masks
 
 
 def _is_fraction(text: str) -> bool:

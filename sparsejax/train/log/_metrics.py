@@ -20,7 +20,7 @@ class MetricsRow(NamedTuple):
     Attributes:
       step: steps done, from 1.
       epoch: pass over the data that the step belongs to, from 0.
-      phase: "dense", "prune", "sparse" or "update", see `TrainPhase`.
+      phase: "dense", "prune", "sparse", "update" or "fixed", see `TrainPhase`.
       loss: mean cross-entropy of the step's batch, nats, before the update.
       accuracy: fraction of test examples classified correctly after the step; None where it was not tested.
       sparsity: fraction of zeros among the prunable weights after the step.
@@ -30,6 +30,7 @@ class MetricsRow(NamedTuple):
         the last such row; None elsewhere.
       ms: wall time of the step, milliseconds. The first step of a phase includes the change of storage, and, where
         a program runs for the first time in this process, its compilation.
+      data_ms: time that the step waited for its batch, milliseconds.
     """
 
     step: int
@@ -41,6 +42,7 @@ class MetricsRow(NamedTuple):
     mask_change: float | None
     forward_flops: int | None
     ms: float
+    data_ms: float = 0.0
 
 
 class MetricsLog:
@@ -90,7 +92,7 @@ def _starts_with(path: Path, text: str) -> bool:
 
 def _cells(row: MetricsRow) -> tuple[Any, ...]:
     """What the file stores: ``csv`` writes None as an empty cell and floats so that they are read back exactly."""
-    return (*row[:5], f"{row.sparsity:.6f}", row.mask_change, row.forward_flops, f"{row.ms:.3f}")
+    return (*row[:5], f"{row.sparsity:.6f}", row.mask_change, row.forward_flops, f"{row.ms:.3f}", f"{row.data_ms:.3f}")
 
 
 def first_rows(path: Path, steps: int) -> str:
@@ -105,10 +107,14 @@ def read_metrics(path: Path) -> list[MetricsRow]:
       ValueError: a cell cannot be read.
     """
     try:
-        # What follows the last line break is empty, or a row that a kill cut off.
-        return [_row(cells) for cells in csv.DictReader(path.read_text().split("\n")[:-1])]
+        return rows_in(path.read_text())
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         fail("train", f"file {str(path)!r}", f"a row that cannot be read ({error})", "the rows that a run wrote")
+
+
+def rows_in(text: str) -> list[MetricsRow]:
+    """Return the rows of a log; what follows the last line break is empty, or a row that a kill cut off."""
+    return [_row(cells) for cells in csv.DictReader(text.split("\n")[:-1])]
 
 
 def _row(row: dict[str, str]) -> MetricsRow:
@@ -122,6 +128,7 @@ def _row(row: dict[str, str]) -> MetricsRow:
         float(row["mask_change"]) if row["mask_change"] else None,
         int(row["forward_flops"]) if row["forward_flops"] else None,
         float(row["ms"]),
+        float(row.get("data_ms") or 0.0),
     )
 
 

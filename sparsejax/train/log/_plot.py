@@ -12,7 +12,7 @@ from sparsejax._files import write_atomically
 from sparsejax.train.log._metrics import MetricsRow
 
 # Fill of the time a phase takes, from the run with the most phases.
-_SHADES = {"dense": "#f2f2f2", "prune": "#fdebd3", "sparse": "#dcecf7", "update": "#8fb8d8"}
+_SHADES = {"dense": "#f2f2f2", "prune": "#fdebd3", "sparse": "#dcecf7", "update": "#8fb8d8", "fixed": "#dcecf7"}
 # A phase shorter than this part of the run has no room for its name.
 _NAMED = 0.06
 

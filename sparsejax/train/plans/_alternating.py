@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+
+import numpy as np
 
 from sparsejax import pruning
 from sparsejax._checks import fail
@@ -14,7 +17,7 @@ _LAST_DENSE = 0.10
 _FINAL_SPARSE = 0.15
 
 
-def alternating(config: TrainConfig, steps_per_epoch: int) -> Plan:
+def alternating(config: TrainConfig, steps_per_epoch: int, masks: Mapping[str, np.ndarray] | None = None) -> Plan:
     """Plan of method "acdc": a dense warm-up, then sparse and dense phases of equal length, at the end longer ones.
 
     With ``phase_fraction`` 0.05 the list is that of the authors for ImageNet (100 epochs: warm-up 10, phases of 5,
@@ -23,6 +26,8 @@ def alternating(config: TrainConfig, steps_per_epoch: int) -> Plan:
 
     The last step of a sparse phase is an "update": all weights are there again, still zero, and the next step may
     train them.
+
+    Masks of the network that the run starts from have no say: the first phase trains all weights.
 
     Raises:
       ValueError: there are too few steps for the phases.
@@ -52,8 +57,8 @@ def alternating(config: TrainConfig, steps_per_epoch: int) -> Plan:
             last_dense=last,
             final_sparse=final,
             learning_rate=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
+            momentum=config.momentum if config.optimizer == "sgd" else 0.0,
+            weight_decay=config.decay(total),
         )
     phases: list[TrainPhase] = []
     for kind, start, end in listed:
@@ -64,7 +69,8 @@ def alternating(config: TrainConfig, steps_per_epoch: int) -> Plan:
     # The last step of a dense phase compresses: one step earlier the network is still dense.
     tests = {phase.stop for phase in listed} | {phase.stop - 1 for phase in listed if phase.kind == "dense"}
     method = pruning.acdc(config.sparsity, listed, scope=config.scope)
-    return Plan(steps_per_epoch, tuple(phases), method, frozenset(tests), _remark(listed.decay_ratio))
+    fork = listed.last_dense.stop - 1
+    return Plan(steps_per_epoch, tuple(phases), method, frozenset(tests), _remark(listed.decay_ratio), fork)
 
 
 def _remark(ratio: float | None) -> str:

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
 from sparsejax import pruning
 from sparsejax._checks import fail
 from sparsejax.train._config import TrainConfig
 from sparsejax.train.plans._plan import Plan, TrainPhase
 
+_Masks = Mapping[str, np.ndarray]
+
 # Part of the run after which the mask stays as it is.
 _EXPLORED = 0.75
 
 
-def static(config: TrainConfig, steps_per_epoch: int) -> Plan:
-    """Plan of method "static": one phase "sparse", in a random mask.
+def static(config: TrainConfig, steps_per_epoch: int, masks: _Masks | None = None) -> Plan:
+    """Plan of method "static": one phase "sparse", in a random mask, or in that of the network.
 
     >>> static(TrainConfig(epochs=2), 10).phases
     (TrainPhase(name='sparse', start=0, stop=20),)
     """
     phases = (TrainPhase("sparse", 0, steps_per_epoch * config.epochs),)
-    return Plan(steps_per_epoch, phases, pruning.static(config.sparsity, scope=config.scope, seed=config.seed))
+    scope = _scope(config, masks)
+    return Plan(steps_per_epoch, phases, pruning.static(config.sparsity, scope=scope, seed=config.seed))
 
 
-def evolving(config: TrainConfig, steps_per_epoch: int) -> Plan:
+def evolving(config: TrainConfig, steps_per_epoch: int, masks: _Masks | None = None) -> Plan:
     """Plan of methods "rigl" and "set": phase "sparse", with a step "update" every ``update_every`` steps.
+
+    A network that has masks keeps the number of weights in each layer.
 
     The update is the only step that forms a dense gradient, for RigL to choose by.
 
@@ -40,7 +50,7 @@ def evolving(config: TrainConfig, steps_per_epoch: int) -> Plan:
     if end <= period:
         rule = f"less than {end}, three quarters of the run"
         fail("train", "update_every", f"value {period}", rule, "Train longer, or change the mask more often.")
-    method = _method(config, period, end)
+    method = _method(config, period, end, masks)
     phases, begin = [], 0
     for done in range(period, end, period):
         phases += [TrainPhase("sparse", begin, done - 1)] * (done - 1 > begin) + [TrainPhase("update", done - 1, done)]
@@ -48,7 +58,13 @@ def evolving(config: TrainConfig, steps_per_epoch: int) -> Plan:
     return Plan(steps_per_epoch, (*phases, TrainPhase("sparse", begin, total)), method)
 
 
-def _method(config: TrainConfig, period: int, end: int) -> pruning.Method:
+def _scope(config: TrainConfig, masks: _Masks | None) -> Any:
+    if not masks:
+        return config.scope
+    return pruning.allocation.per_layer({f"{path}/kernel": int(mask.sum()) for path, mask in masks.items()})
+
+
+def _method(config: TrainConfig, period: int, end: int, masks: _Masks | None) -> pruning.Method:
     stop = (end - 1) // period * period
     if config.method == "rigl":
         drop = pruning.schedules.cosine_drop(0.3, end)
@@ -56,4 +72,6 @@ def _method(config: TrainConfig, period: int, end: int) -> pruning.Method:
     else:
         drop = 0.3
         make = pruning.sparse_evolutionary_training
-    return make(config.sparsity, update_every=period, stop=stop, drop=drop, scope=config.scope, seed=config.seed)
+    return make(
+        config.sparsity, update_every=period, stop=stop, drop=drop, scope=_scope(config, masks), seed=config.seed
+    )

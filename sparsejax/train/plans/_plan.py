@@ -14,11 +14,12 @@ class TrainPhase(NamedTuple):
     Attributes:
       name: "dense", no mask is in force; "prune", dense weights under masks that grow sparser; "sparse", the sparse
         kernels train the stored weights alone, parameters and optimizer state hold nothing else; "update", a single
-        step with dense weights under the mask in force, after which the mask is another one.
+        step with dense weights under the mask in force, after which the mask is another one; "fixed", a mask that
+        never changes, each layer in the form that was chosen before the run.
       start, stop: steps.
     """
 
-    name: Literal["dense", "prune", "sparse", "update"]
+    name: Literal["dense", "prune", "sparse", "update", "fixed"]
     start: int
     stop: int
 
@@ -33,6 +34,7 @@ class Plan:
       method: what chooses the masks; None for a dense run.
       tests: numbers of steps done after which the network is tested, besides the end of every epoch.
       remark: what else a user should know before the run, or "".
+      fork: number of steps done after which the dense partner goes its own way; None without one.
     """
 
     steps_per_epoch: int
@@ -40,6 +42,7 @@ class Plan:
     method: pruning.Method | None = None
     tests: frozenset[int] = frozenset()
     remark: str = ""
+    fork: int | None = None
 
     @property
     def total(self) -> int:

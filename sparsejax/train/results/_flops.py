@@ -46,6 +46,11 @@ class FlopCounter:
         self._other = pruning.accounting.OtherOps(sum(normed), relu, pooling)
 
     @property
+    def layers(self) -> Sequence[pruning.accounting.LayerShape]:
+        """The layers whose products are counted."""
+        return self._layers
+
+    @property
     def dense(self) -> int:
         """Operations of the network without zeros."""
         return pruning.accounting.forward_flops(self._layers, other=self._other)

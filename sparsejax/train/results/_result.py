@@ -28,6 +28,7 @@ class TrainResult:
       bytes: parameters, optimizer state (masks included) and patterns of the model as it is.
       comparison: the training step dense against sparse; None for method "dense".
       out: folder of the run.
+      partner: the dense network of the last dense phase, trained dense to the end; method "acdc" only.
     """
 
     model: nnx.Module
@@ -40,6 +41,7 @@ class TrainResult:
     bytes: dict[str, int]
     comparison: StepComparison | None
     out: Path
+    partner: TrainResult | None = None
 
     @property
     def seconds(self) -> float:
@@ -65,4 +67,5 @@ class TrainResult:
             "bytes": self.bytes,
             "comparison": None if self.comparison is None else self.comparison.to_dict(),
             "out": str(self.out),
+            "partner": None if self.partner is None else self.partner.to_dict(),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from flax import nnx
 from sparsejax import nn
 from sparsejax._checks import fail
 from sparsejax._typing import ArrayLike
-from sparsejax.train._steps import bind_step
+from sparsejax.train._steps import StepKind, bind_step, forward_of_kind
 
 _WARM_UP = 2
 
@@ -44,11 +45,13 @@ class StepComparison:
     Attributes:
       dense, sparse: cost of each.
       repeats: timed steps of each.
+      ratios: time of the dense step divided by that of the sparse one, for each pair of them.
     """
 
     dense: StepCost
     sparse: StepCost
     repeats: int
+    ratios: tuple[float, ...] = ()
 
     @property
     def speedup(self) -> float:
@@ -57,7 +60,7 @@ class StepComparison:
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers, for JSON."""
-        return asdict(self) | {"speedup": self.speedup}
+        return asdict(self) | {"ratios": list(self.ratios), "speedup": self.speedup}
 
 
 def compare_steps(
@@ -110,7 +113,20 @@ def compare_steps(
         StepCost(statistics.median(log[_WARM_UP:]), **model_bytes(model, optimizer))
         for log, model, optimizer in zip(times, copies, optimizers, strict=True)
     ]
-    return StepComparison(costs[0], costs[1], repeats)
+    ratios = tuple(a / b for a, b in zip(*(log[_WARM_UP:] for log in times), strict=True))
+    return StepComparison(costs[0], costs[1], repeats, ratios)
+
+
+def forward_ms(model: nnx.Module, kind: StepKind, images: Any, labels: Any, *, repeats: int = 3) -> float:
+    """Return the median time of the forward pass of a training step, milliseconds; the model is not changed."""
+    forward = functools.partial(forward_of_kind(kind), *nnx.split(model))
+    jax.block_until_ready(forward(images, labels))
+    times: list[float] = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        jax.block_until_ready(forward(images, labels))
+        times.append(1e3 * (time.perf_counter() - begin))
+    return statistics.median(times)
 
 
 def model_bytes(model: nnx.Module, optimizer: nnx.Optimizer[Any]) -> dict[str, int]:

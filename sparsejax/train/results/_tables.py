@@ -6,6 +6,7 @@ from sparsejax import pruning
 from sparsejax._table import text_table
 from sparsejax.train.plans._plan import Plan
 from sparsejax.train.results._flops import FlopCounter
+from sparsejax.train.results._ratios import ratio_text
 from sparsejax.train.results._result import TrainResult
 from sparsejax.train.results._step_cost import StepComparison, StepCost
 
@@ -49,6 +50,8 @@ def result_table(result: TrainResult, dense: TrainResult | None = None) -> str:
     ]
     text = text_table(("phase", "steps", "seconds", "ms per step"), phases)
     rows = [("test accuracy", percent(result.accuracy), percent(dense and dense.accuracy), "")]
+    if result.partner is not None:
+        rows.append(("dense partner's accuracy", percent(result.partner.accuracy), "", ""))
     if dense is not None:
         rows += [
             _less("wall time, s", result.seconds, dense.seconds, ".1f"),
@@ -57,7 +60,7 @@ def result_table(result: TrainResult, dense: TrainResult | None = None) -> str:
     rows.append(_less("training FLOP", result.training_flops, result.dense_training_flops, ".3g"))
     if result.comparison is not None:
         step = result.comparison
-        rows.append(("last phase, ms per step", f"{step.sparse.ms:.2f}", f"{step.dense.ms:.2f}", _faster(step.speedup)))
+        rows.append(("last phase, ms per step", f"{step.sparse.ms:.2f}", f"{step.dense.ms:.2f}", step_ratio(step)))
         for name, key in _BYTES.items():
             rows.append(_smaller(name, result.bytes[key], getattr(step.dense, key)))
         rows.append(_smaller("all three", sum(result.bytes.values()), _all(step.dense)))
@@ -92,7 +95,7 @@ def comparison_table(comparison: StepComparison, accuracies: tuple[float | None,
     accuracy = tuple(map(percent, accuracies))
     rows = [
         ("test accuracy", *accuracy, ""),
-        ("ms per training step", f"{dense.ms:.2f}", f"{sparse.ms:.2f}", _faster(comparison.speedup)),
+        ("ms per training step", f"{dense.ms:.2f}", f"{sparse.ms:.2f}", step_ratio(comparison)),
         _memory("parameters", dense.parameter_bytes, sparse.parameter_bytes),
         _memory("pattern", dense.pattern_bytes, sparse.pattern_bytes),
         _memory("optimizer state", dense.optimizer_bytes, sparse.optimizer_bytes),
@@ -101,8 +104,9 @@ def comparison_table(comparison: StepComparison, accuracies: tuple[float | None,
     return text_table(("", "dense", "sparse", ""), rows)
 
 
-def _faster(speedup: float) -> str:
-    return f"{speedup:.2f}x faster" if speedup >= 1 else f"{1 / speedup:.2f}x slower"
+def step_ratio(comparison: StepComparison) -> str:
+    """Say how the two steps compare, with quartiles where every pair of them was kept."""
+    return ratio_text(comparison.ratios or (comparison.speedup,))
 
 
 def _all(cost: StepCost) -> int:

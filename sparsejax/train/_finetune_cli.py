@@ -1,0 +1,41 @@
+"""The command ``sparsejax finetune``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+
+from sparsejax import train
+from sparsejax.train._cli import fit
+from sparsejax.train._options import add_data_options, add_run_options, add_training_options, config_of, option_of
+from sparsejax.train.results._tables import percent
+
+_DEFAULTS = train.TrainConfig(
+    method="fixed", model="resnet18", learning_rate=0.01, weight_decay=5e-4, crop="shift", flip=True
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    option = option_of(parser, _DEFAULTS)
+    text = "the network: a PyTorch file (then --model), or the folder of a run"
+    option("--from", "source", str, text, metavar="FILE_OR_RUN", required=True)
+    add_data_options(option)
+    add_training_options(option)
+    option("--freeze-backbone", "freeze_backbone", bool, "train the classifier alone")
+    add_run_options(parser)
+
+
+def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) -> int:
+    """Fine-tune, and print the numbers; ``refused`` reports an error of the user."""
+    try:
+        outcome, result, text = fit(arguments, config_of(arguments, method="fixed"))
+    except (ValueError, OSError, ImportError) as error:
+        return refused(error)
+    if arguments.json:
+        print(json.dumps(outcome.to_dict()))
+        return 0
+    print(text)
+    print(f"test accuracy {percent(result.accuracy)} at sparsity {result.sparsity:.3f}; files in {result.out}")
+    return 0

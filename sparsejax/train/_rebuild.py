@@ -1,0 +1,66 @@
+"""The network of a run's checkpoint, built again without data or optimizer."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from flax import nnx
+
+from sparsejax import models, nn
+from sparsejax._checks import fail
+from sparsejax.train.checkpoints._arrays import assign, capacity_in, masks_in
+from sparsejax.train.checkpoints._checkpoint import Checkpoints
+
+_NOTHING: Any = nnx.Dict()  # in place of an optimizer
+_LARGE, _SMALL = 224, 32
+
+
+def models_shape(model: nnx.Module, image_shape: tuple[int, ...]) -> list[int]:
+    """Return the (height, width, channels) with which `sparsejax.models.build` builds a network of this form.
+
+    A stem loaded from a file need not be that of the image size.
+    """
+    first: Any = getattr(model, "conv1", None)
+    window = getattr(first, "kernel_size", None)
+    if window is None or not isinstance(model, models.ResNet):
+        return list(image_shape)
+    side = _LARGE if window[0] == 7 else _SMALL
+    return [side, side, image_shape[-1]]
+
+
+def rebuilt(description: Mapping[str, Any], checkpoints: Checkpoints) -> nnx.Module:
+    """Return the network of the newest checkpoint that can be loaded.
+
+    Args:
+      description: name, classes and shape, as the folder of the run has them.
+      checkpoints: of the run.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: all are damaged, or they are of another network.
+    """
+    restored = checkpoints.newest()
+    if restored is None:
+        operand = f"the run in {str(checkpoints.folder.parent)!r}"
+        fail("train", operand, "no checkpoint", "at least one", error=FileNotFoundError)
+    _, arrays, remarks = restored
+    for remark in remarks:
+        warnings.warn(remark, UserWarning, stacklevel=3)
+    height, width, channels = description["image_shape"]
+    model: nnx.Module = models.build(
+        description["model"], description["num_classes"], channels, (height, width), nnx.Rngs(0)
+    )
+    dense = nn.dense_kernels(model)
+    ranks = {path: arrays[f"model/{path}/kernel/value"].ndim for path in dense}
+    stored = {path: mask for path, mask in masks_in(arrays).items() if ranks[path] < dense[path].ndim}
+    if stored:
+        rest = [path for path in dense if path not in stored]
+        model, _ = nn.sparsify(model, stored, min_sparsity=0.0, policy="always", skip=rest)
+        capacity = capacity_in(arrays)
+        for path, layer in nn.modules_of(model, nn.SparseLayer).items():
+            if path in capacity:
+                layer.reserve(capacity[path])
+    assign({name: array for name, array in arrays.items() if not name.startswith("optimizer/")}, model, _NOTHING)
+    return model
