@@ -5,8 +5,9 @@ from sparsejax.train._config import MethodName, TrainConfig
 from sparsejax.train._evaluate import Evaluation, Latency, LayerCost, evaluate
 from sparsejax.train._finetune import finetune
 from sparsejax.train._fixed_mask import FixedMask, KernelChoice, fix_masks
-from sparsejax.train._loop import TrainRun, load_model, train
+from sparsejax.train._loop import TrainRun, train
 from sparsejax.train._paired import AgainstDense, DensePair
+from sparsejax.train._rebuild import load_model
 from sparsejax.train._source import Network, load_network
 from sparsejax.train._steps import bind_step, evaluate_accuracy, map_batches, train_step
 from sparsejax.train.log._epochs import EpochRow, TensorBoardLogger

@@ -35,7 +35,8 @@ class TrainConfig:
       method: "magnitude" (gradual magnitude pruning, then training of the stored weights alone), "acdc" (dense and
         sparse phases in alternation), "rigl", "set" or "static" (sparse from the first step), "fixed" (fine-tuning: the
         mask of the network that is trained stays), or "dense" (no pruning: the baseline).
-      sparsity: fraction of zeros in the pruned layers at the end, in (0, 1); ignored by "fixed" and "dense".
+      sparsity: fraction of zeros in the pruned layers at the end, in (0, 1); ignored by "fixed" and "dense", and with a
+        structure N:M.
       scope: how it is shared among them: "layer" (the same in each), "erk" (more zeros in larger layers), or "global"
         (one threshold for all weights; "magnitude" and "acdc" only).
       epochs: passes over the training examples; a last short batch of an epoch is left out.
@@ -128,7 +129,8 @@ class TrainConfig:
         for name in ("size", "resize"):
             _require(self, name, (getattr(self, name) or 1) >= 1, "at least 1 pixel")
         rule = "'', 'N:M' with N below M, or 'block:ROWSxCOLUMNS'"
-        _require(self, "structure", not self.structure or bool(_STRUCTURE.fullmatch(self.structure)), rule)
+        is_known = not self.structure or (bool(_STRUCTURE.fullmatch(self.structure)) and self.target > 0)
+        _require(self, "structure", is_known, rule)
         self._check_together()
 
     def _check_together(self) -> None:
@@ -144,6 +146,16 @@ class TrainConfig:
             _refuse("freeze_backbone", True, f"false with method {self.method!r}, which changes the backbone")
         if self.structure and keeps_masks:
             _refuse("structure", self.structure, f"'' with method {self.method!r}, which chooses no masks")
+
+    @property
+    def target(self) -> float:
+        """Fraction of zeros at the end: 1 - N/M with a structure N:M, else ``sparsity``.
+
+        >>> TrainConfig(structure="1:4").target
+        0.75
+        """
+        n, _, m = self.structure.partition(":")
+        return 1 - int(n) / int(m) if n.isdecimal() else self.sparsity
 
     def decay(self, total: int) -> float:
         """Return the weight decay of a run of so many steps.

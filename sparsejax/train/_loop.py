@@ -12,14 +12,13 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from flax import nnx
 
 from sparsejax import data, nn, pruning
-from sparsejax._checks import fail, message
+from sparsejax._checks import fail
 from sparsejax._extras import require
 from sparsejax._files import write_atomically
 from sparsejax._folder_lock import folder_lock
@@ -29,7 +28,7 @@ from sparsejax.train._inputs import Inputs, inputs_of
 from sparsejax.train._optimizer import learning_rates
 from sparsejax.train._partner import fork_partner, partner_options
 from sparsejax.train._prepare import prepare
-from sparsejax.train._rebuild import models_shape, rebuilt
+from sparsejax.train._rebuild import models_shape
 from sparsejax.train._state import Storage, TrainState, sparse_masks, sparsity, with_new_mask
 from sparsejax.train._steps import BoundStep, bind_step, step_of_kind
 from sparsejax.train.checkpoints._arrays import assign, capacity_in, collect, log_in, masks_in
@@ -361,30 +360,3 @@ def train(config: TrainConfig, out: str | os.PathLike[str], **options: Any) -> T
     (5, 0.9)
     """
     return TrainRun(config, out, **options).fit()
-
-
-def load_model(out: str | os.PathLike[str]) -> nnx.Module:
-    """Return the network of the last checkpoint of a training run, with sparse layers if it was trained that far.
-
-    Args:
-      out: folder of `train` or `finetune`, with a network that ``config.model`` names. The data of a run of version
-        0.1 must still be where they were.
-
-    Raises:
-      FileNotFoundError: no run, or one without a checkpoint.
-      ValueError: a configuration that cannot be read.
-    """
-    file = Path(out) / "run.json"
-    if not file.is_file():
-        rule = "the folder of a training run, with run.json"
-        fail("load_model", "out", f"value {str(out)!r}", rule, error=FileNotFoundError)
-    try:
-        values = json.loads(file.read_text())
-        config = TrainConfig(**values)
-        described = RunDir(out).description()
-    except (TypeError, json.JSONDecodeError) as error:
-        text = message("load_model", f"file {str(file)!r}", f"another form ({error})", "the configuration of a run")
-        raise ValueError(text) from error
-    if described is None:  # of version 0.1
-        return TrainRun(config, out).restore()
-    return rebuilt(described, Checkpoints(RunDir(out).checkpoints, values))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from flax import nnx
 
 from sparsejax import models, nn
-from sparsejax._checks import fail
+from sparsejax._checks import fail, message
+from sparsejax.train._config import TrainConfig
+from sparsejax.train._folder import RunDir
+from sparsejax.train._inputs import load_configured_task
 from sparsejax.train.checkpoints._arrays import assign, capacity_in, masks_in
 from sparsejax.train.checkpoints._checkpoint import Checkpoints
 
@@ -64,3 +70,32 @@ def rebuilt(description: Mapping[str, Any], checkpoints: Checkpoints) -> nnx.Mod
                 layer.reserve(capacity[path])
     assign({name: array for name, array in arrays.items() if not name.startswith("optimizer/")}, model, _NOTHING)
     return model
+
+
+def load_model(out: str | os.PathLike[str]) -> nnx.Module:
+    """Return the network of the last checkpoint of a training run, with sparse layers if it was trained that far.
+
+    Args:
+      out: folder of `train` or `finetune`, with a network that ``config.model`` names. The data of a run of version
+        0.1 must still be where they were.
+
+    Raises:
+      FileNotFoundError: no run, or one without a checkpoint.
+      ValueError: a configuration that cannot be read.
+    """
+    file = Path(out) / "run.json"
+    if not file.is_file():
+        rule = "the folder of a training run, with run.json"
+        fail("load_model", "out", f"value {str(out)!r}", rule, error=FileNotFoundError)
+    try:
+        values = json.loads(file.read_text())
+        config = TrainConfig(**values)
+        described = RunDir(out).description()
+    except (TypeError, json.JSONDecodeError) as error:
+        text = message("load_model", f"file {str(file)!r}", f"another form ({error})", "the configuration of a run")
+        raise ValueError(text) from error
+    if described is None:  # of version 0.1
+        task = load_configured_task(config)
+        shape = list(task.train.images([0]).shape[1:])
+        described = {"model": config.model, "num_classes": task.num_classes, "image_shape": shape}
+    return rebuilt(described, Checkpoints(RunDir(out).checkpoints, values))

@@ -14,6 +14,7 @@ from flax import nnx
 from sparsejax import models, nn
 from sparsejax._checks import fail
 from sparsejax.models._torch_checkpoint import read_checkpoint
+from sparsejax.train._rebuild import load_model
 
 _IMAGENET, _SMALL = (224, 224), (32, 32)
 
@@ -81,8 +82,6 @@ def load_network(
 
 
 def _from_run(path: Path) -> Network:
-    from sparsejax.train._loop import load_model
-
     model = load_model(path)
     stored = nn.pattern_masks(model)
     dense = nn.densify(model)

@@ -68,7 +68,7 @@ def alternating(config: TrainConfig, steps_per_epoch: int, masks: Mapping[str, n
             phases.append(TrainPhase(kind, start, end))
     # The last step of a dense phase compresses: one step earlier the network is still dense.
     tests = {phase.stop for phase in listed} | {phase.stop - 1 for phase in listed if phase.kind == "dense"}
-    method = pruning.acdc(config.sparsity, listed, scope=config.scope)
+    method = pruning.acdc(config.target, listed, scope=config.scope)
     fork = listed.last_dense.stop - 1
     return Plan(steps_per_epoch, tuple(phases), method, frozenset(tests), _remark(listed.decay_ratio), fork)
 

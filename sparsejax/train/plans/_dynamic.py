@@ -26,7 +26,7 @@ def static(config: TrainConfig, steps_per_epoch: int, masks: _Masks | None = Non
     """
     phases = (TrainPhase("sparse", 0, steps_per_epoch * config.epochs),)
     scope = _scope(config, masks)
-    return Plan(steps_per_epoch, phases, pruning.static(config.sparsity, scope=scope, seed=config.seed))
+    return Plan(steps_per_epoch, phases, pruning.static(config.target, scope=scope, seed=config.seed))
 
 
 def evolving(config: TrainConfig, steps_per_epoch: int, masks: _Masks | None = None) -> Plan:
@@ -72,6 +72,4 @@ def _method(config: TrainConfig, period: int, end: int, masks: _Masks | None) ->
     else:
         drop = 0.3
         make = pruning.sparse_evolutionary_training
-    return make(
-        config.sparsity, update_every=period, stop=stop, drop=drop, scope=_scope(config, masks), seed=config.seed
-    )
+    return make(config.target, update_every=period, stop=stop, drop=drop, scope=_scope(config, masks), seed=config.seed)

@@ -38,15 +38,19 @@ def gradual(config: TrainConfig, steps_per_epoch: int, masks: Mapping[str, np.nd
     if end >= total:
         fail("train", "epochs", f"{total} steps in all", "enough steps for three phases", "Train longer.")
     first = _sparsity(masks) if masks else 0.0
-    if first >= config.sparsity:
+    if first >= config.target:
         rule = f"more than {first:.4f}, that of the network"
-        fail("train", "sparsity", f"value {config.sparsity}", rule, "Or fine-tune it with method 'fixed'.")
+        fail("train", "sparsity", f"value {config.target:g}", rule, "Or fine-tune it with method 'fixed'.")
     starts = [TrainPhase("prune", 0, end)] if masks else [TrainPhase("prune", begin, end)]
     dense = [TrainPhase("dense", 0, begin)] * (begin > 0 and not masks)
     phases = [*dense, *starts, TrainPhase("sparse", end, total)]
+    if config.structure and not config.structure.startswith("block:"):
+        # N of M neighbours leave no sparsity in between: all at once, where the others end.
+        method = pruning.one_shot(config.target, at=end, scope=config.scope, keep_zeros=bool(masks))
+        return Plan(steps_per_epoch, tuple(phases), method, frozenset((end,)))
     period = max(_SHORTEST_PERIOD, (end - begin) // _MASK_UPDATES)
     method = pruning.magnitude(
-        pruning.schedules.cubic(first, config.sparsity, begin=begin, end=end),
+        pruning.schedules.cubic(first, config.target, begin=begin, end=end),
         update_every=period,
         start=begin,
         stop=end,
