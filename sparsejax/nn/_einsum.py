@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from sparsejax._checks import fail
-from sparsejax.kernels import add_bias, spmm
+from sparsejax.kernels import Layout, add_bias, spmm
 from sparsejax.nn._layer import LayerOptions, SparseLayer
 from sparsejax.nn._layer_checks import check_out_sharding
 from sparsejax.pattern import SparsityPattern
@@ -164,7 +164,7 @@ class SparseEinsum(SparseLayer[nnx.Einsum]):
             bias = bias.reshape([sizes[label] for label in order]).transpose(
                 [order.index(label) for label in form.free]
             )
-            y = add_bias(y, bias.reshape(-1))
+            y = add_bias(y, bias.reshape(-1), layout=Layout.ROW_MAJOR)
         y = y.reshape(*lead, *(sizes[label] for label in form.free))
         return y.transpose(_result_axes(form, [left[axis] for axis in rest]))
 

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 import jax
 from flax import nnx
 
-from sparsejax.kernels import add_bias, spmm
+from sparsejax.kernels import Layout, add_bias, spmm
 from sparsejax.nn._layer import LayerOptions, SparseLayer
 from sparsejax.nn._layer_checks import check_out_sharding
 from sparsejax.pattern import SparsityPattern
@@ -72,4 +72,4 @@ class SparseLinear(SparseLayer[nnx.Linear]):
         check_out_sharding(type(self).__name__, out_sharding)
         inputs, kernel, bias = self._promoted(inputs)
         y = spmm(kernel, self.pattern, inputs)
-        return y if bias is None else add_bias(y, bias)
+        return y if bias is None else add_bias(y, bias, layout=Layout.ROW_MAJOR)

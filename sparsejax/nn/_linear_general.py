@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sparsejax._checks import fail
-from sparsejax.kernels import add_bias, spmm
+from sparsejax.kernels import Layout, add_bias, spmm
 from sparsejax.nn._layer import LayerOptions, SparseLayer
 from sparsejax.nn._layer_checks import check_out_sharding
 from sparsejax.pattern import SparsityPattern
@@ -98,7 +98,7 @@ class SparseLinearGeneral(SparseLayer[nnx.LinearGeneral]):
         if x.shape[len(lead) :] != self.in_features:
             fail("SparseLinearGeneral", "inputs", f"shape {inputs.shape}", f"sizes {self.in_features} at {self.axis}")
         y = spmm(kernel, self.pattern, x.reshape(*lead, self.pattern.columns))
-        y = y if bias is None else add_bias(y, bias.reshape(-1))
+        y = y if bias is None else add_bias(y, bias.reshape(-1), layout=Layout.ROW_MAJOR)
         return y.reshape(*lead, *self.out_features)
 
 

@@ -1,4 +1,4 @@
-"""A sparse linear layer called alone: row-major in and out, and no activation is copied or transposed."""
+"""A sparse layer called alone: row-major in and out, and no activation is copied or transposed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from sparsejax import SparsityPattern, spmm
-from sparsejax.kernels import BATCH_MINOR, add_bias
+from sparsejax.kernels import BATCH_MINOR, ROW_MAJOR, Layout, add_bias, conv, max_pool
+from sparsejax.nn import SparseLinear
 
 BATCH, IN, OUT = 64, 48, 80
 SIZE = BATCH * IN  # elements of the smaller activation
@@ -55,6 +57,18 @@ def _sharded(data: jax.Array, bias: jax.Array, x: jax.Array, pattern: SparsityPa
     return jnp.sum(jnp.sin(mapped(data, bias, x)))
 
 
+def _tokens(data: jax.Array, bias: jax.Array, x: jax.Array, pattern: SparsityPattern) -> jax.Array:
+    """A layer of Flax on several batch axes."""
+    layer = SparseLinear(IN, OUT, pattern=pattern, rngs=nnx.Rngs(0))
+    layer.kernel[...], layer.bias[...] = data, bias
+    return jnp.sum(jax.nn.gelu(layer(x.reshape(4, BATCH // 4, IN))))
+
+
+def _convolved(data: jax.Array, x: jax.Array, pattern: SparsityPattern) -> jax.Array:
+    y = conv(data, pattern, x, strides=2, layouts=ROW_MAJOR)
+    return jnp.sum(jnp.sin(max_pool(jax.nn.relu(y), (2, 2), layout=Layout.ROW_MAJOR)))
+
+
 def _moved(text: str) -> list[str]:
     """Instructions that give an activation another order in memory."""
     found = []
@@ -74,6 +88,7 @@ STEPS: dict[str, Callable[..., Any]] = {
     "forward": _layer,
     "grad": jax.value_and_grad(_loss, (0, 1, 2)),
     "vmap": jax.value_and_grad(_mapped, (0, 1, 2)),
+    "tokens": jax.value_and_grad(_tokens, (0, 1, 2)),
     "scan": jax.value_and_grad(_scanned, (0, 1, 2)),
     "shard_map": jax.value_and_grad(_sharded, (0, 1, 2)),
 }
@@ -91,6 +106,14 @@ def test_no_activation_moves(name: str) -> None:
     assert _not_row_major(text) == []
     if name != "scan":  # whose carry XLA copies, in the same order
         assert _moved(text) == []
+
+
+def test_no_image_moves() -> None:
+    pattern = SparsityPattern.from_mask(np.random.default_rng(0).random((3, 3, 12, 8)) < 0.2)
+    operands = jnp.ones(pattern.nse), jnp.ones((64, 10, 10, 12)), pattern
+    text = jax.jit(jax.value_and_grad(_convolved, (0, 1))).lower(*operands).compile().as_text()
+    assert "sparsejax_conv_backward_v2" in text and "sparsejax_max_put_v2" in text
+    assert _not_row_major(text) == [] and _moved(text) == []
 
 
 def test_the_check_finds_what_moves() -> None:
