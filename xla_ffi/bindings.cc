@@ -52,9 +52,11 @@ nb::tuple Build(const Mask& mask, int64_t nse) {
 
 NB_MODULE(_ffi, m) {
   sparsejax::SelectTable();
-  m.def("registrations", [] { return sparsejax::Registrations(sparsejax::kTargets); }, "FFI target names and handlers.");
-  m.def("old_registrations", [] { return sparsejax::Registrations(sparsejax::kOldTargets); },
-        "The same of names that only programs exported by earlier versions use.");
+  m.def(
+      "registrations", [] { return sparsejax::Registrations(sparsejax::kTargets); }, "FFI target names and handlers.");
+  m.def(
+      "old_registrations", [] { return sparsejax::Registrations(sparsejax::kOldTargets); },
+      "The same of names that only programs exported by earlier versions use.");
   m.def("build_pattern", &sparsejax::Build, nb::arg("mask"), nb::arg("nse"),
         "Index arrays (indptr, indices, indptr_t, indices_t, perm_t) of a mask of shape (columns, rows) with at most "
         "nse true entries.");

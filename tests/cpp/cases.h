@@ -133,8 +133,8 @@ inline void AddMalformed(const Arguments call, std::vector<Arguments>& cases) {
 // Of input and output, as the attribute of that name.
 inline const std::vector<Dims> kLayouts{{0, 0}, {0, 1}, {1, 0}, {1, 1}};
 
-// In every combination of layouts: many blocks of the batch; sizes with which several threads add to a slot, in both orientations; one narrow vector; a
-// little more than a vector; small ones.
+// In every combination of layouts: many blocks of the batch; sizes with which several threads add to a slot, in both
+// orientations; one narrow vector; a little more than a vector; small ones.
 inline std::vector<Arguments> MatrixCases(const std::string& target, Maker make) {
   constexpr std::array<int64_t, 3> kSizes[] = {{257, 200, 150}, {600, 40, 1500}, {600, 1500, 40}, {3, 700, 900},
                                                {20, 900, 200},  {1, 37, 29},     {7, 64, 16},     {33, 5, 130}};

@@ -76,8 +76,8 @@ struct ConvCall {
   PlanKey Key() const {
     const auto& k = Element<S>::Kernels();
     std::vector<int64_t> numbers(geometry.begin(), geometry.end());
-    numbers.insert(numbers.end(), {perm.has_value(), both, batch, static_cast<int64_t>(layouts.x), static_cast<int64_t>(layouts.y),
-                                   k.lanes, k.max_vecs, sizeof(Sum<S>), sizeof(S)});
+    numbers.insert(numbers.end(), {perm.has_value(), both, batch, static_cast<int64_t>(layouts.x),
+                                   static_cast<int64_t>(layouts.y), k.lanes, k.max_vecs, sizeof(Sum<S>), sizeof(S)});
     return {std::move(numbers),
             {{{indptr.typed_data(), Elements(indptr)},
               {indices.typed_data(), Elements(indices)},

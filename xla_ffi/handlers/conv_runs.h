@@ -99,8 +99,8 @@ inline Range RowsOf(const ConvWork& work, const int32_t* row_ptr, int64_t part) 
   return RowsOfPart(row_ptr, work.programs().rows, work.row_parts, part);
 }
 
-// Calls body(rows) for the rows of a part, a group at a time. Without passes, the results of a group stay in scratch for
-// a short time where they are row-major.
+// Calls body(rows) for the rows of a part, a group at a time. Without passes, the results of a group stay in scratch
+// for a short time where they are row-major.
 template <typename Body>
 void ForEachRowGroup(const ConvWork& work, const int32_t* row_ptr, int64_t part, const Body& body) {
   const ConvTiling& t = work.tiling();
@@ -132,8 +132,8 @@ struct RunView {
   operator RunView<const T>() const { return {at, row_stride, vec_stride, vectors, last_lanes}; }
 };
 
-// Calls body(pixel, number of pixels, their offset in a packed run) for pixels that are copied together: a row of pixels
-// of one example, or a pixel of several.
+// Calls body(pixel, number of pixels, their offset in a packed run) for pixels that are copied together: a row of
+// pixels of one example, or a pixel of several.
 template <typename Body>
 void ForEachPixels(const ConvTiling& t, const PixelRun& run, const Body& body) {
   const int64_t together = t.lanes == 1 ? run.pixels : 1;
@@ -172,7 +172,8 @@ RunView<T> InScratch(const ConvTiling& t, Scratch::Slot slot, Range rows, const 
           .last_lanes = used - (vectors - 1) * t.vector};
 }
 
-// The run of an array of the destination's shape, which has `features`, packed in scratch; zero where there is no pixel.
+// The run of an array of the destination's shape, which has `features`, packed in scratch; zero where there is no
+// pixel.
 template <typename S>
 RunView<const Sum<S>> PackRun(const ConvTiling& t, const S* planes, int64_t features, Range rows, const PixelRun& run,
                               const ConvTiling::Tile& tile) {

@@ -102,9 +102,9 @@ ffi::Error SddmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, I
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
     const int64_t n = x.dimensions()[0];
-    return RunPlanned(pool, PlanSddmm(pool, pattern, Activations<const S>(OperandData<S>(x), n, pattern.features, layouts.x),
-                                      Activations<const S>(OperandData<S>(y), n, pattern.rows, layouts.y),
-                                      PrepareResult<S>(*out), Elements(indices)));
+    const Activations<const S> of_x(OperandData<S>(x), n, pattern.features, layouts.x);
+    const Activations<const S> of_y(OperandData<S>(y), n, pattern.rows, layouts.y);
+    return RunPlanned(pool, PlanSddmm(pool, pattern, of_x, of_y, PrepareResult<S>(*out), Elements(indices)));
   });
 }
 

@@ -1,6 +1,6 @@
 // The two jobs of the matrix products: spmm (both orientations) and sddmm. A task packs a block of the batch, unless
-// the kernels can read it in place, and runs the kernel for its rows, in passes over the features of the source. Packing
-// and storing transpose where activations are row-major.
+// the kernels can read it in place, and runs the kernel for its rows, in passes over the features of the source.
+// Packing and storing transpose where activations are row-major.
 #ifndef SPARSEJAX_HANDLERS_MATMUL_JOBS_H_
 #define SPARSEJAX_HANDLERS_MATMUL_JOBS_H_
 
@@ -115,8 +115,8 @@ Block<Sum<S>> RowsBlock(const Activations<const S>& y, Range rows, const BatchBl
   return {packed, stride};
 }
 
-// Rows of a packed result that are computed before they are stored: few, so that they stay in the first-level cache, and
-// whole cache lines of a row-major result.
+// Rows of a packed result that are computed before they are stored: few, so that they stay in the first-level cache,
+// and whole cache lines of a row-major result.
 template <typename S>
 int64_t StagedRows(const BatchBlocks& blocks) {
   constexpr int64_t kLine = kLineBytes / sizeof(S);
@@ -125,8 +125,8 @@ int64_t StagedRows(const BatchBlocks& blocks) {
 }
 
 // Runs a kernel that computes rows of the block and writes them to `to`: directly, or through scratch where the rows
-// are no full vectors, are stored in another type, or are columns in memory. Then it calls ahead(rows) for a few rows at
-// a time, before it computes them.
+// are no full vectors, are stored in another type, or are columns in memory. Then it calls ahead(rows) for a few rows
+// at a time, before it computes them.
 template <typename S, typename Args, typename Ahead>
 void RunAndStore(void (*kernel)(const Args&), Args args, const MatmulWork& work, int64_t block, Range rows,
                  const PassPrograms& programs, const Activations<S>& to, const Ahead& ahead) {

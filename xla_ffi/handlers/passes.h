@@ -16,7 +16,8 @@ namespace sparsejax {
 // scratch, and their input then stay in cache.
 constexpr int64_t kRowGroup = 128;
 
-// Rows of a convolution's row-major result that are computed in scratch before they are stored: two cache lines of floats.
+// Rows of a convolution's row-major result that are computed in scratch before they are stored: two cache lines of
+// floats.
 constexpr int64_t kStagedRows = 32;
 
 // The arguments for some of the rows of `args`, numbered from the first of them. All but `y`, which stays the same.

@@ -1,5 +1,6 @@
 // Window sums and maxima, and their transposes. A task is a plane: all examples of one channel, where activations are
-// batch-minor, or all channels of one example, where they are row-major. In both, the elements of a pixel are contiguous.
+// batch-minor, or all channels of one example, where they are row-major. In both, the elements of a pixel are
+// contiguous.
 #include <cstdint>
 #include <type_traits>
 
@@ -121,11 +122,13 @@ ffi::Error RunPool(const char* name, PoolOp op, ffi::ThreadPool& pool, const Poo
   });
 }
 
-ffi::Error SumPoolImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> y, ffi::Dictionary attributes) {
+ffi::Error SumPoolImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> y,
+                       ffi::Dictionary attributes) {
   return RunPool("sparsejax_sum_pool", PoolOp::kSum, pool, {&x, &*y, nullptr}, attributes);
 }
 
-ffi::Error SumUnpoolImpl(ffi::ThreadPool pool, ffi::AnyBuffer y, ffi::Result<ffi::AnyBuffer> x, ffi::Dictionary attributes) {
+ffi::Error SumUnpoolImpl(ffi::ThreadPool pool, ffi::AnyBuffer y, ffi::Result<ffi::AnyBuffer> x,
+                         ffi::Dictionary attributes) {
   return RunPool("sparsejax_sum_unpool", PoolOp::kUnsum, pool, {&*x, &y, nullptr}, attributes);
 }
 

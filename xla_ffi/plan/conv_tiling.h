@@ -128,8 +128,8 @@ struct ConvTiling {
     return std::clamp<int64_t>(kLineBytes / (lanes * p.stored_bytes), 1, std::max<int64_t>(1, batch_blocks));
   }
 
-  // At least `stride` elements that are an odd number of cache lines. Packing a row-major pixel writes one place of every
-  // channel; with an odd stride these use all sets of the first-level cache.
+  // At least `stride` elements that are an odd number of cache lines. Packing a row-major pixel writes one place of
+  // every channel; with an odd stride these use all sets of the first-level cache.
   static int64_t OddLines(int64_t stride, int64_t element_bytes) {
     return (CeilDiv(stride * element_bytes, kLineBytes) | 1) * kLineBytes / element_bytes;
   }

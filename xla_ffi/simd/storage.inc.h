@@ -156,8 +156,8 @@ A DotRun(const S* x, const S* y, int64_t n) {
   return AddPartial(partial);
 }
 
-// sums[c] += sum over rows of x[r][c], or of x[r][c] * y[r][c] where y is not null. Four rows at a time, so that most of
-// the time is reading x and y. Callers limit `rows`, which limits the rounding error.
+// sums[c] += sum over rows of x[r][c], or of x[r][c] * y[r][c] where y is not null. Four rows at a time, so that most
+// of the time is reading x and y. Callers limit `rows`, which limits the rounding error.
 template <int W, bool kDot, typename S, typename A>
 SPARSEJAX_INLINE void AddColumns(const S* x, const S* y, int64_t rows, int64_t stride, A* sums) {
   const auto term = [&](int64_t r) -> Vec<A, W> {

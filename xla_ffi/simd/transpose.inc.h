@@ -1,9 +1,10 @@
 // dst[c][r] = src[r][c]: between activations in memory, whose rows are examples, and packed tiles, whose rows are
 // features.
 //
-// A step takes W rows and P columns, P elements being 16 bytes: it loads W pieces of P elements, those of rows i, i + P,
-// i + 2 P, ... as one vector, and transposes P x P elements within each 16 bytes of P vectors. The result is P vectors
-// of W rows each. So a step needs P registers and few shuffles, whatever W is. Elements are converted on the way.
+// A step takes W rows and P columns, P elements being 16 bytes: it loads W pieces of P elements, those of rows i, i +
+// P, i + 2 P, ... as one vector, and transposes P x P elements within each 16 bytes of P vectors. The result is P
+// vectors of W rows each. So a step needs P registers and few shuffles, whatever W is. Elements are converted on the
+// way.
 
 // In every 16 bytes: a0 b0 a1 b1 of the lower halves, and a2 b2 a3 b3 of the upper ones (doubles: a0 b0, and a1 b1).
 SPARSEJAX_INLINE Vec<float, 4> InterleaveLow(Vec<float, 4> a, Vec<float, 4> b) {
