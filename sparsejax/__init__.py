@@ -6,6 +6,7 @@ from sparsejax._cpu_info import cpu_info
 from sparsejax._surface import attributes
 from sparsejax.kernels import conv, spmm
 from sparsejax.nn import densify, sparsify
+from sparsejax.nn._export import export, load_exported
 from sparsejax.pattern import SparsityPattern
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ __all__ = [
     "cpu_info",
     "data",
     "densify",
+    "export",
     "kernels",
+    "load_exported",
     "machine",
     "models",
     "nn",
