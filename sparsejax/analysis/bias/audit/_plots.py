@@ -54,6 +54,9 @@ def draw_metric(ax: Axes, title: str, series: dict[str, list[Point]]) -> None:
     """Draw one metric against density, with the dense level as a line and the spread over seeds as bars."""
     described, ticks = [], []
     ax.set_xscale("log")
+    densities = sorted({x for name, each in series.items() if name != "dense" for x, _, _ in each})
+    if densities:  # before anything is drawn: the limits that a single density implies are one point
+        ax.set_xlim(1.1 * densities[-1], densities[0] / 1.1)
     for index, (strategy, points) in enumerate((name, each) for name, each in series.items() if name != "dense"):
         x, mean, sd = np.array(points).T
         ax.errorbar(x, mean, np.nan_to_num(sd), label=strategy, markersize=4, linewidth=1.5, **_style(index))
@@ -62,15 +65,12 @@ def draw_metric(ax: Axes, title: str, series: dict[str, list[Point]]) -> None:
         ax.axhline(mean, color=_GREY, linestyle="--", label="dense")
         described.append(f"dense: {mean:.4f}")
     ax.set(title=title, xlabel="weights left, %", label="; ".join(described))
-    densities = sorted({x for name, each in series.items() if name != "dense" for x, _, _ in each})
     for x in densities:
         if not ticks or math.log(x / ticks[-1]) > math.log(densities[-1] / densities[0]) / 8:
             ticks.append(x)
     ax.set_xticks(ticks, [f"{100 * x:.3g}" for x in ticks])
     ax.minorticks_off()
     ax.grid(alpha=0.3)
-    if densities:
-        ax.set_xlim(1.1 * densities[-1], densities[0] / 1.1)
 
 
 def plot_overview(comparison: Comparison, axes: np.ndarray | None = None) -> np.ndarray:
