@@ -150,6 +150,36 @@ def test_layers_stacked_by_vmap_and_run_by_scan() -> None:
     np.testing.assert_array_equal(nn.pattern_masks(sparse)["layers"], mask)
 
 
+class TiedDecoder(nnx.Module):
+    """A recurrent network whose embedding is also its output layer."""
+
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.tokens, self.rnn = nnx.Embed(7, 4, rngs=rngs), nnx.RNN(nnx.GRUCell(4, 4, rngs=rngs))
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        return self.tokens.attend(self.rnn(self.tokens(tokens)))
+
+
+def test_recurrent_cells_run_sparse_and_a_tied_embedding_says_why_not() -> None:
+    model, rng = TiedDecoder(), np.random.default_rng(0)
+    masks = {path: rng.random(kernel.shape) < 0.3 for path, kernel in nn.dense_kernels(model).items()}
+    masks["tokens/embedding"] = rng.random((7, 4)) < 0.3
+    sparse, report = sx.sparsify(model, masks, min_sparsity=0.5, policy="always")
+    rows = {row.path: row for row in report.rows}
+    assert {rows[f"rnn/cell/dense_{name}"].action for name in "ih"} == {"sparse"}
+    assert rows["tokens/embedding"].action == "dense" and "tied to the output layer" in rows["tokens/embedding"].reason
+    tokens, dense = jnp.array([[1, 2, 3]]), sx.densify(sparse)
+    np.testing.assert_allclose(sparse(tokens), dense(tokens), rtol=1e-5, atol=1e-6)
+    got, expected = (nnx.grad(lambda m: (m(tokens) ** 2).sum())(m) for m in (sparse, dense))
+    layer, of_cell = (
+        sparse.rnn.cell.dense_h,
+        [grads["rnn"]["cell"]["dense_h"]["kernel"][...] for grads in (got, expected)],
+    )
+    np.testing.assert_allclose(of_cell[0], layer.gather(of_cell[1]), rtol=1e-4, atol=1e-6)
+    assert "nothing was timed" in report.summary() and report.speedup is None
+
+
 def test_parameters_of_unknown_classes_have_rows_with_the_reason() -> None:
     class Own(nnx.Module):
         def __init__(self) -> None:
