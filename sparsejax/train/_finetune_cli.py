@@ -9,6 +9,7 @@ from collections.abc import Callable
 from sparsejax import train
 from sparsejax.train._cli import fit
 from sparsejax.train._options import add_data_options, add_run_options, add_training_options, config_of, option_of
+from sparsejax.train._saved_forms import FORMS, save_forms
 from sparsejax.train.results._tables import percent
 
 _DEFAULTS = train.TrainConfig(
@@ -24,18 +25,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_options(option)
     add_training_options(option)
     option("--freeze-backbone", "freeze_backbone", bool, "train the classifier alone")
+    text = "also write the trained network for PyTorch in this form; repeat for several"
+    parser.add_argument("--save", action="append", choices=FORMS, default=[], help=text)
     add_run_options(parser)
 
 
 def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) -> int:
-    """Fine-tune, and print the numbers; ``refused`` reports an error of the user."""
+    """Fine-tune, save, and print the numbers; ``refused`` reports an error of the user."""
     try:
         outcome, result, text = fit(arguments, config_of(arguments, method="fixed"))
+        files = save_forms(result.model, arguments.save, arguments.out)
     except (ValueError, OSError, ImportError) as error:
         return refused(error)
     if arguments.json:
-        print(json.dumps(outcome.to_dict()))
+        print(json.dumps(outcome.to_dict() | {"saved": [str(path) for path in files]}))
         return 0
     print(text)
     print(f"test accuracy {percent(result.accuracy)} at sparsity {result.sparsity:.3f}; files in {result.out}")
+    for path in files:
+        print(f"saved {path}")
     return 0

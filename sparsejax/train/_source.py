@@ -16,7 +16,7 @@ from sparsejax._checks import fail
 from sparsejax.models._torch_checkpoint import read_checkpoint
 from sparsejax.train._rebuild import load_model
 
-_IMAGENET, _SMALL = (224, 224), (32, 32)
+_IMAGENET = (224, 224)
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,9 @@ def _from_file(path: Path, name: str, image_shape: tuple[int, ...]) -> Network:
         fail("load_network", "source", f"value {str(path)!r}", rule, error=FileNotFoundError)
     values: Mapping[str, np.ndarray] = read_checkpoint(path).values
     classes = _classes(path, values)
-    shape = image_shape[:2]
-    if "resnet" in name and (stem := _stem(values)) is not None:
-        shape = stem
-    model: Any = models.build(name, classes, image_shape[-1], (shape[0], shape[1]), nnx.Rngs(0))
+    height, width, channels = image_shape
+    stem = models.stem_of_torch(path)
+    model: Any = models.build(name, classes, channels, (height, width), nnx.Rngs(0), stem=stem)
     report = models.load_torch_state_dict(model, path)
     return Network(model, dict(report.masks), name, report.notes)
 
@@ -119,12 +118,6 @@ def _classes(path: Path, values: Mapping[str, np.ndarray]) -> int:
             return int(weight.shape[0])
     got = f"no classifier among {len(values)} tensors"
     fail("load_network", f"file {str(path)!r}", got, "a tensor fc.weight, head.weight or classifier.weight")
-
-
-def _stem(values: Mapping[str, np.ndarray]) -> tuple[int, int] | None:
-    """An image size that leads to the stem of the file: a first convolution of 7 or of 3 pixels."""
-    first = next((value for value in values.values() if value.ndim == 4 and value.shape[1] <= 4), None)
-    return None if first is None else (_IMAGENET if first.shape[-1] == 7 else _SMALL)
 
 
 def _outputs(model: nnx.Module, head: str) -> int:

@@ -74,13 +74,29 @@ def check_masks(out: Path, masks: dict[str, np.ndarray]) -> None:
         np.testing.assert_array_equal(found[layer], mask.transpose(2, 3, 1, 0) != 0)
 
 
+def check_in_torch(model: Any, out: Path, saved: list[str], masks: dict[str, np.ndarray], name: str) -> None:
+    """The file with masks loads into the pruned torch module, with the same masks and predictions."""
+    model.load_state_dict(torch.load(saved[0]))  # strict: weight_orig and weight_mask, as they came in
+    buffers = dict(model.named_buffers())
+    for layer, mask in masks.items():
+        np.testing.assert_array_equal(buffers[f"{layer}_mask"].numpy(), mask)
+    images = np.random.default_rng(1).standard_normal((5, 16, 16, 3)).astype(np.float32)
+    with torch.no_grad():
+        logits = model.eval()(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()
+    for network in (load_network(out), *(load_network(file, name, image_shape=(16, 16, 3)) for file in saved)):
+        network.model.eval()
+        np.testing.assert_allclose(network.model(images), logits, rtol=1e-4, atol=1e-5)
+
+
 def test_a_pruned_convnet_is_fine_tuned_on_a_folder(pictures, tmp_path, capsys):
     torch.manual_seed(0)
     model = TorchConvNet()
     masks = pruned_file(model, list(model.convs)[1:], tmp_path / "pruned.pt")
-    result = finetuned(tmp_path / "pruned.pt", "convnet", pictures, tmp_path / "out", capsys, "--epochs", "6")
+    options = ["--epochs", "6", "--save", "prune", "--save", "dense"]
+    result = finetuned(tmp_path / "pruned.pt", "convnet", pictures, tmp_path / "out", capsys, *options)
     assert result["accuracy"] > 0.5 and result["sparsity"] > 0.9
     check_masks(tmp_path / "out", masks)
+    check_in_torch(model, tmp_path / "out", result["saved"], masks, "convnet")
 
 
 def test_classes_that_differ_are_replaced_only_when_asked(pictures, tmp_path, capsys):
@@ -123,6 +139,7 @@ def test_a_resnet18_pruned_to_95_percent(pictures, torch_resnet, tmp_path, capsy
     model = torch_resnet(18)
     convs = [m for n, m in model.named_modules() if isinstance(m, torch.nn.Conv2d) and n != "conv1"]
     masks = pruned_file(model, convs, tmp_path / "pruned.pt")
-    result = finetuned(tmp_path / "pruned.pt", "resnet18", pictures, tmp_path / "out", capsys, "--epochs", "4")
+    result = finetuned(tmp_path / "pruned.pt", "resnet18", pictures, tmp_path / "out", capsys, "--save", "prune")
     assert result["sparsity"] > 0.94 and result["comparison"] is not None
     check_masks(tmp_path / "out", masks)
+    check_in_torch(model, tmp_path / "out", result["saved"], masks, "resnet18")
