@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import jax
 import jax.core
 import numpy as np
+from jax._src import dispatch
+from jax.experimental.custom_partitioning import custom_partitioning
 from jax.experimental.layout import Format, Layout, with_layout_constraint
 from jax.extend.core import Primitive, jaxprs_in_params
 from jax.interpreters import ad, batching, mlir
@@ -18,11 +20,15 @@ __all__ = [
     "Primitive",
     "ad",
     "align_varying",
+    "batch_sharding",
     "batching",
+    "custom_partitioning",
     "instantiate",
     "is_concrete",
+    "is_partitioned",
     "is_traced",
     "jaxprs_in_params",
+    "lower_with_devices",
     "memory_format",
     "mlir",
     "out_aval",
@@ -48,10 +54,28 @@ def align_varying(*operands: Any) -> list[Any]:
     ]
 
 
-def out_aval(like: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Abstract value of an unsharded result that varies over the same mesh axes as the operand ``like``."""
-    sharding = like.sharding.update(spec=jax.sharding.PartitionSpec(*(None,) * len(shape)))
-    return like.update(shape=shape, dtype=dtype, weak_type=False, sharding=sharding)
+def batch_sharding(aval: Any) -> Any:
+    """Return the explicit mesh axes over which the first axis of an activation is sharded: a name, a tuple, or None.
+
+    Args:
+      aval: abstract value, as ``jax.typeof`` gives it.
+    """
+    return aval.sharding.spec[0] if aval.ndim > 1 else None
+
+
+def out_aval(like: Any, shape: tuple[int, ...], dtype: Any, batch: Any = None) -> Any:
+    """Return the abstract value of a result that varies over the same mesh axes as the operand ``like``.
+
+    Over explicit mesh axes, activations keep the sharding of their batch; everything else is whole on each device.
+
+    Args:
+      like: operand.
+      shape, dtype: of the result.
+      batch: sharding of the result's batch, as of ``batch_sharding``; None takes that of ``like``.
+    """
+    first = (batch or batch_sharding(like)) if len(shape) > 1 else None
+    spec = jax.sharding.PartitionSpec(first, *(None,) * (len(shape) - 1)) if shape else jax.sharding.PartitionSpec()
+    return like.update(shape=shape, dtype=dtype, weak_type=False, sharding=like.sharding.update(spec=spec))
 
 
 def memory_format(order: tuple[int, ...], sharding: jax.sharding.Sharding) -> Format:
@@ -80,6 +104,28 @@ def instantiate(tangent: Any) -> Any:
 def is_traced(x: Any) -> bool:
     """Whether ``x`` is a tracer: a value that is not known while a transformation runs."""
     return isinstance(x, jax.core.Tracer)
+
+
+def lower_with_devices(primitive: Primitive) -> None:
+    """Let the lowering rules of ``primitive`` know the devices of the program, as ``custom_partitioning`` needs.
+
+    JAX has no public name for this; its own primitives with sharding rules are in the same set.
+    """
+    dispatch.prim_requires_devices_during_lowering.add(primitive)
+
+
+def is_partitioned(ctx: Any) -> bool:
+    """Return whether a lowering rule runs for a program that XLA divides over several devices.
+
+    Inside ``jax.shard_map`` over all axes of the mesh it does not: the program there is that of one device.
+
+    Args:
+      ctx: context of the rule.
+    """
+    axes = ctx.module_context.axis_context
+    if hasattr(axes, "manual_axes"):
+        return axes.mesh.size > 1 and set(axes.manual_axes) != set(axes.mesh.axis_names)
+    return getattr(axes, "num_devices", 1) > 1 and axes.device_assignment is not None
 
 
 def is_concrete(tree: Any) -> bool:

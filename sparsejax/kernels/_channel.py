@@ -11,11 +11,12 @@ row-major for two axes, as linear layers have, and batch-minor for more, as conv
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from sparsejax._compat import out_aval
+from sparsejax._compat import batch_sharding, out_aval
 from sparsejax._typing import ArrayLike
 from sparsejax.kernels import _reference
 from sparsejax.kernels._batching import fold_channels
@@ -30,17 +31,23 @@ _channel_sum = define_linear(
     abstract=lambda x, layouts: out_aval(x, x.shape[-1:], accumulator(x.dtype)),
     reference=_reference.channel_sum,
     cpu_lowering=cpu_lowering("sparsejax_channel_sum_v2", (0,), activations="x"),
-    transpose=lambda ct, aval, layouts: _channel_broadcast(ct, shape=aval.shape, dtype=aval.dtype, layouts=layouts),
+    transpose=lambda ct, aval, layouts: _spread(ct, aval, layouts),
     batch=fold_channels,
 )
 
 _channel_broadcast = define_linear(
     "sparsejax_channel_broadcast",
-    abstract=lambda c, shape, dtype, layouts: out_aval(c, shape, dtype),
+    abstract=lambda c, shape, dtype, layouts, batch: out_aval(c, shape, dtype, batch),
     reference=_reference.channel_broadcast,
     cpu_lowering=None,
-    transpose=lambda ct, aval, shape, dtype, layouts: _channel_sum(ct, layouts=layouts).astype(aval.dtype),
+    transpose=lambda ct, aval, layouts, **params: _channel_sum(ct, layouts=layouts).astype(aval.dtype),
 )
+
+
+def _spread(c: jax.Array, like: Any, layouts: Any) -> jax.Array:
+    """One number per channel, broadcast to the shape, dtype, layout and sharding of an activation."""
+    return _channel_broadcast(c, shape=like.shape, dtype=like.dtype, layouts=layouts, batch=batch_sharding(like))
+
 
 _channel_scale = define_bilinear(
     "sparsejax_channel_scale",
@@ -155,7 +162,7 @@ def channel_shift(x: ArrayLike, shift: ArrayLike, *, layout: Layout | None = Non
     x, shift = jnp.asarray(x), jnp.asarray(shift)
     check_channels("channel_shift", "x", x)
     check_channel_vector("channel_shift", "shift", shift, x)
-    return x + _channel_broadcast(shift, shape=x.shape, dtype=x.dtype, layouts=_layouts(x, layout))
+    return x + _spread(shift, jax.typeof(x), _layouts(x, layout))
 
 
 def add_bias(x: ArrayLike, bias: ArrayLike, *, layout: Layout | None = None) -> jax.Array:

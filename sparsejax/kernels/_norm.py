@@ -67,6 +67,7 @@ _norm_primitive, _norm = define(
     cpu_lowering=cpu_lowering("sparsejax_batch_norm_v1", attributes=_attributes),
     batch=fold_channels,
     multiple_results=True,
+    batch_sums=False,
 )
 
 _tangent = define_derivative(
@@ -87,6 +88,7 @@ _grad = define_derivative(
     cpu_lowering=cpu_lowering("sparsejax_batch_norm_grad_v1", attributes=_grad_attributes, in_place=_grad_in_place),
     transpose=lambda cts, *point, **params: _tangent(*cts, *point, **params),
     batch=fold_channels,
+    batch_sums=False,
 )
 
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax._compat import Primitive, ad, align_varying, batching, instantiate, mlir, out_aval, zero_tangent
+from sparsejax.kernels._partition import over_devices
 
 Rule = Callable[..., Any]
 
@@ -27,6 +28,7 @@ def define(
     cpu_lowering: Rule | None,
     batch: Rule | None = None,
     multiple_results: bool = False,
+    batch_sums: bool = True,
 ) -> tuple[Any, Rule]:
     """A primitive: evaluation, lowerings and batching, and the function that binds it.
 
@@ -38,14 +40,18 @@ def define(
       batch: ``(call, args, dims, **params) -> (result, dim)`` for the cases that need no loop, or None from it to
         loop over the mapped axis.
       multiple_results: whether the primitive returns a tuple.
+      batch_sums: whether results without a batch axis are sums over the batch. If not, a program whose batch is sharded
+        over several devices gets ``reference``.
     """
     primitive = Primitive(name)
     primitive.multiple_results = multiple_results
     primitive.def_abstract_eval(abstract)
     primitive.def_impl(lambda *args, **params: _eager(primitive, tuple(sorted(params.items())))(*args))
-    mlir.register_lowering(primitive, mlir.lower_fun(reference, multiple_results=multiple_results))
+    anywhere = mlir.lower_fun(reference, multiple_results=multiple_results)
+    mlir.register_lowering(primitive, anywhere)
     if cpu_lowering is not None:
-        mlir.register_lowering(primitive, cpu_lowering, platform="cpu")
+        rule = over_devices(primitive, cpu_lowering, None if batch_sums else anywhere)
+        mlir.register_lowering(primitive, rule, platform="cpu")
 
     def call(*args: Any, **params: Any) -> Any:
         return primitive.bind(*align_varying(*args), **params)

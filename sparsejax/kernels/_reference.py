@@ -128,6 +128,6 @@ def channel_scale(x: Any, scale: Any, layouts: Any = None) -> jax.Array:
     return (x.astype(scale.dtype) * scale).astype(x.dtype)
 
 
-def channel_broadcast(c: Any, shape: tuple[int, ...], dtype: Any, layouts: Any = None) -> jax.Array:
-    """``y[..., c] = c[c]``."""
+def channel_broadcast(c: Any, shape: tuple[int, ...], dtype: Any, layouts: Any = None, batch: Any = None) -> jax.Array:
+    """``y[..., c] = c[c]``; ``batch`` is how the type of the result is sharded, which changes no value."""
     return jax.lax.broadcast_in_dim(c.astype(dtype), shape, (len(shape) - 1,))

@@ -16,6 +16,7 @@ import optax
 from sparsejax._checks import fail
 from sparsejax._compat import serializable
 from sparsejax._typing import PyTree
+from sparsejax.pruning._axes import WHOLE, over_automatic_axes
 from sparsejax.pruning._leaves import LeafNode, is_masked_node
 
 Node = TypeVar("Node")
@@ -46,7 +47,8 @@ def pack(mask: jax.Array) -> PackedMask:
     >>> pack(jnp.array([[True, False, True]])).bits.tolist()
     [160]
     """
-    return PackedMask(jnp.packbits(mask.ravel()), mask.shape)
+    bits = over_automatic_axes(lambda mask: jnp.packbits(mask.ravel()), mask, shardings=lambda: WHOLE)
+    return PackedMask(bits, mask.shape)
 
 
 def unpack(mask: Any) -> jax.Array:

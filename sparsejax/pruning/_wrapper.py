@@ -18,6 +18,7 @@ import optax
 from sparsejax._checks import fail
 from sparsejax._compat import is_concrete, is_traced
 from sparsejax._typing import PyTree
+from sparsejax.pruning._axes import WHOLE, over_automatic_axes, shardings_of
 from sparsejax.pruning._filters import KERNELS, Predicate, select_leaves
 from sparsejax.pruning._leaves import Leaves
 from sparsejax.pruning._masks import masked_leaves
@@ -45,7 +46,11 @@ class Wrapper:
         weights = [jnp.asarray(leaf) for leaf in leaves.prunable]
         _check_leaves(self.structure, leaves.prunable_names, weights)
         ones = [jnp.ones_like(weight, bool) for weight in weights]
-        masks, aux = self.method.init(View(leaves.prunable_names, weights, ones, 0, (), self.structure, []))
+
+        def first(weights: list[Any], ones: list[Any]) -> tuple[list[jax.Array], Any]:
+            return self.method.init(View(leaves.prunable_names, weights, ones, 0, (), self.structure, []))
+
+        masks, aux = over_automatic_axes(first, weights, ones, shardings=lambda: (shardings_of(weights), WHOLE))
         state = PrunedState(
             step=jnp.zeros((), jnp.int32),
             mask=self._mask_tree(leaves, masks),
@@ -92,9 +97,14 @@ class Wrapper:
         self, leaves: Leaves, masks: list[jax.Array], grads: list[Any], state: PrunedState
     ) -> tuple[list[Any], PyTree]:
         """Return the gradients that the inner optimizer is to see, and the new state of the method."""
-        old = self._view(leaves, masks, state, leaves.short(grads))
-        aux = self.method.observe(old)
-        return leaves.spread(self.method.gradients(old._replace(aux=aux)), grads), aux
+
+        def before(leaves: Leaves, masks: list[jax.Array], grads: list[Any], state: PrunedState) -> Any:
+            old = self._view(leaves, masks, state, leaves.short(grads))
+            aux = self.method.observe(old)
+            return leaves.spread(self.method.gradients(old._replace(aux=aux)), grads), aux
+
+        like = (grads, state.aux)
+        return over_automatic_axes(before, leaves, masks, grads, state, shardings=lambda: shardings_of(like))
 
     def _after(
         self,
@@ -107,6 +117,23 @@ class Wrapper:
         refresh: bool | None,
     ) -> tuple[list[Any], PrunedState]:
         """Return the updates and the next state, from what the inner optimizer proposes."""
+        after = functools.partial(self._chosen, refresh=refresh)
+        like = (list(leaves.values), state._replace(inner=inner_state))
+        args = (leaves, masks, grads, state, proposed, inner_state)
+        return over_automatic_axes(after, *args, shardings=lambda: shardings_of(like))
+
+    def _chosen(
+        self,
+        leaves: Leaves,
+        masks: list[jax.Array],
+        grads: list[Any],
+        state: PrunedState,
+        proposed: list[Any],
+        inner_state: Any,
+        *,
+        refresh: bool | None,
+    ) -> tuple[list[Any], PrunedState]:
+        """Choose the mask and apply it; see ``_after``."""
         old = self._view(leaves, masks, state, leaves.short(grads))
         step = jnp.asarray(optax.safe_increment(state.step))
         fires = self.method.refresh(step) if refresh is None else refresh
@@ -142,14 +169,19 @@ class Wrapper:
           The new weights of its prunable leaves by name, and the new state.
         """
         leaves, old_masks = _leaves_of(state, params, "prune")
-        old = self._view(leaves, old_masks, state, [])
         new_masks = [_checked_mask(name, masks.get(name), weight) for name, weight in leaves.prunable_items]
         zeros = [jnp.zeros_like(weight) for weight in leaves.prunable]
         added = [deltas.get(name, zero) for name, zero in zip(leaves.prunable_names, zeros, strict=True)]
-        new_state = self._changed(state, leaves, old, new_masks, state.aux)
-        updates = self._constrained(old, new_masks, added)
-        weights: Any = optax.apply_updates(old.weights, updates)
-        return dict(zip(leaves.prunable_names, weights, strict=True)), new_state
+
+        def imposed(leaves: Leaves, old_masks: Any, state: PrunedState, new_masks: Any, added: Any) -> Any:
+            old = self._view(leaves, old_masks, state, [])
+            new_state = self._changed(state, leaves, old, new_masks, state.aux)
+            weights: Any = optax.apply_updates(old.weights, self._constrained(old, new_masks, added))
+            return dict(zip(leaves.prunable_names, weights, strict=True)), new_state
+
+        like = (dict(leaves.prunable_items), state)
+        args = (leaves, old_masks, state, new_masks, added)
+        return over_automatic_axes(imposed, *args, shardings=lambda: shardings_of(like))
 
     def _first_inner(self, leaves: Leaves, params: PyTree) -> Any:
         """Return the first state of the inner optimizer; refuse one without moments of single weights."""
