@@ -2,6 +2,7 @@
 
 from sparsejax._surface import attributes
 from sparsejax.train._config import MethodName, TrainConfig
+from sparsejax.train._data_parallel import data_parallel
 from sparsejax.train._evaluate import Evaluation, Latency, LayerCost, evaluate
 from sparsejax.train._finetune import finetune
 from sparsejax.train._fixed_mask import FixedMask, KernelChoice, fix_masks
@@ -42,6 +43,7 @@ __all__ = [
     "TrainRun",
     "bind_step",
     "compare_steps",
+    "data_parallel",
     "evaluate",
     "evaluate_accuracy",
     "finetune",
