@@ -109,9 +109,10 @@ def is_traced(x: Any) -> bool:
 def lower_with_devices(primitive: Primitive) -> None:
     """Let the lowering rules of ``primitive`` know the devices of the program, as ``custom_partitioning`` needs.
 
-    JAX has no public name for this; its own primitives with sharding rules are in the same set.
+    JAX has no public name for this; its own primitives with sharding rules are in the same set. Where a release of JAX
+    has no such set, XLA gathers the batch of a plain ``jit`` over several devices, and computes the same.
     """
-    dispatch.prim_requires_devices_during_lowering.add(primitive)
+    getattr(dispatch, "prim_requires_devices_during_lowering", set()).add(primitive)
 
 
 def is_partitioned(ctx: Any) -> bool:

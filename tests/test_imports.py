@@ -150,10 +150,15 @@ def test_boundaries(part):
             assert not broken, f"{path.relative_to(PACKAGE)} imports {name}"
 
 
+# A primitive whose lowering rule asks for the program's devices must be in a set here, which has no public name.
+DEVICES_OF_LOWERING = "jax._src.dispatch"
+
+
 def test_only_compat_uses_unstable_names():
     for path in PACKAGE.rglob("*.py"):
         for name in imports(path):
-            assert "jax._src" not in name, f"{path} imports {name}"
+            known = path.name == "_compat.py" and name == DEVICES_OF_LOWERING
+            assert known or "jax._src" not in name, f"{path} imports {name}"
             unstable = name.startswith(("jax.interpreters", "jax.extend", "jax.experimental.layout"))
             assert not unstable or path.name == "_compat.py", f"{path} imports {name}"
 
