@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
-import traceback
 from collections.abc import Callable, Generator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from sparsejax._compat import is_concrete, is_traced
 from sparsejax._typing import PyTree
 from sparsejax.pruning._axes import WHOLE, over_automatic_axes, shardings_of
 from sparsejax.pruning._filters import KERNELS, Predicate, select_leaves
+from sparsejax.pruning._inner_errors import naming_inner
 from sparsejax.pruning._leaves import Leaves
 from sparsejax.pruning._masks import masked_leaves
 from sparsejax.pruning._method import Method, Rule, View, as_method, branch
@@ -74,7 +73,7 @@ class Wrapper:
         before, after = self._programs if is_compiled else (self._before, self._after)
         seen_by_inner, aux = before(leaves, masks, grads, state)
         state = state._replace(aux=aux)
-        with _naming("pruned.update", self.inner):
+        with naming_inner("pruned.update", self.inner):
             proposed, inner_state = self.inner.update(leaves.unflatten(seen_by_inner), state.inner, params, **extra)
         proposed = leaves.beside("pruned.update", "the result of inner.update", proposed)
         refresh = bool(refresh) if is_compiled and refresh is not None else refresh
@@ -185,7 +184,7 @@ class Wrapper:
 
     def _first_inner(self, leaves: Leaves, params: PyTree) -> Any:
         """Return the first state of the inner optimizer; refuse one without moments of single weights."""
-        with _naming("pruned.init", self.inner):
+        with naming_inner("pruned.init", self.inner):
             state = self.inner.init(params)
         if nodes_of(state, optax.LookaheadState):
             rule = "an optimizer of one tree of parameters"
@@ -314,19 +313,6 @@ def recorded_inits() -> Generator[list[tuple[Wrapper, PyTree, PrunedState]]]:
         yield inits
     finally:
         _INITS.reset(token)
-
-
-@contextlib.contextmanager
-def _naming(function: str, inner: optax.GradientTransformation) -> Generator[None]:
-    """Add to an error the name of the Optax transform inside ``pruned`` that raised it."""
-    try:
-        yield
-    except Exception as error:
-        codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
-        inside = [code.co_qualname for code in codes if "optax" in code.co_filename.split(os.sep)]
-        name = [getattr(inner.init, "__qualname__", repr(inner)), *inside][-1].split(".<locals>")[0]
-        error.add_note(f"{function}: raised by the inner optimizer, in {name}.")
-        raise
 
 
 def _check_arguments(inner: Any, method: Any, where: Any, structure: Any) -> None:
