@@ -10,7 +10,6 @@ import jax
 import jax.core
 import numpy as np
 from jax._src import dispatch
-from jax.experimental.custom_partitioning import custom_partitioning
 from jax.experimental.layout import Format, Layout, with_layout_constraint
 from jax.extend.core import Primitive, jaxprs_in_params
 from jax.interpreters import ad, batching, mlir
@@ -104,6 +103,13 @@ def instantiate(tangent: Any) -> Any:
 def is_traced(x: Any) -> bool:
     """Whether ``x`` is a tracer: a value that is not known while a transformation runs."""
     return isinstance(x, jax.core.Tracer)
+
+
+def custom_partitioning(function: Callable[..., Any]) -> Any:
+    """Return ``function`` as something that can have a sharding rule; loaded only for programs of several devices."""
+    from jax.experimental import custom_partitioning as module
+
+    return module.custom_partitioning(function)
 
 
 def lower_with_devices(primitive: Primitive) -> None:
