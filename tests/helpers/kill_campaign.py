@@ -31,7 +31,7 @@ from sparsejax.train.log._metrics import read_metrics
 
 _SMALL = {"model": "mlp", "epochs": 4, "batch_size": 128, "update_every": 4}
 _TRAIN = [f"--{name.replace('_', '-')}={value}" for name, value in _SMALL.items()]
-_PATIENCE = 600
+_PATIENCE = 3600
 _PRELOADED = ["sparsejax.cli", "sparsejax.train._cli", "sparsejax.analysis.transfer", "matplotlib.figure", "sklearn"]
 
 
