@@ -21,7 +21,8 @@ class _Attention(nnx.Module):
         self.c_proj = linear(width, width, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.c_proj(attend(*jnp.split(self.c_attn(x), 3, axis=-1), self.heads, causal=True))
+        q, k, v = jnp.split(self.c_attn(x), 3, axis=-1)
+        return self.c_proj(attend(q, k, v, self.heads, causal=True))
 
 
 class _Mlp(nnx.Module):

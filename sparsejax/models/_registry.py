@@ -110,5 +110,6 @@ def stem_of_torch(source: PathLike | Mapping[str, Any]) -> str | None:
     values = read_checkpoint(source).values
     if not any(name.startswith(("layer1.", "blocks.", "encoder.")) and ".depthwise." not in name for name in values):
         return None
+    stems: dict[tuple[int, ...], str] = {(7, 7): "imagenet", (16, 16): "imagenet", (3, 3): "small", (4, 4): "small"}
     windows = (value.shape[2:] for name, value in values.items() if _STEM.fullmatch(name) and value.ndim == 4)
-    return {(7, 7): "imagenet", (16, 16): "imagenet", (3, 3): "small", (4, 4): "small"}.get(next(windows, ()))
+    return stems.get(next(windows, ()))

@@ -24,7 +24,8 @@ class _Attention(nnx.Module):
         self.proj = linear(width, width, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.proj(attend(*jnp.split(self.qkv(x), 3, axis=-1), self.heads))
+        q, k, v = jnp.split(self.qkv(x), 3, axis=-1)
+        return self.proj(attend(q, k, v, self.heads))
 
 
 class _Mlp(nnx.Module):
