@@ -77,12 +77,13 @@ def carry_optimizer(optimizer: nnx.Optimizer[Any], old_model: nnx.Module, new_mo
 
 
 def _check_structure(optimizer: nnx.Optimizer[Any], model: nnx.Module) -> None:
-    """Refuse a state that the optimizer would not have for the model: it looks at the shapes of parameters."""
+    """Refuse a state that the optimizer would not have for the model: it looks at the shapes of parameters.
+
+    An optimizer that starts on dense weights only, such as one of ``pruning.pruned``, cannot say what it would have.
+    """
     try:
         fresh: Any = jax.eval_shape(optimizer.tx.init, nnx.as_pure(nnx.state(model, optimizer.wrt)))
-    except (
-        ValueError
-    ):  # one that starts on dense weights only, such as `pruning.pruned`; its state is carried all the same
+    except ValueError:
         return
     expected, result = (_shapes(state) for state in (fresh, nnx.as_pure(optimizer.opt_state)))
     different = sorted(path for path, shape in expected.items() if result.get(path) != shape)
