@@ -52,8 +52,9 @@ def sparsify(
       masks: which weights are stored. None: those that are not zero. Or a dict from layer path
         ("layer1/0/conv1") to a bool array of the kernel's shape, true keeps the weight; or a nested tree such
         as an ``nnx.State`` whose leaves at ``kernel`` are masks (None and ``optax.MaskedNode()`` are no
-        mask). Layers without a mask go by their zeros. Weights outside a mask are dropped. A mask of a parameter that
-        is not the kernel of such a layer changes nothing but the report.
+        mask). Layers without a mask go by their zeros; a kernel that is all zeros is an initial value and stays dense.
+        Weights outside a mask are dropped. A mask of a parameter that is not the kernel of such a layer changes nothing
+        but the report.
       min_sparsity: fraction of weights that are not stored, in [0, 1].
       policy: "measured" times each candidate as dense and as sparse layer, forward and backward, on the input
         shapes that ``sample_input`` leads to, and replaces it if that is faster; "rule" predicts both times
@@ -105,7 +106,7 @@ def sparsify(
     for path, layer in dense.items():
         mask = by_path.get(path)
         row = describe(path, layer, mask)
-        obstacle = obstacle_to(row, layer, skipped, tied, min_sparsity)
+        obstacle = obstacle_to(row, layer, mask, skipped, tied, min_sparsity)
         if obstacle is not None:
             rows[path] = dataclasses.replace(row, reason=obstacle)
             continue
@@ -243,7 +244,7 @@ def describe(path: str, layer: Any, mask: Any) -> LayerReport:
 
 
 def obstacle_to(
-    row: LayerReport, layer: Any, skipped: Collection[str], tied: Mapping[str, str], min_sparsity: float
+    row: LayerReport, layer: Any, mask: Any, skipped: Collection[str], tied: Mapping[str, str], min_sparsity: float
 ) -> str | None:
     """Why the layer is no candidate, or None."""
     if row.path in skipped:
@@ -254,6 +255,8 @@ def obstacle_to(
         return f"shares a variable with {tied[row.path]}"
     if row.sparsity is not None and row.sparsity < min_sparsity:
         return f"sparsity below {min_sparsity:g}"
+    if mask is None and row.sparsity == 1:
+        return "all zeros and no mask: an initial value, from which it is to learn"
     return None
 
 

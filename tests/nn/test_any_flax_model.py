@@ -206,6 +206,16 @@ def test_parameters_of_unknown_classes_have_rows_with_the_reason() -> None:
         sx.sparsify(Model(), {"own/wieght": np.ones((8, 8), bool)}, policy="always")
 
 
+def test_a_kernel_of_initial_zeros_stays_dense() -> None:
+    """Nothing would be stored of it, and nothing could be learnt; a mask says what is to be stored."""
+    head = nnx.Linear(4, 3, kernel_init=nnx.initializers.zeros, rngs=nnx.Rngs(0))
+    same, report = sx.sparsify(head, policy="always")
+    assert type(same) is nnx.Linear
+    assert "all zeros and no mask" in report.rows[0].reason
+    stored, _ = sx.sparsify(head, {"": np.eye(4, 3, dtype=bool)}, policy="always", min_sparsity=0.5)
+    assert stored.kernel.shape == (3,)
+
+
 def test_a_subclass_stays_dense_until_it_is_registered() -> None:
     class Doubled(nnx.Linear):
         def __call__(self, x: jax.Array, out_sharding: Any = None) -> jax.Array:

@@ -196,9 +196,7 @@ def _convert(
         dense.kernel = nnx.Param(kernel)
     shape = tuple(nn.meta.unbox(parameters["kernel"]).shape)
     row = dataclasses.replace(describe(name, dense, mask), kind=layer.name, shape=shape)
-    if mask is None and row.sparsity == 1:
-        reason = reason or "all zeros and no mask: an initial value, from which it is to learn"
-    reason = obstacle_to(row, dense, skipped, {}, min_sparsity) or reason
+    reason = obstacle_to(row, dense, mask, skipped, {}, min_sparsity) or reason
     if reason is not None:
         return dataclasses.replace(row, reason=reason), None
     row, sparse = decide(row, dense, mask, policy, layer.calls, predictions)
