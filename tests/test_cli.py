@@ -80,7 +80,7 @@ def test_cpu_info(monkeypatch):
     ("arguments", "message"),
     [
         (["--data", "idx:/no/such/folder"], "idx_dataset: folder has value '/no/such/folder'"),
-        (["--data", "cifar"], "load: spec has value 'cifar'"),
+        (["--data", "cifar"], "load_task: spec has value 'cifar'"),
         (["--sparsity", "1.5"], "TrainConfig: sparsity has value 1.5"),
         (["--epochs", "0"], "TrainConfig: epochs has value 0"),
         (["--batch-size", "5000"], "train: batch_size has value 5000"),
