@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -81,17 +83,27 @@ def _check_structure(optimizer: nnx.Optimizer[Any], model: nnx.Module) -> None:
 
     An optimizer that starts on dense weights only, such as one of ``pruning.pruned``, cannot say what it would have.
     """
-    try:
-        fresh: Any = jax.eval_shape(optimizer.tx.init, nnx.as_pure(nnx.state(model, optimizer.wrt)))
-    except ValueError:
-        return
-    expected, result = (_shapes(state) for state in (fresh, nnx.as_pure(optimizer.opt_state)))
+    params = nnx.as_pure(nnx.state(model, optimizer.wrt))
+    leaves, treedef = jax.tree.flatten(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params))
+    expected, result = _fresh_shapes(optimizer.tx.init, treedef, tuple(leaves)), _shapes(nnx.as_pure(optimizer.opt_state))
     different = sorted(path for path, shape in expected.items() if result.get(path) != shape)
     if different:
         path = different[0]
         got = f"shape {result[path]}" if path in result else "no value"
         hint = "The optimizer looks at shapes. Start a new one, of sparsejax.nn.dense_view(tx, model)."
         fail("carry_optimizer", f"state '{path}'", got, f"shape {expected[path]}", hint)
+
+
+@functools.lru_cache(maxsize=64)
+def _fresh_shapes(init: Callable[..., Any], treedef: Any, leaves: tuple[Any, ...]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the state that an optimizer starts with; none where it refuses these parameters.
+
+    Kept, so that changing the masks again and again traces nothing.
+    """
+    try:
+        return _shapes(jax.eval_shape(init, jax.tree.unflatten(treedef, leaves)))
+    except ValueError:
+        return {}
 
 
 def _shapes(state: Any) -> dict[str, tuple[int, ...]]:

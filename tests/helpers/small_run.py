@@ -26,16 +26,21 @@ class Stopped(Exception):
 
 
 class StopAfter:
-    """A reporter that ends the run when ``step`` steps are done, before their checkpoint is written."""
+    """A reporter that ends the run when ``step`` steps are done, before their checkpoint is written.
+
+    ``done`` is where the run itself started; the dense partner of AC/DC is reported after it.
+    """
 
     def __init__(self, step: int) -> None:
         self.limit = step
         self.rows: list[Any] = []
         self.notes: list[str] = []
         self.finished = False
+        self.done: int | None = None
 
     def start(self, name: str, total: int, done: int) -> None:
-        self.name, self.total, self.done = name, total, done
+        if self.done is None:
+            self.name, self.total, self.done = name, total, done
 
     def step(self, row: Any) -> None:
         self.rows.append(row)

@@ -95,7 +95,7 @@ def test_a_missing_package_is_named(report, monkeypatch):
     for package in ("jinja2", "matplotlib"):
         with monkeypatch.context() as without:
             without.setitem(sys.modules, package, None)
-            with pytest.raises(ImportError, match=rf"BiasAudit.to_html: .* no {package}; .*sparsejax\[analysis\]"):
+            with pytest.raises(ImportError, match=rf"BiasAudit.to_html: .* no {package}; .*sparsejax\[all\]"):
                 report.to_html()
 
 

@@ -84,7 +84,7 @@ def test_study_resumes(clean, tmp_path):
     data = ms.TabularDataset("toy", clean.X, clean.y, clean.a, 2, ("p", "q", "a"))
     options = {"adversaries": ["flip#target"], "learners": ["none"], "methods": ["oracle", "flea"], "seeds": 1}
     first = ms.run_study(data, tmp_path, n_sources=3, n_malicious=1, **options)
-    (file,) = tmp_path.iterdir()
+    (file,) = (path for path in tmp_path.iterdir() if path.suffix != ".lock" and not path.name.startswith("."))
     written = file.stat().st_mtime_ns
     second = ms.run_study(data, tmp_path, n_sources=3, n_malicious=1, **options)
     assert file.stat().st_mtime_ns == written and first.equals(second)
