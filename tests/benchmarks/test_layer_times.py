@@ -124,12 +124,13 @@ def test_our_layer_between_others_moves_no_activation():
     import jax.numpy as jnp
 
     import sparsejax as sx
+    from sparsejax.kernels import BATCH_MINOR
     from sparsejax_bench.peers import ours
 
     case = Case(Shape("t", "t", "conv", 16, 8, 8, 6, 6, 3, 3, 1, 1, 1), 0.5)
     form = ours.memory_format(4, batch_minor=True)
     pattern = sx.SparsityPattern.from_mask(case.mask)
-    step = jax.jit(ours.with_gradients(ours.layer(case)), out_shardings=(form, form, None))
+    step = jax.jit(ours.with_gradients(ours.layer(case, BATCH_MINOR)), out_shardings=(form, form, None))
     x, cotangent = jax.device_put(case.x, form), jax.device_put(case.cotangent, form)
     text = step.lower(pattern.gather(jnp.asarray(case.kernel)), pattern, x, cotangent).compile().as_text()
     moved = [line for line in text.splitlines() if " copy(" in line or " transpose(" in line or " fusion(" in line]
