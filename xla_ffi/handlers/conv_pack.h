@@ -80,9 +80,9 @@ class PackedTiles {
       for (int64_t c = 0; c < t_.channels; ++c)
         for (int64_t px = 0; px < t_.x.planes(); ++px)
           std::fill_n(to + c * t_.channel_stride + px * t_.plane_stride, columns * t_.lanes, Sum<S>(0));
-    if (row < 0) return;
+    if (row < 0 || body_ == 0) return;  // nothing but padding
     const Pixels<const S> line(x_, t_.y.in() * t_.x.in(), t_.channels, tile);
-    if (t_.lanes == 1 && body_ >= 0) {  // one example: a vector is neighbouring pixels
+    if (t_.lanes == 1 && body_ > 0) {  // one example: a vector is neighbouring pixels
       line.Load(row * t_.x.in() + pixel_[lead_], body_, 1, {0, t_.channels}, to + lead_, t_.channel_stride);
       return;
     }
