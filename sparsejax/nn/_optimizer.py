@@ -85,7 +85,8 @@ def _check_structure(optimizer: nnx.Optimizer[Any], model: nnx.Module) -> None:
     """
     params = nnx.as_pure(nnx.state(model, optimizer.wrt))
     leaves, treedef = jax.tree.flatten(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params))
-    expected, result = _fresh_shapes(optimizer.tx.init, treedef, tuple(leaves)), _shapes(nnx.as_pure(optimizer.opt_state))
+    expected = _fresh_shapes(optimizer.tx.init, treedef, tuple(leaves))
+    result = _shapes(nnx.as_pure(optimizer.opt_state))
     different = sorted(path for path, shape in expected.items() if result.get(path) != shape)
     if different:
         path = different[0]
