@@ -37,7 +37,7 @@ def data_parallel(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
 
     >>> mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     >>> step = data_parallel(lambda total, batch: total + batch.sum(), mesh)
-    >>> float(step(jnp.float32(1.0), jnp.arange(8.0)))
+    >>> float(step(np.float32(1.0), np.arange(8.0)))
     29.0
     """
     whole = NamedSharding(mesh, PartitionSpec())
