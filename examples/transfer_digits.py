@@ -302,7 +302,7 @@ def _trained(task: data.ImageTask, networks: dict[int, list[Any]], out: Path, fu
     for seed, pruned in networks.items():
         # Batch statistics are estimated anew in training, so stale and recalibrated tickets are one starting point.
         start = [backbone for backbone, _ in pruned if backbone.method != "LTH-T recalibrated"]
-        folder = out / f"seed-{seed}"
+        folder = out / f"full-{task.name}" / f"seed-{seed}"  # a folder has one writer; tasks run side by side
         parts.append(transfer.run_transfer(start, [task], folder, regimes=("full",), seeds=(seed,), settings=settings))
     return pd.concat(parts, ignore_index=True)
 

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+# Files and the processes that they start compile much the same programs: XLA's compiler is half of the run's time. One
+# folder for each worker, because JAX writes into it without a lock.
+PROGRAMS = tempfile.TemporaryDirectory(prefix="sparsejax-programs-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS.name
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 TWO_DEVICES = "--xla_force_host_platform_device_count=2"
 if TWO_DEVICES not in os.environ.get("XLA_FLAGS", ""):  # read once, when the first backend starts

@@ -54,7 +54,7 @@ def test_pairs_of_seed_and_task():
 @pytest.mark.slow
 def test_what_the_study_shows(shared_data, tmp_path):
     """Two seeds, the highest sparsity. AC/DC against GMP is left out: over five seeds it is not clear."""
-    design = {"seeds": range(2), "sparsities": (0.95,), "tasks": ("mnist59", "semeion59", "digits10"), "workers": 1}
+    design = {"seeds": range(2), "sparsities": (0.95,), "tasks": ("mnist59", "semeion59", "digits10"), "workers": 2}
     results, upstream = study.run_study(shared_data, tmp_path, **design)
     table = 100 * study.summary(results, upstream)
     dense, ticket = table.loc[("Dense", 0.0)], table.loc[("LTH-T", 0.95)]
