@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import multiprocessing
 import os
 import random
@@ -25,12 +26,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from helpers.small_run import checkpoint_arrays
-from sparsejax.train import TrainConfig
 from sparsejax.train.checkpoints._checkpoint import Checkpoints
 from sparsejax.train.log._metrics import read_metrics
 
-_SMALL = {"model": "mlp", "epochs": 4, "batch_size": 128, "update_every": 4}
-_TRAIN = [f"--{name.replace('_', '-')}={value}" for name, value in _SMALL.items()]
 _PATIENCE = 3600
 _PRELOADED = ["sparsejax.cli", "sparsejax.train._cli", "sparsejax.analysis.transfer", "matplotlib.figure", "sklearn"]
 
@@ -69,17 +67,23 @@ class Target:
     work: Callable[[Path], bool]
 
 
+def _trained(out: Path) -> dict[str, Any]:
+    """Rows of the log without their times, and the arrays of the last checkpoint."""
+    last = max((out / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+    configuration = json.loads((last / "digests.json").read_text())["configuration"]
+    arrays = checkpoint_arrays(Checkpoints(last.parent, configuration), int(last.name))
+    rows = [str(row[:-2]) for row in read_metrics(out / "metrics.csv")]
+    return {"metrics": rows} | {name: (a.dtype.str, a.shape, a.tobytes()) for name, a in arrays.items()}
+
+
+def _training(name: str, words: list[str]) -> Target:
+    words = [*words, "--batch-size", "128", "--epochs", "4", "--checkpoint-every", "1", "--json"]
+    return Target(name, words, _trained, lambda out: any((out / "checkpoints").glob("[0-9]*")))
+
+
 def training(method: str, *more: str) -> Target:
-    config = TrainConfig(method=method, **_SMALL)  # type: ignore[arg-type]
-
-    def content(out: Path) -> dict[str, Any]:
-        checkpoints = Checkpoints(out / "checkpoints", config.to_dict())
-        arrays = checkpoint_arrays(checkpoints, checkpoints.steps()[-1])
-        rows = [str(row[:-2]) for row in read_metrics(out / "metrics.csv")]
-        return {"metrics": rows} | {name: (a.dtype.str, a.shape, a.tobytes()) for name, a in arrays.items()}
-
-    words = ["train", "--method", method, *_TRAIN, "--checkpoint-every", "1", "--json", *more]
-    return Target(" ".join([method, *more]), words, content, lambda out: any((out / "checkpoints").glob("[0-9]*")))
+    words = ["train", "--method", method, "--model", "mlp", "--update-every", "4", *more]
+    return _training(" ".join([method, *more]), words)
 
 
 def study(name: str, words: list[str]) -> Target:
@@ -93,6 +97,7 @@ def targets(data: Path | None, backbone: Path) -> list[Target]:
     """Everything that can be resumed; studies of sources only where the tables are."""
     chosen = [training(method) for method in ("magnitude", "acdc", "rigl", "set", "static", "dense")]
     chosen.append(training("static", "--against-dense"))
+    chosen.append(_training("finetune", ["finetune", "--from", str(backbone), "--data", "digits"]))
     words = ["transfer", "--backbone", str(backbone), "--data", "digits", "--regime", "both", "--epochs", "1"]
     chosen.append(study("transfer", [*words, "--seeds", "3", "--json"]))
     if data is not None:
