@@ -1,6 +1,6 @@
 """What numbers say about a finding: an interval over seeds, a rule, and sentences that follow it.
 
-A notebook uses this file. A finding is a claim that a number is above a margin, at each sparsity. The number of a
+The notebooks use this file. A finding is a claim that a number is above a margin, at each sparsity. The number of a
 seed is paired where two models share the seed. Rule, per sparsity, with the 95-percent t interval of the mean over
 seeds:
 
@@ -137,11 +137,18 @@ def show(numbers: Sequence[Evidence], settings: Sequence[float] = ()) -> Any:
     from IPython.display import Markdown, display
 
     rows = table(numbers)
-    stored = {"verdicts": [each._asdict() for each in numbers], "settings": list(settings)}
-    display({"application/json": stored, "text/plain": f"stored here: {', '.join(stored)}"}, raw=True)
+    store(verdicts=[each._asdict() for each in numbers], settings=list(settings))
     display(Markdown(verdict_table(rows)))
     display(Markdown(sentences(rows)))
     return rows
+
+
+def store(**numbers: Any) -> None:
+    """Keep numbers, as JSON, in the output of the notebook."""
+    from IPython.display import display
+
+    text = f"stored here: {', '.join(numbers)}"
+    display({"application/json": numbers, "text/plain": text}, raw=True)
 
 
 def read(stored: dict[str, Any]) -> list[Evidence]:
