@@ -26,6 +26,9 @@ import pytest  # noqa: E402
 
 from helpers.sampling import one_in  # noqa: E402
 
+# A test runs what it compiles a few times at most. Processes that it starts compile as users do.
+jax.config.update("jax_disable_most_optimizations", True)
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what ``sampling`` leaves out, and say so."""
@@ -51,18 +54,18 @@ def x64() -> Iterator[None]:
 
 
 @pytest.fixture
+def optimized() -> Iterator[None]:
+    """Compile as users do: for what compares the bits of different programs, or measures time."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
 def strict_dtypes() -> Iterator[None]:
     """Refuse implicit promotion between dtypes in the test."""
     with jax.numpy_dtype_promotion("strict"):
         yield
-
-
-@pytest.fixture(scope="module")
-def quick_compilation() -> Iterator[None]:
-    """Leave out most optimizations in a file whose tests do little else than compile: that halves their time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -19,7 +19,6 @@ from helpers.grid import make_pattern, normal
 from sparsejax.kernels import add_bias, channel_dot, sddmm, spmm_t
 from sparsejax.nn import avg_pool, max_pool
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 AXES = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
 
 

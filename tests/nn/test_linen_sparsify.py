@@ -22,7 +22,6 @@ from sparsejax.pattern import SparsityPattern
 
 from .linen_models import Gpt, ViT, kernel_masks, masked
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 ALWAYS: dict[str, Any] = {"policy": "always", "min_sparsity": 0.0}
 
 

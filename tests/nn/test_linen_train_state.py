@@ -17,7 +17,6 @@ from sparsejax.pruning import get_mask, one_shot, pruned
 
 from .linen_models import Gpt, ViT, kernel_masks, masked
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 ALWAYS: dict[str, Any] = {"policy": "always", "min_sparsity": 0.5}
 X = jax.random.normal(jax.random.key(1), (8, 6))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -52,19 +52,6 @@ def assert_equal_trees(left: Any, right: Any) -> None:
     for x, y in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
         assert x.dtype == y.dtype
         assert jnp.array_equal(x, y)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly(quick_compilation) -> None:
-    """Compile the programs of these tests quickly, but for those that ask for ``optimized``."""
-
-
-@pytest.fixture
-def optimized() -> Iterator[None]:
-    """Compile as users do: for what compares the bits of different programs, or runs every combination."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

@@ -16,11 +16,6 @@ from sparsejax.models import ConvNet
 from sparsejax.train import TrainRun
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly(quick_compilation) -> None:
-    """Compile the programs of these tests quickly; those in processes of their own compile as users do."""
-
-
 @pytest.fixture(scope="session")
 def dataset() -> Dataset:
     full = digits()

@@ -308,9 +308,9 @@ def _keep_far_points_on_the_edge(ax: Axes, points: Sequence[tuple[float, float, 
             below = value < low
             at = low - 0.3 * room if below else high + 0.3 * room
             ax.plot([x], [at], marker="v" if below else "^", ms=6, color=color, clip_on=False, linestyle="")
-            ax.annotate(
-                f"{value:.0f}", (x, at), (4, 0), textcoords="offset points", fontsize=7, color=color, va="center"
-            )
+            style = {"fontsize": 7, "color": color, "rotation": 90, "ha": "center"}  # neighbours do not overlap
+            above, va = (4, "bottom") if below else (-4, "top")
+            ax.annotate(f"{value:.0f}", (x, at), (0, above), textcoords="offset points", va=va, **style)
 
 
 def _panels(axes: np.ndarray | None, count: int) -> np.ndarray:
