@@ -1,5 +1,6 @@
 """What the README promises is what runs."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,15 @@ def test_the_usual_files_are_there(name):
 
 def test_contributing_is_short():
     assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) < 60
+
+
+def test_names_are_nouns_of_the_field():
+    """No variable is called by a participle that says nothing of what it is."""
+    vague = {"found", "given", "own", "held", "comes"}
+    bad = []
+    for path in (ROOT / "sparsejax").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            is_variable = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            names = [node.id] if is_variable else [getattr(node, "arg", "") or getattr(node, "name", "") or ""]
+            bad += [f"{path.relative_to(ROOT)}: {name}" for name in names if vague & {*str(name).split("_")}]
+    assert bad == []

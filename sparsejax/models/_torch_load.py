@@ -171,46 +171,46 @@ def _load(
     with contextlib.nullcontext() if isinstance(source, Mapping) else naming(source):
         checkpoint = read_checkpoint(source, {str(slot.path[0]) for slot in slots.values()})
         shapes = {name: value.shape for name, value in checkpoint.values.items()}
-        found = match(function, shapes, slots, names)
-        found.unused += [f"{name}_mask" for name in checkpoint.masks if name not in checkpoint.values]
-        _check_masks(found, checkpoint)
-        checkpoint.notes.extend(found.notes)
+        matched = match(function, shapes, slots, names)
+        matched.unused += [f"{name}_mask" for name in checkpoint.masks if name not in checkpoint.values]
+        _check_masks(matched, checkpoint)
+        checkpoint.notes.extend(matched.notes)
         if replace_head:
-            _leave_head(model, slots, found, checkpoint.notes)
-        values, masks = _assembled(found, slots, checkpoint)
+            _leave_head(model, slots, matched, checkpoint.notes)
+        values, masks = _assembled(matched, slots, checkpoint)
         if complete:
-            _check_complete(function, found, len(slots))
+            _check_complete(function, matched, len(slots))
         else:
-            _check_fit(function, model, slots, found)
-        return _write(model, slots, found, checkpoint, values, masks)
+            _check_fit(function, model, slots, matched)
+        return _write(model, slots, matched, checkpoint, values, masks)
 
 
-def _check_masks(found: Match, checkpoint: Checkpoint) -> None:
+def _check_masks(matched: Match, checkpoint: Checkpoint) -> None:
     """Note masks whose shape is not that of their tensor."""
     for name, mask in checkpoint.masks.items():
         value = checkpoint.values.get(name)
         if value is not None and value.shape != mask.shape:
-            found.wrong[f"{name}_mask"] = f"{name}_mask {mask.shape} instead of {value.shape}"
+            matched.wrong[f"{name}_mask"] = f"{name}_mask {mask.shape} instead of {value.shape}"
 
 
-def _leave_head(model: nnx.Module, slots: Mapping[str, Slot], found: Match, notes: list[str]) -> None:
+def _leave_head(model: nnx.Module, slots: Mapping[str, Slot], matched: Match, notes: list[str]) -> None:
     """Take the classifier out of what is to be loaded where its shape differs."""
     head = find_head(model).replace("/", ".")
     names = [name for name in slots if name.startswith(f"{head}.")]
-    differing = [found.wrong.pop(name) for name in names if name in found.wrong]
+    differing = [matched.wrong.pop(name) for name in names if name in matched.wrong]
     if differing:
         notes.append(f"the model's own {head} kept: {', '.join(differing)}")
-        found.unused += [entry.name for entry in found.entries if entry.slots[0] in names]
-        found.entries = [entry for entry in found.entries if entry.slots[0] not in names]
-        found.missing = [name for name in slots if name in found.missing or name in names]
+        matched.unused += [entry.name for entry in matched.entries if entry.slots[0] in names]
+        matched.entries = [entry for entry in matched.entries if entry.slots[0] not in names]
+        matched.missing = [name for name in slots if name in matched.missing or name in names]
 
 
-def _assembled(found: Match, slots: Mapping[str, Slot], checkpoint: Checkpoint) -> tuple[_Arrays, _Arrays]:
+def _assembled(matched: Match, slots: Mapping[str, Slot], checkpoint: Checkpoint) -> tuple[_Arrays, _Arrays]:
     """Return values and masks by variable, in torch's layout."""
     values: _Arrays = {}
     masks: _Arrays = {}
-    for index, entry in enumerate(found.entries):
-        found.entries[index] = dataclasses.replace(entry, prefix=checkpoint.prefixes.get(entry.name, ""))
+    for index, entry in enumerate(matched.entries):
+        matched.entries[index] = dataclasses.replace(entry, prefix=checkpoint.prefixes.get(entry.name, ""))
         value = _oriented(checkpoint.values[entry.name], entry)
         mask = checkpoint.masks.get(entry.name)
         keep = None if mask is None else _oriented(mask, entry)
@@ -230,7 +230,7 @@ def _assembled(found: Match, slots: Mapping[str, Slot], checkpoint: Checkpoint) 
             if keep is not None:
                 masks.setdefault(name, np.ones(slot.torch_shape, bool))[into] = keep[part]
             start += rows
-    _add_notes(found, slots, values, checkpoint)
+    _add_notes(matched, slots, values, checkpoint)
     return values, masks
 
 
@@ -238,57 +238,59 @@ def _oriented(array: np.ndarray, entry: Entry) -> np.ndarray:
     return array.T if entry.transposed else array[:, :, 0, 0] if entry.window and array.ndim == 4 else array
 
 
-def _add_notes(found: Match, slots: Mapping[str, Slot], values: _Arrays, checkpoint: Checkpoint) -> None:
+def _add_notes(matched: Match, slots: Mapping[str, Slot], values: _Arrays, checkpoint: Checkpoint) -> None:
     """Note what was fused, split or reshaped; add biases that STR leaves out, and tied output layers."""
     notes = checkpoint.notes
-    apart = sum(len(entry.slots) > 1 for entry in found.entries)
-    fused = sum(entry.rows is not None for entry in found.entries)
+    apart = sum(len(entry.slots) > 1 for entry in matched.entries)
+    fused = sum(entry.rows is not None for entry in matched.entries)
     notes.extend([f"fused projections split: {apart}"] if apart else [])
     notes.extend([f"projections fused: {fused}"] if fused else [])
-    if turned := sum(entry.transposed for entry in found.entries):
+    if turned := sum(entry.transposed for entry in matched.entries):
         notes.append(f"matrices stored as (in, out): {turned}")
-    for entry in found.entries:
+    for entry in matched.entries:
         bias = entry.slots[0].removesuffix("weight") + "bias"
         if entry.window:
             notes.append(f"{entry.name}: 1x1 convolution loaded as a linear layer")
-            if bias in found.missing:
+            if bias in matched.missing:
                 values[bias] = np.zeros(slots[bias].torch_shape)
-                found.missing.remove(bias)
+                matched.missing.remove(bias)
                 notes.append(f"{bias}: absent, set to zero")
     embeddings = [slot.name for slot in slots.values() if slot.is_embedding and slot.name in values]
-    for name in [name for name in found.unused if name in checkpoint.values]:
+    for name in [name for name in matched.unused if name in checkpoint.values]:
         value = checkpoint.values[name]
         tied = next((slot for slot in embeddings if np.array_equal(values[slot], value)), None)
         if tied is not None:
-            found.unused.remove(name)
-            found.entries.append(Entry(name, (tied,), prefix=checkpoint.prefixes.get(name, "")))
+            matched.unused.remove(name)
+            matched.entries.append(Entry(name, (tied,), prefix=checkpoint.prefixes.get(name, "")))
             notes.append(f"{name}: the same numbers as {tied}")
 
 
-def _check_complete(function: str, found: Match, count: int) -> None:
+def _check_complete(function: str, matched: Match, count: int) -> None:
     titles = ("missing entries", "left-over entries", "wrong shapes")
-    lists = (found.missing, found.unused, list(found.wrong.values()))
+    lists = (matched.missing, matched.unused, list(matched.wrong.values()))
     problems = [f"{title} {', '.join(names)}" for title, names in zip(titles, lists, strict=True) if names]
     if problems:
         hint = "Is it the same architecture, number of classes and stem? load_torch loads what fits."
-        near = nearest(found.missing, found.unused)
+        near = nearest(matched.missing, matched.unused)
         expected = f"exactly the {count} tensors of the model"
         fail(function, "checkpoint", "; ".join(problems), expected, f"{near} {hint}".strip())
 
 
-def _check_fit(function: str, model: nnx.Module, slots: Mapping[str, Slot], found: Match) -> None:
+def _check_fit(function: str, model: nnx.Module, slots: Mapping[str, Slot], matched: Match) -> None:
     """Refuse checkpoints of which nothing fits, or of wrong shapes, and abstract models that would stay so in part."""
-    if found.wrong:
-        hint = "replace_head=True keeps the model's own classifier." if _is_head(model, found.wrong) else ""
-        fail(function, "checkpoint", f"wrong shapes {', '.join(found.wrong.values())}", "the model's shapes", hint)
-    if not found.entries:
-        got = f"no tensor that fits (it has {', '.join(found.unused[:6]) or 'none'})"
-        hint = f"{nearest(found.missing, found.unused)} Pass names=...".strip()
+    if matched.wrong:
+        hint = "replace_head=True keeps the model's own classifier." if _is_head(model, matched.wrong) else ""
+        fail(function, "checkpoint", f"wrong shapes {', '.join(matched.wrong.values())}", "the model's shapes", hint)
+    if not matched.entries:
+        got = f"no tensor that fits (it has {', '.join(matched.unused[:6]) or 'none'})"
+        hint = f"{nearest(matched.missing, matched.unused)} Pass names=...".strip()
         fail(function, "checkpoint", got, f"names such as {', '.join(list(slots)[:6])}", hint)
     state = dict(nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))))
-    abstract = [name for name in found.missing if isinstance(state[slots[name].path].get_value(), jax.ShapeDtypeStruct)]
+    abstract = [
+        name for name in matched.missing if isinstance(state[slots[name].path].get_value(), jax.ShapeDtypeStruct)
+    ]
     if abstract:
-        hint = nearest(abstract, found.unused) or "Initialise the model to load what fits."
+        hint = nearest(abstract, matched.unused) or "Initialise the model to load what fits."
         fail(function, "checkpoint", f"missing entries {', '.join(abstract)}", "all of an abstract model's", hint)
 
 
@@ -301,7 +303,12 @@ def _is_head(model: nnx.Module, wrong: Mapping[str, str]) -> bool:
 
 
 def _write(
-    model: nnx.Module, slots: Mapping[str, Slot], found: Match, checkpoint: Checkpoint, values: _Arrays, masks: _Arrays
+    model: nnx.Module,
+    slots: Mapping[str, Slot],
+    matched: Match,
+    checkpoint: Checkpoint,
+    values: _Arrays,
+    masks: _Arrays,
 ) -> LoadReport:
     """Put the values into the model and return the report."""
     notes = checkpoint.notes
@@ -320,7 +327,7 @@ def _write(
         state.append((slot.path, variables[slot.path].replace(array)))
     padding = TORCHVISION_POOL_PADDING
     if isinstance(model, ResNet):
-        if any(entry.name.startswith(_RIGL_STEM) for entry in found.entries):
+        if any(entry.name.startswith(_RIGL_STEM) for entry in matched.entries):
             padding = _RIGL_POOL_PADDING
             notes.append(f"{_RIGL_STEM}weight is RigL's stem: pool_padding {padding}")
         model.pool_padding = padding
@@ -331,9 +338,9 @@ def _write(
         checkpoint.epoch,
         checkpoint.config,
         tuple(notes),
-        tuple(found.missing),
-        tuple(found.unused),
-        tuple(found.entries),
+        tuple(matched.missing),
+        tuple(matched.unused),
+        tuple(matched.entries),
     )
 
 

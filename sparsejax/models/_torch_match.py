@@ -83,13 +83,13 @@ def match(function: str, shapes: Mapping[str, Shape], slots: Mapping[str, Slot],
     finder = _Finder(slots)
     claimed: dict[tuple[str, tuple[int, int] | None], str] = {}
     for name, target in targets.items():
-        found = None if target is None else finder.find(target)
-        if found is None:
+        slot_rows = None if target is None else finder.find(target)
+        if slot_rows is None:
             if target is not None:
                 result.unused.append(name)
             continue
         shape, flipped = shapes[name], transposed and may_be_transposed(name)
-        entry = Entry(name, *found, flipped, _is_window(shape, slots[found[0][0]]))
+        entry = Entry(name, *slot_rows, flipped, _is_window(shape, slots[slot_rows[0][0]]))
         for slot in entry.slots:
             if (other := claimed.setdefault((slot, entry.rows), name)) != name:
                 fail(function, "checkpoint", f"both {other!r} and {name!r} for {slot!r}", "one tensor for a variable")
@@ -178,16 +178,16 @@ class _Finder:
         self._slots = slots
         self._roles: dict[tuple[str, str, str], str] = {}
         for name in slots:
-            if found := projection(name):
-                self._roles[found] = name
+            if parsed := projection(name):
+                self._roles[parsed] = name
 
     def find(self, name: str) -> tuple[tuple[str, ...], tuple[int, int] | None] | None:
         """Return the names of the variables, and the rows of the one variable that the name is a part of."""
         if name in self._slots:
             return (name,), None
-        if (found := projection(name)) is None:
+        if (parsed := projection(name)) is None:
             return None
-        holder, role, kind = found
+        holder, role, kind = parsed
         parts = [self._roles.get((holder, part, kind)) for part in _QKV]
         fused = self._roles.get((holder, "qkv", kind))
         if role == "qkv":
@@ -198,9 +198,9 @@ class _Finder:
             weights = (self._roles.get((holder, part, "weight")) for part in ("qkv", *_QKV))
             out = self._roles.get((holder, role, kind))
             return ((out,), None) if out and any(weights) else None
-        own = self._roles.get((holder, role, kind))
-        if own is not None:
-            return (own,), None
+        single = self._roles.get((holder, role, kind))
+        if single is not None:
+            return (single,), None
         if fused is None:
             return None
         rows = self._slots[fused].torch_shape[0] // 3

@@ -101,8 +101,8 @@ def projection(name: str) -> tuple[str, str, str] | None:
     >>> projection("blocks.0.attn.q_proj.weight"), projection("fc.weight")
     (('blocks.0.attn.', 'query', 'weight'), None)
     """
-    found = _PROJECTION.fullmatch(name)
-    return (found["holder"], _ROLE_OF[found["alias"]], found["kind"]) if found else None
+    match = _PROJECTION.fullmatch(name)
+    return (match["holder"], _ROLE_OF[match["alias"]], match["kind"]) if match else None
 
 
 def is_buffer(name: str, rank: int) -> bool:

@@ -70,12 +70,12 @@ def save_torch_state_dict(
     dense = densify(model)
     slots = slots_of(_FUNCTION, dense)
     _check_masks(keep, slots)
-    entries = _own_entries(slots) if like is None else like.entries
+    entries = _model_entries(slots) if like is None else like.entries
     if unknown := [name for entry in entries for name in entry.slots if name not in slots]:
         fail(_FUNCTION, "like", f"the variable {unknown[0]!r}", "the report of loading this model")
     values = _torch_values(dense, slots)
     written = {name for entry in entries for name in entry.slots}
-    entries = [*entries, *(entry for entry in _own_entries(slots) if entry.slots[0] not in written)]
+    entries = [*entries, *(entry for entry in _model_entries(slots) if entry.slots[0] not in written)]
     tensors: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
     for entry in entries:
         value = _joined(values, entry)
@@ -97,7 +97,7 @@ def _check_masks(masks: Mapping[str, Any], slots: Mapping[str, Slot]) -> None:
             fail(_FUNCTION, f"mask {layer!r}", f"shape {np.shape(mask)}", f"{kernels[layer].shape}")
 
 
-def _own_entries(slots: Mapping[str, Slot]) -> list[Entry]:
+def _model_entries(slots: Mapping[str, Slot]) -> list[Entry]:
     return [
         Entry(name, (name,), transposed=slot.form == "matrix" and may_be_transposed(name))
         for name, slot in slots.items()

@@ -102,10 +102,10 @@ class SparseLayer(nnx.Module, Generic[D]):
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
             signature = inspect.signature(cls.__init__)
-            own = [parameter for parameter in signature.parameters.values() if parameter.name != "options"]
-            if len(own) < len(signature.parameters):
+            specific = [parameter for parameter in signature.parameters.values() if parameter.name != "options"]
+            if len(specific) < len(signature.parameters):
                 common = inspect.signature(SparseLayer.__init__).parameters
-                shown = [*own, *(common[name] for name in LayerOptions.__annotations__)]
+                shown = [*specific, *(common[name] for name in LayerOptions.__annotations__)]
                 vars(cls)["__init__"].__signature__ = signature.replace(parameters=shown)
 
     def __init__(

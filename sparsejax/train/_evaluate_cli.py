@@ -29,11 +29,11 @@ def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) 
         task = load_configured_task(config_of(argparse.Namespace(**options)))
         shape = task.test.images([0]).shape[1:]
         network = train.load_network(arguments.source, arguments.model, num_classes=task.num_classes, image_shape=shape)
-        found = train.evaluate(network.model, task, batch_sizes=tuple(arguments.batch or (1, 64)))
+        evaluation = train.evaluate(network.model, task, batch_sizes=tuple(arguments.batch or (1, 64)))
     except (ValueError, OSError, ImportError) as error:
         return refused(error)
     if arguments.json:
-        print(json.dumps(found.to_dict()))
+        print(json.dumps(evaluation.to_dict()))
     else:
-        print("\n".join([*network.notes, str(found)]))
+        print("\n".join([*network.notes, str(evaluation)]))
     return 0

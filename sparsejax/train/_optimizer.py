@@ -128,10 +128,10 @@ def layers_kept_dense(
 
 
 def _matches(field: str, globs: str, names: list[str]) -> set[str]:
-    found: set[str] = set()
+    matched: set[str] = set()
     for glob in filter(None, (word.strip() for word in globs.split(","))):
         matching = fnmatch.filter(names, glob)
         if not matching:
             fail("train", field, f"glob {glob!r}", f"one that matches a layer: {', '.join(names)}")
-        found.update(matching)
-    return found
+        matched.update(matching)
+    return matched

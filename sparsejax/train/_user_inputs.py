@@ -95,11 +95,11 @@ class UserInputs:
 
 
 def _entry(batch: Mapping[str, Any], names: tuple[str, ...], what: str) -> Any:
-    found = [name for name in names if name in batch]
-    if not found:
+    present = [name for name in names if name in batch]
+    if not present:
         got = f"the keys {', '.join(map(str, batch))}"
         fail(_FUNCTION, "a batch", got, f"one of {', '.join(names)} for {what}", "prepare=... makes pairs of others.")
-    return batch[found[0]]
+    return batch[present[0]]
 
 
 def _walk(batches: Batches) -> Iterator[Any]:

@@ -45,9 +45,9 @@ def read_data(options: argparse.Namespace) -> tuple[TabularDataset, np.ndarray |
             fail(_FUNCTION, "--path", f"value {options.path!r}", "none with --data csv:FILE")
         roles: dict[str, Any] = {role: getattr(options, role) for role in (*_ROLES, "numeric", "categorical")}
         return ms.load_table(Path(file), **roles)
-    given = [f"--{role}" for role in (*_ROLES, "numeric", "categorical") if getattr(options, role) is not None]
-    if given:
-        fail(_FUNCTION, given[0], f"--data {options.data!r} beside it", "--data csv:FILE")
+    table_options = [f"--{role}" for role in (*_ROLES, "numeric", "categorical") if getattr(options, role) is not None]
+    if table_options:
+        fail(_FUNCTION, table_options[0], f"--data {options.data!r} beside it", "--data csv:FILE")
     if options.data == "folktables":
         return ms.census(data_home=options.path or "data")
     if options.path:

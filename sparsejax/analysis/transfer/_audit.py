@@ -40,13 +40,13 @@ def run_outputs(run: RunPath, task: ImageTask) -> RunOutputs:
         another split.
     """
     shown = f"run {str(run.path)!r}"
-    found = _predict(run.path, shown, task) if run.path.is_dir() else read_outputs(_FUNCTION, run.path)
-    if found.probs.shape != (len(task.test), task.num_classes):
-        got = f"probabilities of shape {found.probs.shape}"
+    outputs = _predict(run.path, shown, task) if run.path.is_dir() else read_outputs(_FUNCTION, run.path)
+    if outputs.probs.shape != (len(task.test), task.num_classes):
+        got = f"probabilities of shape {outputs.probs.shape}"
         fail(_FUNCTION, shown, got, f"{(len(task.test), task.num_classes)}, the images and classes of {task.name}")
-    if not np.array_equal(found.labels, task.test.labels):
+    if not np.array_equal(outputs.labels, task.test.labels):
         fail(_FUNCTION, shown, "other labels", f"those of the test split of {task.name}", "Was it run on other data?")
-    return found if run.sparsity is None else found._replace(sparsity=run.sparsity)
+    return outputs if run.sparsity is None else outputs._replace(sparsity=run.sparsity)
 
 
 def _predict(path: Path, shown: str, task: ImageTask) -> RunOutputs:
@@ -100,18 +100,18 @@ def audit_runs(
     dense_outputs = [run_outputs(run, task) for run in dense]
     levels: dict[float, list[RunOutputs]] = {}
     for run in sparse:
-        found = run_outputs(run, task)
-        levels.setdefault(found.sparsity, []).append(found)
-    for level, found in levels.items():
-        if len(found) != len(dense_outputs):
-            got = f"{len(found)} run{'s' * (len(found) != 1)} at {level:g}"
+        outputs = run_outputs(run, task)
+        levels.setdefault(outputs.sparsity, []).append(outputs)
+    for level, outputs in levels.items():
+        if len(outputs) != len(dense_outputs):
+            got = f"{len(outputs)} run{'s' * (len(outputs) != 1)} at {level:g}"
             fail(_FUNCTION, "sparse", got, f"{len(dense_outputs)}, one for each dense run")
     names = [str(k) for k in range(task.num_classes)] if class_names is None else list(class_names)
     one_hot = np.eye(task.num_classes, dtype=np.int8)
     training = groups is None or train_groups is not None
     return compare(
         _columns(dense_outputs),
-        {level: _columns(found) for level, found in sorted(levels.items())},
+        {level: _columns(outputs) for level, outputs in sorted(levels.items())},
         one_hot[task.test.labels],
         groups,
         train_labels=one_hot[task.train.labels] if training else None,

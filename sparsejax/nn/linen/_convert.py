@@ -187,7 +187,7 @@ def _convert(
     kernel, bias = (nn.meta.unbox(parameters.get(part)) for part in ("kernel", "bias"))
     axis = _stack_axis(form, kernel, bias)
     kernel, bias, mask = (_in_front(values, axis or 0) for values in (kernel, bias, mask))
-    reason = _own_obstacle(layer, parameters, axis)
+    reason = _linen_obstacle(layer, parameters, axis)
     try:
         dense = twin(form, kernel, bias)
     except (TypeError, ValueError) as error:  # an option that NNX does not take, named by the message
@@ -225,7 +225,7 @@ def _in_front(values: Any, axis: int) -> Any:
     return values if values is None or not axis else np.moveaxis(np.asarray(values), axis, 0)
 
 
-def _own_obstacle(layer: CalledLayer, parameters: Mapping[str, Any], axis: int | None) -> str | None:
+def _linen_obstacle(layer: CalledLayer, parameters: Mapping[str, Any], axis: int | None) -> str | None:
     """What only Linen has that keeps a layer dense, or None."""
     kernel = parameters["kernel"]
     if isinstance(kernel, nn.meta.AxisMetadata):
@@ -255,9 +255,9 @@ def _failing_layers(
 
     if not stored or failure(stored) is None:
         return {}
-    found = {_joined(layer.path): failure((layer,)) for layer in stored}
-    reasons = {path: f"the module cannot run with it sparse: {text}" for path, text in found.items() if text}
-    return reasons or {path: "the module cannot run with these layers sparse together" for path in found}
+    failures = {_joined(layer.path): failure((layer,)) for layer in stored}
+    reasons = {path: f"the module cannot run with it sparse: {text}" for path, text in failures.items() if text}
+    return reasons or {path: "the module cannot run with these layers sparse together" for path in failures}
 
 
 def _sparse_variables(plan: Plan, variables: Mapping[str, Any]) -> Variables:
@@ -274,13 +274,13 @@ def _other_parameters(
     params: Mapping[str, Any], layers: Collection[Path], holders: Mapping[Path, str]
 ) -> dict[str, tuple[str, Any]]:
     """Parameters that are not the kernel of a layer: by path, the class that holds them and a variable."""
-    found: dict[str, tuple[str, Any]] = {}
+    others: dict[str, tuple[str, Any]] = {}
     leaves = jax.tree_util.tree_flatten_with_path(params, is_leaf=lambda node: isinstance(node, nn.meta.AxisMetadata))
     for keys, leaf in leaves[0]:
         *path, name = (str(getattr(key, "key", key)) for key in keys)
         if not (name == "kernel" and tuple(path) in layers):
-            found[_joined((*path, name))] = (holders.get(tuple(path), "-"), nnx.Param(nn.meta.unbox(leaf)))
-    return found
+            others[_joined((*path, name))] = (holders.get(tuple(path), "-"), nnx.Param(nn.meta.unbox(leaf)))
+    return others
 
 
 def _in_linen_words(row: LayerReport) -> LayerReport:

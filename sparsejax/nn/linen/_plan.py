@@ -109,10 +109,10 @@ class Plan:
         patterns: dict[Path, SparsityPattern] = {}
         for layer in self.layers:
             arrays = at(collection, layer.path) or {}
-            given = ARRAYS[0] in arrays
+            stored = ARRAYS[0] in arrays
             shape = layer.pattern.shape
             patterns[layer.path] = (
-                SparsityPattern(**{name: arrays[name] for name in ARRAYS}, shape=shape) if given else layer.pattern
+                SparsityPattern(**{name: arrays[name] for name in ARRAYS}, shape=shape) if stored else layer.pattern
             )
         return patterns
 

@@ -159,8 +159,8 @@ def _names(keys: Any) -> Path:
 
 def _collections(state: Any) -> dict[str, Any]:
     """The fields of a subclass that hold collections of variables."""
-    own = {"step", "apply_fn", "params", "tx", "opt_state"}
-    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name not in own}
+    base = {"step", "apply_fn", "params", "tx", "opt_state"}
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name not in base}
     return {name: value for name, value in fields.items() if isinstance(value, Mapping)}
 
 

@@ -58,7 +58,7 @@ def kind_of(function: Any, module: nn.Module) -> type[nn.Module] | None:
     Subclasses that call ``super().__call__``, and classes made by ``nn.vmap``, ``nn.scan`` or ``nn.remat``, get there
     with the variables of one layer.
     """
-    return next((kind for kind in _TWINS if function is _own_call(kind) and isinstance(module, kind)), None)
+    return next((kind for kind in _TWINS if function is _wrapped_call(kind) and isinstance(module, kind)), None)
 
 
 def form_of(kind: type[nn.Module], module: nn.Module, einsum_str: str | None) -> Form:
@@ -96,7 +96,7 @@ def twin(form: Form, kernel: jax.Array, bias: jax.Array | None) -> Any:
     return layer
 
 
-def _own_call(kind: Any) -> Any:
+def _wrapped_call(kind: Any) -> Any:
     """The function that a class's ``__call__`` wraps, as interceptors see it."""
     return kind.__call__.__wrapped__
 
@@ -139,8 +139,8 @@ def _conv_transpose(form: Form, options: Mapping[str, Any], shared: dict[str, An
     transposed = options["transpose_kernel"]
     *_, inputs, outputs = (*form.kernel_shape[:-2], *form.kernel_shape[-2:][:: -1 if transposed else 1])
     names = ("kernel_size", "strides", "padding", "kernel_dilation", "mask", "transpose_kernel")
-    own = {name: options[name] for name in names}
-    return nnx.ConvTranspose(inputs, outputs, use_bias=form.bias_shape is not None, **own, **shared)
+    chosen = {name: options[name] for name in names}
+    return nnx.ConvTranspose(inputs, outputs, use_bias=form.bias_shape is not None, **chosen, **shared)
 
 
 _TWINS: dict[type[nn.Module], Callable[[Form, Mapping[str, Any], dict[str, Any]], nnx.Module]] = {

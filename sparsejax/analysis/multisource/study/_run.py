@@ -184,9 +184,9 @@ def _pools(
         if method in ("original", "oracle"):
             pools[method] = clean if method == "original" else clean.rows(~np.isin(clean.source, chosen))
         elif method == "konstantinov":
-            found = KonstantinovFilter(setting["n_malicious"])
-            found.fit(bad.X, bad.y, sensitive_features=bad.a, source=bad.source)
-            pools[method], kept = bad.rows(found.support_), {"selected": found.kept_sources_}
+            konstantinov = KonstantinovFilter(setting["n_malicious"])
+            konstantinov.fit(bad.X, bad.y, sensitive_features=bad.a, source=bad.source)
+            pools[method], kept = bad.rows(konstantinov.support_), {"selected": konstantinov.kept_sources_}
         elif method == "flea" or method in ABLATIONS:
             if flea is None:
                 flea = FLEA(n_keep=keep, aggregation=aggregation)
