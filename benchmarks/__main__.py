@@ -10,7 +10,7 @@ if __name__ == "__main__":
         _machine.pin()
     except ValueError as error:
         sys.exit(f"error: {error}")
-    from sparsejax._allocator import keep_memory
+    import sparsejax
 
-    keep_memory()  # as the commands that train
+    sparsejax.configure()  # as the commands that train
     sys.exit(_cli.run_pinned(sys.argv[1:]))

@@ -16,6 +16,7 @@ COMMANDS = {
     "layers": "time every layer against every peer, and against the limits of the machine",
     "crossover": "find the sparsity from which a layer is faster sparse than dense",
     "model": "time a training step of ResNet-18, profile it, or measure its memory",
+    "settings": "time a training step in a program that sets nothing, and after sx.configure()",
     "scaling": "time every layer with one thread and with more",
     "overhead": "time calls of tiny layers against empty calls",
     "rule": 'fit the cost model of sparsify(policy="rule") to the JSON of layers, and judge it',
@@ -26,6 +27,7 @@ _SPARSITY = {
     "layers": ([0.9, 0.95], "fractions of zeros"),
     "crossover": ([0.3, 0.95], "ends of the search"),
     "model": ([0.95], "fractions of zeros of all convolutions but the first"),
+    "settings": ([0.95], "fraction of zeros"),
     "scaling": ([0.9, 0.95], "fractions of zeros"),
 }
 _SHAPES = {"layers", "crossover", "scaling"}
@@ -78,9 +80,10 @@ def parser() -> argparse.ArgumentParser:
         if name in _PEERS:
             shown = " ".join(_PEERS[name]) or "all"
             add("--peers", nargs="+", default=_PEERS[name], metavar="PEER", help=f"implementations (default {shown})")
-        if name == "model":
+        if name in ("model", "settings"):
             add("--image", type=_positive, default=224, help="pixels of a side (default 224)")
             add("--batch", type=_positive, default=16, help="images per step (default 16)")
+        if name == "model":
             instead = command.add_mutually_exclusive_group()
             instead.add_argument("--memory", action="store_true", help="measure memory instead of time")
             instead.add_argument("--breakdown", action="store_true", help="profile our step: where the time goes")

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from sparsejax._allocator import keep_memory
+from sparsejax import configure
 from sparsejax._table import text_table
 
 from . import peers
@@ -29,7 +29,7 @@ class LayerTimer:
     """Times the products of one layer in a worker process."""
 
     def __init__(self) -> None:
-        keep_memory()  # as where layers are compared
+        configure()  # as where layers are compared
         self._calls: Mapping[str, peers.Call] = {}
 
     def prepare(self, shape: dict[str, Any], sparsity: float) -> dict[str, str]:

@@ -16,7 +16,6 @@ from flax import nnx
 
 from sparsejax import data, models, nn
 from sparsejax._cpu_info import cpu_info
-from sparsejax._xla_flags import add_flag
 from sparsejax.analysis import transfer
 from sparsejax.nn import dense_kernels
 from sparsejax.train import compare_steps, fix_masks
@@ -35,7 +34,6 @@ def main() -> None:
     parser.add_argument("--regime", choices=("full", "linear", "both"), default="both")
     parser.add_argument("--json", action="store_true", help="print numbers as JSON and nothing else")
     options = parser.parse_args()
-    add_flag()
     whole = data.idx_dataset(options.data).standardized()
     task = _part(whole, options.steps * options.batch)
     model = pruned_resnet(options.sparsity, task.num_classes)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from sparsejax._configure import configure
 from sparsejax._cpu_info import cpu_info
 from sparsejax._surface import attributes
 from sparsejax.kernels import conv, spmm
@@ -18,6 +19,7 @@ __all__ = [
     "SparsityPattern",
     "__version__",
     "analysis",
+    "configure",
     "conv",
     "cpu_info",
     "data",

@@ -12,6 +12,7 @@ import numpy as np
 from jax._src import dispatch
 from jax.experimental.layout import Format, Layout, with_layout_constraint
 from jax.extend.core import Primitive, jaxprs_in_params
+from jax.extend.mlir.dialects import stablehlo
 from jax.interpreters import ad, batching, mlir
 
 __all__ = [
@@ -31,7 +32,9 @@ __all__ = [
     "memory_format",
     "mlir",
     "out_aval",
+    "register_in_place",
     "serializable",
+    "stablehlo",
     "with_layout_constraint",
     "zero_tangent",
 ]
@@ -110,6 +113,15 @@ def custom_partitioning(function: Callable[..., Any]) -> Any:
     from jax.experimental import custom_partitioning as module
 
     return module.custom_partitioning(function)
+
+
+def register_in_place(primitive: Primitive, rule: Callable[..., Any]) -> None:
+    """Register a lowering rule for all platforms that sees which operations its operands come from.
+
+    By default JAX (0.10) lowers a primitive once into a function of its own, whose operands come from nowhere. (Without
+    that, its own choice between rules of several platforms fails, so there is one rule.)
+    """
+    mlir.register_lowering(primitive, rule, cacheable=False)
 
 
 def lower_with_devices(primitive: Primitive) -> None:

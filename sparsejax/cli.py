@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import sparsejax
-from sparsejax._allocator import keep_memory
-from sparsejax._xla_flags import add_flag
 
 # To add a command: a line here, and a module with add_arguments(parser) and run(arguments, refused) -> exit status.
 # Modules are imported when their command is used.
@@ -73,9 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     2
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    add_flag()
     if argv is None:  # else the process, and its allocator, are the caller's
-        keep_memory()
+        sparsejax.configure()
     name = words[0] if words else ""
     try:
         if name not in _COMMANDS:

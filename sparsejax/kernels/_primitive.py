@@ -14,7 +14,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax._compat import Primitive, ad, align_varying, batching, instantiate, mlir, out_aval, zero_tangent
+from sparsejax._compat import (
+    Primitive,
+    ad,
+    align_varying,
+    batching,
+    instantiate,
+    mlir,
+    out_aval,
+    register_in_place,
+    zero_tangent,
+)
 from sparsejax.kernels._partition import over_devices
 
 Rule = Callable[..., Any]
@@ -48,10 +58,11 @@ def define(
     primitive.def_abstract_eval(abstract)
     primitive.def_impl(lambda *args, **params: _eager(primitive, tuple(sorted(params.items())))(*args))
     anywhere = mlir.lower_fun(reference, multiple_results=multiple_results)
-    mlir.register_lowering(primitive, anywhere)
-    if cpu_lowering is not None:
-        rule = over_devices(primitive, cpu_lowering, None if batch_sums else anywhere)
-        mlir.register_lowering(primitive, rule, platform="cpu")
+    if cpu_lowering is None:
+        mlir.register_lowering(primitive, anywhere)
+    else:
+        on_cpu = over_devices(primitive, cpu_lowering, None if batch_sums else anywhere)
+        _register(primitive, abstract, on_cpu, anywhere)
 
     def call(*args: Any, **params: Any) -> Any:
         return primitive.bind(*align_varying(*args), **params)
@@ -63,6 +74,25 @@ def define(
 
     batching.primitive_batchers[primitive] = batch_rule
     return primitive, call
+
+
+def _register(primitive: Any, abstract: Rule, on_cpu: Rule, anywhere: Rule) -> None:
+    """Register one lowering rule for CPUs and another one for all other platforms.
+
+    In a program for CPUs alone, the rule sees which operations its operands come from.
+    """
+    portable = Primitive(primitive.name)  # for programs of several platforms, between whose rules JAX chooses
+    portable.multiple_results = primitive.multiple_results
+    portable.def_abstract_eval(abstract)
+    mlir.register_lowering(portable, anywhere)
+    mlir.register_lowering(portable, on_cpu, platform="cpu")
+    either = mlir.lower_fun(portable.bind, multiple_results=primitive.multiple_results)
+
+    def lowering(ctx: Any, *operands: Any, **params: Any) -> Any:
+        platforms = ctx.platforms or ctx.module_context.platforms
+        return (on_cpu if tuple(platforms) == ("cpu",) else either)(ctx, *operands, **params)
+
+    register_in_place(primitive, lowering)
 
 
 def define_linear(name: str, *, transpose: Rule, **rules: Any) -> Rule:

@@ -100,8 +100,30 @@ def test_two_residual_blocks(fused):
     assert text.count('custom_call_target="sparsejax_batch_norm_grad_v1"') == 4
     assert_stays_batch_minor(text, x, x.size)
     elementwise = [line for line in entry_instructions(text) if " fusion(" in line and large(line, x.size)]
+    # XLA would make scalar code of a lone addition, and a lone clamp would be one pass over memory more.
+    assert not [line for line in elementwise if re.match(r"%(wrapped_(add|clamp)|broadcast_clamp)", line)]
     if fused:  # nothing is left but the sums of the cotangents that meet at the two shortcuts, and the loss
         assert len(elementwise) <= 3, elementwise
+
+
+def test_a_clamp_of_the_user_stays():
+    """Operations of ours look through the clamp that theirs end with, and through no other."""
+    patterns, data = make_layers(2, (1, 1, CHANNELS, CHANNELS))
+    x = jnp.asarray(np.random.default_rng(1).standard_normal((8, 2, 2, CHANNELS)), jnp.float32)
+
+    def clipped(high):
+        return conv(data[1], patterns[1], jax.lax.clamp(-jnp.inf, conv(data[0], patterns[0], x), high))
+
+    between = jax.jit(lambda: clipped(0.1))()
+    np.testing.assert_array_equal(between, clipped(0.1))
+    assert np.any(between != jax.jit(lambda: clipped(jnp.inf))())
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, -0.0])
+def test_special_values_leave_unchanged(value):
+    pattern = SparsityPattern.from_mask(np.eye(CHANNELS, dtype=bool)[None, None])
+    y = conv(jnp.ones(CHANNELS), pattern, jnp.full((16, 1, 1, CHANNELS), value))
+    np.testing.assert_array_equal(y, value)
 
 
 @pytest.mark.parametrize("kind", ["bias", "max_pool", "avg_pool"])

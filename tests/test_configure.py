@@ -8,15 +8,15 @@ import sys
 
 import pytest
 
-from sparsejax._allocator import keep_memory
+from sparsejax import configure
 
 # Minor page faults of the second of two allocations of 64 MiB that are filled and freed.
 _FAULTS = """
 import resource, sys
 import numpy as np
-from sparsejax._allocator import keep_memory
+import sparsejax
 if sys.argv[1] == "keep":
-    assert keep_memory({})
+    assert sparsejax.configure({}).keeps_memory
 for _ in range(2):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     block = np.ones(2**23)
@@ -37,4 +37,5 @@ def test_a_freed_block_is_used_again_without_fresh_pages():
 
 @pytest.mark.parametrize("name", ["GLIBC_TUNABLES", "MALLOC_MMAP_MAX_"])
 def test_settings_of_the_user_stand(name):
-    assert not keep_memory({name: "0"})
+    configuration = configure({"HOME": "/", name: "0"})
+    assert not configuration.keeps_memory and name in str(configuration)
