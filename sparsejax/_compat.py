@@ -12,7 +12,6 @@ import numpy as np
 from jax._src import dispatch
 from jax.experimental.layout import Format, Layout, with_layout_constraint
 from jax.extend.core import Primitive, jaxprs_in_params
-from jax.extend.mlir.dialects import stablehlo
 from jax.interpreters import ad, batching, mlir
 
 __all__ = [
@@ -22,6 +21,7 @@ __all__ = [
     "align_varying",
     "batch_sharding",
     "batching",
+    "clamp",
     "custom_partitioning",
     "instantiate",
     "is_concrete",
@@ -34,7 +34,6 @@ __all__ = [
     "out_aval",
     "register_in_place",
     "serializable",
-    "stablehlo",
     "with_layout_constraint",
     "zero_tangent",
 ]
@@ -113,6 +112,13 @@ def custom_partitioning(function: Callable[..., Any]) -> Any:
     from jax.experimental import custom_partitioning as module
 
     return module.custom_partitioning(function)
+
+
+def clamp(low: Any, x: Any, high: Any) -> Any:
+    """Emit the operation ``min(max(x, low), high)``; for lowering rules, whose operands are values of MLIR."""
+    from jax.extend.mlir.dialects import stablehlo  # loaded by no import of ours
+
+    return stablehlo.clamp(low, x, high)
 
 
 def register_in_place(primitive: Primitive, rule: Callable[..., Any]) -> None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax._compat import mlir, stablehlo
+from sparsejax._compat import clamp, mlir
 from sparsejax._native import ffi
 from sparsejax.kernels._layout import BATCH_MINOR, Layout, Layouts
 
@@ -82,7 +82,7 @@ def _in_a_loop(result: Any, aval: Any) -> Any:
     if not jnp.issubdtype(aval.dtype, jnp.floating):
         return result
     low, high = (mlir.ir_constant(np.array(limit, aval.dtype)) for limit in (-math.inf, math.inf))
-    return stablehlo.clamp(low, result, high)
+    return clamp(low, result, high)
 
 
 def _bare(operand: Any) -> Any:
