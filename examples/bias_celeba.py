@@ -7,7 +7,8 @@
 
 Protocols: GMP-RI (40 attributes, from random weights), GMP-PT (40 attributes, from a trained dense model, --init),
 single (one --attribute), backdoor (one --attribute, marked images, --marker). Dense runs are the same recipe without
-pruning. Once the level is reached, pruned layers go on with the kept weights only, on the sparse kernels (--kernels).
+pruning. All layers run on the sparse kernels (--kernels), which store every weight until the level is reached and the
+kept weights only from then on.
 
 ``--data FOLDER`` instead of ``--root`` takes any folder of pictures with a table ``attributes.csv``: a column ``file``,
 optionally ``split`` (train, val, test), and one column of 0 and 1 per attribute; ``--groups`` names those of groups.
@@ -89,7 +90,7 @@ def optimizer(protocol: Protocol, sparsity: float, steps_per_epoch: int) -> opta
     begin, end = protocol.begin * per, protocol.last * per
     ramp = pruning.schedules.cubic(_FIRST_LEVEL, sparsity, begin=begin, end=end)
     method = pruning.magnitude(ramp, update_every=protocol.every * per, start=begin, stop=end)
-    return pruning.pruned(inner, method)
+    return pruning.pruned(inner, method, where=pruning.path("*kernel"))  # those of sparse layers are vectors
 
 
 @nnx.jit
@@ -161,6 +162,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     model = models.build(arguments.model, len(columns), 3, shape, nnx.Rngs(arguments.seed))
     if arguments.init is not None:
         load(model, arguments.init)
+    if arguments.kernels == "sparse":
+        model, _ = nn.sparsify(model, min_sparsity=0.0, policy="always")
     tuned = nnx.Optimizer(model, optimizer(protocol, arguments.sparsity, per_epoch), wrt=nnx.Param)
     best: dict[str, Any] = {"accuracy": -1.0}
     for epoch in range(protocol.epochs):
@@ -170,7 +173,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             y = data.labels[np.ix_(rows, columns)].astype(np.float32)
             loss = train_step(model, tuned, jnp.asarray(x), jnp.asarray(y))
         if epoch == protocol.last and arguments.sparsity > 0 and arguments.kernels == "sparse":
-            stored, _ = nn.sparsify(model, policy="always")
+            stored, _ = nn.sparsify(nn.densify(model), policy="always")
             model, tuned = stored, nn.carry_optimizer(tuned, model, stored)
         if epoch >= protocol.last or arguments.sparsity == 0:  # the highest sparsity has been reached
             val = predict(model, images, data.rows("val"))
@@ -256,7 +259,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     source.add_argument("--root", type=Path, help="the folder that holds celeba/")
     source.add_argument("--data", type=Path, help="a folder of pictures with attributes.csv")
     parser.add_argument("--groups", nargs="+", default=list(GROUPS), help="group attributes, those that exist")
-    parser.add_argument("--kernels", choices=("sparse", "dense"), default="sparse", help="after the last pruning event")
+    parser.add_argument("--kernels", choices=("sparse", "dense"), default="sparse", help="what layers run on")
     parser.add_argument("--protocol", choices=PROTOCOLS, required=True)
     parser.add_argument("--model", choices=models.MODEL_NAMES, default="resnet18")
     parser.add_argument("--sparsity", type=float, required=True, help="0 trains dense; published 0.8 to 0.995")

@@ -110,9 +110,11 @@ def test_bad_combinations(root, options, capsys):
 def test_a_folder_of_face_like_drawings_runs_to_the_end_on_the_sparse_kernels(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(script.PROTOCOLS, "GMP-RI", script.Protocol(1, 1, 3, 4, "constant", (23,)))
     face_pictures.write_faces(tmp_path / "faces", 120)
-    for name, level in (("dense", "0"), ("sparse", "0.9")):
-        words = ["--data", str(tmp_path / "faces"), "--protocol", "GMP-RI", "--sparsity", level]
+    for name, level, kernels in (("dense", "0", "sparse"), ("sparse", "0.9", "sparse"), ("masked", "0.9", "dense")):
+        words = ["--data", str(tmp_path / "faces"), "--protocol", "GMP-RI", "--sparsity", level, "--kernels", kernels]
         script.run(script.parse([*words, *TINY, "--out", str(tmp_path / name)]))
+    sparse, masked = (np.load(tmp_path / name / "test.npz")["logits"] for name in ("sparse", "masked"))
+    np.testing.assert_allclose(sparse, masked, atol=1e-3)  # the kernels change sums in their last digits only
     result = json.loads((tmp_path / "sparse" / "result.json").read_text())
     assert result["sparsity_measured"] == pytest.approx(0.9, abs=1e-3)
     words = ["bias", "--dense", tmp_path / "dense/test.npz", "--sparse", f"0.9={tmp_path / 'sparse/test.npz'}"]

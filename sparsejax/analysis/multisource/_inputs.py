@@ -126,6 +126,20 @@ def read_labels(function: str, operand: str, values: Labels, rows: int | None = 
     return array
 
 
+def refuse_single_rows(function: str, operand: str, labels: np.ndarray) -> None:
+    """Refuse a source with a single row, to which no distance can be measured.
+
+    Raises:
+      ValueError: a label that occurs once.
+    """
+    distinct, counts = np.unique(labels, return_counts=True)
+    alone = distinct[counts < 2].tolist()
+    if alone:
+        got = f"{len(alone)} source{'s' * (len(alone) > 1)} with one row, such as {alone[0]!r}"
+        hint = "Distances to a source need more rows: drop it, or merge it with another."
+        fail(function, operand, got, "at least two rows in each source", hint)
+
+
 def read_zeros_and_ones(function: str, operand: str, values: Labels, rows: int | None = None) -> np.ndarray:
     """Return int[n] of values that are 0 or 1, numbers or booleans.
 

@@ -106,6 +106,10 @@ def test_mask_and_pool(problem, fitted):
     [
         ({"source": np.zeros(400)}, "FLEA.fit: source has one source, .* expected at least two"),
         ({"source": None}, "source has value None"),
+        (
+            {"source": ["z", *"ab" * 199, "b"]},
+            "source has 1 source with one row, such as 'z'; expected at least two rows",
+        ),
         ({"source": np.zeros(7)}, r"source has shape \(7,\)"),
         ({"sensitive_features": np.arange(400) % 3}, "sensitive_features has 3 distinct values"),
         ({"sensitive_features": np.zeros(400)}, "sensitive_features has 1 distinct value"),

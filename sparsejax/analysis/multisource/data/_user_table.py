@@ -13,6 +13,7 @@ import numpy as np
 
 from sparsejax._checks import fail
 from sparsejax.analysis._frames import read_csv, refuse_missing_cells, require_columns
+from sparsejax.analysis.multisource._inputs import refuse_single_rows
 from sparsejax.analysis.multisource.data._table import TabularDataset, encode
 
 if TYPE_CHECKING:
@@ -110,15 +111,12 @@ def _plain(value: Any) -> Any:
 
 
 def _check_sources(operand: str, name: str, labels: np.ndarray) -> None:
-    distinct, counts = np.unique(labels.astype(str), return_counts=True)
+    labels = labels.astype(str)
+    distinct = np.unique(labels)
     if len(distinct) < 2:
         got = f"one distinct value {distinct.tolist()[0]!r}" if len(distinct) else "no row"
         fail(_FUNCTION, f"{operand}[{name!r}]", got, "at least two sources")
-    if counts.min() < 2:
-        alone = distinct[counts < 2].tolist()
-        shown = f"{len(alone)} source{'s' * (len(alone) > 1)} with one row, such as {alone[0]!r}"
-        hint = "Distances to a source need more rows: drop it, or merge it with another."
-        fail(_FUNCTION, f"{operand}[{name!r}]", shown, "at least two rows in each source", hint)
+    refuse_single_rows(_FUNCTION, f"{operand}[{name!r}]", labels)
 
 
 def _numbers(operand: str, frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

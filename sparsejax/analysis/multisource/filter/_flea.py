@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sparsejax._checks import fail, message
-from sparsejax.analysis.multisource._inputs import Labels, Sources
+from sparsejax.analysis.multisource._inputs import Labels, Sources, refuse_single_rows
 from sparsejax.analysis.multisource.filter._base import SourceFilter
 from sparsejax.analysis.multisource.filter._diagnosis import diagnose
 from sparsejax.analysis.multisource.filter._distances import distances
@@ -114,12 +114,13 @@ class FLEA(SourceFilter):
           source: label of the source of each row.
 
         Raises:
-          ValueError: fewer than two sources; labels or attribute that are not binary; values missing; ``n_keep`` not
-            above half of the sources; an option that does not exist.
+          ValueError: fewer than two sources, or one with a single row; labels or attribute that are not binary; values
+            missing; ``n_keep`` not above half of the sources; an option that does not exist.
         """
         self._check_options()
         data = self._inputs(X, y, sensitive_features, source)
         keep = number_to_keep(self.n_keep, len(data.names))
+        refuse_single_rows("FLEA.fit", "source", data.names[data.source])
         _warn(data, self.disparity)
         result = distances(
             data.X,
