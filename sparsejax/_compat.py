@@ -34,6 +34,7 @@ __all__ = [
     "out_aval",
     "register_in_place",
     "serializable",
+    "varies_over",
     "with_layout_constraint",
     "zero_tangent",
 ]
@@ -53,6 +54,11 @@ def align_varying(*operands: Any) -> list[Any]:
         jax.lax.pcast(x, tuple(sorted(union - v)), to="varying") if union - v else x
         for x, v in zip(operands, varying, strict=True)
     ]
+
+
+def varies_over(x: Any, axis: str) -> bool:
+    """Whether a value inside ``shard_map`` differs between the devices of a mesh axis."""
+    return axis in jax.typeof(x).manual_axis_type.varying
 
 
 def batch_sharding(aval: Any) -> Any:

@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         parser.add_argument("--json", action="store_true", help="print numbers as JSON and nothing else")
         command.add_arguments(parser)
-        return command.run(parser.parse_args(words[1:]), _refused)
+        return command.run(parser.parse_args(words[1:], argparse.Namespace(words=words)), _refused)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

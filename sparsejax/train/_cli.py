@@ -13,10 +13,13 @@ from sparsejax.train._options import (
     add_data_options,
     add_run_options,
     add_training_options,
+    compared,
     config_of,
     option_of,
     run_options,
 )
+from sparsejax.train.processes._command import add_process_options, run_in_processes
+from sparsejax.train.processes._group import Group
 from sparsejax.train.results._result import TrainResult
 from sparsejax.train.results._tables import percent, result_table
 
@@ -39,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--phase-fraction", "phase_fraction", float, "acdc: length of a phase as part of the steps")
     option("--update-every", "update_every", int, "rigl, set: steps between changes of the mask")
     add_run_options(parser)
+    add_process_options(parser)
 
 
 def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) -> int:
@@ -48,8 +52,17 @@ def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) 
       arguments: the parsed options.
       refused: reports an error of the user and returns the exit status.
     """
+    return run_in_processes(
+        arguments,
+        lambda options: compared(options, config_of(options)),
+        lambda options, group: _run(options, group, refused),
+        refused,
+    )
+
+
+def _run(arguments: argparse.Namespace, group: Group, refused: Callable[[BaseException], int]) -> int:
     try:
-        outcome, result, text = fit(arguments, config_of(arguments))
+        outcome, result, text = fit(arguments, config_of(arguments), group)
     except (ValueError, OSError, ImportError) as error:
         return refused(error)
     if arguments.json:
@@ -60,13 +73,14 @@ def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) 
     return 0
 
 
-def fit(arguments: argparse.Namespace, config: train.TrainConfig) -> tuple[Any, TrainResult, str]:
+def fit(arguments: argparse.Namespace, config: train.TrainConfig, group: Group) -> tuple[Any, TrainResult, str]:
     """Train by the options, with the dense twin if that is asked for.
 
     Returns:
       What JSON shows, the result of the run itself, and the table.
     """
-    quiet, options = arguments.json, run_options(arguments)
+    quiet = arguments.json
+    options: dict[str, Any] = run_options(arguments) | {"group": group}
     if arguments.against_dense:
         pair = train.DensePair(config, arguments.out, **options)
         reports = train.reporter(quiet=quiet, lines=True), train.reporter(quiet=quiet, lines=True)

@@ -19,6 +19,7 @@ Scope = Literal["layer", "erk", "global"]
 _ADDED = (
     *("size", "resize", "crop", "flip", "skip_corrupt", "optimizer", "schedule", "warmup", "label_smoothing"),
     *("precision", "freeze_backbone", "source", "new_head", "structure", "include", "exclude"),
+    "sync_batch_norm",
 )
 
 
@@ -69,6 +70,8 @@ class TrainConfig:
         "block:ROWSxCOLUMNS" such as "block:4x1" (inputs x outputs). Methods that choose masks only.
       include, exclude: globs of layer paths, separated by commas, such as "layer4/*": which layers are pruned.
         Without ``include`` all but those that read images or write logits.
+      sync_batch_norm: on several processes, use batch statistics of the whole batch; otherwise each device uses those
+        of its rows, and running statistics are the means over devices.
 
     Raises:
       ValueError: a value out of range.
@@ -112,6 +115,7 @@ class TrainConfig:
     structure: str = ""
     include: str = ""
     exclude: str = ""
+    sync_batch_norm: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():

@@ -8,8 +8,17 @@ from collections.abc import Callable
 
 from sparsejax import train
 from sparsejax.train._cli import fit
-from sparsejax.train._options import add_data_options, add_run_options, add_training_options, config_of, option_of
+from sparsejax.train._options import (
+    add_data_options,
+    add_run_options,
+    add_training_options,
+    compared,
+    config_of,
+    option_of,
+)
 from sparsejax.train._saved_forms import FORMS, save_forms
+from sparsejax.train.processes._command import add_process_options, run_in_processes
+from sparsejax.train.processes._group import Group
 from sparsejax.train.results._tables import percent
 
 _DEFAULTS = train.TrainConfig(
@@ -28,12 +37,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "also write the trained network for PyTorch in this form; repeat for several"
     parser.add_argument("--save", action="append", choices=FORMS, default=[], help=text)
     add_run_options(parser)
+    add_process_options(parser)
 
 
 def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) -> int:
     """Fine-tune, save, and print the numbers; ``refused`` reports an error of the user."""
+    return run_in_processes(
+        arguments,
+        lambda options: compared(options, config_of(options, method="fixed")),
+        lambda options, group: _run(options, group, refused),
+        refused,
+    )
+
+
+def _run(arguments: argparse.Namespace, group: Group, refused: Callable[[BaseException], int]) -> int:
     try:
-        outcome, result, text = fit(arguments, config_of(arguments, method="fixed"))
+        outcome, result, text = fit(arguments, config_of(arguments, method="fixed"), group)
         files = save_forms(result.model, arguments.save, arguments.out)
     except (ValueError, OSError, ImportError) as error:
         return refused(error)

@@ -43,6 +43,10 @@ class TaskInputs:
 
     The batch of a step, and the augmentation of each image in it, depend on the seed and the step alone: a run that is
     resumed in the middle of an epoch sees what the uninterrupted run saw.
+
+    Attributes:
+      rows: of each batch that are read; all of them, unless several processes share the batch.
+      threads: that read pictures ahead.
     """
 
     def __init__(self, task: data.ImageTask, config: TrainConfig, *, threads: int = 2) -> None:
@@ -65,23 +69,24 @@ class TaskInputs:
         self.image_shape = task.train.images([0]).shape[1:]
         self.batch_size, self._seed = config.batch_size, config.seed
         in_memory = isinstance(task.train, data.ArrayImageSplit | data.ByteImageSplit)
-        self._threads = 0 if in_memory else threads
+        self.threads = 0 if in_memory else threads
         self._order: tuple[int, np.ndarray] | None = None
+        self.rows = slice(None)
 
     def batches(self, done: int, stop: int) -> Generator[Batch]:
         """Return the batches of the steps from ``done`` to ``stop - 1``, read ahead."""
-        return data.read_ahead(self._batch, done, stop, threads=self._threads)
+        return data.read_ahead(self._batch, done, stop, threads=self.threads)
 
     def accuracy(self, model: nnx.Module) -> float | None:
         """Return the fraction of test examples classified correctly."""
-        return split_accuracy(model, self.task.test, threads=self._threads)
+        return split_accuracy(model, self.task.test, threads=self.threads)
 
     def _batch(self, step: int) -> Batch:
         epoch, number = divmod(step, self.steps_per_epoch)
         order = self._order
         if order is None or order[0] != epoch:  # threads may both make it; each uses its own
             order = self._order = epoch, epoch_order(self._seed, epoch, len(self.task.train))
-        rows = order[1][number * self.batch_size : (number + 1) * self.batch_size]
+        rows = order[1][number * self.batch_size : (number + 1) * self.batch_size][self.rows]
         return self.task.train.images(rows, seed=(self._seed, _AUGMENTATION, step)), self.task.train.labels[rows]
 
 

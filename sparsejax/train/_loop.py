@@ -27,16 +27,19 @@ from sparsejax.train._folder import RunDir
 from sparsejax.train._inputs import Inputs, inputs_of
 from sparsejax.train._optimizer import learning_rates
 from sparsejax.train._partner import fork_partner, partner_options
-from sparsejax.train._prepare import prepare
+from sparsejax.train._prepare import Prepared, prepare
 from sparsejax.train._rebuild import models_shape
 from sparsejax.train._state import Storage, TrainState, sparse_masks, sparsity, with_new_mask
 from sparsejax.train._steps import BoundStep, bind_step, step_of_kind
 from sparsejax.train.checkpoints._arrays import assign, capacity_in, collect, log_in, masks_in
-from sparsejax.train.checkpoints._checkpoint import Checkpoints
 from sparsejax.train.log._epochs import Callback, EpochLog, epoch_row
 from sparsejax.train.log._metrics import MetricsLog, MetricsRow, first_rows, phase_times, read_metrics, rows_in
 from sparsejax.train.log._plot import plot_metrics
 from sparsejax.train.log._progress import Quiet, Reporter
+from sparsejax.train.processes._checkpoints import GroupCheckpoints
+from sparsejax.train.processes._group import ALONE, Group
+from sparsejax.train.processes._inputs import inputs_of_group
+from sparsejax.train.processes._step import bind_group_step
 from sparsejax.train.results._flops import FlopCounter, total_training_flops
 from sparsejax.train.results._result import TrainResult
 from sparsejax.train.results._step_cost import StepComparison, compare_steps, forward_ms, model_bytes
@@ -64,6 +67,7 @@ class TrainRun:
         measure: bool = True,
         callbacks: Sequence[Callback] = (),
         times_forward: bool = False,
+        group: Group = ALONE,
     ) -> None:
         """Load data and network, and check the folder, which is written to when training begins.
 
@@ -80,6 +84,7 @@ class TrainRun:
             are 80 % sparse. The choice is kept in the folder, and a resumed run repeats it.
           callbacks: called with the `EpochRow` of each epoch.
           times_forward: measure a forward pass at the end of each epoch, which compiles it once.
+          group: the processes that share the batches; ``out`` is a folder of each, and only that of the first is kept.
 
         Raises:
           ValueError: a bad configuration, or ``out`` holds the run of another one.
@@ -90,21 +95,36 @@ class TrainRun:
             require(module, "train")
         if checkpoint_every < 1:
             fail("train", "checkpoint_every", f"value {checkpoint_every}", "at least 1 step")
-        self.config = config
+        self.config, self.group = config, group
         self.dir = RunDir(out)
         if resume:
             self.dir.check(config)
-        self.inputs = inputs_of(config, dataset)
+        self.inputs = inputs_of_group(inputs_of(config, dataset), group)
         stored = self.dir.stored_layers() if resume else None
-        prepared = prepare(config, self.inputs, model, masks, stored=stored, measure=measure)
+        prepared = self._prepared(model, masks, stored, measure)
         self.prepared, self.plan, self.capacity = prepared, prepared.plan, prepared.capacity
         self._model, self._optimizer = prepared.model, prepared.optimizer
         self._is_named = model is None
         self.kept_dense, self.inner = prepared.kept_dense, prepared.inner
         self.flops = FlopCounter(nn.densify(self._model), self.inputs.image_shape)
         self.checkpoint_every, self.callbacks, self._times_forward = checkpoint_every, tuple(callbacks), times_forward
-        self.checkpoints = Checkpoints(self.dir.checkpoints, config.to_dict())
+        self.checkpoints = GroupCheckpoints(self.dir.checkpoints, config.to_dict(), group)
         self._resume, self._is_writing = resume, False
+
+    def _prepared(
+        self,
+        model: nnx.Module | None,
+        masks: Mapping[str, np.ndarray] | None,
+        stored: list[str] | None,
+        measure: bool,
+    ) -> Prepared:
+        """Network, optimizer and plan; which layers are stored is chosen by the first process, for all."""
+        make = functools.partial(prepare, self.config, self.inputs, model, masks, measure=measure)
+        if self.group.is_alone or self.config.method != "fixed":
+            return make(stored=stored)
+        first = make(stored=stored) if self.group.writes else None
+        chosen = self.group.of_first(lambda: None if first is None or first.fixed is None else list(first.fixed.stored))
+        return first or make(stored=chosen)
 
     def fit(self, report: Reporter | None = None) -> TrainResult:
         """Train to the end, from the last checkpoint if there is one.
@@ -204,7 +224,9 @@ class TrainRun:
 
                 phase, epoch = plan.phase(state.step), state.step // plan.steps_per_epoch
                 state, is_new, lost = with_new_mask(replace(state, step=state.step + 1))
-                zeros = self._zeros(state) if is_new else zeros
+                if is_new:
+                    zeros = self._zeros(state)
+                    self.group.same_masks(state.step, state.support)
                 tested = self.inputs.accuracy(state.model) if plan.tests_after(state.step) else None
                 row = MetricsRow(
                     *(state.step, epoch, phase.name, loss, tested, zeros, lost, flops), 1e3 * times[-1], 1e3 * waited
@@ -216,7 +238,7 @@ class TrainRun:
                     self._close_epoch(state, epochs, recent, images, labels)
                 if state.step - begun == _ESTIMATE_AFTER:
                     report.note(self._estimate(times, state))
-                if state.step == plan.fork:
+                if state.step == plan.fork and self.group.writes:
                     fork_partner(self.config, self.dir.root, self.inner, state, log.text(), plan.total)
                 if state.step % self.checkpoint_every == 0 or state.step == plan.total:
                     arrays = collect(state.model, state.optimizer, state.support, storage.capacity, log.text())
@@ -236,6 +258,9 @@ class TrainRun:
             callback(row)
 
     def _bound(self, state: TrainState) -> BoundStep:
+        if not self.group.is_alone:
+            options: Any = {"is_stored": state.is_stored, "sync_batch_norm": self.config.sync_batch_norm}
+            return bind_group_step(self.group, state.model, state.optimizer, self.prepared.kind, **options)
         step = step_of_kind(self.prepared.kind, is_stored=state.is_stored)
         return bind_step(state.model, state.optimizer, step)
 
@@ -301,19 +326,21 @@ class TrainRun:
             total_training_flops(rows, self.inputs.batch_size),
             pruning.accounting.training_flops([(self.flops.dense, examples)]),
             model_bytes(state.model, state.optimizer),
-            self._comparison(state) if nn.pattern_masks(state.model) else None,
+            self._comparison(state) if self.group.writes and nn.pattern_masks(state.model) else None,
             self.dir.root,
             None if self.plan.fork is None else self._partner.fit(report),
         )
         write_atomically(self.dir.result, json.dumps(result.to_dict(), indent=2) + "\n")
-        plot_metrics({self.config.method: rows}, self.dir.plot)
+        if self.group.writes:
+            plot_metrics({self.config.method: rows}, self.dir.plot)
         return result
 
     @functools.cached_property
     def _partner(self) -> TrainRun:
         """The run that trains the dense network of the last dense phase to the end."""
         config, out = partner_options(self.config, self.dir.root, self.plan.total)
-        return TrainRun(config, out, dataset=self.inputs, model=self._model, checkpoint_every=self.checkpoint_every)
+        options: Any = {"checkpoint_every": self.checkpoint_every, "group": self.group}
+        return TrainRun(config, out, dataset=self.inputs, model=self._model, **options)
 
     def _comparison(self, state: TrainState) -> StepComparison:
         images, labels = next(self.inputs.batches(0, 1))

@@ -58,6 +58,7 @@ def add_training_options(option: Option) -> None:
     )
     option("--label-smoothing", "label_smoothing", float, "part of the target spread over all classes")
     option("--precision", "precision", str, "of forward and backward passes", choices=get_args(Precision))
+    option("--sync-batch-norm", "sync_batch_norm", bool, "on several processes: batch statistics of the whole batch")
     option("--seed", "seed", int, "of initial weights, order of the data and augmentation")
 
 
@@ -83,6 +84,12 @@ def config_of(arguments: argparse.Namespace, **fixed: Any) -> TrainConfig:
     """Return the configuration that the options name; ``fixed`` are fields without an option."""
     names = [name for name in TrainConfig.__dataclass_fields__ if hasattr(arguments, name)]
     return TrainConfig(**{name: getattr(arguments, name) for name in names} | fixed)
+
+
+def compared(arguments: argparse.Namespace, config: TrainConfig) -> dict[str, Any]:
+    """Return, by name, what all processes of a run must agree on."""
+    names = ("checkpoint_every", "resume", "against_dense")
+    return config.to_dict() | {name: getattr(arguments, name) for name in names}
 
 
 def run_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def stored_step(model: nnx.Module, optimizer: nnx.Optimizer[Any], images: jax.Ar
 
 
 def _loss_and_grads(model: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, Any]:
-    return nnx.value_and_grad(lambda model: _loss(model, images, labels, _PLAIN))(model)
+    return nnx.value_and_grad(lambda model: loss_of_kind(model, images, labels, _PLAIN))(model)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def step_of_kind(kind: StepKind, *, is_stored: bool = False) -> Callable[..., ja
     @nnx.jit
     def step(model: nnx.Module, optimizer: nnx.Optimizer[Any], images: jax.Array, labels: jax.Array) -> jax.Array:
         differentiate = nnx.value_and_grad(
-            lambda model: _loss(model, images, labels, kind), argnums=nnx.DiffState(0, kind.trained)
+            lambda model: loss_of_kind(model, images, labels, kind), argnums=nnx.DiffState(0, kind.trained)
         )
         loss, grads = differentiate(model)
         optimizer.update(model, grads, **options)
@@ -110,12 +110,13 @@ def forward_of_kind(kind: StepKind) -> Callable[..., jax.Array]:
 
     @jax.jit
     def forward(graphdef: Any, state: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
-        return _loss(nnx.merge(graphdef, state), images, labels, kind)
+        return loss_of_kind(nnx.merge(graphdef, state), images, labels, kind)
 
     return forward
 
 
-def _loss(model: Any, images: jax.Array, labels: jax.Array, kind: StepKind) -> jax.Array:
+def loss_of_kind(model: Any, images: jax.Array, labels: jax.Array, kind: StepKind) -> jax.Array:
+    """Return the mean cross-entropy of a step, nats; it changes the batch statistics of the model."""
     logits = _half_precision(model, images) if kind.precision == "bfloat16" else model(images)
     if not kind.label_smoothing:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()

@@ -9,8 +9,9 @@ import os
 import sys
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -31,8 +32,6 @@ def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
       OSError: the arrays cannot be written.
     """
-    import orbax.checkpoint as ocp
-
     reserve = folder.with_name("space")
     size = sum(array.nbytes + _BYTES_PER_ARRAY for array in arrays.values()) + _BYTES_PER_CHECKPOINT
     with reserve.open("wb") as file:
@@ -41,7 +40,7 @@ def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
     reserve.unlink()
     with _quiet():
         try:
-            ocp.PyTreeCheckpointer().save(folder, {name: array for name, array in arrays.items() if array.size})
+            _checkpointer().save(folder, {name: array for name, array in arrays.items() if array.size})
             return
         except Exception as error:  # Orbax has no class of its own for them
             reason = _first_line(error)
@@ -60,11 +59,9 @@ def load_arrays(folder: Path, empty: Mapping[str, tuple[str, list[int]]]) -> dic
     Raises:
       OSError: the files cannot be read, or are no Orbax checkpoint.
     """
-    import orbax.checkpoint as ocp
-
     with _quiet():
         try:
-            arrays = {name: np.asarray(array) for name, array in ocp.PyTreeCheckpointer().restore(folder).items()}
+            arrays = {name: np.asarray(array) for name, array in _checkpointer().restore(folder).items()}
             return arrays | {name: np.zeros(shape, jnp.dtype(dtype)) for name, (dtype, shape) in empty.items()}
         except Exception as error:
             raise OSError(_first_line(error)) from error
@@ -73,6 +70,18 @@ def load_arrays(folder: Path, empty: Mapping[str, tuple[str, list[int]]]) -> dic
 def empty_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, list[int]]]:
     """Return dtype and shape of the arrays without elements, by name."""
     return {name: (str(array.dtype), list(array.shape)) for name, array in arrays.items() if not array.size}
+
+
+def _checkpointer() -> Any:
+    """Orbax for this process alone: arrays are on the host, and no other process of the run waits for it."""
+    import orbax.checkpoint as ocp
+
+    index = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process{index}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
 def _first_line(error: Exception) -> str:

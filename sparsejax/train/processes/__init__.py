@@ -1,0 +1,1 @@
+"""Training on several processes: who belongs together, who writes, and one step over all of their rows."""
