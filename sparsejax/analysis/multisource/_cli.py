@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from sparsejax._files import write_atomically
 from sparsejax._folder_lock import folder_lock
+from sparsejax.analysis._parallel import add_backend_options
 from sparsejax.analysis.multisource._cli_data import add_data_options, add_selection_options, number_to_keep, read_data
 from sparsejax.analysis.multisource._cli_filter import add_filter
 
@@ -72,6 +73,7 @@ def _add_run(commands: Any) -> None:
     add("--seeds", type=int, default=10, help="number of seeds (default 10)")
     add("--legacy", action="store_true", help="hterm and dro with the defects of the published numbers")
     add("--jobs", type=int, default=1, help="processes (default 1)")
+    add_backend_options(parser)
     add("--out", type=Path, required=True, help="folder of the results, tables and plots")
     add("--json", action="store_true", help="print numbers as JSON and nothing else")
 
@@ -109,6 +111,8 @@ def _run(options: argparse.Namespace) -> int:
             seeds=options.seeds,
             legacy=options.legacy,
             n_jobs=options.jobs,
+            backend=options.backend,
+            address=options.address,
             source=source,
             n_keep=number_to_keep(options, count),
             aggregation=options.aggregation,

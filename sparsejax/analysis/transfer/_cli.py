@@ -11,6 +11,7 @@ from typing import Any
 
 from sparsejax._checks import fail
 from sparsejax._folder_lock import folder_lock
+from sparsejax.analysis._parallel import add_backend_options
 
 _FUNCTION = "transfer"
 _SECONDS_BETWEEN_LINES = 10.0
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "time the networks at batch 1 and 64, and draw accuracy against it: inference.csv, pareto.svg"
     parser.add_argument("--inference", action="store_true", help=text)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
+    add_backend_options(parser)
     parser.add_argument("--model", choices=models.MODEL_NAMES, default=None, help="network of a PyTorch file")
     parser.add_argument("--upstream-classes", type=int, help=argparse.SUPPRESS)  # of 0.1.0; the file has them
     parser.add_argument("--resize", type=int, default=256, help="pixels of the shorter side, for image files")
@@ -89,6 +91,8 @@ def _run(arguments: argparse.Namespace) -> tuple[Any, str]:
                 seeds=range(arguments.seeds),
                 settings=settings,
                 n_jobs=arguments.jobs,
+                backend=arguments.backend,
+                address=arguments.address,
                 progress=None if arguments.json else _Lines(),
             )
         )

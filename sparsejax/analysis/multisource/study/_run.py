@@ -16,6 +16,7 @@ from sparsejax._checks import fail
 from sparsejax._files import write_atomically
 from sparsejax._folder_lock import folder_lock
 from sparsejax.analysis._frames import one_of, read_stored
+from sparsejax.analysis._parallel import Backend, run_jobs
 from sparsejax.analysis.multisource._adversaries import ADVERSARIES, TrainingSet, choose_sources, manipulate
 from sparsejax.analysis.multisource._inputs import Labels, encode_labels
 from sparsejax.analysis.multisource._sklearn import accepted_arguments
@@ -60,6 +61,8 @@ def run_study(
     aggregation: Literal["sum", "max"] = "sum",
     ablation: bool = False,
     hyperparameters: Hyperparameters = PUBLISHED,
+    backend: Backend | None = None,
+    address: str | None = None,
 ) -> pd.DataFrame:
     """Run every cell that the folder does not have yet, and return all results.
 
@@ -80,6 +83,9 @@ def run_study(
       ablation: run FLEA with each of the eight subsets of its distances, and nothing else; learner "reg" on linear
         classifiers and "resample" on trees. ``methods`` and ``learners`` are ignored.
       hyperparameters: of the learners.
+      backend: "loky" (processes of this machine), "dask" or "ray" (a cluster, with ``out`` on a shared disk); None is
+        what an enclosing ``joblib.parallel_config`` says, or loky.
+      address: of the Dask scheduler or the Ray cluster; None starts one on this machine with ``n_jobs`` workers.
 
     Returns:
       Data frame with columns dataset, n_sources, n_malicious, classifier, adversary, seed, learner, method, metric,
@@ -90,7 +96,6 @@ def run_study(
         folder, which is named.
       OSError: another process writes to the folder, or it cannot be written to.
     """
-    import joblib
     import pandas as pd
 
     named = {"adversaries": (adversaries, ADVERSARIES), "methods": (methods, METHODS)}
@@ -117,8 +122,9 @@ def run_study(
     setting |= {"aggregation": aggregation} if aggregation != "sum" else {}
     setting |= {"hyperparameters": list(hyperparameters)} if hyperparameters != PUBLISHED else {}
     with folder_lock(out, "multisource") as folder:
-        cells = [(data, source, folder, setting, list(adversaries), seed) for seed in range(seeds)]
-        parts: Any = joblib.Parallel(n_jobs=n_jobs)(joblib.delayed(_seed)(*cell) for cell in cells)
+        root = folder.resolve()  # workers may start elsewhere
+        cells = [(data, source, root, setting, list(adversaries), seed) for seed in range(seeds)]
+        parts = run_jobs("run_study", _seed, cells, n_jobs=n_jobs, backend=backend, address=address)
     rows = [row for part in parts for row in part]
     table = pd.DataFrame(rows)
     if len(table):

@@ -23,6 +23,7 @@ from sparsejax._files import write_atomically
 from sparsejax._folder_lock import folder_lock
 from sparsejax.analysis._arrays import read_number
 from sparsejax.analysis._frames import read_stored
+from sparsejax.analysis._parallel import Backend, run_jobs
 from sparsejax.analysis.transfer.runs._batch_norm import recalibrate_batch_norm
 from sparsejax.analysis.transfer.runs._config import SGDConfig
 from sparsejax.analysis.transfer.runs._features import extract_features, model_hash
@@ -110,13 +111,14 @@ def run_transfer(
     settings: StudySettings | None = None,
     n_jobs: int = 1,
     progress: Progress | None = None,
+    backend: Backend | None = None,
+    address: str | None = None,
 ) -> pd.DataFrame:
     """Run every job that the folder does not have yet, and return all results.
 
     A job is one backbone on one task: features are computed once for all seeds of the linear regime, whose classifiers
     are trained as one batch; full fine-tuning runs seed by seed. Each finished run is a file, under a hash of weights,
-    masks, data and settings, so an interrupted study resumes. Jobs go through joblib: inside
-    ``joblib.parallel_config(backend="dask")`` or ``"ray"`` they run on a cluster, with ``out`` on a shared disk.
+    masks, data and settings, so an interrupted study resumes, and the job of a worker that was killed is done again.
 
     Args:
       backbones: networks.
@@ -128,6 +130,9 @@ def run_transfer(
       n_jobs: processes, as in joblib.
       progress: called in each process with (description, steps done, total steps); must be picklable if there
         are several.
+      backend: "loky" (processes of this machine), "dask" or "ray" (a cluster, with ``out`` on a shared disk); None is
+        what an enclosing ``joblib.parallel_config`` says, or loky.
+      address: of the Dask scheduler or the Ray cluster; None starts one on this machine with ``n_jobs`` workers.
 
     Returns:
       Data frame of all runs asked for, columns as `check_results` describes, and ``top1``, ``mean_per_class``,
@@ -139,17 +144,18 @@ def run_transfer(
         which is named.
       OSError: another process writes to the folder, or it cannot be written to.
     """
-    joblib = require("joblib", "run_transfer")
     settings = settings or StudySettings()
     seeds = tuple(map(operator.index, seeds))  # those of NumPy and JAX too
     _check(backbones, tasks, regimes, seeds)
-    with folder_lock(out, "transfer") as folder:
+    with folder_lock(out, "transfer") as root:
+        folder = root.resolve()  # workers may start elsewhere
         jobs = [
-            joblib.delayed(_job)(backbone, task, folder, tuple(regimes), seeds, settings, progress)
+            (backbone, task, folder, tuple(regimes), seeds, settings, progress)
             for backbone in backbones
             for task in tasks
         ]
-        rows = [row for part in joblib.Parallel(n_jobs=n_jobs)(jobs) for row in part]
+        parts = run_jobs("run_transfer", _job, jobs, n_jobs=n_jobs, backend=backend, address=address)
+        rows = [row for part in parts for row in part]
     return require("pandas", "run_transfer").DataFrame(rows)
 
 
