@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -25,7 +26,7 @@ from sparsejax.train import TrainConfig
 from sparsejax.train._inputs import TaskInputs
 from sparsejax.train.processes._group import ALONE, Group
 from sparsejax.train.processes._inputs import GroupInputs
-from sparsejax.train.processes._launch import core_shares, free_port
+from sparsejax.train.processes._launch import _wait, core_shares, free_port
 from sparsejax.train.processes._meeting import address_of, meet
 
 SMALL = ["--model", "mlp", "--method", "rigl", "--update-every", "2", "--epochs", "1", "--batch-size", "256"]
@@ -149,6 +150,34 @@ def test_cores_are_divided() -> None:
         ValueError, match=rf"processes has value {len(cores) + 1}; expected 1 to {len(cores)}, the cores"
     ):
         core_shares(len(cores) + 1)
+
+
+def test_a_lost_process_is_told_in_one_line() -> None:
+    group = Told()
+    with pytest.raises(ConnectionError, match=r"the group of processes has fewer than 2 members"), group.watching():
+        raise ValueError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer")
+    assert group.has_lost
+    with pytest.raises(ValueError, match="another"), group.watching():
+        raise ValueError("another")
+
+
+def test_the_first_cause_is_reported() -> None:
+    """A process that is killed, one that fails, one that ends because of that, and one that JAX aborts."""
+    ends = {"-9": "import os; os.kill(os.getpid(), 9)", "2": "import sys; sys.exit('error: train: why')"}
+    ends |= {"3": "import sys; sys.exit(3)", "-6": "import os; os.abort()"}
+    for statuses, cause, said in (
+        (["3", "-9"], 137, "process 1 was ended by SIGKILL"),
+        (["3", "2"], 1, "process 1 ended with status 1: train: why"),
+        (["-6", "3"], 3, "process 1 ended with status 3"),
+        (["2", "3"], 1, ""),
+    ):
+        with tempfile.TemporaryFile() as errors:
+            running = [subprocess.Popen([sys.executable, "-c", ends[status]], stderr=errors) for status in statuses]
+            for process in running:
+                process.wait(60)
+            told: list[str] = []
+            assert _wait(running, [errors], lambda error, told=told: told.append(str(error)) or 2) == cause
+        assert said in "".join(told)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import Any
 from sparsejax._checks import fail
 from sparsejax.train.processes._group import ALONE, Group
 from sparsejax.train.processes._join import AUTO, join
-from sparsejax.train.processes._launch import STARTED_BY, launch
+from sparsejax.train.processes._launch import LOST_ANOTHER, STARTED_BY, launch
 
 _TIMEOUT = 120.0
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
@@ -58,7 +58,7 @@ def run_in_processes(
     if arguments.coordinator is None:
         return work(arguments, ALONE)
     _end_with_parent()
-    status = 1
+    status, group = 1, ALONE
     try:
         group = join(arguments.coordinator, arguments.process_id, arguments.process_count, arguments.join_timeout)
         group.same("argument", shared)
@@ -72,6 +72,7 @@ def run_in_processes(
     except BaseException:
         traceback.print_exc()
     if status:  # JAX's exit would wait for the others
+        status = LOST_ANOTHER if group.has_lost else status
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

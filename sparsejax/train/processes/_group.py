@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sparsejax._checks import fail
+from sparsejax._checks import fail, message
 
 AXIS = "data"
 # Bytes of the smallest exchange: texts are padded to powers of two, so that few programs are compiled.
@@ -24,11 +25,12 @@ class Group:
     Attributes:
       index, count: number of this process, and of all.
       mesh: all devices, with one axis; None alone.
+      has_lost: whether another process turned out to be gone.
     """
 
     def __init__(self, index: int = 0, count: int = 1, mesh: Mesh | None = None) -> None:
         """Name the place of this process; `sparsejax.train.processes._join.join` makes a group of several."""
-        self.index, self.count, self.mesh = index, count, mesh
+        self.index, self.count, self.mesh, self.has_lost = index, count, mesh, False
 
     @property
     def writes(self) -> bool:
@@ -40,14 +42,32 @@ class Group:
         """Whether there is no other process."""
         return self.count == 1
 
+    @contextlib.contextmanager
+    def watching(self) -> Generator[None]:
+        """Inside the block, report that another process is gone in one line.
+
+        Raises:
+          ConnectionError: it is.
+        """
+        try:
+            yield
+        except (ValueError, RuntimeError) as error:
+            if "Gloo" not in str(error):
+                raise
+            self.has_lost = True
+            hint = "Start all of them again: the run goes on from its last checkpoint."
+            got = f"fewer than {self.count} members"
+            raise ConnectionError(message("train", "the group of processes", got, "all of them", hint)) from error
+
     def exchange(self, text: str) -> list[str]:
         """Give a text, and return those of all processes in their order. All processes call this in the same order."""
         if self.is_alone:
             return [text]
         data = np.frombuffer(text.encode(), np.uint8)
-        lengths = _gathered(np.array([len(data)], np.int32))[:, 0]
-        size = max(_SMALLEST, 1 << int(lengths.max()).bit_length())
-        rows = _gathered(np.pad(data, (0, size - len(data))))
+        with self.watching():
+            lengths = _gathered(np.array([len(data)], np.int32))[:, 0]
+            size = max(_SMALLEST, 1 << int(lengths.max()).bit_length())
+            rows = _gathered(np.pad(data, (0, size - len(data))))
         return [row[:length].tobytes().decode() for row, length in zip(rows, lengths, strict=True)]
 
     def of_first(self, make: Callable[[], Any]) -> Any:
@@ -99,7 +119,8 @@ class Group:
         if not self.is_alone:
             from jax.experimental import multihost_utils
 
-            data = np.asarray(multihost_utils.broadcast_one_to_all(data), np.uint8)
+            with self.watching():
+                data = np.asarray(multihost_utils.broadcast_one_to_all(data), np.uint8)
         ends = np.cumsum([0, *sizes])
         return {
             name: data[start:end].copy().view(jax.numpy.dtype(dtype)).reshape(shape)

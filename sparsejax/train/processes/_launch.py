@@ -19,8 +19,9 @@ from sparsejax._checks import fail
 
 # A process that is started by another one ends with it.
 STARTED_BY = "SPARSEJAX_STARTED_BY"
-_POLL = 0.05
-_GRACE = 5.0
+# Status of a process that ends because another one is gone.
+LOST_ANOTHER = 3
+_POLL, _SETTLE, _GRACE = 0.05, 0.5, 5.0
 
 
 def launch(words: Sequence[str], count: int, refused: Callable[[BaseException], int]) -> int:
@@ -96,22 +97,23 @@ def _start(words: Sequence[str], share: Sequence[int], errors: IO[bytes] | None)
 def _wait(
     started: Sequence[subprocess.Popen[bytes]], files: Sequence[IO[bytes]], refused: Callable[[BaseException], int]
 ) -> int:
-    while True:
-        states = [process.poll() for process in started]
-        failed = next((i for i, status in enumerate(states) if status), None)
-        if failed is not None:
-            break
+    while not any(states := [process.poll() for process in started]):
         if all(status == 0 for status in states):
             return 0
         time.sleep(_POLL)
-    status = states[failed] or 0
-    if failed > 0 and status > 0:  # process 0 may have failed for the same reason, and says so itself
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            started[0].wait(1.0)
-    if (failed > 0 and (started[0].poll() or 0) <= 0) or status < 0:
-        _end(started)
+    time.sleep(_SETTLE)  # others end at once because of it, or for the same reason
+    states = [process.poll() or 0 for process in started]
+    failed = min((i for i, status in enumerate(states) if status), key=lambda i: (_rank(states[i]), i))
+    _end(started)
+    status = states[failed]
+    if status < 0 or failed:  # process 0 has printed its own error
         refused(RuntimeError(f"train: process {failed} {_reason(status, files[failed - 1] if failed else None)}"))
     return 128 - status if status < 0 else status
+
+
+def _rank(status: int) -> int:
+    """Order of causes: a signal from outside, an error, the loss of another process, JAX's abort after such a loss."""
+    return {LOST_ANOTHER: 2, -signal.SIGABRT: 3}.get(status, 0 if status < 0 else 1)
 
 
 def _reason(status: int, errors: IO[bytes] | None) -> str:

@@ -11,7 +11,6 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sparsejax._checks import fail
 from sparsejax._compat import varies_over
 from sparsejax._typing import PyTree
 from sparsejax.train._steps import BoundStep, StepKind, loss_of_kind
@@ -51,14 +50,9 @@ def bind_group_step(
 
     def bound(images: Any, labels: Any) -> jax.Array:
         nonlocal whole
-        try:
+        with group.watching():
             loss, whole = step(graphdef, whole, group.rows(images), group.rows(labels))
             loss = jax.block_until_ready(loss.addressable_data(0))
-        except (ValueError, RuntimeError) as error:
-            if "Gloo" not in str(error):
-                raise
-            hint = "Start all of them again: the run goes on from its last checkpoint."
-            fail("train", "a step", "lost another process", f"all {group.count}", hint, ConnectionError)
         nnx.update((model, optimizer), jax.tree.map(lambda leaf: leaf.addressable_data(0), whole))
         return loss
 
