@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from sparsejax._surface import attributes
 from sparsejax.kernels import _targets
+from sparsejax.kernels._attention import attention
 from sparsejax.kernels._channel import add_bias, channel_dot, channel_scale, channel_shift, channel_sum
 from sparsejax.kernels._conv import conv
 from sparsejax.kernels._geometry import ConvGeometry, PaddingLike, PerAxis, PoolGeometry, per_axis, resolve_padding
@@ -24,6 +25,7 @@ __all__ = [
     "PerAxis",
     "PoolGeometry",
     "add_bias",
+    "attention",
     "avg_pool",
     "batch_norm",
     "channel_dot",

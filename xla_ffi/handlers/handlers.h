@@ -23,6 +23,8 @@ XLA_FFI_DECLARE_HANDLER_SYMBOL(MaxTakeHandler);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(MaxPutHandler);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(BatchNormHandler);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(BatchNormGradHandler);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(AttentionHandler);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(AttentionGradHandler);
 
 struct Target {
   const char* name;
@@ -49,6 +51,8 @@ constexpr Target kTargets[] = {
     {"sparsejax_max_put_v2", MaxPutHandler},
     {"sparsejax_batch_norm_v1", BatchNormHandler},
     {"sparsejax_batch_norm_grad_v1", BatchNormGradHandler},
+    {"sparsejax_attention_v1", AttentionHandler},
+    {"sparsejax_attention_grad_v1", AttentionGradHandler},
 };
 
 // Targets that programs exported by earlier versions name.

@@ -9,6 +9,12 @@ namespace sparsejax {
 // Bytes of a cache line.
 constexpr int64_t kLineBytes = 64;
 
+// At least `stride` elements that are an odd number of cache lines. With such a stride, the elements of a column use all
+// sets of the first-level cache.
+constexpr int64_t OddLines(int64_t stride, int64_t element_bytes) {
+  return ((stride * element_bytes + kLineBytes - 1) / kLineBytes | 1) * kLineBytes / element_bytes;
+}
+
 // Bytes of packed input per task: half of a 1 MiB second-level cache. The other half is for the results, the pattern
 // and the values.
 constexpr int64_t kTileBytes = 512 * 1024;

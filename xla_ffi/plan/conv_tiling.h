@@ -72,6 +72,7 @@ struct ConvTiling {
     plane_stride = PlaneStride(y_lines.count(), x_lines.count());
     if (lanes % vector != 0) ChooseRunRows(p.max_vecs);
     channel_stride = plane_stride * y.planes() * x.planes();
+    // Packing a row-major pixel writes one place of every channel.
     if (source_row_major) channel_stride = OddLines(channel_stride, p.element_bytes);
     if (passes > 1) SpreadChannels(p.element_bytes);
   }
@@ -126,12 +127,6 @@ struct ConvTiling {
   int64_t BlocksPerLine(const Problem& p) const {
     if (p.source_row_major && p.destination_row_major) return 1;
     return std::clamp<int64_t>(kLineBytes / (lanes * p.stored_bytes), 1, std::max<int64_t>(1, batch_blocks));
-  }
-
-  // At least `stride` elements that are an odd number of cache lines. Packing a row-major pixel writes one place of
-  // every channel; with an odd stride these use all sets of the first-level cache.
-  static int64_t OddLines(int64_t stride, int64_t element_bytes) {
-    return (CeilDiv(stride * element_bytes, kLineBytes) | 1) * kLineBytes / element_bytes;
   }
 
   // Elements per plane. Where vectors run across pixels, one more vector, which a kernel may read past the last

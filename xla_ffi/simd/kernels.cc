@@ -26,6 +26,8 @@ namespace {
 //
 #include "norm.inc.h"
 //
+#include "attention.inc.h"
+//
 #include "probe.inc.h"
 
 template <typename T>
@@ -42,6 +44,11 @@ constexpr FloatKernels<T> MakeFloatKernels() {
       .sddmm_narrow = {SddmmDispatch<T, kHalf, 1>, SddmmDispatch<T, kQuarter, 1>, SddmmDispatch<T, 1, 1>},
       .backward = BackwardDispatch<T, kLanes, kMaxVecs>,
       .add_slots = AddSlots<T>,
+      .attention = {.lanes = kTileVecs * kLanes,
+                    .product = Product<T>,
+                    .softmax = Softmax<T>,
+                    .softmax_grad = SoftmaxGrad<T>,
+                    .scale_lanes = ScaleLanes<T>},
   };
 }
 

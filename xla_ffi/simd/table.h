@@ -83,6 +83,51 @@ struct NormGradArgs {
   A slope, offset;
 };
 
+// A product of small matrices: c[r][x] = [c[r][x] +] sum over k < steps of a[r][k] * b[k][x], for r < rows and x <
+// columns rounded up to full vectors. a_row or a_step is 1.
+template <typename T>
+struct TileProduct {
+  const T* a = nullptr;
+  int64_t a_row = 1, a_step = 1;  // elements between rows and between steps
+  const T* b = nullptr;
+  int64_t b_step = 0;
+  T* c = nullptr;
+  int64_t c_row = 0;
+  int64_t rows = 0, steps = 0, columns = 0;
+  bool accumulate = false;
+};
+
+// Scores of some keys (rows) for some queries (lanes, rounded up to full vectors); see attention.inc.h. `scores` are
+// products of queries and keys. They become score = products * factor + extra, or kMasked where `extra` is kMasked and
+// where lane l may not see a key, which is where key > last_key + l.
+template <typename T>
+struct ScoreBlock {
+  // As in jax.nn.dot_product_attention, so that a query that sees nothing has equal weights.
+  static constexpr T kMasked = T(-0.7) * (sizeof(T) == 4 ? T(3.4028234663852886e+38) : T(1.7976931348623157e+308));
+  T* scores = nullptr;
+  T* slopes = nullptr;       // softmax_grad: products of cotangents and values, then the gradients of the products
+  const T* extra = nullptr;  // null for zeros
+  int64_t stride = 0;        // elements between keys in scores, slopes and extra
+  int64_t keys = 0, lanes = 0;
+  int64_t last_key = INT64_MAX;
+  T factor = 1, scale = 1;
+  // One per lane: the highest score, the sum (softmax_grad: its logarithm), the factor of what was summed before, and
+  // the mean slope.
+  T* peak = nullptr;
+  T* total = nullptr;
+  T* decay = nullptr;
+  const T* mean = nullptr;
+};
+
+template <typename T>
+struct AttentionKernels {
+  int64_t lanes;  // queries whose products with a key are computed together
+  void (*product)(const TileProduct<T>&);
+  void (*softmax)(const ScoreBlock<T>&);
+  void (*softmax_grad)(const ScoreBlock<T>&);
+  void (*scale_lanes)(T* x, int64_t rows, int64_t stride, int64_t lanes, const T* factor);
+};
+
 template <typename T>
 struct FloatKernels {
   int lanes;            // elements per full vector
@@ -95,6 +140,7 @@ struct FloatKernels {
   void (*backward)(const BackwardArgs<T>&);
   // dst[i] += dst[s * stride + i] for s = 1, 2, ..., slots - 1 in this order, i < n <= stride.
   void (*add_slots)(T* dst, int64_t stride, int64_t slots, int64_t n);
+  AttentionKernels<T> attention;
 };
 
 // Conversions and reductions of elements stored as S, whose sums are formed in A (float for bfloat16).
