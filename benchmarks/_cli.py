@@ -18,6 +18,7 @@ COMMANDS = {
     "model": "time a training step of ResNet-18, profile it, or measure its memory",
     "settings": "time a training step in a program that sets nothing, and after sx.configure()",
     "scaling": "time every layer with one thread and with more",
+    "attention": "time attention against that of JAX and PyTorch",
     "overhead": "time calls of tiny layers against empty calls",
     "rule": 'fit the cost model of sparsify(policy="rule") to the JSON of layers, and judge it',
     "peak": "measure multiply-adds and bandwidth of every instruction set",

@@ -13,12 +13,14 @@ import numpy as np
 from sparsejax.kernels import (
     ConvGeometry,
     PoolGeometry,
+    _attention,
     _channel,
     _conv,
     _matmul,
     _norm,
     _pool,
     _reference,
+    _reference_attention,
     _reference_norm,
     _reference_pool,
 )
@@ -182,6 +184,25 @@ def _norm_gradients(draw: _Draw) -> Iterator[Any]:
         yield (*point, y), {"epsilon": 1e-3, "gate": "output"}
 
 
+def _attentions(gradient: bool) -> Callable[[_Draw], Iterator[Any]]:
+    """Attention without more, causal with a bias, and with a mask and heads that share keys; or its gradient."""
+
+    def operands(draw: _Draw) -> Iterator[Any]:
+        for length, kv_heads, kind in zip((1, 70, 33), (4, 4, 2), ("", "bias", "mask"), strict=True):
+            q, k, v = draw.normal(2, length, 4, 9), draw.normal(2, 37, kv_heads, 9), draw.normal(2, 37, kv_heads, 9)
+            extra = {"": (), "bias": (draw.sums(2, length * 37),), "mask": (draw.taps(2, length * 37) > 0,)}[kind]
+            axes = {"bias": {"bias": (1, 0, 1, 1)}, "mask": {"mask": (0, 0, 1, 1)}}.get(kind, {})
+            params: dict[str, Any] = {"scale": 0.3, "causal": kind == "bias", "bias": (), "mask": (), **axes}
+            if not gradient:
+                yield (q, k, v, *extra), params
+                continue
+            y, peak, log_sum = _reference_attention.attention(q, k, v, *extra, **params)
+            ct, ct_log_sum = draw.normal(*q.shape), draw.sums(*log_sum.shape)
+            yield (ct, ct_log_sum, q, k, v, y, peak, log_sum, *extra), params
+
+    return operands
+
+
 _CASES: dict[str, _Case] = {
     "sparsejax_spmm_v2": _Case(_matmul._spmm, _reference.spmm, _products("data", "x")),
     "sparsejax_spmm_t_v2": _Case(_matmul._spmm_t, _reference.spmm_t, _products("data", "y")),
@@ -206,6 +227,8 @@ _CASES: dict[str, _Case] = {
     "sparsejax_max_put_v2": _Case(_pool._max_put, _reference_pool.max_put, _poolings("y", True)),
     "sparsejax_batch_norm_v1": _Case(_norm._norm, _reference_norm.batch_norm, _norms),
     "sparsejax_batch_norm_grad_v1": _Case(_norm._grad, _reference_norm.batch_norm_grad, _norm_gradients),
+    "sparsejax_attention_v1": _Case(_attention._attention, _reference_attention.attention, _attentions(False)),
+    "sparsejax_attention_grad_v1": _Case(_attention._grad, _reference_attention.attention_grad, _attentions(True)),
 }
 
 

@@ -108,8 +108,8 @@ _grad = define_derivative(
 
 def _jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> Any:
     if params["bias"] and type(tangents[3]) is not ad.Zero:  # of the bias: the whole matrix of scores
-        moved = [instantiate(t) for t in tangents[:4]]
-        return jax.jvp(lambda *o: reference.attention(*o, *primals[4:], **params), primals[:4], moved)
+        moved = tuple(instantiate(t) for t in tangents[:4])
+        return jax.jvp(lambda *o: reference.attention(*o, *primals[4:], **params), tuple(primals[:4]), moved)
     y, peak, log_sum = _attention(*primals, **params)
     q, k, v, *extra = primals
     moved = map(instantiate, tangents[:3])

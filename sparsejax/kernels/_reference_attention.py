@@ -14,7 +14,7 @@ _LOG2E = 1 / math.log(2)
 
 
 def masked_score(dtype: Any) -> Any:
-    """Score of what is not seen, as in ``jax.nn.dot_product_attention``: a query that sees nothing has equal weights."""
+    """Score of what is not seen, that of ``jax.nn.dot_product_attention``; where all have it, weights are equal."""
     return jnp.asarray(-0.7 * jnp.finfo(dtype).max, dtype)
 
 

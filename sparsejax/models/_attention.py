@@ -8,6 +8,8 @@ from typing import Any
 import jax
 from flax import nnx
 
+from sparsejax.kernels import attention
+
 _WEIGHTS = nnx.initializers.normal(0.02)
 
 
@@ -40,4 +42,4 @@ def attend(
     """
     q, k, v = (x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads) for x in (query, key, value))
     seen = None if mask is None else mask[:, None, None, :].astype(bool)
-    return jax.nn.dot_product_attention(q, k, v, mask=seen, is_causal=causal).reshape(query.shape)
+    return attention(q, k, v, seen, causal=causal).reshape(query.shape)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from sparsejax._surface import attributes
 from sparsejax.kernels import avg_pool, max_pool
+from sparsejax.nn._attention import dot_product_attention
 from sparsejax.nn._batch_norm import BatchNorm, norm_act
 from sparsejax.nn._conv import SparseConv
 from sparsejax.nn._conv_transpose import SparseConvTranspose
@@ -42,6 +43,7 @@ __all__ = [
     "dense_kernels",
     "dense_view",
     "densify",
+    "dot_product_attention",
     "kernel_mask",
     "linen",
     "max_pool",

@@ -13,7 +13,7 @@ import sparsejax_bench
 from helpers.processes import run_python, start_python, tail
 from sparsejax._cpu_info import CpuInfo, cpu_info
 from sparsejax.cli import main
-from sparsejax_bench import _cli, crossover, layers, overhead, peak, scaling
+from sparsejax_bench import _cli, attention, crossover, layers, overhead, peak, scaling
 from sparsejax_bench.cases._shapes import Shape
 
 TINY = "set,name,kind,batch,in_features,out_features\nuntuned,tiny,linear,8,24,16\nmlp,small,linear,16,16,24\n"
@@ -42,6 +42,16 @@ def run(capsys, *words):
     """The JSON of a command that ran in this process."""
     assert _cli.run_pinned([*words, "--json", "-"]) == 0
     return json.loads(capsys.readouterr().out)
+
+
+def test_attention(capsys, monkeypatch):
+    monkeypatch.setattr(attention, "SHAPES", ((2, 9, 2, 4),))
+    found = run(capsys, "attention")
+    assert [row["measure"] for row in found["rows"]] == ["forward", "step"]
+    for row in found["rows"]:
+        assert row["against"].keys() | found["absent"].keys() == {"xla", "torch"}
+        assert row["of_peak"] > 0 and len(row["rounds"]["sparsejax"]) == 7
+    assert found["summary"][0]["must"] == 1.5 and found["summary"][0]["measured"] > 0
 
 
 def test_layers(capsys, shapes):

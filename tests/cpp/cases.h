@@ -250,6 +250,46 @@ inline std::vector<Arguments> NormCases(const std::string& target, Maker make) {
   return cases;
 }
 
+// Several blocks of queries and keys, heads that share keys, a length of one, more and fewer queries than keys, and
+// every kind of bias and mask. The mask hides all keys of some queries.
+inline std::vector<Arguments> AttentionCases(const std::string& target, Maker make) {
+  struct Shape {
+    int64_t batch, queries, keys, heads, kv_heads, features;
+    bool causal;
+    Dims bias, mask;
+  };
+  std::vector<Arguments> cases;
+  for (const Shape& s : {Shape{3, 150, 300, 4, 2, 24, false, {}, {}}, Shape{2, 131, 131, 3, 3, 17, true, {}, {}},
+                         Shape{1, 1, 1, 1, 1, 1, false, {}, {}}, Shape{2, 5, 140, 2, 2, 7, true, {1, 1, 1, 1}, {}},
+                         Shape{2, 70, 270, 2, 1, 33, true, {0, 1, 0, 1}, {1, 0, 1, 1}},
+                         Shape{2, 70, 9, 2, 1, 64, false, {0, 0, 1, 0}, {1, 0, 0, 1}}}) {
+    const Dims q{s.batch, s.queries, s.heads, s.features}, k{s.batch, s.keys, s.kv_heads, s.features};
+    const Dims sizes{s.batch, s.heads, s.queries, s.keys}, per_query{s.batch, s.heads, s.queries};
+    const auto numbers = [&] { return make.Floats(per_query, make.sum_dtype()); };
+    const auto elements = [&](const Dims& axes) {
+      int64_t n = 1;
+      for (size_t i = 0; i < axes.size(); ++i) n *= axes[i] ? sizes[i] : 1;
+      return n;
+    };
+    Arguments call{{make.Floats(q), make.Floats(k), make.Floats(k)}, {make.Floats(q), numbers(), numbers()}, {}};
+    if (target == "sparsejax_attention_grad_v1")
+      call = {{make.Floats(q), numbers(), make.Floats(q), make.Floats(k), make.Floats(k), make.Floats(q), numbers(),
+               numbers()},
+              {make.Floats(q), make.Floats(k), make.Floats(k)},
+              {}};
+    if (!s.bias.empty()) call.operands.push_back(make.Floats({elements(s.bias)}, make.sum_dtype()));
+    if (!s.mask.empty()) {
+      std::vector<char> seen(elements(s.mask));
+      for (size_t i = 0; i < seen.size(); ++i) seen[i] = i > 300 && i % 3 == 0;
+      call.operands.push_back(ArrayOf(XLA_FFI_DataType_PRED, {elements(s.mask)}, seen));
+    }
+    call.attributes["bias"] = s.bias, call.attributes["mask"] = s.mask;
+    call.attributes["causal"] = s.causal, call.attributes["scale"] = 0.25;
+    cases.push_back(std::move(call));
+  }
+  return cases;
+}
+
 // The calls of a target; none if it is not known here.
 inline std::vector<Arguments> CasesOf(const std::string& target, XLA_FFI_DataType dtype) {
   const auto starts = [&](const char* prefix) { return target.rfind(prefix, 0) == 0; };
@@ -257,6 +297,7 @@ inline std::vector<Arguments> CasesOf(const std::string& target, XLA_FFI_DataTyp
   if (starts("sparsejax_conv")) return ConvCases(target, Maker(dtype));
   if (starts("sparsejax_channel")) return ChannelCases(target, Maker(dtype));
   if (starts("sparsejax_batch_norm")) return NormCases(target, Maker(dtype));
+  if (starts("sparsejax_attention")) return AttentionCases(target, Maker(dtype));
   if (starts("sparsejax_sum") || starts("sparsejax_max")) return PoolCases(target, Maker(dtype));
   return {};
 }

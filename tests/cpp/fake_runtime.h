@@ -74,7 +74,7 @@ struct Array {
   char* data() { return elsewhere != nullptr ? elsewhere : bytes.data(); }
 };
 
-using Attribute = std::variant<std::vector<int64_t>, std::string, double>;
+using Attribute = std::variant<std::vector<int64_t>, std::string, double, bool>;
 
 struct Arguments {
   std::vector<Array> operands, results;
@@ -157,6 +157,9 @@ class Frame {
     } else if (const auto* string = std::get_if<std::string>(&value)) {
       value_types_.push_back(XLA_FFI_AttrType_STRING);
       values_.push_back(Keep(spans_, XLA_FFI_ByteSpan{string->data(), string->size()}));
+    } else if (const auto* truth = std::get_if<bool>(&value)) {
+      value_types_.push_back(XLA_FFI_AttrType_SCALAR);
+      values_.push_back(Keep(scalars_, XLA_FFI_Scalar{XLA_FFI_DataType_PRED, Pointer(truth)}));
     } else {
       value_types_.push_back(XLA_FFI_AttrType_SCALAR);
       values_.push_back(Keep(scalars_, XLA_FFI_Scalar{XLA_FFI_DataType_F64, Pointer(&std::get<double>(value))}));

@@ -1,4 +1,4 @@
-"""Prints the pool's size and a digest of the bits of every product and of batch norm; run by test_determinism.py.
+"""Prints the pool's size and a digest of the bits of products, batch norm and attention; run by test_determinism.py.
 
 Usage: ``NPROC=THREADS python determinism_worker.py REPEATS``. XLA reads NPROC when its pool starts.
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 import sparsejax
 from helpers.grid import ConvCase, make_pattern, normal
-from sparsejax.kernels import batch_norm
+from sparsejax.kernels import attention, batch_norm
 
 # Each is split into several tasks: blocks of the batch, parts of the rows, tiles of pixels, slots of the gradient. With
 # the last matrix and convolution, several threads add to a slot, one tile or block after another.
@@ -36,6 +36,8 @@ CONVOLUTIONS = (
 )
 # Channels that are a task each, with several runs; small ones that share a task.
 NORMS = (((64, 28, 28, 5), "float32"), ((33, 40, 400), "bfloat16"))
+# Several blocks of queries and keys for each of several heads, which share keys.
+ATTENTIONS = (((2, 150, 4, 16), "float32"), ((3, 300, 2, 24), "bfloat16"))
 
 
 def outputs() -> list[np.ndarray]:
@@ -52,6 +54,9 @@ def outputs() -> list[np.ndarray]:
     for shape, dtype in NORMS:
         f = lambda r, v: batch_norm(v, None, None, r.reshape(v.shape), epsilon=1e-5, activation="relu")[0]  # noqa: E731
         results += step(f, math.prod(shape), shape, dtype)
+    for shape, dtype in ATTENTIONS:
+        f = lambda k, q: attention(q, *(k.reshape(*q.shape[:2], 2, -1),) * 2, causal=True)  # noqa: E731
+        results += step(f, 2 * math.prod(shape[:2]) * shape[3], shape, dtype)
     return results
 
 

@@ -168,6 +168,26 @@ def norm_case(rng: np.random.Generator, target: str) -> Case:
     return Case(target, arrays, results, None, (("activation", activation), ("epsilon", 1e-5)))
 
 
+def attention_case(rng: np.random.Generator, target: str) -> Case:
+    """A call that the checks of attention accept; the numbers per query of the gradient are arbitrary."""
+    batch, queries, keys = pick(rng, (0, 1, 2, 3)), pick(rng, (*SIZES, 130)), pick(rng, (*SIZES, 270))
+    kv_heads, features, dtype = pick(rng, (1, 1, 2)), pick(rng, (0, 1, 5, 8, 17, 64)), pick(rng, FLOATS)
+    heads, sums = kv_heads * pick(rng, (1, 2, 3)), "float64" if dtype == "float64" else "float32"
+    q, k = ((batch, queries, heads, features), dtype), ((batch, keys, kv_heads, features), dtype)
+    number = ((batch, heads, queries), sums)
+    operands, results = [q, k, k], [q, number, number]
+    if "grad" in target:
+        operands, results = [q, number, q, k, k, q, number, number], [q, k, k]
+    arrays, axes = [floats(rng, *operand) for operand in operands], {}
+    for name, of in (("bias", sums), ("mask", "bool")):
+        axes[name] = np.array(rng.integers(0, 2, 4 * int(rng.integers(2))), np.int64)
+        if axes[name].size:
+            sizes = [n if has else 1 for n, has in zip((batch, heads, queries, keys), axes[name], strict=True)]
+            arrays.append((rng.random(int(np.prod(sizes))) < 0.5).astype(of))
+    attributes = {"bias": axes["bias"], "causal": bool(rng.integers(2)), "mask": axes["mask"], "scale": 0.3}
+    return Case(target, arrays, results, None, tuple(attributes.items()))
+
+
 def valid_case(rng: np.random.Generator, target: str) -> Case:
     """A call that every check accepts."""
     if "conv" in target:
@@ -176,6 +196,8 @@ def valid_case(rng: np.random.Generator, target: str) -> Case:
         return pool_case(rng, target)
     if "norm" in target:
         return norm_case(rng, target)
+    if "attention" in target:
+        return attention_case(rng, target)
     return channel_case(rng, target) if "channel" in target else matmul_case(rng, target)
 
 
@@ -212,6 +234,9 @@ def spoil(rng: np.random.Generator, case: Case) -> Case:
     if part == 0 and case.attributes and case.attributes[0][0] == "layouts":
         wrong = rng.integers(-1, 3, int(rng.integers(4)))
         return case._replace(attributes=(("layouts", wrong),) if rng.integers(4) else ())
+    if part == 0 and "attention" in case.target:
+        axes = rng.integers(-1, 3, int(rng.integers(6)))
+        return case._replace(attributes=tuple({**dict(case.attributes), pick(rng, ("bias", "mask")): axes}.items()))
     if part == 0 and case.attributes:
         wild = {
             "activation": pick(rng, ("none", "relu", "tanh", "")),
@@ -225,7 +250,9 @@ def spoil(rng: np.random.Generator, case: Case) -> Case:
         results[at] = (blank.shape, blank.dtype.name)
         return case._replace(results=results)
     operands = list(case.operands)
-    if "norm" in case.target and rng.integers(4) == 0:  # the number of operands is not fixed
+    if ("norm" in case.target or "attention" in case.target) and rng.integers(
+        4
+    ) == 0:  # the number of operands is not fixed
         return case._replace(operands=operands + operands[:1] if rng.integers(2) else operands[:-1])
     at = int(rng.integers(len(operands)))
     operands[at] = spoil_array(rng, operands[at])

@@ -1,6 +1,6 @@
 """One call each: every product of a matrix or a convolution, and its gradients, against the dense oracle of grid.py.
 
-``compact`` runs them and batch norm (norm_oracle.py) for every dtype.
+``compact`` runs them, batch norm (norm_oracle.py) and attention (attention_oracle.py) for every dtype.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 import sparsejax
+from helpers.attention_oracle import COMPACT_ATTENTIONS, check_attention
 from helpers.grid import (
     LAYOUTS,
     ConvCase,
@@ -129,4 +130,6 @@ def compact() -> dict[str, Any]:
                 check_conv(case, "gaps", dtype, layouts=layouts)
             for norm in COMPACT_NORMS:
                 check_norm(norm, dtype)
+            for case in COMPACT_ATTENTIONS:
+                check_attention(case, dtype)
     return {"conv cases": len(COMPACT_CASES), "norm cases": len(COMPACT_NORMS)}
