@@ -190,7 +190,7 @@ def attention(
     Source: Dao 2023, "FlashAttention-2", algorithms 1 and 2; Milakov and Gimelshein 2018, algorithm 3.
 
     >>> x = jnp.array([[[0.0]], [[1.0]]])  # two positions, one head, one feature
-    >>> attention(x, x, x, causal=True).ravel().round(3).tolist()
+    >>> [round(y, 3) for y in attention(x, x, x, causal=True).ravel().tolist()]
     [0.0, 0.731]
     """
     q, k, v = jnp.asarray(q), jnp.asarray(k), jnp.asarray(v)
