@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen, nnx
+from flax import nnx
 from flax.nnx.nn.dtypes import promote_dtype
 
 from sparsejax.kernels import attention, is_supported
@@ -71,7 +71,9 @@ def dot_product_attention(
             "precision": precision,
             "module": module,
         }
-        if isinstance(module, linen.Module):
+        if module is not None and not isinstance(module, nnx.Module):
+            from flax import linen
+
             return linen.dot_product_attention(query, key, value, **options)
         return nnx.dot_product_attention(query, key, value, **options, is_causal=is_causal)
     seen = None if mask is None else jnp.asarray(mask).astype(bool)
