@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from sparsejax import data, models, nn
+from sparsejax import configure, data, models, nn
 from sparsejax._cpu_info import cpu_info
 from sparsejax.analysis import transfer
 from sparsejax.nn import dense_kernels
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--regime", choices=("full", "linear", "both"), default="both")
     parser.add_argument("--json", action="store_true", help="print numbers as JSON and nothing else")
     options = parser.parse_args()
+    configure()
     whole = data.idx_dataset(options.data).standardized()
     task = _part(whole, options.steps * options.batch)
     model = pruned_resnet(options.sparsity, task.num_classes)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import jax
 import jax.core
 import numpy as np
-from jax._src import dispatch
+from jax._src import dispatch, xla_bridge
 from jax.experimental.layout import Format, Layout, with_layout_constraint
 from jax.extend.core import Primitive, jaxprs_in_params
 from jax.interpreters import ad, batching, mlir
@@ -19,6 +19,7 @@ __all__ = [
     "Primitive",
     "ad",
     "align_varying",
+    "backend_has_started",
     "batch_sharding",
     "batching",
     "clamp",
@@ -59,6 +60,11 @@ def align_varying(*operands: Any) -> list[Any]:
 def varies_over(x: Any, axis: str) -> bool:
     """Whether a value inside ``shard_map`` differs between the devices of a mesh axis."""
     return axis in jax.typeof(x).manual_axis_type.varying
+
+
+def backend_has_started() -> bool:
+    """Whether JAX has started a backend, which has read ``XLA_FLAGS``. True where a release of JAX cannot say."""
+    return bool(getattr(xla_bridge, "backends_are_initialized", lambda: True)())
 
 
 def batch_sharding(aval: Any) -> Any:

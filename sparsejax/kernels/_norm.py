@@ -85,7 +85,9 @@ _grad = define_derivative(
     linear=lambda **params: 3,
     abstract=_grad_avals,
     reference=_reference_norm.batch_norm_grad,
-    cpu_lowering=cpu_lowering("sparsejax_batch_norm_grad_v1", attributes=_grad_attributes, in_place=_grad_in_place),
+    cpu_lowering=cpu_lowering(
+        "sparsejax_batch_norm_grad_v1", attributes=_grad_attributes, in_place=_grad_in_place, in_a_loop=True
+    ),
     transpose=lambda cts, *point, **params: _tangent(*cts, *point, **params),
     batch=fold_channels,
     batch_sums=False,

@@ -29,6 +29,7 @@ def cpu_lowering(
     attributes: Callable[..., dict[str, Any]] | None = None,
     in_place: Callable[..., dict[int, int]] | None = None,
     activations: str = "",
+    in_a_loop: bool = False,
 ) -> Callable[..., Any]:
     """Return the lowering rule that calls ``target`` with the operands at the positions ``select``, or with all.
 
@@ -38,6 +39,7 @@ def cpu_lowering(
     input "x" or an output "y" of the primitive's parameter ``layouts``, which becomes an attribute. Without it they are
     batch-minor. Empty ones are asked for row-major: they have no layout to speak of, and XLA's CPU compiler (jaxlib
     0.10.2) divides by zero when it transposes one.
+    With ``in_a_loop``, XLA computes what follows from batch-minor results at the speed of memory (`_in_a_loop`).
     """
 
     def lowering(ctx: Any, *operands: Any, layouts: Layouts = BATCH_MINOR, **params: Any) -> Any:
@@ -63,7 +65,7 @@ def cpu_lowering(
             extra["layouts"] = layouts.attribute()
         results = rule(ctx.replace(avals_in=avals), *(_bare(operands[i]) for i in chosen), **extra)
         return [
-            _in_a_loop(result, aval) if aval.ndim > 1 and orders[0] == 0 else result
+            _in_a_loop(result, aval) if in_a_loop and aval.ndim > 1 and orders[0] == 0 else result
             for result, aval, orders in zip(results, ctx.avals_out, result_orders, strict=True)
         ]
 

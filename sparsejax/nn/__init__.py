@@ -12,6 +12,7 @@ from sparsejax.nn._convert import dense_kernels, densify, pattern_masks, sparsif
 from sparsejax.nn._einsum import SparseEinsum
 from sparsejax.nn._graph import modules_of
 from sparsejax.nn._layer import SparseLayer
+from sparsejax.nn._layout_plan import plan_layouts
 from sparsejax.nn._linear import SparseLinear
 from sparsejax.nn._linear_general import SparseLinearGeneral
 from sparsejax.nn._lora import SparseLoRALinear
@@ -50,6 +51,7 @@ __all__ = [
     "modules_of",
     "norm_act",
     "pattern_masks",
+    "plan_layouts",
     "record_inputs",
     "register_sparse",
     "sparsify",

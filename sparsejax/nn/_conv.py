@@ -11,7 +11,7 @@ from flax import nnx
 
 from sparsejax._checks import fail
 from sparsejax._typing import ArrayLike
-from sparsejax.kernels import PaddingLike, PerAxis, add_bias, conv, per_axis, resolve_padding
+from sparsejax.kernels import ROW_MAJOR, PaddingLike, PerAxis, add_bias, conv, per_axis, resolve_padding
 from sparsejax.nn._layer import LayerOptions, SparseLayer
 from sparsejax.nn._layer_checks import binary_mask, check_out_sharding
 from sparsejax.pattern import SparsityPattern
@@ -42,6 +42,8 @@ class SparseConv(SparseLayer[nnx.Conv]):
       kernel: nnx.Param, float[nse].
       bias: nnx.Param, float[out_features], or None.
       pattern: the SparsityPattern, value of the variable ``topology``.
+      layouts: how input and output lie in memory; row-major, unless `plan_layouts` or you set something else. Static;
+        numbers do not depend on it.
 
     Raises:
       ValueError: three or more spatial axes, another padding, sizes that disagree, or another dtype.
@@ -85,6 +87,7 @@ class SparseConv(SparseLayer[nnx.Conv]):
         self.feature_group_count = feature_group_count
         self.use_bias = use_bias
         self.mask = mask
+        self.layouts = ROW_MAJOR
         super().__init__(pattern=pattern, bias_shape=(out_features,) if use_bias else None, **options)
         if mask is not None:
             check_within("SparseConv", pattern, mask)
@@ -101,8 +104,8 @@ class SparseConv(SparseLayer[nnx.Conv]):
         """Map ``float[..., *spatial, in_features]`` to ``float[..., *out_spatial, out_features]``."""
         check_out_sharding("SparseConv", out_sharding)
         inputs, kernel, bias = self._promoted(inputs)
-        y = conv(kernel, self.pattern, inputs, **_geometry(self))
-        return y if bias is None else add_bias(y, bias)
+        y = conv(kernel, self.pattern, inputs, **_geometry(self), layouts=self.layouts)
+        return y if bias is None else add_bias(y, bias, layout=self.layouts.y)
 
 
 def check_geometry(

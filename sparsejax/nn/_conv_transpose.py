@@ -12,7 +12,7 @@ from flax import nnx
 
 from sparsejax._checks import fail
 from sparsejax._typing import ArrayLike
-from sparsejax.kernels import PaddingLike, add_bias, conv, per_axis
+from sparsejax.kernels import ROW_MAJOR, PaddingLike, add_bias, conv, per_axis
 from sparsejax.nn._layer import LayerOptions, SparseLayer
 from sparsejax.pattern import SparsityPattern
 
@@ -43,6 +43,7 @@ class SparseConvTranspose(SparseLayer[nnx.ConvTranspose]):
       kernel: nnx.Param, float[nse].
       bias: nnx.Param, float[out_features], or None.
       pattern: the SparsityPattern, value of the variable ``topology``.
+      layouts: as of ``SparseConv``.
 
     Raises:
       ValueError: three or more spatial axes, another padding, or sizes that disagree.
@@ -83,6 +84,7 @@ class SparseConvTranspose(SparseLayer[nnx.ConvTranspose]):
         self.use_bias = use_bias
         self.mask = mask
         self.transpose_kernel = transpose_kernel
+        self.layouts = ROW_MAJOR
         super().__init__(pattern=pattern, bias_shape=(out_features,) if use_bias else None, **options)
 
     @staticmethod
@@ -125,10 +127,11 @@ class SparseConvTranspose(SparseLayer[nnx.ConvTranspose]):
             padding=_padding(self, strides),
             input_dilation=strides,
             kernel_dilation=self.kernel_dilation,
+            layouts=self.layouts,
         )
         if self.padding == "CIRCULAR":
             y = _wrap(y, [size * stride for size, stride in zip(spatial, strides, strict=True)], self.transpose_kernel)
-        y = y if bias is None else add_bias(y, bias)
+        y = y if bias is None else add_bias(y, bias, layout=self.layouts.y)
         return y.reshape(*lead, *y.shape[1:])
 
 

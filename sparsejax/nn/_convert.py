@@ -14,10 +14,12 @@ from flax import linen, nnx
 from sparsejax._checks import fail
 from sparsejax._compat import is_traced
 from sparsejax._typing import PyTree
+from sparsejax.kernels import BATCH_MINOR, ROW_MAJOR, Layouts
 from sparsejax.nn._batch_norm import BatchNorm
 from sparsejax.nn._graph import modules_of, path_string, replace_modules, tied_modules, with_class
 from sparsejax.nn._layer import SparseLayer
 from sparsejax.nn._layer_checks import stored_entries
+from sparsejax.nn._layout_plan import PlannedLayer, describe_layout, plan_layouts
 from sparsejax.nn._masks import flat_masks, skipped_layers
 from sparsejax.nn._model_time import time_models
 from sparsejax.nn._policy import Policy, check_policy, nominal_call, predict_layers, time_layers
@@ -111,7 +113,7 @@ def sparsify(
             rows[path] = dataclasses.replace(row, reason=obstacle)
             continue
         rows[path], sparse = decide(
-            row, layer, mask, policy, None if calls is None else calls.get(path, []), predictions
+            row, layer, mask, policy, None if calls is None else calls.get(path, []), predictions, BATCH_MINOR
         )
         if sparse is not None:
             new[id(layer)] = sparse
@@ -132,8 +134,9 @@ def sparsify(
                 reason = "fused, and keeps the layout of sparse layers"
                 rows[path] = LayerReport(path, "BatchNorm", (layer.num_features,), None, "swapped", reason)
     others = rows_of_parameters(parameters, by_path)
-    ordered = (*(rows[path] for path in layers if path in rows), *others)
     result = _unshared(replace_modules(model, new), old)
+    rows |= _planned(result, sample_input, rows) if new else {}
+    ordered = (*(rows[path] for path in layers if path in rows), *others)
     return result, SparsifyReport(ordered, min_sparsity, *_whole_model(policy, old, result, sample_input, predictions))
 
 
@@ -267,16 +270,19 @@ def decide(
     policy: Policy,
     calls: list[Call] | None,
     predictions: list[tuple[float, float]],
+    layouts: Layouts,
 ) -> tuple[LayerReport, SparseLayer | None]:
     """What to do with a candidate: its row, and the sparse layer where that is taken.
 
-    ``calls`` are the layer's inputs, None where nothing is known of them. The seconds that the rule predicts of the
-    dense layer and of the one that is taken go to ``predictions``.
+    ``calls`` are the layer's inputs, None where nothing is known of them. ``layouts`` are those of a convolution. The
+    seconds that the rule predicts of the dense layer and of the one that is taken go to ``predictions``.
     """
     try:
         sparse = convert(layer, mask)
     except ValueError as error:  # an option without a sparse counterpart, named by the message
         return dataclasses.replace(row, reason=str(error)), None
+    if hasattr(sparse, "layouts"):
+        sparse.layouts = layouts  # pyright: ignore[reportAttributeAccessIssue]
     if policy == "always":
         return dataclasses.replace(row, action="sparse", reason="policy 'always'"), sparse
     if calls is not None and not calls:
@@ -293,6 +299,29 @@ def decide(
     if sparse_s >= dense_s:
         return dataclasses.replace(row, reason=f"{basis} {sparse_s / dense_s:.2f}x slower"), None
     return dataclasses.replace(row, action="sparse", reason=f"{basis} {dense_s / sparse_s:.2f}x faster"), sparse
+
+
+def _planned(model: nnx.Module, sample_input: PyTree, rows: Mapping[str, LayerReport]) -> dict[str, LayerReport]:
+    """Rows of the sparse layers with their layouts, which are planned where the model's input is known."""
+    layers = modules_of(model, SparseLayer)
+    if sample_input is not None:
+        plan = plan_layouts(model, sample_input)
+    else:
+        between = "not planned without sample_input"
+        plan = {
+            path: PlannedLayer(BATCH_MINOR, between)
+            if hasattr(layer, "layouts")
+            else PlannedLayer(ROW_MAJOR, "a linear layer")
+            for path, layer in layers.items()
+        }
+    return {
+        path: dataclasses.replace(
+            rows[path],
+            layout=describe_layout(planned),
+        )
+        for path, planned in plan.items()
+        if path in rows
+    }
 
 
 def _whole_model(

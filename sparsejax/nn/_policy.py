@@ -15,7 +15,7 @@ from flax import nnx
 from sparsejax._checks import fail
 from sparsejax._compat import memory_format, with_layout_constraint
 from sparsejax._typing import PyTree
-from sparsejax.kernels import per_axis
+from sparsejax.kernels import BATCH_MINOR, ROW_MAJOR, per_axis
 from sparsejax.nn._record import Call
 from sparsejax.nn.cost_model import Work, predict
 
@@ -74,15 +74,14 @@ def time_layers(dense: Any, sparse: Any, calls: list[Call]) -> tuple[float, floa
     """Measure the seconds of forward + backward of a dense layer and its sparse form, summed over the inputs.
 
     Both are jitted, warmed up and timed alternately (A B A B ...); medians of ``ROUNDS`` runs. Each form gets its
-    activations in the layout that it has between layers of the same kind (a sparse convolution batch-minor), so that a
-    transposition at the edge of a sparse stretch is not charged to every layer in it. Linear layers get row-major
-    activations in both forms.
+    activations in its own layout (between other sparse convolutions that is batch-minor), so that a transposition at
+    the edge of a sparse stretch is not charged to every layer in it.
     """
     total = [0.0, 0.0]
     for call in calls:
         steps = [
             compile_step(dense, call, batch_minor=False),
-            compile_step(sparse, call, batch_minor=hasattr(sparse, "kernel_size")),
+            compile_step(sparse, call, batch_minor=getattr(sparse, "layouts", ROW_MAJOR) == BATCH_MINOR),
         ]
         times: list[list[float]] = [[], []]
         for step, operands in steps:

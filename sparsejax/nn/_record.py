@@ -97,6 +97,21 @@ def record_inputs(model: nnx.Module, sample_input: PyTree, *, function: str = "r
     return {path: recorder.calls for path, recorder in recorders.items()}
 
 
+def split_arguments(sample_input: PyTree) -> tuple[dict[str, Any], Callable[[dict[str, Any]], tuple[Any, Any]]]:
+    """Return the arrays of a ``sample_input``, and the function that makes positional and named arguments of them."""
+    args: tuple[Any, ...] = sample_input if isinstance(sample_input, tuple) else (sample_input,)
+    kwargs: dict[str, Any] = {}
+    if isinstance(sample_input, Mapping):
+        args, kwargs = (), dict(sample_input)
+    leaves, treedef = jax.tree.flatten((args, kwargs))
+    arrays = {str(i): leaf for i, leaf in enumerate(leaves) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")}
+
+    def rebuild(arrays: dict[str, Any]) -> tuple[Any, Any]:
+        return treedef.unflatten([arrays.get(str(i), leaf) for i, leaf in enumerate(leaves)])
+
+    return arrays, rebuild
+
+
 def run_abstractly(function: str, run: Callable[..., Any], name: str, state: Any, sample_input: PyTree) -> None:
     """Call ``run(state, *args, **kwargs)`` abstractly; what it raises becomes an error about ``sample_input``.
 
@@ -110,15 +125,10 @@ def run_abstractly(function: str, run: Callable[..., Any], name: str, state: Any
     Raises:
       ValueError: the model cannot be called with this input.
     """
-    args: tuple[Any, ...] = sample_input if isinstance(sample_input, tuple) else (sample_input,)
-    kwargs: dict[str, Any] = {}
-    if isinstance(sample_input, Mapping):
-        args, kwargs = (), dict(sample_input)
-    leaves, treedef = jax.tree.flatten((args, kwargs))
-    arrays = {str(i): leaf for i, leaf in enumerate(leaves) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")}
+    arrays, rebuild = split_arguments(sample_input)
 
     def call(state: Any, arrays: dict[str, Any]) -> Any:
-        positional, named = treedef.unflatten([arrays.get(str(i), leaf) for i, leaf in enumerate(leaves)])
+        positional, named = rebuild(arrays)
         return run(state, *positional, **named)
 
     try:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any, Literal
 
-_COLUMNS = ("path", "kind", "shape", "sparsity", "action", "dense ms", "sparse ms", "reason")
+_COLUMNS = ("path", "kind", "shape", "sparsity", "action", "dense ms", "sparse ms", "layout", "reason")
 _LITTLE = 0.5  # share of the pruned weights below which the report warns
 _RIGHT_ALIGNED = {"sparsity", "dense ms", "sparse ms"}
 
@@ -24,6 +24,8 @@ class LayerReport:
         ours).
       reason: one line.
       dense_ms, sparse_ms: measured forward + backward, milliseconds; None where nothing was measured.
+      layout: of a sparse layer's activations in memory, and why: "batch-minor: between sparse layers", or "row-major to
+        batch-minor: ..." where input and output differ. None for other layers.
     """
 
     path: str
@@ -34,6 +36,7 @@ class LayerReport:
     reason: str
     dense_ms: float | None = None
     sparse_ms: float | None = None
+    layout: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +53,8 @@ class SparsifyReport:
 
     >>> row = LayerReport("fc", "Linear", (8, 4), 0.9, "sparse", "policy 'always'")
     >>> print(SparsifyReport((row,)))
-    path  kind    shape  sparsity  action  dense ms  sparse ms  reason
-    fc    Linear  8x4       0.900  sparse         -          -  policy 'always'
+    path  kind    shape  sparsity  action  dense ms  sparse ms  layout  reason
+    fc    Linear  8x4       0.900  sparse         -          -  -       policy 'always'
     100 % of the weights in pruned layers run sparse; 3 of 32 weights stored; nothing was timed
     """
 
@@ -114,6 +117,7 @@ def _cells(row: LayerReport) -> tuple[str, ...]:
         row.action,
         _number(row.dense_ms),
         _number(row.sparse_ms),
+        row.layout or "-",
     ]
     return (row.path or "(root)", row.kind, shape, *numbers, row.reason)
 

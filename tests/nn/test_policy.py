@@ -229,6 +229,7 @@ def test_the_report_is_an_aligned_table_and_dictionaries(net):
         "action",
         "dense ms",
         "sparse ms",
+        "layout",
         "reason",
     ]
     start = lines[0].index("reason")

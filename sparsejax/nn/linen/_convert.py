@@ -15,6 +15,7 @@ from flax.core import FrozenDict, freeze
 
 from sparsejax._checks import fail
 from sparsejax._typing import PyTree
+from sparsejax.kernels import ROW_MAJOR
 from sparsejax.nn._convert import decide, describe, obstacle_to, rows_of_parameters
 from sparsejax.nn._masks import flat_masks, skipped_layers
 from sparsejax.nn._policy import Policy, check_policy
@@ -199,7 +200,7 @@ def _convert(
     reason = obstacle_to(row, dense, mask, skipped, {}, min_sparsity) or reason
     if reason is not None:
         return dataclasses.replace(row, reason=reason), None
-    row, sparse = decide(row, dense, mask, policy, layer.calls, predictions)
+    row, sparse = decide(row, dense, mask, policy, layer.calls, predictions, ROW_MAJOR)
     return row, None if sparse is None else StoredLayer.of(path, layer.name, sparse, shape, axis or 0)
 
 

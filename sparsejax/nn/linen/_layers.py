@@ -21,7 +21,7 @@ from flax.typing import Initializer, PrecisionLike
 
 from sparsejax._checks import fail
 from sparsejax._typing import ArrayLike, DTypeLike
-from sparsejax.kernels import PaddingLike, PerAxis, add_bias, conv, spmm
+from sparsejax.kernels import ROW_MAJOR, Layout, PaddingLike, PerAxis, add_bias, conv, spmm
 from sparsejax.nn._conv import check_geometry, check_within
 from sparsejax.nn._layer import default_bias_init, default_kernel_init
 from sparsejax.nn._layer_checks import binary_mask, check_dtypes, check_pattern, stored_entries
@@ -83,7 +83,7 @@ class SparseDense(nn.Module):
         pattern, kernel, bias = _parameters(self)
         inputs, kernel, bias = self.promote_dtype(inputs, kernel, bias, dtype=self.dtype)
         y = spmm(kernel, pattern, inputs)
-        return y if bias is None else add_bias(y, bias)
+        return y if bias is None else add_bias(y, bias, layout=Layout.ROW_MAJOR)
 
     @classmethod
     def from_dense(
@@ -198,8 +198,8 @@ class SparseConv(nn.Module):
         check_pattern("SparseConv", self.pattern, shape)
         pattern, kernel, bias = _parameters(self)
         inputs, kernel, bias = self.promote_dtype(inputs, kernel, bias, dtype=self.dtype)
-        y = conv(kernel, pattern, inputs, **self._options())
-        return y if bias is None else add_bias(y, bias)
+        y = conv(kernel, pattern, inputs, **self._options(), layouts=ROW_MAJOR)
+        return y if bias is None else add_bias(y, bias, layout=Layout.ROW_MAJOR)
 
     @classmethod
     def from_dense(
