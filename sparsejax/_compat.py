@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import jax
 import jax.core
 import numpy as np
-from jax._src import dispatch, xla_bridge
+from jax._src import dispatch
 from jax.experimental.layout import Format, Layout, with_layout_constraint
 from jax.extend.core import Primitive, jaxprs_in_params
 from jax.interpreters import ad, batching, mlir
@@ -63,8 +63,12 @@ def varies_over(x: Any, axis: str) -> bool:
 
 
 def backend_has_started() -> bool:
-    """Whether JAX has started a backend, which has read ``XLA_FLAGS``. True where a release of JAX cannot say."""
-    return bool(getattr(xla_bridge, "backends_are_initialized", lambda: True)())
+    """Whether JAX has started a backend, which has read ``XLA_FLAGS``. True where a release of JAX cannot say.
+
+    JAX has no public name for this either; ``dispatch`` knows the module that does.
+    """
+    bridge: Any = getattr(dispatch, "xb", None)
+    return bool(getattr(bridge, "backends_are_initialized", lambda: True)())
 
 
 def batch_sharding(aval: Any) -> Any:
