@@ -67,7 +67,7 @@ def backend_has_started() -> bool:
 
     JAX has no public name for this either; ``dispatch`` knows the module that does.
     """
-    bridge: Any = getattr(dispatch, "xb", None)
+    bridge: Any = getattr(dispatch, "xla_bridge", None)
     return bool(getattr(bridge, "backends_are_initialized", lambda: True)())
 
 

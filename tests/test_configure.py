@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from sparsejax import configure
@@ -16,7 +17,11 @@ import resource, sys
 import numpy as np
 import sparsejax
 if sys.argv[1] == "keep":
-    assert sparsejax.configure({}).keeps_memory
+    environment = {"XLA_FLAGS": "--a"}
+    did = sparsejax.configure(environment)
+    assert did.keeps_memory and did.sets_xla_flag, did
+    assert environment["XLA_FLAGS"] == "--a --xla_backend_extra_options=xla_cpu_disable_tiled_emitter"
+    assert not sparsejax.configure(environment).sets_xla_flag
 for _ in range(2):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     block = np.ones(2**23)
@@ -33,6 +38,13 @@ def test_a_freed_block_is_used_again_without_fresh_pages():
         command = [sys.executable, "-c", _FAULTS, mode]
         faults[mode] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert faults["keep"] < 10 < faults["leave"]
+
+
+def test_what_xla_has_read_is_not_set():
+    jax.block_until_ready(jax.numpy.zeros(1))
+    environment = {"MALLOC_ARENA_MAX": "1"}
+    did = configure(environment)
+    assert not did.sets_xla_flag and "it has computed already" in str(did) and "XLA_FLAGS" not in environment
 
 
 @pytest.mark.parametrize("name", ["GLIBC_TUNABLES", "MALLOC_MMAP_MAX_"])
