@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 import sparsejax
+from sparsejax import models
 
 
 def test_a_sparse_model_runs_in_another_process(tmp_path):
@@ -17,7 +18,7 @@ def test_a_sparse_model_runs_in_another_process(tmp_path):
     masks = {"layers/0": generator.random((6, 8)) < 0.3, "layers/2": generator.random((8, 3)) < 0.3}
     model, _ = sparsejax.sparsify(dense, masks, min_sparsity=0.3, policy="always")
     x = generator.normal(size=(4, 6)).astype(np.float32)
-    sparsejax.export(model, jnp.asarray(x), tmp_path / "model.bin")
+    sparsejax.export(model, jnp.asarray(x[:1]), tmp_path / "model.bin")  # and runs with another batch size
     np.save(tmp_path / "x.npy", x)
     code = (
         "import sys, numpy as np, sparsejax; folder = sys.argv[1]; x = np.load(folder + '/x.npy')\n"
@@ -37,3 +38,34 @@ def test_other_files_and_inputs_are_refused(tmp_path):
     with pytest.raises(ValueError, match="export: sample_input has type str; expected arrays"):
         sparsejax.export(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), "x", tmp_path / "new.bin")
     assert not (tmp_path / "new.bin").exists()
+
+
+def test_a_program_takes_any_batch_size_or_one(tmp_path):
+    generator = np.random.default_rng(0)
+    dense = models.ConvNet(3, in_features=2, widths=(4, 8), rngs=nnx.Rngs(0))
+    model, _ = sparsejax.sparsify(dense, {"convs/1": generator.random((3, 3, 4, 8)) < 0.1}, policy="always")
+    model.eval()
+    images = jnp.asarray(generator.normal(size=(9, 6, 6, 2)), jnp.float32)
+    sparsejax.export(model, images[:4], tmp_path / "any.bin")
+    run = sparsejax.load_exported(tmp_path / "any.bin")
+    for size in (1, 9):
+        np.testing.assert_allclose(run(images[:size]), model(images[:size]), atol=1e-6)
+    sparsejax.export(model, images[:4], tmp_path / "four.bin", any_batch=False)
+    run = sparsejax.load_exported(tmp_path / "four.bin")
+    np.testing.assert_allclose(run(images[:4]), model(images[:4]), atol=1e-6)
+    with pytest.raises(ValueError, match="9"):
+        run(images)
+
+
+def test_a_forward_pass_that_needs_its_batch_size_says_so(tmp_path):
+    class Halves(nnx.Module):
+        def __call__(self, x):
+            return x[::2] if x.shape[0] > 2 else x
+
+    with pytest.raises(ValueError, match="cannot be traced for every batch size .*any_batch=False takes the shapes"):
+        sparsejax.export(Halves(), jnp.ones((4, 2)), tmp_path / "model.bin")
+    assert not (tmp_path / "model.bin").exists()
+    sparsejax.export(Halves(), jnp.ones((4, 2)), tmp_path / "model.bin", any_batch=False)
+    assert sparsejax.load_exported(tmp_path / "model.bin")(jnp.ones((4, 2))).shape == (2, 2)
+    with pytest.raises(ValueError, match="sample_input has no axis in its first array"):
+        sparsejax.export(Halves(), jnp.ones(()), tmp_path / "model.bin")
