@@ -30,6 +30,10 @@ _COMMANDS = {
         "sparsejax.train._evaluate_cli",
         "Measure a network: accuracy, sparsity and operations of each layer, latency dense and sparse.",
     ),
+    "export": (
+        "sparsejax.train._export_cli",
+        "Write a trained network for PyTorch, as safetensors, or as a program that runs without its code.",
+    ),
     "bench": ("sparsejax_bench._cli", "Measure layers and models against other libraries and against the machine."),
     "bias": (
         "sparsejax.analysis.bias._cli",

@@ -20,11 +20,14 @@ from sparsejax.models._resnet import TORCHVISION_POOL_PADDING, PoolPadding, ResN
 from sparsejax.models._torch_checkpoint import Checkpoint, read_checkpoint
 from sparsejax.models._torch_match import Entry, Match, Names, match, nearest
 from sparsejax.models._torch_slots import Slot, slots_of
+from sparsejax.models._vit import ViT
 
 # In half precision this share of zeros or less may be small weights that became 0.
 _MOST_ROUNDED = 0.05
 # RigL's TensorFlow code pools with "SAME" padding, which for even sizes pads below and on the right only.
 _RIGL_STEM = "initial_conv."
+# Hugging Face's ViT adds less to the variance than timm's.
+_HUGGING_FACE_VIT, _HUGGING_FACE_EPSILON = "names of Hugging Face ViT", 1e-12
 _RIGL_POOL_PADDING: PoolPadding = ((0, 1), (0, 1))
 
 _Arrays = dict[str, np.ndarray]
@@ -84,6 +87,7 @@ def load_torch(
       ``L.parametrizations.weight.original`` with ``L.parametrizations.weight.0.mask`` (torch.nn.utils.parametrize),
       ``L._layer.weight`` with ``L._weight_mask``, the same for biases, and the stored entries of sparse COO, CSR and
       CSC tensors;
+    - Hugging Face's epsilon of the norms, 1e-12, in a `ViT` whose checkpoint has its names;
     - the RigL stem ``initial_conv`` (a ResNet's pooling is then padded as RigL's), and a classifier stored as a 1x1
       convolution, with or without bias (STR);
     - an output layer that repeats the model's embedding.
@@ -331,6 +335,9 @@ def _write(
             padding = _RIGL_POOL_PADDING
             notes.append(f"{_RIGL_STEM}weight is RigL's stem: pool_padding {padding}")
         model.pool_padding = padding
+    if isinstance(model, ViT) and any(note.startswith(_HUGGING_FACE_VIT) for note in found.notes):
+        model.epsilon = _HUGGING_FACE_EPSILON
+        notes.append(f"epsilon of the norms {_HUGGING_FACE_EPSILON:g}, as Hugging Face has it")
     nnx.update(model, nnx.from_flat_state(state))
     return LoadReport(
         tuple(slot.name for slot in loaded),

@@ -12,7 +12,7 @@ from sparsejax._checks import check_integer, fail
 from sparsejax.models._attention import attend, gelu, linear
 from sparsejax.models._layers import check_images
 
-_EPSILON = 1e-6  # timm's
+_EPSILON = 1e-6  # timm's and torchvision's; load_torch sets Hugging Face's, 1e-12
 
 
 class _Attention(nnx.Module):
@@ -124,6 +124,17 @@ class ViT(nnx.Module):
         self.blocks = nnx.List([_Block(width, heads, hidden or 4 * width, rngs) for _ in range(depth)])
         self.norm = nnx.LayerNorm(width, epsilon=_EPSILON, rngs=rngs)
         self.head = nnx.Linear(width, num_classes, rngs=rngs)
+
+    @property
+    def epsilon(self) -> float:
+        """What the norms add to the variance: 1e-6, or as the checkpoint's library has it."""
+        return float(self.norm.epsilon)
+
+    @epsilon.setter
+    def epsilon(self, value: float) -> None:
+        for _, module in nnx.iter_modules(self):
+            if isinstance(module, nnx.LayerNorm):
+                module.epsilon = value
 
     def features(self, images: jax.Array) -> jax.Array:
         """Return the features of each image: ``float[B, H, W, C] -> float[B, width]``."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from flax import nnx
 
 from sparsejax._typing import PyTree
 
+Step: TypeAlias = tuple[Any, tuple[Any, ...]]
 ROUNDS = 5  # timed steps of each model, alternately; the median counts
 
 
@@ -28,7 +29,13 @@ def time_models(dense: nnx.Module, sparse: nnx.Module, sample_input: PyTree) -> 
     Returns:
       The medians for the dense and the sparse model.
     """
-    steps = [_step(model, sample_input) for model in (dense, sparse)]
+    first, second = (_step(model, sample_input) for model in (dense, sparse))
+    return alternate(first, second)
+
+
+def alternate(dense: Step, sparse: Step) -> tuple[float, float]:
+    """Return the median seconds of two compiled functions with their operands, run in turn."""
+    steps = (dense, sparse)
     for step, operands in steps:
         jax.block_until_ready(step(*operands))
     times: list[list[float]] = [[], []]
@@ -40,22 +47,33 @@ def time_models(dense: nnx.Module, sparse: nnx.Module, sample_input: PyTree) -> 
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def _step(model: nnx.Module, sample_input: PyTree) -> tuple[Any, tuple[Any, ...]]:
-    """A compiled step and its operands."""
-    model = nnx.clone(model, graph=True)
-    model.eval()
-    graph, params, rest = nnx.split(model, nnx.All(nnx.Param, _is_floating), ..., graph=True)
+def call_of(sample_input: PyTree) -> tuple[dict[int, jax.Array], Callable[[dict[int, jax.Array]], tuple[Any, Any]]]:
+    """Return the arrays of an input, and what makes positional and named arguments of such arrays."""
     args, kwargs = sample_input if isinstance(sample_input, tuple) else (sample_input,), {}
     if isinstance(sample_input, Mapping):
         args, kwargs = (), dict(sample_input)
     leaves, treedef = jax.tree.flatten((args, kwargs))
     arrays = {i: _concrete(leaf) for i, leaf in enumerate(leaves) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")}
+    return arrays, lambda arrays: treedef.unflatten([arrays.get(i, leaf) for i, leaf in enumerate(leaves)])
+
+
+def mean_square(outputs: Any) -> jax.Array:
+    """Return the mean of the squares of all floating outputs, a loss that needs no labels."""
+    floating = [y for y in jax.tree.leaves(outputs) if jnp.issubdtype(y.dtype, jnp.floating)]
+    return sum((jnp.square(y).mean() for y in floating), jnp.zeros(()))
+
+
+def _step(model: nnx.Module, sample_input: PyTree) -> Step:
+    """A compiled step and its operands."""
+    model = nnx.clone(model, graph=True)
+    model.eval()
+    graph, params, rest = nnx.split(model, nnx.All(nnx.Param, _is_floating), ..., graph=True)
+    arrays, arguments = call_of(sample_input)
 
     def loss(params: Any, rest: Any, arrays: dict[int, jax.Array]) -> jax.Array:
-        positional, named = treedef.unflatten([arrays.get(i, leaf) for i, leaf in enumerate(leaves)])
+        positional, named = arguments(arrays)
         module: Any = nnx.merge(graph, params, rest)
-        outputs = [y for y in jax.tree.leaves(module(*positional, **named)) if jnp.issubdtype(y.dtype, jnp.floating)]
-        return sum((jnp.square(y).mean() for y in outputs), jnp.zeros(()))
+        return mean_square(module(*positional, **named))
 
     # Arrays, not Variables: those of ``rest`` would belong to another trace than the parameters'.
     return jax.jit(jax.value_and_grad(loss)), (nnx.as_pure(params), nnx.as_pure(rest), arrays)

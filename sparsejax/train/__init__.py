@@ -9,6 +9,7 @@ from sparsejax.train._fixed_mask import FixedMask, KernelChoice, fix_masks
 from sparsejax.train._loop import TrainRun, train
 from sparsejax.train._paired import AgainstDense, DensePair
 from sparsejax.train._rebuild import load_model
+from sparsejax.train._saved_forms import save_network
 from sparsejax.train._source import Network, load_network
 from sparsejax.train._steps import bind_step, evaluate_accuracy, map_batches, train_step
 from sparsejax.train.log._epochs import EpochRow, TensorBoardLogger
@@ -53,6 +54,7 @@ __all__ = [
     "make_plan",
     "map_batches",
     "reporter",
+    "save_network",
     "train",
     "train_step",
 ]

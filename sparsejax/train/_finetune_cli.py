@@ -16,7 +16,7 @@ from sparsejax.train._options import (
     config_of,
     option_of,
 )
-from sparsejax.train._saved_forms import FORMS, save_forms
+from sparsejax.train._saved_forms import FORMS
 from sparsejax.train.processes._command import add_process_options, run_in_processes
 from sparsejax.train.processes._group import Group
 from sparsejax.train.results._tables import percent
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_options(option)
     add_training_options(option)
     option("--freeze-backbone", "freeze_backbone", bool, "train the classifier alone")
-    text = "also write the trained network for PyTorch in this form; repeat for several"
+    text = "also write the trained network in this form: for PyTorch, or as a program; repeat for several"
     parser.add_argument("--save", action="append", choices=FORMS, default=[], help=text)
     add_run_options(parser)
     add_process_options(parser)
@@ -53,7 +53,8 @@ def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) 
 def _run(arguments: argparse.Namespace, group: Group, refused: Callable[[BaseException], int]) -> int:
     try:
         outcome, result, text = fit(arguments, config_of(arguments, method="fixed"), group)
-        files = save_forms(result.model, arguments.save, arguments.out)
+        keeps = bool(arguments.save) and group.writes
+        files = train.save_network(result.out, arguments.save, arguments.out) if keeps else []
     except (ValueError, OSError, ImportError) as error:
         return refused(error)
     if arguments.json:

@@ -28,7 +28,7 @@ from sparsejax.train._inputs import Inputs, inputs_of
 from sparsejax.train._optimizer import learning_rates
 from sparsejax.train._partner import fork_partner, partner_options
 from sparsejax.train._prepare import Prepared, prepare
-from sparsejax.train._rebuild import models_shape
+from sparsejax.train._rebuild import kept_options, models_shape
 from sparsejax.train._state import Storage, TrainState, sparse_masks, sparsity, with_new_mask
 from sparsejax.train._steps import BoundStep, bind_step, step_of_kind
 from sparsejax.train.checkpoints._arrays import assign, capacity_in, collect, log_in, masks_in
@@ -270,7 +270,8 @@ class TrainRun:
     def _description(self) -> dict[str, Any]:
         """What builds the network again without the data."""
         shape = models_shape(self._model, self.inputs.image_shape)
-        return {"model": self.config.model, "num_classes": self.inputs.num_classes, "image_shape": shape}
+        built = {"model": self.config.model, "num_classes": self.inputs.num_classes, "image_shape": shape}
+        return built | {"input_shape": list(self.inputs.image_shape)} | kept_options(self._model)
 
     def _restored(self, restored: tuple[int, Mapping[str, Any], list[str]] | None, storage: Storage) -> TrainState:
         """The state of a checkpoint, or the initial one; the last step decides in which form the weights are."""

@@ -36,6 +36,21 @@ def models_shape(model: nnx.Module, image_shape: tuple[int, ...]) -> list[int]:
     return [side, side, image_shape[-1]]
 
 
+def kept_options(model: nnx.Module) -> dict[str, Any]:
+    """Return what a checkpoint of another library changed in a network beside its variables."""
+    if isinstance(model, models.ViT):
+        return {"epsilon": model.epsilon}
+    return {"pool_padding": model.pool_padding} if isinstance(model, models.ResNet) else {}
+
+
+def _set_options(model: nnx.Module, options: Mapping[str, Any]) -> None:
+    if isinstance(model, models.ViT) and "epsilon" in options:
+        model.epsilon = options["epsilon"]
+    if isinstance(model, models.ResNet) and "pool_padding" in options:
+        (top, bottom), (left, right) = options["pool_padding"]
+        model.pool_padding = ((top, bottom), (left, right))
+
+
 def rebuilt(description: Mapping[str, Any], checkpoints: Checkpoints) -> nnx.Module:
     """Return the network of the newest checkpoint that can be loaded.
 
@@ -58,6 +73,7 @@ def rebuilt(description: Mapping[str, Any], checkpoints: Checkpoints) -> nnx.Mod
     model: nnx.Module = models.build(
         description["model"], description["num_classes"], channels, (height, width), nnx.Rngs(0)
     )
+    _set_options(model, description)
     dense = nn.dense_kernels(model)
     ranks = {path: arrays[f"model/{path}/kernel/value"].ndim for path in dense}
     stored = {path: mask for path, mask in masks_in(arrays).items() if ranks[path] < dense[path].ndim}

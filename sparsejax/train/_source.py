@@ -110,6 +110,31 @@ def _from_file(path: Path, name: str, image_shape: tuple[int, ...]) -> Network:
     return Network(model, dict(report.masks), name, report.notes)
 
 
+def incoming_names(source: str | Path, model: nnx.Module) -> models.LoadReport | None:
+    """Return the names of the PyTorch file that a network came in by, as `models.save_torch_state_dict` takes them.
+
+    Args:
+      source: the file, or the folder of a run that started from it, at any remove; "" for a network that is new.
+      model: the network; its classifier may have another number of classes than the file's.
+
+    Returns:
+      A report of loading the file; None where there is no such file any more.
+    """
+    path = Path(source)
+    while path.is_dir():
+        started = json.loads((path / "run.json").read_text()).get("source") if (path / "run.json").is_file() else ""
+        if not started:
+            return None
+        path = Path(started)
+    if not path.is_file():
+        return None
+    dense, head = nn.densify(model), models.find_head(model)
+    classes = _classes(path, read_checkpoint(path).values)
+    if classes != _outputs(dense, head):
+        dense = models.with_new_head(dense, classes, head=head, rngs=nnx.Rngs(0))
+    return models.load_torch_state_dict(dense, path)
+
+
 def _classes(path: Path, values: Mapping[str, np.ndarray]) -> int:
     """Number of outputs of the classifier in a file."""
     for name in ("fc", "head", "classifier", "heads.head", "classifier.1"):

@@ -69,7 +69,7 @@ class Torch:
         return self.tensor(f"{name}.weight", count, WIDTH)[index]
 
 
-def torch_vit(net: Torch) -> Any:
+def torch_vit(net: Torch, eps: float = 1e-6) -> Any:
     torch = net.torch
     weight, bias = net.tensor("patch_embed.proj.weight", WIDTH, 3, 4, 4), net.tensor("patch_embed.proj.bias", WIDTH)
     x = torch.nn.functional.conv2d(torch.from_numpy(IMAGES).permute(0, 3, 1, 2), weight, bias, 4)
@@ -77,11 +77,11 @@ def torch_vit(net: Torch) -> Any:
     x = x + net.tensor("pos_embed", 1, 5, WIDTH)
     for i in range(2):
         name = f"blocks.{i}"
-        q, k, v = net.linear(f"{name}.attn.qkv", net.norm(f"{name}.norm1", x, 1e-6), 3 * WIDTH).chunk(3, -1)
+        q, k, v = net.linear(f"{name}.attn.qkv", net.norm(f"{name}.norm1", x, eps), 3 * WIDTH).chunk(3, -1)
         x = x + net.linear(f"{name}.attn.proj", net.attend(q, k, v), WIDTH)
-        y = net.gelu(net.linear(f"{name}.mlp.fc1", net.norm(f"{name}.norm2", x, 1e-6), 4 * WIDTH))
+        y = net.gelu(net.linear(f"{name}.mlp.fc1", net.norm(f"{name}.norm2", x, eps), 4 * WIDTH))
         x = x + net.linear(f"{name}.mlp.fc2", y, WIDTH)
-    return net.linear("head", net.norm("norm", x, 1e-6)[:, 0], 3)
+    return net.linear("head", net.norm("norm", x, eps)[:, 0], 3)
 
 
 def torch_gpt(net: Torch) -> Any:
@@ -134,6 +134,47 @@ def test_logits_and_files_equal_torch(tmp_path, name):
     written = net.torch.load(tmp_path / "model.pt", weights_only=True)
     assert set(written) == set(net.state)
     assert all(net.torch.equal(written[key], value) for key, value in net.state.items())
+
+
+HUGGING_FACE = (
+    ("patch_embed.proj", "embeddings.patch_embeddings.projection"),
+    ("cls_token", "embeddings.cls_token"),
+    ("pos_embed", "embeddings.position_embeddings"),
+    ("blocks.", "encoder.layer."),
+    ("norm1", "layernorm_before"),
+    ("norm2", "layernorm_after"),
+    ("attn.proj", "attention.output.dense"),
+    ("mlp.fc1", "intermediate.dense"),
+    ("mlp.fc2", "output.dense"),
+    ("head", "classifier"),
+)
+
+
+def test_a_vit_of_hugging_face_has_its_epsilon():
+    """Activations are so small that timm's epsilon, 1e-6, would change the logits."""
+    net = Torch()
+    for name, shape in (("proj.weight", (WIDTH, 3, 4, 4)), ("proj.bias", (WIDTH,))):
+        net.tensor(f"patch_embed.{name}", *shape, scale=1e-5)
+    net.tensor("cls_token", 1, 1, WIDTH, scale=1e-4)
+    net.tensor("pos_embed", 1, 5, WIDTH, scale=1e-4)
+    expected = torch_vit(net, 1e-12).numpy()
+    state: dict[str, Any] = {}
+    for name, value in net.state.items():
+        if ".qkv." in name:
+            holder, _, kind = name.replace("blocks.", "encoder.layer.").partition(".attn.qkv.")
+            parts = zip(("query", "key", "value"), value.chunk(3), strict=True)
+            state |= {f"vit.{holder}.attention.attention.{part}.{kind}": chunk for part, chunk in parts}
+            continue
+        for ours, theirs in HUGGING_FACE:
+            name = name.replace(ours, theirs)
+        state[name if name.startswith("classifier") else f"vit.{name}"] = value
+    state = {name.replace("vit.norm.", "vit.layernorm."): value for name, value in state.items()}
+    model = make_vit(nnx.Rngs(0))
+    report = load_torch(model, state)
+    assert (report.missing, report.unused, model.epsilon) == ((), (), 1e-12)
+    np.testing.assert_allclose(model(jnp.asarray(IMAGES)), expected, atol=1e-5 * np.abs(expected).max())
+    model.epsilon = 1e-6
+    assert np.abs(model(jnp.asarray(IMAGES)) - expected).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -62,7 +62,7 @@ def test_a_forward_pass_that_needs_its_batch_size_says_so(tmp_path):
         def __call__(self, x):
             return x[::2] if x.shape[0] > 2 else x
 
-    with pytest.raises(ValueError, match="cannot be traced for every batch size .*any_batch=False takes the shapes"):
+    with pytest.raises(ValueError, match=r"cannot be traced for every batch size .*any_batch=False takes the shapes"):
         sparsejax.export(Halves(), jnp.ones((4, 2)), tmp_path / "model.bin")
     assert not (tmp_path / "model.bin").exists()
     sparsejax.export(Halves(), jnp.ones((4, 2)), tmp_path / "model.bin", any_batch=False)

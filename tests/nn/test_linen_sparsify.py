@@ -10,6 +10,7 @@ import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from flax import linen as nn
 from flax import nnx
@@ -265,11 +266,16 @@ def test_a_sparse_module_is_a_submodule_of_another_one() -> None:
     close(Outer(sparse).apply({"params": nested["params"]}, SEQUENCE), module.apply(variables, SEQUENCE) + 1)
 
 
-def test_pickles_copies_and_checkpoints() -> None:
+def test_pickles_copies_and_checkpoints(tmp_path) -> None:
     _, _, _, sparse, values = converted("scan")
     again = pickle.loads(pickle.dumps(sparse))
     assert again == sparse and hash(again) == hash(sparse) and isinstance(again, Ladder)
     assert sparse.clone(axis=0) == sparse
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "orbax", values)
+        checkpointer.wait_until_finished()
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, values)
+        close(again.apply(checkpointer.restore(tmp_path / "orbax", shapes), SEQUENCE), sparse.apply(values, SEQUENCE))
     raw = flax.serialization.to_bytes(values)
     restored = flax.serialization.from_bytes(jax.tree.map(jnp.zeros_like, values), raw)
     close(again.apply(restored, SEQUENCE), sparse.apply(values, SEQUENCE))
@@ -355,7 +361,27 @@ def test_layers_that_are_sparse_already_and_rules() -> None:
     assert [row.action for row in report.rows] == ["sparse", "sparse"]
     close(sparse.apply(values, SEQUENCE), sparse.apply({"params": values["params"]}, SEQUENCE))
     sparse, values, report = sparsify(module, variables, masks, sample_input=SEQUENCE)
+    assert (report.speedup is None) == all(
+        row.action == "dense" for row in report.rows if row.reason != "sparse already"
+    )
     assert report.rows[0].dense_ms is not None and densify(sparse, values)[0] == module
+
+
+def test_a_batch_norm_has_a_row_and_the_whole_module_is_timed_with_its_options() -> None:
+    class Normed(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            x = nn.Dropout(0.5, deterministic=not train)(nn.Dense(6)(x))
+            return nn.BatchNorm(use_running_average=not train)(x)
+
+    variables = Normed().init(jax.random.key(0), SEQUENCE, False)
+    masks = {"Dense_0": np.eye(6, dtype=bool)}
+    sample = {"x": jax.ShapeDtypeStruct(SEQUENCE.shape, SEQUENCE.dtype), "train": True}
+    _, _, report = sparsify(Normed(), variables, masks, sample_input=sample, min_sparsity=0.5)
+    assert [(row.path, row.shape) for row in report.rows] == [("Dense_0", (6, 6)), ("BatchNorm_0", (6,))]
+    assert report.rows[1].action == "dense" and "only NNX models get the fused one" in report.rows[1].reason
+    if report.rows[0].action == "sparse":
+        assert report.speedup is not None and not report.predicted
 
 
 def test_frozen_variables_stay_frozen() -> None:

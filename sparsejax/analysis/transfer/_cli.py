@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     from sparsejax import models
     from sparsejax.data._load import SPECS
+    from sparsejax.train._saved_forms import FORMS
 
     text = (
         "a network: the folder of a `sparsejax train` run, or a PyTorch file (then --model); repeat for several. METHOD"
@@ -41,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--standardize", action="store_true", help="features, before the linear classifier")
     parser.add_argument("--recalibrate", action="store_true", help="batch statistics on the new data, then frozen")
     parser.add_argument("--kernels", choices=("sparse", "dense"), default="sparse", help="of full fine-tuning")
+    text = "keep the networks of full fine-tuning in OUT/networks in this form; repeat for several"
+    parser.add_argument("--save", action="append", choices=FORMS, default=[], help=text)
     text = "time the networks at batch 1 and 64, and draw accuracy against it: inference.csv, pareto.svg"
     parser.add_argument("--inference", action="store_true", help=text)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
@@ -76,6 +79,8 @@ def _run(arguments: argparse.Namespace) -> tuple[Any, str]:
     pd = require("pandas", _FUNCTION)
     if arguments.seeds < 1:
         fail(_FUNCTION, "--seeds", f"value {arguments.seeds}", "at least 1")
+    if arguments.save and arguments.regime == "linear":
+        fail(_FUNCTION, "--save", "regime 'linear', which trains no network", "--regime full or both")
     backbones = [_backbone(word, arguments) for word in arguments.backbone]
     regimes = ("linear", "full") if arguments.regime == "both" else (arguments.regime,)
     settings, parts = _settings(arguments), []
@@ -125,6 +130,7 @@ def _settings(arguments: argparse.Namespace) -> Any:
         solver=arguments.solver,
         standardize=arguments.standardize,
         kernels=arguments.kernels,
+        save=tuple(arguments.save),
     )
 
 
@@ -154,11 +160,11 @@ def _backbone(word: str, arguments: argparse.Namespace) -> Any:
         fail(_FUNCTION, f"backbone {text!r}", got, "the folder of a run, or a PyTorch file")
     measured = train.fix_masks(model, masks, kernels="dense", keep_dense=(models.find_head(model),)).sparsity()
     if not separator:
-        return Backbone(model, "Dense" if measured == 0 else "Sparse", round(measured, 4), arch, masks)
+        return Backbone(model, "Dense" if measured == 0 else "Sparse", round(measured, 4), arch, masks, source=text)
     method, colon, level = name.rpartition(":")
     if not colon or not _is_fraction(level):
         fail(_FUNCTION, "--backbone", f"name {name!r}", "METHOD:SPARSITY with a fraction in [0, 1), such as AC/DC:0.9")
-    return Backbone(model, method, float(level), arch, masks)
+    return Backbone(model, method, float(level), arch, masks, source=text)
 
 
 def _network(path: Path, arguments: argparse.Namespace) -> tuple[str, Any, Any]:

@@ -21,11 +21,13 @@ from sparsejax.nn._masks import flat_masks, skipped_layers
 from sparsejax.nn._policy import Policy, check_policy
 from sparsejax.nn._report import LayerReport, SparsifyReport
 from sparsejax.nn.linen._model import dense_module, plan_of, sparse_module
+from sparsejax.nn.linen._model_time import time_modules
 from sparsejax.nn.linen._plan import Path, Plan, StoredLayer, at
 from sparsejax.nn.linen._record import CalledLayer, record
 from sparsejax.nn.linen._twin import Form, twin
 
 Variables = dict[str, Any]
+_NORM = "a batch norm of Linen, which keeps its own kernel; only NNX models get the fused one"
 
 
 def sparsify(
@@ -62,8 +64,9 @@ def sparsify(
       The sparse module: of a subclass of the module's class, with its fields and methods. Its variables, which share no
       array with the old ones: those given, with stored kernels, and the collection ``"pattern"``, the index arrays.
       ``apply`` takes the patterns from that collection where it is given and from the module where not, so training
-      loops that keep ``params`` alone work. A `SparsifyReport`: a row per layer, and one for every other parameter that
-      has a mask, or zeros and two or more axes.
+      loops that keep ``params`` alone work. A `SparsifyReport`: a row per layer and per batch norm, and one for every
+      other parameter that has a mask, or zeros and two or more axes; with policy "measured" also the time of a step of
+      the whole module before and after.
 
     Raises:
       ValueError: an unknown policy or path, a mask of another shape or dtype, an input that the module does not take,
@@ -109,12 +112,19 @@ def sparsify(
         kind = type(layer).__name__
         rows[name] = LayerReport(name, kind, pattern.shape, pattern.sparsity, "sparse", "sparse already")
     others = map(_in_linen_words, rows_of_parameters(parameters, by_path))
-    dense_ms, sparse_ms = (
-        (1e3 * sum(seconds) for seconds in zip(*predictions, strict=True)) if predictions else (None, None)
-    )
-    report = SparsifyReport((*rows.values(), *others), min_sparsity, dense_ms, sparse_ms, bool(predictions))
-    new = _sparse_variables(plan, variables)
-    return sparse_module(module, plan), _like(variables, new), report
+    norms = [
+        LayerReport(_joined(path), "BatchNorm", (size,), None, "dense", _NORM) for path, size in seen.norms.items()
+    ]
+    new, sparse = _sparse_variables(plan, variables), sparse_module(module, plan)
+    times: tuple[float | None, float | None] = (None, None)
+    if policy == "measured" and plan.layers:
+        dense_s, sparse_s = time_modules((module, variables), (sparse, new), sample_input)
+        times = (1e3 * dense_s, 1e3 * sparse_s)
+    elif predictions:
+        dense_s, sparse_s = (sum(seconds) for seconds in zip(*predictions, strict=True))
+        times = (1e3 * dense_s, 1e3 * sparse_s)
+    report = SparsifyReport((*rows.values(), *norms, *others), min_sparsity, *times, predicted=bool(predictions))
+    return sparse, _like(variables, new), report
 
 
 def densify(module: nn.Module, variables: Mapping[str, Any]) -> tuple[nn.Module, Variables]:

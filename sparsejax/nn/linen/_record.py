@@ -46,11 +46,13 @@ class Record:
       layers: layers that have a sparse form.
       sparse: layers that are sparse already: `SparseDense`, `SparseConv`.
       holders: class of every module whose method ran.
+      norms: batch norms, with their number of features.
     """
 
     layers: dict[Path, CalledLayer] = dataclasses.field(default_factory=lambda: {})
     sparse: dict[Path, nn.Module] = dataclasses.field(default_factory=lambda: {})
     holders: dict[Path, str] = dataclasses.field(default_factory=lambda: {})
+    norms: dict[Path, int] = dataclasses.field(default_factory=lambda: {})
     normalizers: list[str] = dataclasses.field(default_factory=lambda: [])
 
     def intercept(self, next_fun: Any, args: tuple[Any, ...], kwargs: dict[str, Any], context: Any) -> Any:
@@ -59,6 +61,9 @@ class Record:
         if module.scope is None:
             return next_fun(*args, **kwargs)
         self.holders.setdefault(module.path, type(module).__name__)
+        if isinstance(module, nn.BatchNorm) and module.has_variable("batch_stats", "mean"):
+            mean: Any = module.get_variable("batch_stats", "mean")
+            self.norms[module.path] = int(mean.shape[-1])
         if isinstance(module, SparseDense | SparseConv):
             self.sparse[module.path] = module
         elif (kind := kind_of(function, module)) and module.has_variable("params", "kernel"):

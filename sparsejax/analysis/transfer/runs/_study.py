@@ -33,6 +33,7 @@ from sparsejax.analysis.transfer.runs._probe import Solver, linear_probe
 from sparsejax.analysis.transfer.tables._results import CATEGORIES
 from sparsejax.data import ImageTask
 from sparsejax.train import KernelChoice
+from sparsejax.train._saved_forms import save_forms, saved_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +54,7 @@ class Backbone:
       masks: bool array by layer path, or None: see `finetune`.
       category: of the method; that of the published study if it is one of its methods, else "other".
       head: path of the classifier; looked up by name if None.
+      source: the run or PyTorch file that it comes from, whose names networks are saved under; "" for none.
 
     Raises:
       ValueError: ``sparsity`` is no fraction in [0, 1).
@@ -65,6 +67,7 @@ class Backbone:
     masks: Mapping[str, ArrayLike] | None = None
     category: str | None = None
     head: str | None = None
+    source: str = ""
 
     def __post_init__(self) -> None:
         sparsity = read_number("Backbone", "sparsity", self.sparsity)
@@ -86,6 +89,8 @@ class StudySettings:
       C: of solver "lbfgs".
       kernels: of full fine-tuning.
       feature_batch: images per call when features are computed.
+      save: forms in which the networks of full fine-tuning are kept in ``out/networks``, as
+        `sparsejax.train.save_network` takes them.
     """
 
     linear: SGDConfig = field(default_factory=SGDConfig.linear)
@@ -95,6 +100,7 @@ class StudySettings:
     C: float | None = 1.0
     kernels: KernelChoice = "sparse"
     feature_batch: int = 128
+    save: tuple[str, ...] = ()
 
     def full_config(self, dataset: str) -> SGDConfig:
         """Return the settings of full fine-tuning on a data set."""
@@ -199,9 +205,11 @@ def _job(
         for seed, (row, probs) in zip(missing, rows, strict=True):
             _store(files["linear", seed], row, RunOutputs(probs, task.test.labels, backbone.sparsity))
     for seed in seeds:
-        if "full" in regimes and not files["full", seed].exists():
-            row, probs = _full(backbone, task, seed, settings, _named(progress, f"full, seed {seed}, {name}"))
-            _store(files["full", seed], row, RunOutputs(probs, task.test.labels, backbone.sparsity))
+        if "full" in regimes and not _is_done(files["full", seed], settings):
+            file, progress_of = files["full", seed], _named(progress, f"full, seed {seed}, {name}")
+            row, probs, model = _full(backbone, task, seed, settings, progress_of)
+            _keep(file, model, backbone, task, settings)
+            _store(file, row, RunOutputs(probs, task.test.labels, backbone.sparsity))
     head = {
         "arch": backbone.arch,
         "method": backbone.method,
@@ -211,6 +219,20 @@ def _job(
         "metric": task.metric,
     }
     return [{"regime": r, **head, "seed": s, **read_stored("run_transfer", file)} for (r, s), file in files.items()]
+
+
+def _is_done(file: Path, settings: StudySettings) -> bool:
+    networks = file.parent / "networks" / file.stem
+    return file.exists() and all((networks / saved_name(form)).exists() for form in settings.save)
+
+
+def _keep(file: Path, model: nnx.Module, backbone: Backbone, task: ImageTask, settings: StudySettings) -> None:
+    """Write the network of a run in the forms that are asked for."""
+    if settings.save:
+        folder = file.parent / "networks" / file.stem
+        folder.mkdir(parents=True, exist_ok=True)
+        shape = tuple(task.test.images([0]).shape[1:])
+        save_forms(model, settings.save, folder, source=backbone.source, image_shape=shape)
 
 
 def _store(file: Path, row: dict[str, Any], outputs: RunOutputs) -> None:
@@ -273,7 +295,7 @@ def _full(
     seed: int,
     settings: StudySettings,
     progress: Callable[[int, int], None] | None,
-) -> tuple[dict[str, Any], np.ndarray]:
+) -> tuple[dict[str, Any], np.ndarray, nnx.Module]:
     result = finetune(
         backbone.model,
         task,
@@ -287,7 +309,7 @@ def _full(
     )
     selection = "last" if task.val is None else "validation"
     row = _row(task, result.top1, result.mean_per_class) | {"solver": "sgd", "selection": selection}
-    return row, predict_probabilities(result.model, task.test)
+    return row, predict_probabilities(result.model, task.test), result.model
 
 
 def _row(task: ImageTask, top1: float, mean_per_class: float) -> dict[str, Any]:
