@@ -77,10 +77,10 @@ def write_network(file: Path, sparsity: float) -> None:
 
 def against_torch(folder: Path, size: int, batch: int, rounds: int) -> None:
     """Train in turn, and print medians and the ratio of each round."""
-    from sparsejax._xla_flags import add_flag
+    import sparsejax
     from sparsejax.train.results._ratios import ratio_text
 
-    add_flag()
+    sparsejax.configure()
     with tempfile.TemporaryDirectory() as out:
         steps = _STEPS * (rounds + 1)
         walks = {"sparsejax": our_steps(folder, size, batch, steps, out)}

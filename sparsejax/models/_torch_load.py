@@ -335,7 +335,7 @@ def _write(
             padding = _RIGL_POOL_PADDING
             notes.append(f"{_RIGL_STEM}weight is RigL's stem: pool_padding {padding}")
         model.pool_padding = padding
-    if isinstance(model, ViT) and any(note.startswith(_HUGGING_FACE_VIT) for note in found.notes):
+    if isinstance(model, ViT) and any(note.startswith(_HUGGING_FACE_VIT) for note in matched.notes):
         model.epsilon = _HUGGING_FACE_EPSILON
         notes.append(f"epsilon of the norms {_HUGGING_FACE_EPSILON:g}, as Hugging Face has it")
     nnx.update(model, nnx.from_flat_state(state))
