@@ -24,6 +24,7 @@ from sparsejax.train._source import incoming_names
 torch = pytest.importorskip("torch")
 prune = pytest.importorskip("torch.nn.utils.prune")
 
+pytestmark = pytest.mark.usefixtures("optimized")  # the commands measure
 CLASSES = 10
 
 
