@@ -81,7 +81,9 @@ def loaders(task: data.ImageTask, options: argparse.Namespace) -> dict[str, Call
 
     def grain_processes() -> Iterator[Any]:
         import grain
+        from absl import flags  # of grain's processes, which otherwise wait for absl.app
 
+        flags.FLAGS.mark_as_parsed()
         reading: Any = grain.MapDataset.source(pictures).to_iter_dataset(grain.ReadOptions(num_threads=1))
         return iter(reading.mp_prefetch(grain.MultiprocessingOptions(num_workers=options.workers)))
 

@@ -22,7 +22,7 @@ BACKENDS = pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
 SOURCES: dict[str, Any] = {
     "adversaries": ["flip#target", "flip#protected"],
     "learners": ["none", "reg"],
-    "methods": ["oracle", "vanilla"],
+    "methods": ["oracle", "naive"],
     "n_sources": 3,
     "n_malicious": 1,
     "seeds": 3,
@@ -90,6 +90,12 @@ def table(die: Any = lambda: None) -> ms.TabularDataset:
     x = rng.normal(size=(300, 3))
     y = (x[:, 0] + rng.normal(0, 0.5, 300) > 0).astype(int)
     return Deadly("toy", x, y, (x[:, 1] > 0).astype(int), 2, ("p", "q", "a"))
+
+
+@pytest.fixture(autouse=True)
+def workers_are_not_nice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray starts its workers at niceness 15, where they wait for every other process of a busy machine."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")
 
 
 @pytest.fixture(scope="module")

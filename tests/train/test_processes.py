@@ -15,19 +15,24 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 
 from helpers import joined_run
 from helpers.process_runs import kill_one, losses, same_masks, start_train, train
 from helpers.processes import environment
 from sparsejax.cli import main
 from sparsejax.data import ImageTask, digits
+from sparsejax.models import ConvNet
 from sparsejax.train import TrainConfig
 from sparsejax.train._inputs import TaskInputs
+from sparsejax.train._steps import StepKind, loss_of_kind
 from sparsejax.train.processes._group import ALONE, Group
 from sparsejax.train.processes._inputs import GroupInputs
 from sparsejax.train.processes._launch import _wait, core_shares, free_port
 from sparsejax.train.processes._meeting import address_of, meet
+from sparsejax.train.processes._step import bind_group_step
 
 SMALL = ["--model", "mlp", "--method", "rigl", "--update-every", "2", "--epochs", "1", "--batch-size", "256"]
 
@@ -134,6 +139,34 @@ def test_the_rows_and_the_test_are_divided() -> None:
         np.testing.assert_array_equal(np.concatenate([part[i] for part in parts]), whole[i])
     with pytest.raises(ValueError, match=r"batch_size has value 7; expected a multiple of 2, the devices of 2"):
         GroupInputs(TaskInputs(task, TrainConfig(batch_size=7)), groups[0])
+
+
+@pytest.mark.parametrize("sync", [False, True], ids=["per shard", "whole batch"])
+def test_batch_norm_of_a_step(sync: bool) -> None:
+    """Running statistics are the mean over two devices of those of their rows, or those of the whole batch."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(8, 4, 4, 1)).astype(np.float32)
+    labels = np.arange(8, dtype=np.int32) % 3
+
+    def model() -> ConvNet:
+        return ConvNet(3, in_features=1, widths=(4,), rngs=nnx.Rngs(0))
+
+    def statistics(model: ConvNet) -> np.ndarray:
+        return np.concatenate([model.bns[0].mean[...], model.bns[0].var[...]])
+
+    trained = model()
+    optimizer = nnx.Optimizer(trained, optax.sgd(0.1), wrt=nnx.Param)
+    step = bind_group_step(Told(), trained, optimizer, StepKind(), is_stored=False, sync_batch_norm=sync)
+    loss = float(step(images, labels))
+    parts = [slice(0, 8)] if sync else [slice(0, 4), slice(4, 8)]
+    expected, losses = [], []
+    for rows in parts:
+        other = model()
+        losses.append(float(loss_of_kind(other, images[rows], labels[rows], StepKind())))
+        expected.append(statistics(other))
+    np.testing.assert_allclose(statistics(trained), np.mean(expected, 0), rtol=1e-5)
+    assert loss == pytest.approx(np.mean(losses), rel=1e-5)
+    assert np.abs(trained.fc.kernel[...] - model().fc.kernel[...]).max() > 0
 
 
 def test_alone_nothing_is_exchanged() -> None:

@@ -97,7 +97,7 @@ def _of_shards(
     )
     def mean_over_shards(params: PyTree, rest: PyTree, images: jax.Array, labels: jax.Array) -> Any:
         def loss_of(params: PyTree) -> tuple[jax.Array, Any]:
-            shard = nnx.merge(graphdef, params, rest)
+            shard = nnx.merge(graphdef, params, rest, copy=True)
             return loss_of_kind(shard, images, labels, kind), nnx.state(shard, nnx.Not(kind.trained))
 
         local = jax.tree.map(lambda x: jax.lax.pcast(x, AXIS, to="varying"), params)  # sums are taken below, once
