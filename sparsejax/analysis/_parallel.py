@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal, TypeVar, get_args
 
@@ -108,7 +109,10 @@ def _ray(function: str, n_jobs: int, address: str | None) -> Generator[int]:
     if started:
         size: Any = {"num_cpus": n_jobs, "include_dashboard": False} if address is None else {"address": address}
         try:
-            ray.init(log_to_driver=False, logging_level="error", **size)
+            with warnings.catch_warnings():
+                # Ray forks to start its daemons, which run another program at once: JAX's threads are not touched.
+                warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+                ray.init(log_to_driver=False, logging_level="error", **size)
         except (ConnectionError, ValueError) as error:
             fail(function, "address", f"value {address!r} ({error})", "that of a Ray cluster", error=OSError)
     try:

@@ -18,6 +18,8 @@ from sparsejax.analysis.transfer import Backbone, StudySettings, run_transfer
 from sparsejax.data import ArrayImageSplit, ImageTask
 from sparsejax.models import MLP
 
+# Of JAX, about the fork with which Ray starts its daemons.
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 BACKENDS = pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
 SOURCES: dict[str, Any] = {
     "adversaries": ["flip#target", "flip#protected"],
