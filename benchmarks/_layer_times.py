@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from .cases._case import TOLERANCE, Case
+from .cases._case import Case
 from .harness import _timing
 from .harness._timing import Ratio
 from .peers import OURS, Call, Peer, Variant
@@ -74,11 +74,12 @@ def run(case: Case, others: Sequence[Peer], measures: Sequence[str], rounds: int
 def _measure(case: Case, others: Sequence[Peer], measures: Sequence[str], rounds: int) -> LayerTimes:
     status: dict[str, str] = {}
     variants = {peer.name: _enter(peer, case, status) for peer in (OURS, *others)}
+    tolerances = {peer.name: peer.tolerance for peer in (OURS, *others)}
     times: dict[str, dict[str, LayerTime]] = {}
     for measure in measures:
         right = {}
         for (name, variant), call in _calls(variants, measure):
-            verdict = _check(case, call)
+            verdict = _check(case, call, tolerances[name])
             if verdict == OK:
                 right[name, variant] = call.sampler
             elif not status[name].startswith("wrong"):  # a wrong result is worse than none: it stays in the report
@@ -110,12 +111,12 @@ def _calls(variants: dict[str, list[Variant]], measure: str) -> Iterator[tuple[t
                 yield (name, variant.name), variant.calls[measure]
 
 
-def _check(case: Case, call: Call) -> str:
+def _check(case: Case, call: Call, tolerance: float) -> str:
     try:
         error = case.error(call.read(call.run()))
     except Exception as failure:  # as above
         return f"failed: {_line(failure)}"
-    return OK if error <= TOLERANCE else f"wrong: error {error:.1e} of the root mean square"
+    return OK if error <= tolerance else f"wrong: error {error:.1e} of the root mean square"
 
 
 def _line(error: Exception) -> str:

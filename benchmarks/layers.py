@@ -170,6 +170,7 @@ def summary(results: Sequence[LayerTimes], limits: Sequence[dict[str, Limit]]) -
     return [
         mean("dense 90", [r for r in paper if r.case.sparsity == 0.9], STEP, *peers.DENSE),
         mean("dense 95", [r for r in paper if r.case.sparsity == 0.95], STEP, *peers.DENSE),
+        *_alone(paper),
         mean("sparseprop", paper, STEP, "sparseprop"),
         worst("sparseprop worst", paper, STEP, "sparseprop"),
         mean("mkl", paper, FORWARD, "mkl", "torch_csr"),
@@ -179,6 +180,21 @@ def summary(results: Sequence[LayerTimes], limits: Sequence[dict[str, Limit]]) -
         worst("untuned xla forward", untuned, FORWARD, "xla"),
         worst("untuned sparseprop", untuned, STEP, "sparseprop"),
     ]
+
+
+def _alone(cases: Sequence[LayerTimes]) -> list[Outcome]:
+    """How fast layers are where nothing but row-major activations surrounds them."""
+    outcomes, slowest = [], outcome("alone slowest", None, "0 cases")
+    for percents, sparsity in ((90, 0.9), (95, 0.95)):
+        timed = [(r, ratio) for r in cases if r.case.sparsity == sparsity and (ratio := r.ratio(STEP, ALONE))]
+        dense = {r.case.shape.name: d / ratio for r, ratio in timed if (d := r.ratio(STEP, *peers.DENSE))}
+        over = f"{len(timed)} cases"
+        outcomes.append(outcome(f"alone {percents}", geometric_mean([1 / ratio for _, ratio in timed]), over))
+        outcomes.append(outcome(f"alone dense {percents}", geometric_mean(list(dense.values())), f"{len(dense)} cases"))
+        if dense and percents == 90:
+            name = min(dense, key=lambda name: dense[name])
+            slowest = outcome("alone slowest", dense[name], f"{name}; {len(dense)} cases")
+    return [*outcomes, slowest]
 
 
 def _rate(kind: str, cases: Sequence[tuple[LayerTimes, dict[str, Limit]]]) -> Outcome:

@@ -35,6 +35,15 @@ class Outcome:
 TARGETS = {
     "dense 90": Target("forward + both gradients against the fastest dense at 90 %, geometric mean", 3, 7),
     "dense 95": Target("forward + both gradients against the fastest dense at 95 %, geometric mean", 5, 12),
+    "alone 90": Target(
+        "a layer alone, row-major, speed relative to between sparse layers at 90 %, geometric mean", 0.93, 1.1
+    ),
+    "alone 95": Target("the same at 95 %", 0.93, 1.1),
+    "alone dense 90": Target(
+        "a layer alone against the fastest dense at 90 %, forward + both gradients, geometric mean", 4.4, 6
+    ),
+    "alone dense 95": Target("the same at 95 %", 7.5, 11),
+    "alone slowest": Target("the slowest layer alone at 90 % against the fastest dense", 2, 3),
     "sparseprop": Target("forward + both gradients against SparseProp, geometric mean", 2.5, 6),
     "sparseprop worst": Target("the same, slowest layer", 1, 1),
     "mkl": Target("forward against MKL sparse, linear, geometric mean", 1, 2),

@@ -18,6 +18,7 @@ PEERS = {
     for peer in (
         xla_dense.PEER,
         torch_dense.PEER,
+        torch_dense.BFLOAT16,
         sparseprop.PEER,
         sparse_matrices.MKL,
         sparse_matrices.TORCH_CSR,

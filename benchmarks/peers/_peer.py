@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cases._case import Case
+from ..cases._case import TOLERANCE, Case
 from ..harness._timing import Sampler, sampler
 
 
@@ -50,12 +50,14 @@ class Peer:
       absent: why it cannot run here at all, or None.
       unsupported: why it cannot compute a case, or None.
       prepare: its variants for a case, with operands in the layout they like best.
+      tolerance: largest error of a right result, as `Case.error` gives it.
     """
 
     name: str
     absent: Callable[[], str | None]
     unsupported: Callable[[Case], str | None]
     prepare: Callable[[Case], list[Variant]]
+    tolerance: float = TOLERANCE
 
 
 def missing(module: str, install: str) -> str | None:

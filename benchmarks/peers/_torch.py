@@ -63,7 +63,7 @@ def calls(
         return y, *torch.autograd.grad(y, (leaf, weight), cotangent)
 
     def read(tensor: Any) -> np.ndarray:
-        return np.moveaxis(tensor.detach().numpy(), 1, -1)
+        return np.moveaxis(tensor.detach().float().numpy(), 1, -1)
 
     return {
         FORWARD: Call(forward, lambda y: {"y": read(y)}),
@@ -73,4 +73,4 @@ def calls(
 
 def stored(case: Case, tensor: Any) -> np.ndarray:
     """Stored positions of a dense ``(out, in, *window)`` tensor, in the order of `Case.stored`."""
-    return case.stored(np.moveaxis(tensor.detach().numpy(), (0, 1), (-1, -2)))
+    return case.stored(np.moveaxis(tensor.detach().float().numpy(), (0, 1), (-1, -2)))

@@ -57,6 +57,8 @@ def test_attention(capsys, monkeypatch):
 def test_layers(capsys, shapes):
     pytest.importorskip("torch")
     found = run(capsys, "layers", "--shapes", shapes, "--sparsity", "0.9", "--peers", "xla", "torch", "scipy")
+    measured = {row["measure"]: row["measured"] for row in found["summary"]}
+    assert measured["the slowest layer alone at 90 % against the fastest dense"] > 0
     assert found["command"] == "layers" and found["machine"]["threads"] >= 1
     assert found["options"]["sparsity"] == [0.9] and found["machine"]["versions"]["jax"]
     assert [row["name"] for row in found["rows"]] == ["tiny", "small"]
