@@ -71,7 +71,7 @@ class Design:
     """
 
     levels: tuple[float, ...] = (0.9, 0.95, 0.98)
-    seeds: int = 3
+    seeds: int = 5
     epochs: int = 80
     learning_rate: float = 0.2
     weight_decay: float = 2e-3

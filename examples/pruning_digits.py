@@ -1,8 +1,8 @@
 """A small study of pruning methods: scikit-learn's digits, one convolutional network, many ways to make it sparse.
 
 ``noisy_digits.py`` has the images, the network and its training, ``pruning_programs.py`` the compiled programs; here
-are the methods, the runs, and what is said of them. The notebook ``notebooks/acdc.ipynb`` uses this file; by itself it
-prints a table:
+are the methods and the runs. ``pruning_findings.py`` says what they show. The notebook ``notebooks/acdc.ipynb`` uses
+this file; by itself it prints tables:
 
     python examples/pruning_digits.py --workers 2
 """
@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import argparse
 import functools
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import optax
+import pruning_findings as findings
 import pruning_programs as programs
+import verdicts
 from noisy_digits import Data, Design, epoch_batches, initial_weights, make_data
 from pruning_programs import Contender, Lane
 
@@ -196,20 +200,22 @@ def _go_on_dense(design: Design, data: Data, lanes: Lane, epoch: int) -> dict[st
     return {"before": before, "partner": programs.accuracy(False, lanes, data), "partner_nonzero": share}
 
 
-def lottery(design: Design, sparsity: float, watched: Sequence[int]) -> list[dict[str, float]]:
+def lottery(design: Design, sparsity: float, watched: Sequence[int], seed: int) -> list[dict[str, float]]:
     """Find lottery tickets in rounds of the design's length.
 
     Args:
-      design: ``epochs`` are those of one round; one seed.
+      design: ``epochs`` are those of one round.
       sparsity: of the last ticket.
       watched: rounds to report; the last one is added.
+      seed: of the initial weights and of the order of the data.
 
     Returns:
       A row for each, with the accuracy of the trained ticket and of masks shuffled within the layers. Round 0 is dense.
     """
     data, tx = make_data(design), _between(design)
-    batches = [epoch_batches(design, epoch, data) for epoch in range(design.epochs)]
-    initial, stats = initial_weights(design, 0)
+    all_seeds = replace(design, seeds=seed + 1)
+    batches = [tuple(each[seed:] for each in epoch_batches(all_seeds, epoch, data)) for epoch in range(design.epochs)]
+    initial, stats = initial_weights(design, seed)
     accuracy: list[float] = []
 
     def train(params: Any, mask: Any, number: int) -> Any:
@@ -225,18 +231,38 @@ def lottery(design: Design, sparsity: float, watched: Sequence[int]) -> list[dic
     rows = [{"round": 0, "sparsity": 0.0, "ticket": 100 * accuracy[0], "shuffled": float("nan")}]
     for ticket in tickets:
         if ticket.round in watched or ticket is tickets[-1]:
-            train(initial, pruning.shuffle_within_layers(ticket.mask), 0)
+            train(initial, pruning.shuffle_within_layers(ticket.mask, seed), 0)
             row = {"round": ticket.round, "sparsity": ticket.sparsity, "ticket": 100 * accuracy[ticket.round]}
             rows.append(row | {"shuffled": 100 * accuracy[-1]})
     return rows
 
 
-def run_many(names: Sequence[str], design: Design, workers: int) -> dict[str, Run]:
-    """Run methods in processes of their own."""
-    from joblib import Parallel, delayed
+def mask_changes_of_the_command(seed: int, epochs: int) -> list[float]:
+    """Return the share of the support that each compression of ``sparsejax train --method acdc`` replaces.
 
+    The run is that of the command with ``--seed`` and ``--epochs``, and its defaults in all else.
+    """
+    import pandas as pd
+
+    from sparsejax.train import TrainConfig, TrainRun
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = TrainRun(TrainConfig(method="acdc", seed=seed, epochs=epochs), Path(folder) / "run")
+        for _ in run.states():
+            pass
+        return pd.read_csv(run.dir.metrics)["mask_change"].dropna().tolist()
+
+
+def run_many(names: Sequence[str], design: Design, workers: int, keep: str | None = None) -> dict[str, Run]:
+    """Run methods in processes of their own.
+
+    With a folder ``keep``, runs are stored there, by method and design, and are not computed again.
+    """
+    from joblib import Memory, Parallel, delayed
+
+    stored = Memory(keep, verbose=0).cache(run)
     dense = replace(design, levels=(0.0,))
-    jobs = [delayed(run)(name, dense if name == "dense" else design) for name in names]
+    jobs = [delayed(stored)(name, dense if name == "dense" else design) for name in names]
     return dict(zip(names, Parallel(n_jobs=workers)(jobs), strict=True))
 
 
@@ -253,61 +279,17 @@ def table(runs: dict[str, Run]) -> str:
     return "\n".join(lines)
 
 
-def points(run: Run, level: float) -> float:
-    """Return the mean accuracy over seeds at a sparsity, in points."""
-    return 100 * float(run.accuracy[run.design.levels.index(level)].mean())
-
-
-def statements(runs: dict[str, Run]) -> list[tuple[str, bool, str]]:
-    """Return the orderings that the literature reports, whether they hold here, and the numbers.
-
-    Margins are in points of accuracy, over the mean of the seeds.
-    """
-    found = []
-
-    def state(what: str, level: float, *names: str, margins: Sequence[float]) -> None:
-        values = [points(runs[name], level) for name in names]
-        holds = all(a - b > margin for a, b, margin in zip(values[:-1], values[1:], margins, strict=True))
-        numbers = ", ".join(f"{name} {value:.1f}" for name, value in zip(names, values, strict=True))
-        found.append((f"{level:.0%}: {what}", holds, numbers))
-
-    for level in (0.95, 0.98):
-        state("AC/DC is not below GMP (1 point)", level, "AC/DC", "GMP", margins=(-1,))
-        for name in ("AC/DC", "GMP"):
-            what = f"{name} is above RigL, and RigL above static masks (3 points each)"
-            state(what, level, name, "RigL", "static", margins=(3, 3))
-        state("RigL is not below SET (1 point)", level, "RigL", "SET", margins=(-1,))
-    state("RigL is above SET (10 points)", 0.98, "RigL", "SET", margins=(10,))
-    state("AC/DC is above GMP", 0.98, "AC/DC", "GMP", margins=(0,))
-    acdc = runs["AC/DC"]
-    for level, lost in zip(acdc.design.levels, acdc.lost().mean(-1).T, strict=True):
-        falls = bool((np.diff(lost) < 0).all()) and lost[-1] < 0.06
-        numbers = ", ".join(f"{each:.3f}" for each in lost)
-        found.append(
-            (f"{level:.0%}: AC/DC loses less of its support at each compression, at last below 0.06", falls, numbers)
-        )
-    for name, each in runs.items():
-        if name != "dense":
-            promised = np.array(
-                [pruning.allocation.global_count(level, [each.design.weights]) for level in each.design.levels]
-            )
-            exact = bool((each.kept == promised[:, None]).all())
-            found.append((f"{name} keeps exactly the promised number", exact, str(each.kept[:, 0].tolist())))
-    return found
-
-
 def main() -> None:
     """Run the study and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=Design.seeds)
     parser.add_argument("--workers", type=int, default=2, help="processes")
     arguments = parser.parse_args()
     runs = run_many(arguments.methods, Design(seeds=arguments.seeds), arguments.workers)
     print(table(runs))
     if set(arguments.methods) == set(METHODS):
-        for statement, holds, numbers in statements(runs):
-            print("yes" if holds else "NO ", statement, numbers)
+        print(verdicts.table(findings.orderings(runs)).to_string(index=False))
 
 
 if __name__ == "__main__":
