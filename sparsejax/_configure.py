@@ -60,9 +60,9 @@ def configure(environment: MutableMapping[str, str] = os.environ) -> Configurati
     >>> print(configure({"MALLOC_ARENA_MAX": "2"}))  # doctest: +ELLIPSIS
     sparsejax.configure: the allocator is left as it was (MALLOC_ARENA_MAX is set in the environment); XLA...
     """
-    own = _own_settings(environment)
-    if own is not None:
-        memory = False, f"{own} is set in the environment"
+    setting = _user_setting(environment)
+    if setting is not None:
+        memory = False, f"{setting} is set in the environment"
     elif _keep_memory():
         memory = True, "settings of glibc's allocator; peak memory may grow"
     else:
@@ -78,7 +78,7 @@ def configure(environment: MutableMapping[str, str] = os.environ) -> Configurati
     return Configuration(memory[0], xla[0], memory[1], xla[1])
 
 
-def _own_settings(environment: Mapping[str, str]) -> str | None:
+def _user_setting(environment: Mapping[str, str]) -> str | None:
     """Return the first variable by which a user has set glibc's allocator, or None."""
     return next((name for name in environment if name.startswith(_OWN_SETTINGS)), None)
 

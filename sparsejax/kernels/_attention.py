@@ -55,15 +55,15 @@ def _fold(call: Any, args: Sequence[Any], dims: Sequence[Any], bias: Axes, mask:
     batch = next(a.shape[0] if d is None else np.delete(a.shape, d)[0] for a, d in zip(args, dims, strict=True))
     folded = [_merge(_mapped(a, d, count)) for a, d in zip(args, dims, strict=True)]
     axes: dict[str, Axes] = {"bias": bias, "mask": mask}
-    for at, (name, own) in enumerate([(n, a) for n, a in axes.items() if a], len(args) - bool(bias) - bool(mask)):
-        if own[0]:
+    for at, (name, present) in enumerate([(n, a) for n, a in axes.items() if a], len(args) - bool(bias) - bool(mask)):
+        if present[0]:
             continue
         if dims[at] is None:
             folded[at] = args[at]
         else:
             moved = _mapped(args[at], dims[at], count)
             folded[at] = _merge(jnp.broadcast_to(moved[:, None], (count, int(batch), *moved.shape[1:])))
-            axes[name] = (1, *own[1:])
+            axes[name] = (1, *present[1:])
     out = call(*folded, **axes, **params)
     return jax.tree.map(lambda o: o.reshape(count, -1, *o.shape[1:]), out), 0
 

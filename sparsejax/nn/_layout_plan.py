@@ -160,8 +160,8 @@ class _Trace:
                 self.foreign(variable, _NAMES.get(name) or name)
 
     def _add_convolution(self, x: Any, y: Any, layouts: Layouts, scope: str) -> None:
-        _, found, rest = scope.rpartition(_SCOPE)
-        if found:
+        _, of_layer, rest = scope.rpartition(_SCOPE)
+        if of_layer:
             self.layers.setdefault(rest.split(";")[0], []).append((x, y))
             self.end(x)
             self.end(y)

@@ -26,18 +26,18 @@ class GroupCheckpoints(Checkpoints):
 
     def newest(self) -> tuple[int, dict[str, np.ndarray], list[str]] | None:
         """Return the newest checkpoint of process 0 that is not damaged, in every process."""
-        group, found, problem = self._group, None, ""
+        group, newest, problem = self._group, None, ""
         if group.is_alone:
             return super().newest()
         if group.writes:
             try:
-                found = super().newest()
+                newest = super().newest()
             except ValueError as error:
                 problem = str(error)
-        step, remarks, problem = group.of_first(lambda: [found and found[0], found and found[2], problem])
+        step, remarks, problem = group.of_first(lambda: [newest and newest[0], newest and newest[2], problem])
         if problem:
             raise ValueError(problem)
-        return None if step is None else (step, group.broadcast(found and found[1]), remarks)
+        return None if step is None else (step, group.broadcast(newest and newest[1]), remarks)
 
     def set_aside(self, after: int) -> None:
         """Rename what is damaged, in process 0."""

@@ -107,8 +107,8 @@ class Group:
 
     def sum(self, *counts: int) -> list[int]:
         """Return the sums of integers over the processes."""
-        given = [json.loads(text) for text in self.exchange(json.dumps(counts))]
-        return [sum(parts) for parts in zip(*given, strict=True)]
+        processes = [json.loads(text) for text in self.exchange(json.dumps(counts))]
+        return [sum(each) for each in zip(*processes, strict=True)]
 
     def broadcast(self, arrays: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
         """Return the arrays of process 0; the others pass None."""
