@@ -101,9 +101,9 @@ class SparsifyReport:
         if self.speedup is None:
             text += "; nothing was timed"
         elif self.predicted:
-            text += f"; predicted: the layers at or above the sparsity threshold take {self.speedup:.2f}x less time"
+            text += f"; predicted: the layers at or above the sparsity threshold are {_faster(self.speedup)}"
         else:
-            text += f"; measured: a step of the whole model takes {self.speedup:.2f}x less time"
+            text += f"; measured: a step of the whole model is {_faster(self.speedup)}"
         pruned = any((row.sparsity or 0) >= self.min_sparsity for row in kernels)
         if pruned and self.sparse_share < _LITTLE:
             text += ". WARNING: most of what is pruned stays dense; the rows above say why"
@@ -120,6 +120,10 @@ def _cells(row: LayerReport) -> tuple[str, ...]:
         row.layout or "-",
     ]
     return (row.path or "(root)", row.kind, shape, *numbers, row.reason)
+
+
+def _faster(speedup: float) -> str:
+    return f"{speedup:.2f}x faster" if speedup >= 1 else f"{1 / speedup:.2f}x slower"
 
 
 def _number(value: float | None) -> str:
