@@ -29,7 +29,7 @@ Step = Callable[[], Any]
 def run(options: argparse.Namespace) -> BenchmarkReport:
     """Time forward + the gradients of q, k and v, and forward alone, without a mask."""
     peak = _peak.measure(options.threads).flops
-    rows = []
+    rows, unsupported = [], {}
     for shape in SHAPES:
         steps, unsupported = _steps(shape, options.threads)
         for measure in ("forward", "step"):
