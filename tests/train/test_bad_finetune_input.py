@@ -74,7 +74,7 @@ CASES = {
     with_other_classes: ("net.pt' has 5 classes; expected 2", "--new-head"),
     with_mixed_sizes: ("dog/1.png", "--size"),
     with_a_corrupt_picture: ("dog/1.png", "skip_corrupt"),
-    with_an_empty_class: ("dog", "1"),
+    with_an_empty_class: ("dog", "has no image; expected at least one"),
 }
 
 
