@@ -67,7 +67,10 @@ def changing(request, dataset, tmp_path_factory):
 
 # A stop comes before the checkpoint of its step. AC/DC compresses after step 9 and frees all weights after 12; RigL
 # changes the mask after 12. So the run goes on from inside and from both ends of dense and of sparse phases.
-@pytest.mark.parametrize("stop", [2, 8, 9, 10, 11, 12, 13, 14, 15])
+EDGES, BETWEEN = (2, 9, 10, 12, 13), (8, 11, 14, 15)
+
+
+@pytest.mark.parametrize("stop", [*EDGES, *(pytest.param(stop, marks=pytest.mark.slow) for stop in BETWEEN)])
 def test_stopped_around_changes_of_the_mask(changing, stop):
     run, arrays, rows = changing
     run.dir.claim(run.config, resume=False)
