@@ -13,7 +13,7 @@ from sparsejax._compat import backend_has_started
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 _EXTRA = "--xla_backend_extra_options"
 XLA_FLAG = f"{_EXTRA}=xla_cpu_disable_tiled_emitter"
-_OWN_SETTINGS = ("GLIBC_TUNABLES", "MALLOC_")
+_ALLOCATOR_VARIABLES = ("GLIBC_TUNABLES", "MALLOC_")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ def configure(environment: MutableMapping[str, str] = os.environ) -> Configurati
 
 def _user_setting(environment: Mapping[str, str]) -> str | None:
     """Return the first variable by which a user has set glibc's allocator, or None."""
-    return next((name for name in environment if name.startswith(_OWN_SETTINGS)), None)
+    return next((name for name in environment if name.startswith(_ALLOCATOR_VARIABLES)), None)
 
 
 def _keep_memory() -> bool:

@@ -52,7 +52,7 @@ _COMMANDS = {
         "Adapt trained networks, dense and sparse, to other data sets, and compare them. Resumes what was stopped.",
     ),
 }
-_OWN_PARSER = ("bench", "multisource")  # these have subcommands: main(words) -> exit status
+_WITH_SUBCOMMANDS = ("bench", "multisource")  # these have subcommands: main(words) -> exit status
 
 
 class _Parser(argparse.ArgumentParser):
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             command = importlib.import_module(_COMMANDS[name][0])
         except ImportError as error:
             return _refused(error)
-        if name in _OWN_PARSER:
+        if name in _WITH_SUBCOMMANDS:
             return command.main(words[1:])
         parser = _Parser(
             prog=f"sparsejax {name}",

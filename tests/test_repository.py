@@ -31,5 +31,5 @@ def test_names_are_nouns_of_the_field():
         for node in ast.walk(ast.parse(path.read_text())):
             is_variable = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
             names = [node.id] if is_variable else [getattr(node, "arg", "") or getattr(node, "name", "") or ""]
-            bad += [f"{path.relative_to(ROOT)}: {name}" for name in names if vague & {*str(name).split("_")}]
+            bad += [f"{path.relative_to(ROOT)}: {name}" for name in names if vague & {*str(name).lower().split("_")}]
     assert bad == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sparsejax._typing import PyTree
+from sparsejax.nn._record import split_arguments
 
 Step: TypeAlias = tuple[Any, tuple[Any, ...]]
 ROUNDS = 5  # timed steps of each model, alternately; the median counts
@@ -47,14 +48,12 @@ def alternate(dense: Step, sparse: Step) -> tuple[float, float]:
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def call_of(sample_input: PyTree) -> tuple[dict[int, jax.Array], Callable[[dict[int, jax.Array]], tuple[Any, Any]]]:
-    """Return the arrays of an input, and what makes positional and named arguments of such arrays."""
-    args, kwargs = sample_input if isinstance(sample_input, tuple) else (sample_input,), {}
-    if isinstance(sample_input, Mapping):
-        args, kwargs = (), dict(sample_input)
-    leaves, treedef = jax.tree.flatten((args, kwargs))
-    arrays = {i: _concrete(leaf) for i, leaf in enumerate(leaves) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")}
-    return arrays, lambda arrays: treedef.unflatten([arrays.get(i, leaf) for i, leaf in enumerate(leaves)])
+def concrete_arguments(
+    sample_input: PyTree,
+) -> tuple[dict[str, jax.Array], Callable[[dict[str, jax.Array]], tuple[Any, Any]]]:
+    """Return what ``split_arguments`` does, with numbers in the place of shapes."""
+    arrays, rebuild = split_arguments(sample_input)
+    return {name: _concrete(leaf) for name, leaf in arrays.items()}, rebuild
 
 
 def mean_square(outputs: Any) -> jax.Array:
@@ -68,9 +67,9 @@ def _step(model: nnx.Module, sample_input: PyTree) -> Step:
     model = nnx.clone(model, graph=True)
     model.eval()
     graph, params, rest = nnx.split(model, nnx.All(nnx.Param, _is_floating), ..., graph=True)
-    arrays, arguments = call_of(sample_input)
+    arrays, arguments = concrete_arguments(sample_input)
 
-    def loss(params: Any, rest: Any, arrays: dict[int, jax.Array]) -> jax.Array:
+    def loss(params: Any, rest: Any, arrays: dict[str, jax.Array]) -> jax.Array:
         positional, named = arguments(arrays)
         module: Any = nnx.merge(graph, params, rest)
         return mean_square(module(*positional, **named))

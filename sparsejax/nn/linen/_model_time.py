@@ -9,7 +9,7 @@ import jax
 from flax import linen as nn
 
 from sparsejax._typing import PyTree
-from sparsejax.nn._model_time import Step, alternate, call_of, mean_square
+from sparsejax.nn._model_time import Step, alternate, concrete_arguments, mean_square
 
 Form = tuple[nn.Module, Mapping[str, Any]]
 
@@ -28,11 +28,11 @@ def time_modules(dense: Form, sparse: Form, sample_input: PyTree) -> tuple[float
 
 
 def _step(module: nn.Module, variables: Mapping[str, Any], sample_input: PyTree) -> Step:
-    arrays, arguments = call_of(sample_input)
+    arrays, arguments = concrete_arguments(sample_input)
     rest = {name: tree for name, tree in variables.items() if name != "params"}
     rngs = {"params": jax.random.key(0)}  # stands in for every stream that is not given
 
-    def loss(params: Any, rest: Any, arrays: dict[int, jax.Array]) -> jax.Array:
+    def loss(params: Any, rest: Any, arrays: dict[str, jax.Array]) -> jax.Array:
         positional, named = arguments(arrays)
         collections = {**rest, "params": params}
         out, _ = module.apply(collections, *positional, rngs=rngs, mutable=nn.DenyList("params"), **named)
