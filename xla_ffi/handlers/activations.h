@@ -31,40 +31,40 @@ struct Activations {
 // Whether kernels can read all of it in place, as the only block.
 template <typename S>
 bool IsInPlace(const Activations<S>& x, const BatchBlocks& blocks) {
-  return kNative<std::remove_const_t<S>> && !x.row_major && blocks.in_place();
+  return !x.row_major && blocks.in_place();
 }
 
 // Whether kernels can access a block in place, row by row.
 template <typename S>
 bool IsDirect(const Activations<S>& y, const BatchBlocks& blocks, int64_t block) {
-  return kNative<std::remove_const_t<S>> && !y.row_major && blocks.valid(block) % blocks.lanes == 0;
+  return !y.row_major && blocks.valid(block) % blocks.lanes == 0;
 }
 
 // Packs some features of a block as full vectors, one row per feature.
 template <typename S>
-void PackRows(const Activations<const S>& x, Range features, const BatchBlocks& b, int64_t block, Sum<S>* packed) {
+void PackRows(const Activations<const S>& x, Range features, const BatchBlocks& b, int64_t block, S* packed) {
   const int64_t stride = static_cast<int64_t>(b.vecs(block)) * b.lanes, valid = b.valid(block);
   const int64_t count = features.end - features.begin;
   const auto& storage = Element<S>::Storage();
   const S* from = x.At(features.begin, b.begin(block));
-  if (!x.row_major) return storage.load_rows(from, count, b.n, valid, packed, stride);
-  if (valid < stride) std::fill_n(packed, count * stride, Sum<S>(0));
+  if (!x.row_major) return storage.pack_rows(from, count, b.n, valid, packed, stride);
+  if (valid < stride) std::fill_n(packed, count * stride, S{});
   // As many examples at a time as the processor's own prefetcher follows.
   for (int64_t i = 0; i < valid; i += b.lanes)
-    storage.load_transposed(from + i * x.features, std::min<int64_t>(b.lanes, valid - i), count, x.features, packed + i,
-                            stride);
+    storage.transpose(from + i * x.features, std::min<int64_t>(b.lanes, valid - i), count, x.features, packed + i,
+                      stride, false);
 }
 
 // Writes rows of a packed block, one per feature. `stream`: around the caches.
 template <typename S>
-void StoreRows(const Sum<S>* packed, const Activations<S>& y, Range features, const BatchBlocks& b, int64_t block,
+void StoreRows(const S* packed, const Activations<S>& y, Range features, const BatchBlocks& b, int64_t block,
                bool stream) {
   const int64_t stride = static_cast<int64_t>(b.vecs(block)) * b.lanes, valid = b.valid(block);
   const int64_t count = features.end - features.begin;
   const auto& storage = Element<S>::Storage();
   S* to = y.At(features.begin, b.begin(block));
-  if (!y.row_major) return storage.store_rows(packed, count, stride, valid, to, b.n);
-  storage.store_transposed(packed, count, valid, stride, to, y.features, stream);
+  if (!y.row_major) return storage.copy_rows(packed, count, stride, valid, to, b.n);
+  storage.transpose(packed, count, valid, stride, to, y.features, stream);
 }
 
 // Prefetches the cache lines that PackRows will read, or StoreRows will write: short pieces far apart, which the

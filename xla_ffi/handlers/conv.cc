@@ -37,7 +37,7 @@ std::shared_ptr<const ConvPlan> PlanFor(const ConvCall& call, Checker& check) {
   const ConvGeometry& g = call.g;
   const ConvAxis y = call.perm ? ConvAxis::Transposed(g.y) : ConvAxis::Forward(g.y);
   const ConvAxis x = call.perm ? ConvAxis::Transposed(g.x) : ConvAxis::Forward(g.x);
-  const auto& k = Element<S>::Kernels();
+  const auto& k = Element<S>::Products();
   // There is one pass with several groups, where a row reads some channels only, and with both gradients, where the two
   // multiply-adds per vector hide reading it from the second-level cache.
   const int64_t row_entries = g.groups > 1 || call.both ? 0 : call.nnz() / (call.rows() * y.phases() * x.phases());
@@ -46,8 +46,7 @@ std::shared_ptr<const ConvPlan> PlanFor(const ConvCall& call, Checker& check) {
                      .batch = call.batch,
                      .vector = k.lanes,
                      .max_vecs = k.max_vecs,
-                     .element_bytes = sizeof(Sum<S>),
-                     .stored_bytes = sizeof(S),
+                     .element_bytes = sizeof(S),
                      .row_entries = row_entries,
                      .source_row_major = call.source_layout() == Layout::kRowMajor,
                      .destination_row_major = call.destination_layout() == Layout::kRowMajor});
@@ -120,7 +119,7 @@ struct GradientWork {
 
   static GradientWork Make(ffi::ThreadPool& pool, const ConvCall& call, std::shared_ptr<const ConvPlan> plan, S* dw) {
     const int64_t nse = Elements(call.indices), pixels = call.g.out_pixels();
-    const int64_t vectors = pixels * call.batch / Element<S>::Kernels().lanes;
+    const int64_t vectors = pixels * call.batch / Element<S>::Products().lanes;
     const int64_t tiles = plan->tiling.row_blocks;
     ConvWork work{.plan = std::move(plan), .segments = tiles};
     const ConvPrograms& programs = work.programs();

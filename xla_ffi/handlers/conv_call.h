@@ -74,10 +74,10 @@ struct ConvCall {
 
   template <typename S>
   PlanKey Key() const {
-    const auto& k = Element<S>::Kernels();
+    const auto& k = Element<S>::Products();
     std::vector<int64_t> numbers(geometry.begin(), geometry.end());
     numbers.insert(numbers.end(), {perm.has_value(), both, batch, static_cast<int64_t>(layouts.x),
-                                   static_cast<int64_t>(layouts.y), k.lanes, k.max_vecs, sizeof(Sum<S>), sizeof(S)});
+                                   static_cast<int64_t>(layouts.y), k.lanes, k.max_vecs, sizeof(S)});
     return {std::move(numbers),
             {{{indptr.typed_data(), Elements(indptr)},
               {indices.typed_data(), Elements(indices)},

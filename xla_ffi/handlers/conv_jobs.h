@@ -17,7 +17,7 @@ namespace sparsejax {
 // computed for part `part` of the rows in a unit.
 template <typename S, typename Body>
 void ForEachRunOfUnit(const ConvWork& work, int64_t unit, int64_t part, const S* source, const Body& body) {
-  ForEachTile(work, unit, source, [&](const ConvTiling::Tile& tile, const Sum<S>* packed) {
+  ForEachTile(work, unit, source, [&](const ConvTiling::Tile& tile, const S* packed) {
     ForEachRun(work, tile, [&](int64_t program, const PixelRun& run) {
       ForEachRowGroup(work, work.programs().View(program).begin, part, [&](Range rows) {
         work.tiling().ForEachBlock(tile, [&](const ConvTiling::Tile& block, int64_t at) {
@@ -38,7 +38,7 @@ void ForEachRunOfTask(const ConvWork& work, const SlotTasks& tasks, const Slots<
   for (int64_t unit = units.begin; unit < units.end; ++unit)
     ForEachRunOfUnit(work, unit, part, source,
                      [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows,
-                         const Sum<S>* packed) { body(program, run, tile, rows, packed, out.slot(slot)); });
+                         const S* packed) { body(program, run, tile, rows, packed, out.slot(slot)); });
 }
 
 // Whether a result of the destination's shape is evicted from the caches before anything reads it.
@@ -58,29 +58,25 @@ struct ConvJob {
   void Run(int64_t chunk) const {
     ForEachRunOfUnit(work, chunk / work.row_parts, chunk % work.row_parts, x,
                      [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows,
-                         const Sum<S>* packed) { RunRows(program, run, tile, rows, packed); });
+                         const S* packed) { RunRows(program, run, tile, rows, packed); });
   }
 
   void Before(int64_t chunk) const { data.Gather(chunk); }
   void After(int64_t) const {}
 
-  void RunRows(int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows,
-               const Sum<S>* packed) const {
+  void RunRows(int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows, const S* packed) const {
     const ConvTiling& t = work.tiling();
-    if constexpr (kNative<S>) {
-      if (const int64_t vec_stride = DirectStride(t, tile, run))
-        return Pieces(program, rows, packed, InPlace(t, y, rows, run, tile, vec_stride), ExceedsCaches<S>(work));
-    }
+    if (const int64_t vec_stride = DirectStride(t, tile, run))
+      return Pieces(program, rows, packed, InPlace(t, y, rows, run, tile, vec_stride), ExceedsCaches<S>(work));
     const int64_t features = work.programs().rows;
-    const RunView<Sum<S>> to = InScratch<Sum<S>>(t, Scratch::kOutput, rows, run);
+    const RunView<S> to = InScratch<S>(t, Scratch::kOutput, rows, run);
     PrefetchRun(t, y, features, rows, run, tile);
     Pieces(program, rows, packed, to, false);
     StoreRun(t, to, y, features, rows, run, tile, ExceedsCaches<S>(work));
   }
 
   // The arguments for vectors [first, first + vecs) of a run in some rows, without the program.
-  SpmmArgs<Sum<S>> Args(Range rows, const Sum<S>* packed, const RunView<Sum<S>>& to, int64_t first, int vecs,
-                        bool stream) const {
+  SpmmArgs<S> Args(Range rows, const S* packed, const RunView<S>& to, int64_t first, int vecs, bool stream) const {
     return {.row_begin = rows.begin,
             .row_end = rows.end,
             .data = data.get(),
@@ -93,11 +89,11 @@ struct ConvJob {
   }
 
  private:
-  void Pieces(int64_t program, Range rows, const Sum<S>* packed, const RunView<Sum<S>>& to, bool stream) const {
+  void Pieces(int64_t program, Range rows, const S* packed, const RunView<S>& to, bool stream) const {
     const ConvTiling& t = work.tiling();
-    const auto& k = Element<S>::Kernels();
+    const auto& k = Element<S>::Products();
     ForEachPiece(to.vectors, k.max_vecs, [&](int64_t first, int vecs) {
-      const SpmmArgs<Sum<S>> args = Args(rows, packed, to, first, vecs, stream);
+      const SpmmArgs<S> args = Args(rows, packed, to, first, vecs, stream);
       RunPasses(k.spmm, args, t.vector, t.passes, [&](int64_t pass) { return work.programs().View(program + pass); });
     });
   }
@@ -112,30 +108,27 @@ struct ConvWeightGradJob {
   Slots<S> out;
 
   void Run(int64_t chunk) const {
-    ForEachRunOfTask(work, tasks, out, chunk, x,
-                     [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows,
-                         const Sum<S>* packed, Sum<S>* dw) {
-                       Pieces(program, rows, packed, Cotangent(run, tile, rows), dw);
-                     });
+    ForEachRunOfTask(
+        work, tasks, out, chunk, x,
+        [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows, const S* packed,
+            Sum<S>* dw) { Pieces(program, rows, packed, Cotangent(run, tile, rows), dw); });
   }
 
   void Before(int64_t) const {}
   void After(int64_t chunk) const { out.Finish(chunk); }
 
  private:
-  RunView<const Sum<S>> Cotangent(const PixelRun& run, const ConvTiling::Tile& tile, Range rows) const {
+  RunView<const S> Cotangent(const PixelRun& run, const ConvTiling::Tile& tile, Range rows) const {
     const ConvTiling& t = work.tiling();
-    if constexpr (kNative<S>) {
-      if (const int64_t vec_stride = DirectStride(t, tile, run)) return InPlace(t, y, rows, run, tile, vec_stride);
-    }
+    if (const int64_t vec_stride = DirectStride(t, tile, run)) return InPlace(t, y, rows, run, tile, vec_stride);
     return PackRun(t, y, work.programs().rows, rows, run, tile);
   }
 
-  void Pieces(int64_t program, Range rows, const Sum<S>* packed, const RunView<const Sum<S>>& ct, Sum<S>* dw) const {
+  void Pieces(int64_t program, Range rows, const S* packed, const RunView<const S>& ct, Sum<S>* dw) const {
     const ConvTiling& t = work.tiling();
-    const auto& k = Element<S>::Kernels();
+    const auto& k = Element<S>::Products();
     ForEachPiece(ct.vectors, k.max_vecs, [&](int64_t first, int vecs) {
-      SddmmArgs<Sum<S>> args{
+      SddmmArgs<S> args{
           .row_begin = rows.begin,
           .row_end = rows.end,
           .x = packed + first * t.vector,
@@ -166,26 +159,24 @@ struct ConvBackwardJob {
   void Run(int64_t chunk) const {
     ForEachRunOfTask(product.work, tasks, out, chunk, product.x,
                      [&](int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows,
-                         const Sum<S>* packed, Sum<S>* dw) { RunRows(program, run, tile, rows, packed, dw); });
+                         const S* packed, Sum<S>* dw) { RunRows(program, run, tile, rows, packed, dw); });
   }
 
   void Before(int64_t chunk) const { product.Before(chunk); }
   void After(int64_t chunk) const { out.Finish(chunk); }
 
  private:
-  void RunRows(int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows, const Sum<S>* packed,
+  void RunRows(int64_t program, const PixelRun& run, const ConvTiling::Tile& tile, Range rows, const S* packed,
                Sum<S>* dw) const {
     const ConvTiling& t = product.work.tiling();
     S* dx = product.y;
     // With a stride, most pixels may meet no entry. Then x need not be read.
     if (IsEmpty(program, rows)) return product.RunRows(program, run, tile, rows, packed);
-    if constexpr (kNative<S>) {
-      if (const int64_t vec_stride = DirectStride(t, tile, run))
-        return Pieces(program, rows, packed, InPlace(t, x, rows, run, tile, vec_stride),
-                      InPlace(t, dx, rows, run, tile, vec_stride), ExceedsCaches<S>(product.work), dw);
-    }
+    if (const int64_t vec_stride = DirectStride(t, tile, run))
+      return Pieces(program, rows, packed, InPlace(t, x, rows, run, tile, vec_stride),
+                    InPlace(t, dx, rows, run, tile, vec_stride), ExceedsCaches<S>(product.work), dw);
     const int64_t features = product.work.programs().rows;
-    const RunView<Sum<S>> to = InScratch<Sum<S>>(t, Scratch::kOutput, rows, run);
+    const RunView<S> to = InScratch<S>(t, Scratch::kOutput, rows, run);
     PrefetchRun(t, dx, features, rows, run, tile);
     Pieces(program, rows, packed, PackRun(t, x, features, rows, run, tile), to, false, dw);
     StoreRun(t, to, dx, features, rows, run, tile, ExceedsCaches<S>(product.work));
@@ -200,12 +191,12 @@ struct ConvBackwardJob {
     return true;
   }
 
-  void Pieces(int64_t program, Range rows, const Sum<S>* packed, const RunView<const Sum<S>>& from,
-              const RunView<Sum<S>>& to, bool stream, Sum<S>* dw) const {
+  void Pieces(int64_t program, Range rows, const S* packed, const RunView<const S>& from, const RunView<S>& to,
+              bool stream, Sum<S>* dw) const {
     const ConvTiling& t = product.work.tiling();
-    const auto& k = Element<S>::Kernels();
+    const auto& k = Element<S>::Products();
     ForEachPiece(to.vectors, k.max_vecs, [&](int64_t first, int vecs) {
-      BackwardArgs<Sum<S>> args{product.Args(rows, packed, to, first, vecs, stream)};
+      BackwardArgs<S> args{product.Args(rows, packed, to, first, vecs, stream)};
       args.tile = from.at + first * from.vec_stride;
       args.tile_row_stride = from.row_stride;
       args.tile_vec_stride = from.vec_stride;

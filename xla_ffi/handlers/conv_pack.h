@@ -24,12 +24,12 @@ class PackedTiles {
         x_(x),
         call_(call),
         scratch_(Scratch::Local(Scratch::kPackedX)),
-        packed_(scratch_.GetFor<Sum<S>>(call, t.packed_elements())) {
+        packed_(scratch_.GetFor<S>(call, t.packed_elements())) {
     for (int64_t i = 0; i < t.y_lines.count(); ++i) carried_.push_back(t.y_lines.CarriedFrom(i, t.rows));
   }
 
   // Packs tile `block` of strip `strip`.
-  const Sum<S>* Pack(const ConvTiling::Tile& tile, int64_t strip, int64_t block) {
+  const S* Pack(const ConvTiling::Tile& tile, int64_t strip, int64_t block) {
     const int64_t part = strip * t_.row_blocks + block;
     if (scratch_.Holds(call_, part)) return packed_;
     const bool below = block > 0 && scratch_.Holds(call_, part - 1);
@@ -43,7 +43,7 @@ class PackedTiles {
   // Batch-minor: channel by channel.
   void PackChannels(const ConvTiling::Tile& tile, bool below) const {
     for (int64_t channel = 0; channel < t_.channels; ++channel) {
-      Sum<S>* to = packed_ + channel * t_.channel_stride;
+      S* to = packed_ + channel * t_.channel_stride;
       for (int64_t plane = 0; plane < t_.y.planes(); ++plane, to += t_.x.planes() * t_.plane_stride)
         for (int64_t i = 0; i < t_.y_lines.count(); ++i) {
           const int64_t carried = below ? carried_[i] : -1;
@@ -63,7 +63,7 @@ class PackedTiles {
         const int64_t carried = below ? carried_[i] : -1;
         const int64_t row = t_.y.Source(plane, tile.row_begin + t_.y_lines.line(i));
         t_.ForEachBlock(tile, [&](const ConvTiling::Tile& block, int64_t at) {
-          Sum<S>* to = packed_ + at + plane * t_.x.planes() * t_.plane_stride;
+          S* to = packed_ + at + plane * t_.x.planes() * t_.plane_stride;
           if (carried >= 0) {
             for (int64_t c = 0; c < t_.channels; ++c) Carry(to + c * t_.channel_stride, carried, i);
           } else {
@@ -73,13 +73,13 @@ class PackedTiles {
       }
   }
 
-  void PackPixelsOfLine(const ConvTiling::Tile& tile, int64_t row, Sum<S>* to) const {
+  void PackPixelsOfLine(const ConvTiling::Tile& tile, int64_t row, S* to) const {
     const int64_t columns = t_.x_lines.count();
     const bool padded = row < 0 || tile.batch_valid < t_.lanes || std::any_of(pixel_.begin(), pixel_.end(), IsPadding);
     if (padded)
       for (int64_t c = 0; c < t_.channels; ++c)
         for (int64_t px = 0; px < t_.x.planes(); ++px)
-          std::fill_n(to + c * t_.channel_stride + px * t_.plane_stride, columns * t_.lanes, Sum<S>(0));
+          std::fill_n(to + c * t_.channel_stride + px * t_.plane_stride, columns * t_.lanes, S{});
     if (row < 0 || body_ == 0) return;  // nothing but padding
     const Pixels<const S> line(x_, t_.y.in() * t_.x.in(), t_.channels, tile);
     if (t_.lanes == 1 && body_ > 0) {  // one example: a vector is neighbouring pixels
@@ -115,7 +115,7 @@ class PackedTiles {
   }
 
   // Moves a packed line. Lines only move up, so none is overwritten before it is moved.
-  void Carry(Sum<S>* to, int64_t from, int64_t line) const {
+  void Carry(S* to, int64_t from, int64_t line) const {
     for (int64_t px = 0; px < t_.x.planes(); ++px, to += t_.plane_stride)
       std::copy_n(to + from * t_.row_stride, t_.x_lines.count() * t_.lanes, to + line * t_.row_stride);
   }
@@ -127,19 +127,19 @@ class PackedTiles {
     for (int64_t i = 0; i < elements * static_cast<int64_t>(sizeof(S)); i += kLineBytes) __builtin_prefetch(p + i);
   }
 
-  void PackLine(const ConvTiling::Tile& tile, int64_t channel, int64_t row, Sum<S>* to) const {
+  void PackLine(const ConvTiling::Tile& tile, int64_t channel, int64_t row, S* to) const {
     const int64_t columns = t_.x_lines.count(), plane = t_.y.in() * t_.x.in() * t_.batch;
     for (int64_t px = 0; px < t_.x.planes(); ++px, to += t_.plane_stride) {
       if (row < 0) {
-        std::fill_n(to, columns * t_.lanes, Sum<S>(0));
+        std::fill_n(to, columns * t_.lanes, S{});
       } else {
         const S* from = x_ + channel * plane + row * t_.x.in() * t_.batch + tile.batch_begin;
         if (body_ >= 0) {
           const int64_t n = body_ * t_.lanes, begin = lead_ * t_.lanes;
           const S* body = from + (body_ ? pixel_[lead_] : 0) * t_.batch;
           Prefetch(body + plane, n);
-          std::fill_n(to, begin, Sum<S>(0));
-          Element<S>::Storage().load_rows(body, 1, n, n, to + begin, columns * t_.lanes - begin);
+          std::fill_n(to, begin, S{});
+          Element<S>::Storage().pack_rows(body, 1, n, n, to + begin, columns * t_.lanes - begin);
           continue;
         }
         Element<S>::Storage().pack_pixels(from, pixel_.data() + px * columns, columns, t_.batch, tile.batch_valid,
@@ -152,7 +152,7 @@ class PackedTiles {
   const S* x_;
   const int64_t call_;
   Scratch& scratch_;
-  Sum<S>* packed_;
+  S* packed_;
   std::vector<int64_t> carried_;
   std::vector<int32_t> pixel_;
   int64_t lead_ = 0, body_ = -1;  // see FindBody: pixels of padding before the body, and of the body (-1: none)

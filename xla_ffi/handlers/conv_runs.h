@@ -124,7 +124,7 @@ void ForEachEntriesOfPart(const ConvWork& work, int64_t part, const Body& body) 
 // The pixels of a run in some rows of the destination, as a kernel accesses them.
 template <typename T>
 struct RunView {
-  T* at;  // the run in the first of the rows
+  T* at;                           // the run in the first of the rows
   int64_t row_stride, vec_stride;  // elements
   int64_t vectors;
   int64_t last_lanes;  // lanes of the last vector that are pixels
@@ -175,11 +175,11 @@ RunView<T> InScratch(const ConvTiling& t, Scratch::Slot slot, Range rows, const 
 // The run of an array of the destination's shape, which has `features`, packed in scratch; zero where there is no
 // pixel.
 template <typename S>
-RunView<const Sum<S>> PackRun(const ConvTiling& t, const S* planes, int64_t features, Range rows, const PixelRun& run,
-                              const ConvTiling::Tile& tile) {
-  const RunView<Sum<S>> view = InScratch<Sum<S>>(t, Scratch::kPackedY, rows, run);
+RunView<const S> PackRun(const ConvTiling& t, const S* planes, int64_t features, Range rows, const PixelRun& run,
+                         const ConvTiling::Tile& tile) {
+  const RunView<S> view = InScratch<S>(t, Scratch::kPackedY, rows, run);
   const int64_t used = run.pixels * t.lanes;
-  std::fill_n(view.at, (rows.end - rows.begin) * view.row_stride, Sum<S>(0));
+  std::fill_n(view.at, (rows.end - rows.begin) * view.row_stride, S{});
   if (t.destination_row_major) {
     const Pixels<const S> from(planes, t.y.out() * t.x.out(), features, tile);
     ForEachPixels(t, run, [&](int64_t pixel, int64_t count, int64_t at) {
@@ -193,9 +193,9 @@ RunView<const Sum<S>> PackRun(const ConvTiling& t, const S* planes, int64_t feat
   for (int64_t r = rows.begin; r < rows.end; ++r)
     for (int64_t i = 0; i < run.rows; ++i) {
       const S* from = Planes(t, planes, r) + run.Pixel(t, i) * t.batch + tile.batch_begin;
-      Sum<S>* to = view.at + (r - rows.begin) * view.row_stride + i * t.row_stride;
+      S* to = view.at + (r - rows.begin) * view.row_stride + i * t.row_stride;
       if (t.lanes == t.batch && t.x.step() == 1) {
-        storage.load_rows(from, 1, used, used, to, used);
+        storage.copy_rows(from, 1, used, used, to, used);
       } else {
         storage.pack_pixels(from, pixel.data(), run.pixels, t.batch, tile.batch_valid, t.lanes, 0, to);
       }
@@ -215,18 +215,18 @@ void PrefetchRun(const ConvTiling& t, S* planes, int64_t features, Range rows, c
 
 // Writes the pixels of the run from scratch to the destination. `stream`: around the caches.
 template <typename S>
-void StoreRun(const ConvTiling& t, const RunView<Sum<S>>& view, S* planes, int64_t features, Range rows,
-              const PixelRun& run, const ConvTiling::Tile& tile, bool stream) {
+void StoreRun(const ConvTiling& t, const RunView<S>& view, S* planes, int64_t features, Range rows, const PixelRun& run,
+              const ConvTiling::Tile& tile, bool stream) {
   if (t.destination_row_major) {
     const Pixels<S> to(planes, t.y.out() * t.x.out(), features, tile);
     return ForEachPixels(t, run, [&](int64_t pixel, int64_t count, int64_t at) {
       to.Store(view.at + at, view.row_stride, pixel, count, t.x.step(), rows, stream);
     });
   }
-  const auto store = Element<S>::Storage().store_rows;
+  const auto store = Element<S>::Storage().copy_rows;
   const int64_t plane = t.y.out() * t.x.out() * t.batch, count = rows.end - rows.begin;
   for (int64_t i = 0; i < run.rows; ++i) {
-    const Sum<S>* from = view.at + i * t.row_stride;
+    const S* from = view.at + i * t.row_stride;
     S* to = Planes(t, planes, rows.begin) + run.Pixel(t, i) * t.batch + tile.batch_begin;
     if (t.x.step() == 1 && tile.batch_valid == t.batch) {
       store(from, count, view.row_stride, run.pixels * t.lanes, to, plane);

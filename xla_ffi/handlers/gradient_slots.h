@@ -35,7 +35,7 @@ class Slots {
   void Finish(int64_t chunk) const {
     const int64_t begin = chunk * kEntriesPerChunk, n = std::min(kEntriesPerChunk, entries_ - begin);
     Sum<S>* sums = partial_.get() + begin;
-    Element<S>::Kernels().add_slots(sums, entries_, slots_, n);
+    Element<S>::Sums().add_slots(sums, entries_, slots_, n);
     const auto store = Element<S>::Storage().store_rows;
     if (position_ == nullptr) return store(sums, 1, n, n, out_ + begin, n);
     if constexpr (kNative<S>) {

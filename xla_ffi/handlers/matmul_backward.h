@@ -22,22 +22,21 @@ struct MatmulBackwardJob {
   Slots<S> out;
 
   void Run(int64_t chunk) const {
-    ForEachRowsOfTask(work, tasks, out, chunk, ct,
-                      [&](Range rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) {
-                        RunRows(rows, block, source, dw);
-                      });
+    ForEachRowsOfTask(work, tasks, out, chunk, ct, [&](Range rows, int64_t block, const Block<S>& source, Sum<S>* dw) {
+      RunRows(rows, block, source, dw);
+    });
   }
 
   void Before(int64_t chunk) const { data.Gather(chunk); }
   void After(int64_t chunk) const { out.Finish(chunk); }
 
  private:
-  void RunRows(Range rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) const {
+  void RunRows(Range rows, int64_t block, const Block<S>& source, Sum<S>* dw) const {
     const BatchBlocks& blocks = work.blocks;
-    const auto& k = Element<S>::Kernels();
+    const auto& k = Element<S>::Products();
     const PassPrograms programs(work, rows, source.stride);
-    const Block<Sum<S>> tile = RowsBlock(x, rows, blocks, block);
-    BackwardArgs<Sum<S>> args{{.row_end = programs.count(), .data = data.get(), .x = source.data}};
+    const Block<S> tile = RowsBlock(x, rows, blocks, block);
+    BackwardArgs<S> args{{.row_end = programs.count(), .data = data.get(), .x = source.data}};
     args.tile = tile.data;
     args.tile_row_stride = tile.stride;
     args.tile_vec_stride = blocks.lanes;

@@ -72,9 +72,9 @@ class PassPrograms {
 
 // Calls body(rows) for groups of the rows of a range. Every group reads the whole packed block; so with several passes,
 // a group has as many rows as there is room for their partial sums.
-template <typename T, typename Body>
+template <typename S, typename Body>
 void ForEachRowGroup(Range range, const BatchBlocks& blocks, const Body& body) {
-  const int64_t room = kPartialBytes / (blocks.width * static_cast<int64_t>(sizeof(T)));
+  const int64_t room = kPartialBytes / (blocks.width * static_cast<int64_t>(sizeof(Sum<S>)));
   ForEachPart(range, blocks.passes > 1 ? std::max<int64_t>(1, room / kRowGroup) * kRowGroup : kRowGroup, body);
 }
 
@@ -88,14 +88,12 @@ struct Block {
 // A block of the source: in place, or packed. A block that an earlier task of the call has packed on this thread is not
 // packed again.
 template <typename S>
-Block<Sum<S>> SourceBlock(const MatmulWork& work, const Activations<const S>& x, int64_t block) {
+Block<S> SourceBlock(const MatmulWork& work, const Activations<const S>& x, int64_t block) {
   const BatchBlocks& b = work.blocks;
-  if constexpr (kNative<S>) {
-    if (IsInPlace(x, b)) return {x.data, b.n};
-  }
+  if (IsInPlace(x, b)) return {x.data, b.n};
   Scratch& scratch = Scratch::Local(Scratch::kPackedX);
   const int64_t stride = static_cast<int64_t>(b.vecs(block)) * b.lanes;
-  Sum<S>* packed = scratch.GetFor<Sum<S>>(work.call, x.features * stride);
+  S* packed = scratch.GetFor<S>(work.call, x.features * stride);
   if (!scratch.Holds(work.call, block)) {
     PackRows<S>(x, {0, x.features}, b, block, packed);
     scratch.Hold(work.call, block);
@@ -105,12 +103,10 @@ Block<Sum<S>> SourceBlock(const MatmulWork& work, const Activations<const S>& x,
 
 // Some rows of a block of an array of the destination's shape: in place, or packed.
 template <typename S>
-Block<Sum<S>> RowsBlock(const Activations<const S>& y, Range rows, const BatchBlocks& b, int64_t block) {
-  if constexpr (kNative<S>) {
-    if (IsDirect(y, b, block)) return {y.At(rows.begin, b.begin(block)), b.n};
-  }
+Block<S> RowsBlock(const Activations<const S>& y, Range rows, const BatchBlocks& b, int64_t block) {
+  if (IsDirect(y, b, block)) return {y.At(rows.begin, b.begin(block)), b.n};
   const int64_t count = rows.end - rows.begin, stride = static_cast<int64_t>(b.vecs(block)) * b.lanes;
-  Sum<S>* packed = Scratch::Local(Scratch::kPackedY).Get<Sum<S>>(count * stride);
+  S* packed = Scratch::Local(Scratch::kPackedY).Get<S>(count * stride);
   PackRows<S>(y, rows, b, block, packed);
   return {packed, stride};
 }
@@ -120,7 +116,7 @@ Block<Sum<S>> RowsBlock(const Activations<const S>& y, Range rows, const BatchBl
 template <typename S>
 int64_t StagedRows(const BatchBlocks& blocks) {
   constexpr int64_t kLine = kLineBytes / sizeof(S);
-  const int64_t fit = kStageBytes / (blocks.width * static_cast<int64_t>(sizeof(Sum<S>)));
+  const int64_t fit = kStageBytes / (blocks.width * static_cast<int64_t>(sizeof(S)));
   return std::max<int64_t>(1, fit / kLine) * kLine;
 }
 
@@ -134,16 +130,14 @@ void RunAndStore(void (*kernel)(const Args&), Args args, const MatmulWork& work,
   args.vecs = b.vecs(block);
   args.y_vec_stride = b.lanes;
   args.stream = to.features * b.n * static_cast<int64_t>(sizeof(S)) >= kStreamBytes;
-  if constexpr (kNative<S>) {
-    if (IsDirect(to, b, block)) {
-      args.y = to.At(rows.begin, b.begin(block));
-      args.y_row_stride = b.n;
-      return RunPasses(kernel, args, b.lanes, b.passes, programs);
-    }
+  if (IsDirect(to, b, block)) {
+    args.y = to.At(rows.begin, b.begin(block));
+    args.y_row_stride = b.n;
+    return RunPasses(kernel, args, b.lanes, b.passes, programs);
   }
   args.y_row_stride = static_cast<int64_t>(args.vecs) * b.lanes;
   const int64_t staged = StagedRows<S>(b);
-  args.y = Scratch::Local(Scratch::kOutput).template Get<Sum<S>>(staged * args.y_row_stride);
+  args.y = Scratch::Local(Scratch::kOutput).template Get<S>(staged * args.y_row_stride);
   RunPasses(kernel, args, b.lanes, b.passes, programs, [&](const Args& last) {
     ForEachPart(rows, staged, [&](Range some) {
       PrefetchRows(to, some, b, block);
@@ -167,20 +161,20 @@ struct SpmmJob {
     const int64_t block = chunk / work.row_parts;
     const Range part = work.RowsOf(chunk % work.row_parts);
     if (part.begin == part.end) return;
-    const Block<Sum<S>> source = SourceBlock(work, x, block);
-    ForEachRowGroup<Sum<S>>(part, work.blocks, [&](Range rows) { RunRows(rows, block, source); });
+    const Block<S> source = SourceBlock(work, x, block);
+    ForEachRowGroup<S>(part, work.blocks, [&](Range rows) { RunRows(rows, block, source); });
   }
 
   void Before(int64_t chunk) const { data.Gather(chunk); }
   void After(int64_t) const {}
 
  private:
-  void RunRows(Range rows, int64_t block, const Block<Sum<S>>& source) const {
+  void RunRows(Range rows, int64_t block, const Block<S>& source) const {
     const BatchBlocks& blocks = work.blocks;
-    const auto& k = Element<S>::Kernels();
+    const auto& k = Element<S>::Products();
     const auto kernel = blocks.narrow >= 0 ? k.spmm_narrow[blocks.narrow] : k.spmm;
     const PassPrograms programs(work, rows, source.stride);
-    const SpmmArgs<Sum<S>> args{.row_end = programs.count(), .data = data.get(), .x = source.data};
+    const SpmmArgs<S> args{.row_end = programs.count(), .data = data.get(), .x = source.data};
     RunAndStore(kernel, args, work, block, rows, programs, y, [](Range) {});
   }
 };
@@ -194,8 +188,8 @@ void ForEachRowsOfTask(const MatmulWork& work, const SlotTasks& tasks, const Slo
   if (tasks.IsFirst(task)) out.Clear(slot, {work.pattern.row_ptr[part.begin], work.pattern.row_ptr[part.end]});
   if (work.blocks.n == 0 || part.begin == part.end) return;
   for (int64_t block = blocks.begin; block < blocks.end; ++block) {
-    const Block<Sum<S>> source = SourceBlock(work, x, block);
-    ForEachRowGroup<Sum<S>>(part, work.blocks, [&](Range rows) { body(rows, block, source, out.slot(slot)); });
+    const Block<S> source = SourceBlock(work, x, block);
+    ForEachRowGroup<S>(part, work.blocks, [&](Range rows) { body(rows, block, source, out.slot(slot)); });
   }
 }
 
@@ -208,23 +202,22 @@ struct SddmmJob {
   Slots<S> out;
 
   void Run(int64_t chunk) const {
-    ForEachRowsOfTask(work, tasks, out, chunk, x,
-                      [&](Range rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) {
-                        RunRows(rows, block, source, dw);
-                      });
+    ForEachRowsOfTask(work, tasks, out, chunk, x, [&](Range rows, int64_t block, const Block<S>& source, Sum<S>* dw) {
+      RunRows(rows, block, source, dw);
+    });
   }
 
   void Before(int64_t) const {}
   void After(int64_t chunk) const { out.Finish(chunk); }
 
  private:
-  void RunRows(Range rows, int64_t block, const Block<Sum<S>>& source, Sum<S>* dw) const {
+  void RunRows(Range rows, int64_t block, const Block<S>& source, Sum<S>* dw) const {
     const BatchBlocks& blocks = work.blocks;
-    const auto& k = Element<S>::Kernels();
+    const auto& k = Element<S>::Products();
     const auto kernel = blocks.narrow >= 0 ? k.sddmm_narrow[blocks.narrow] : k.sddmm;
     const PassPrograms programs(work, rows, source.stride);
-    const Block<Sum<S>> cotangent = RowsBlock(y, rows, blocks, block);
-    SddmmArgs<Sum<S>> args{
+    const Block<S> cotangent = RowsBlock(y, rows, blocks, block);
+    SddmmArgs<S> args{
         .row_end = programs.count(),
         .x = source.data,
         .y = cotangent.data,
@@ -250,7 +243,7 @@ int64_t RepaidParts(const Rows& p, const Activations<const S>& source, const Bat
 template <typename S>
 BatchBlocks BlocksFor(const Rows& p, int64_t n, int64_t most_vecs) {
   const int64_t row_entries = p.entries() / std::max<int64_t>(1, p.rows);
-  return BatchBlocks::Make(Element<S>::Kernels(), n, p.features, row_entries, most_vecs);
+  return BatchBlocks::Make(Element<S>::Products(), n, p.features, row_entries, most_vecs);
 }
 
 template <typename S>
@@ -291,7 +284,7 @@ template <typename S>
 PlannedJob<SddmmJob<S>> PlanSddmm(const ffi::ThreadPool& pool, const Rows& p, const Activations<const S>& x,
                                   const Activations<const S>& y, S* out, int64_t nse) {
   const int64_t n = p.entries() == 0 ? 0 : x.n;  // no sum has a term, however large the batch
-  const BatchBlocks blocks = BlocksFor<S>(p, n, Element<S>::Kernels().max_vecs);
+  const BatchBlocks blocks = BlocksFor<S>(p, n, Element<S>::Products().max_vecs);
   const SlotTasks tasks = TasksFor<S>(pool, p, x, blocks, nse);
   Slots<S> sums(out, nse, p.entries(), tasks.slots, nullptr, p.entries());
   const Chunks chunks = GradientChunks(0, tasks, sums);

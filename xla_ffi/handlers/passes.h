@@ -21,16 +21,16 @@ constexpr int64_t kRowGroup = 128;
 constexpr int64_t kStagedRows = 32;
 
 // The arguments for some of the rows of `args`, numbered from the first of them. All but `y`, which stays the same.
-template <typename T>
-SpmmArgs<T> RowsOf(SpmmArgs<T> args, Range rows) {
+template <typename S>
+SpmmArgs<S> RowsOf(SpmmArgs<S> args, Range rows) {
   if (args.init != nullptr) args.init += rows.begin * args.y_row_stride;
   args.row_end = args.row_begin + rows.end;
   args.row_begin += rows.begin;
   return args;
 }
-template <typename T>
-BackwardArgs<T> RowsOf(BackwardArgs<T> args, Range rows) {
-  static_cast<SpmmArgs<T>&>(args) = RowsOf<T>(static_cast<const SpmmArgs<T>&>(args), rows);
+template <typename S>
+BackwardArgs<S> RowsOf(BackwardArgs<S> args, Range rows) {
+  static_cast<SpmmArgs<S>&>(args) = RowsOf<S>(static_cast<const SpmmArgs<S>&>(args), rows);
   args.tile += rows.begin * args.tile_row_stride;
   return args;
 }
@@ -40,19 +40,17 @@ BackwardArgs<T> RowsOf(BackwardArgs<T> args, Range rows) {
 template <typename Args, typename Program, typename Last>
 void RunPasses(void (*kernel)(const Args&), Args args, int64_t lanes, int64_t passes, const Program& program,
                const Last& last) {
-  using T = std::remove_pointer_t<decltype(args.y)>;
+  using S = std::remove_pointer_t<decltype(args.y)>;
   Args inner = args;
-  inner.stream = false;
   if (passes > 1) {
-    inner.y_vec_stride = lanes;
-    inner.y_row_stride = args.vecs * lanes;
-    inner.y = Scratch::Local(Scratch::kPartial).Get<T>((args.row_end - args.row_begin) * inner.y_row_stride);
-    args.init = inner.y;
+    const int64_t rows = args.row_end - args.row_begin;
+    inner.sums = Scratch::Local(Scratch::kPartial).Get<Sum<S>>(rows * args.vecs * lanes);
+    args.init = inner.sums;
   }
   for (int64_t pass = 0; pass + 1 < passes; ++pass) {
     inner.program = program(pass);
     kernel(inner);
-    inner.init = inner.y;
+    inner.init = inner.sums;
   }
   args.program = program(passes - 1);
   last(args);

@@ -24,15 +24,15 @@ class Pixels {
         examples_(tile.batch_valid) {}
 
   // packed[f][lane] = some features of the pixels.
-  void Load(int64_t pixel, int64_t count, int64_t step, Range features, Sum<S>* packed, int64_t stride) const {
-    Element<S>::Storage().load_transposed(At(pixel, features), Rows(count), features.end - features.begin,
-                                          Step(count, step), packed, stride);
+  void Load(int64_t pixel, int64_t count, int64_t step, Range features, S* packed, int64_t stride) const {
+    Element<S>::Storage().transpose(At(pixel, features), Rows(count), features.end - features.begin, Step(count, step),
+                                    packed, stride, false);
   }
 
-  void Store(const Sum<S>* packed, int64_t stride, int64_t pixel, int64_t count, int64_t step, Range features,
+  void Store(const S* packed, int64_t stride, int64_t pixel, int64_t count, int64_t step, Range features,
              bool stream) const {
-    Element<S>::Storage().store_transposed(packed, features.end - features.begin, Rows(count), stride,
-                                           At(pixel, features), Step(count, step), stream);
+    Element<S>::Storage().transpose(packed, features.end - features.begin, Rows(count), stride, At(pixel, features),
+                                    Step(count, step), stream);
   }
 
   // Gets ownership of the lines that Store will write.

@@ -23,29 +23,26 @@ struct Element;
 
 template <>
 struct Element<float> {
-  using Sum = float;
   static const StorageKernels<float, float>& Storage() { return Table().storage_f32; }
-  static const FloatKernels<float>& Kernels() { return Table().f32; }
+  static const ProductKernels<float>& Products() { return Table().f32; }
+  static const SumKernels<float>& Sums() { return Table().sums_f32; }
 };
 
 template <>
 struct Element<double> {
-  using Sum = double;
   static const StorageKernels<double, double>& Storage() { return Table().storage_f64; }
-  static const FloatKernels<double>& Kernels() { return Table().f64; }
+  static const ProductKernels<double>& Products() { return Table().f64; }
+  static const SumKernels<double>& Sums() { return Table().sums_f64; }
 };
 
 template <>
 struct Element<bfloat16> {
-  using Sum = float;
   static const StorageKernels<bfloat16, float>& Storage() { return Table().storage_bf16; }
-  static const FloatKernels<float>& Kernels() { return Table().f32; }
+  static const ProductKernels<bfloat16>& Products() { return Table().bf16; }
+  static const SumKernels<float>& Sums() { return Table().sums_f32; }
 };
 
-template <typename S>
-using Sum = typename Element<S>::Sum;
-
-// Whether elements are stored in the type that kernels compute in, so that kernels can read and write them in place.
+// Whether elements are stored in the type of their sums.
 template <typename S>
 constexpr bool kNative = std::is_same_v<S, Sum<S>>;
 

@@ -23,8 +23,8 @@ struct BatchBlocks {
 
   // `row_entries`: average number of stored entries per row. `most_vecs`: limit on the vectors of a tile of
   // registers; the kernels' own limit holds too.
-  template <typename T>
-  static BatchBlocks Make(const FloatKernels<T>& k, int64_t n, int64_t features, int64_t row_entries,
+  template <typename S>
+  static BatchBlocks Make(const ProductKernels<S>& k, int64_t n, int64_t features, int64_t row_entries,
                           int64_t most_vecs) {
     BatchBlocks b{.n = n, .width = 0, .count = 0, .passes = 1, .lanes = k.lanes, .narrow = -1};
     if (n <= k.narrow_lanes[0]) {
@@ -32,7 +32,7 @@ struct BatchBlocks {
       b.lanes = k.narrow_lanes[b.narrow];
     }
     const int64_t vectors = std::max<int64_t>(1, CeilDiv(n, b.lanes));
-    const int64_t vector_bytes = std::max<int64_t>(1, SaturatingMul(features, b.lanes * sizeof(T)));
+    const int64_t vector_bytes = std::max<int64_t>(1, SaturatingMul(features, b.lanes * sizeof(S)));
     // An entry costs a few instructions besides its multiply-adds, which blocks of kGoodTile vectors hide. Where the
     // input of such a block does not fit the cache, the features are divided into passes, if a row has enough entries
     // for each.

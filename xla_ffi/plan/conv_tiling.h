@@ -30,8 +30,7 @@ struct ConvTiling {
     int64_t batch;
     int64_t vector;         // elements per vector
     int64_t max_vecs;       // vectors per tile of registers
-    int64_t element_bytes;  // of a packed element
-    int64_t stored_bytes;   // of an element of the activations
+    int64_t element_bytes;
     int64_t row_entries;    // entries per row of a program, on average; 0 if there shall be one pass
     bool source_row_major = false, destination_row_major = false;
   };
@@ -126,7 +125,7 @@ struct ConvTiling {
   // Blocks of the batch that share cache lines. Row-major activations have one example per line.
   int64_t BlocksPerLine(const Problem& p) const {
     if (p.source_row_major && p.destination_row_major) return 1;
-    return std::clamp<int64_t>(kLineBytes / (lanes * p.stored_bytes), 1, std::max<int64_t>(1, batch_blocks));
+    return std::clamp<int64_t>(kLineBytes / (lanes * p.element_bytes), 1, std::max<int64_t>(1, batch_blocks));
   }
 
   // Elements per plane. Where vectors run across pixels, one more vector, which a kernel may read past the last

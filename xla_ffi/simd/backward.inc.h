@@ -8,21 +8,16 @@
 // longer than either gradient alone. Order of the sums: fixed per instruction set. Source: Nikdan et al. 2023
 // (SparseProp), section 3: one backward pass computes both.
 
-// Makes the compiler load a vector into a register once, instead of reading it from memory in each instruction.
-template <typename V>
-SPARSEJAX_INLINE void InRegister([[maybe_unused]] V& v) {
-#if defined(__x86_64__)
-  asm("" : "+v"(v));
-#endif
-}
-
 // For U entries: adds their products with the values to y, and computes their products with the tile, without the sum
-// over lanes.
-template <typename T, int W, int Q, int U, bool kFull>
-SPARSEJAX_INLINE void BothProducts(const BackwardArgs<T>& a, const Vec<T, W>* tile, int64_t e,
-                                   const LaneMask<T, W>& last, Vec<T, W>* y, Vec<T, W>* sum) {
-  const T* x[U];
-  T w[U];
+// over lanes. `last`: the counted lanes of the last vector.
+template <typename S, int W, int Q, int U, bool kFull>
+SPARSEJAX_INLINE void BothProducts(const BackwardArgs<S>& a, const typename Packed<S, W>::V* tile, int64_t e,
+                                   typename Packed<S, W>::Bits last, typename Packed<S, W>::V* y,
+                                   typename Packed<S, W>::V* sum) {
+  using P = Packed<S, W>;
+  constexpr int K = P::kParts;
+  const S* x[U];
+  Sum<S> w[U];
 #pragma GCC unroll 4
   for (int u = 0; u < U; ++u) {
     x[u] = a.x + a.program.offset[e + u] * a.program.offset_scale;
@@ -32,64 +27,67 @@ SPARSEJAX_INLINE void BothProducts(const BackwardArgs<T>& a, const Vec<T, W>* ti
   for (int q = 0; q < Q; ++q) {
 #pragma GCC unroll 4
     for (int u = 0; u < U; ++u) {
-      Vec<T, W> v = Load<T, W>(x[u] + q * W);
-      InRegister(v);
-      y[q] += w[u] * v;
-      const Vec<T, W> counted = !kFull && q == Q - 1 ? last.Keep(v) : v;
-      sum[u] = q == 0 ? tile[q] * counted : sum[u] + tile[q] * counted;
+      typename P::V part[K], counted[K];
+      P::Read(x[u] + q * W, part);
+      if (!kFull && q == Q - 1) P::Read(x[u] + q * W, last, counted);
+#pragma GCC unroll 2
+      for (int k = 0; k < K; ++k) {
+        InRegister(part[k]);
+        y[q * K + k] += w[u] * part[k];
+        const auto v = !kFull && q == Q - 1 ? counted[k] : part[k];
+        sum[u] = q + k == 0 ? tile[0] * v : sum[u] + tile[q * K + k] * v;
+      }
     }
   }
 }
 
-template <typename T, int W, int Q, bool kFull>
-void BackwardTile(const BackwardArgs<T>& args) {
-  using V = Vec<T, W>;
-  const BackwardArgs<T> a = args;  // a copy, which the compiler knows not to be changed by the stores below
-  const LaneMask<T, W> last(a.last_lanes);
-  const T* init = a.init != nullptr ? a.init : Zeros<T, Q * W>::values;
+template <typename S, int W, int Q, bool kFull>
+void BackwardTile(const BackwardArgs<S>& args) {
+  using P = Packed<S, W>;
+  using V = typename P::V;
+  constexpr int N = Q * P::kParts;
+  const BackwardArgs<S> a = args;  // a copy, which the compiler knows not to be changed by the stores below
+  const auto last = P::Mask(a.last_lanes);
+  const Sum<S>* init = a.init != nullptr ? a.init : Zeros<Sum<S>, Q * W>::values;
   const int64_t init_stride = a.init != nullptr ? Q * W : 0;
-  const bool stream = a.stream && AreLines<T, W>(a.y, a.y_row_stride, a.y_vec_stride);
+  const bool stream = a.stream && AreLines<S, W>(a.y, a.y_row_stride, a.y_vec_stride);
   for (int64_t r = 0; r < a.row_end - a.row_begin; ++r) {
     int64_t e = a.program.begin[a.row_begin + r];
     const int64_t end = a.program.end[a.row_begin + r];
-    const T* row = a.tile + r * a.tile_row_stride;
-    T* y = a.y + r * a.y_row_stride;
-    PrefetchRow<T>(a, a.row_begin + r + 1);
-    V acc[Q], tile[Q];
+    const S* row = a.tile + r * a.tile_row_stride;
+    S* y = a.y + r * a.y_row_stride;
+    PrefetchRow<S>(a, a.row_begin + r + 1);
+    V acc[N], tile[N];
+#pragma GCC unroll 16
+    for (int i = 0; i < N; ++i) acc[i] = Load<Sum<S>, P::kLanes>(init + r * init_stride + i * P::kLanes);
 #pragma GCC unroll 16
     for (int q = 0; q < Q; ++q) {
-      tile[q] = Load<T, W>(row + q * a.tile_vec_stride);
-      acc[q] = Load<T, W>(init + r * init_stride + q * W);
+      P::Read(row + q * a.tile_vec_stride, tile + q * P::kParts);
       __builtin_prefetch(row + kRowsAhead * a.tile_row_stride + q * a.tile_vec_stride);
-      if (!stream) __builtin_prefetch(y + kRowsAhead * a.y_row_stride + q * a.y_vec_stride, 1);
+      if (!stream && a.sums == nullptr) __builtin_prefetch(y + kRowsAhead * a.y_row_stride + q * a.y_vec_stride, 1);
     }
     for (; e + 4 <= end; e += 4) {
       V sum[4];
-      BothProducts<T, W, Q, 4, kFull>(a, tile, e, last, acc, sum);
-      Store<T, 4>(a.dw + e, Load<T, 4>(a.dw + e) + SumLanes4<T>(sum[0], sum[1], sum[2], sum[3]));
+      BothProducts<S, W, Q, 4, kFull>(a, tile, e, last, acc, sum);
+      const Vec<Sum<S>, 4> sums = SumLanes4<Sum<S>>(sum[0], sum[1], sum[2], sum[3]);
+      Store<Sum<S>, 4>(a.dw + e, Load<Sum<S>, 4>(a.dw + e) + sums);
     }
     for (; e < end; ++e) {
       V sum;
-      BothProducts<T, W, Q, 1, kFull>(a, tile, e, last, acc, &sum);
-      a.dw[e] += SumLanes<T>(sum);
+      BothProducts<S, W, Q, 1, kFull>(a, tile, e, last, acc, &sum);
+      a.dw[e] += SumLanes<Sum<S>>(sum);
     }
-    if (stream) {
-#pragma GCC unroll 16
-      for (int q = 0; q < Q; ++q) StoreLine<T, W>(y + q * a.y_vec_stride, acc[q]);
-    } else {
-#pragma GCC unroll 16
-      for (int q = 0; q < Q; ++q) Store<T, W>(y + q * a.y_vec_stride, acc[q]);
-    }
+    WriteRow<S, W, Q>(a, acc, y, a.sums == nullptr ? nullptr : a.sums + r * Q * W, stream);
   }
   if (stream) FenceLines();
 }
 
-template <typename T, int W, int Q>
-void BackwardDispatch(const BackwardArgs<T>& a) {
+template <typename S, int W, int Q>
+void BackwardDispatch(const BackwardArgs<S>& a) {
   if (a.vecs == Q) {
     const bool full = a.last_lanes == W || W == 1;
-    full ? BackwardTile<T, W, Q, true>(a) : BackwardTile<T, W, Q, W == 1>(a);
+    full ? BackwardTile<S, W, Q, true>(a) : BackwardTile<S, W, Q, W == 1>(a);
   } else if constexpr (Q > 1) {
-    BackwardDispatch<T, W, Q - 1>(a);
+    BackwardDispatch<S, W, Q - 1>(a);
   }
 }

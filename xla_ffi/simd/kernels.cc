@@ -12,13 +12,15 @@ namespace {
 
 #include "vec.h"
 //
+#include "storage.inc.h"
+//
+#include "packed.inc.h"
+//
 #include "spmm.inc.h"
 //
 #include "sddmm.inc.h"
 //
 #include "backward.inc.h"
-//
-#include "storage.inc.h"
 //
 #include "transpose.inc.h"
 //
@@ -30,36 +32,45 @@ namespace {
 //
 #include "probe.inc.h"
 
-template <typename T>
-constexpr FloatKernels<T> MakeFloatKernels() {
-  constexpr int kLanes = kVectorBytes / sizeof(T);
+template <typename S>
+constexpr ProductKernels<S> MakeProductKernels() {
+  constexpr int kLanes = kVectorBytes / sizeof(S), kMost = kMaxVecs / Packed<S, kLanes>::kParts;
   constexpr int kHalf = kLanes / 2, kQuarter = kLanes >= 8 ? kLanes / 4 : 1;
   return {
       .lanes = kLanes,
-      .max_vecs = kMaxVecs,
+      .max_vecs = kMost,
       .narrow_lanes = {kHalf, kQuarter, 1},
-      .spmm = SpmmDispatch<T, kLanes, kMaxVecs>,
-      .spmm_narrow = {SpmmDispatch<T, kHalf, 1>, SpmmDispatch<T, kQuarter, 1>, SpmmDispatch<T, 1, 1>},
-      .sddmm = SddmmDispatch<T, kLanes, kMaxVecs>,
-      .sddmm_narrow = {SddmmDispatch<T, kHalf, 1>, SddmmDispatch<T, kQuarter, 1>, SddmmDispatch<T, 1, 1>},
-      .backward = BackwardDispatch<T, kLanes, kMaxVecs>,
-      .add_slots = AddSlots<T>,
-      .attention = {.lanes = kTileVecs * kLanes,
-                    .product = Product<T>,
-                    .softmax = Softmax<T>,
-                    .softmax_grad = SoftmaxGrad<T>,
-                    .scale_lanes = ScaleLanes<T>},
+      .spmm = SpmmDispatch<S, kLanes, kMost>,
+      .spmm_narrow = {SpmmDispatch<S, kHalf, 1>, SpmmDispatch<S, kQuarter, 1>, SpmmDispatch<S, 1, 1>},
+      .sddmm = SddmmDispatch<S, kLanes, kMost>,
+      .sddmm_narrow = {SddmmDispatch<S, kHalf, 1>, SddmmDispatch<S, kQuarter, 1>, SddmmDispatch<S, 1, 1>},
+      .backward = BackwardDispatch<S, kLanes, kMost>,
+  };
+}
+
+template <typename A>
+constexpr SumKernels<A> MakeSumKernels() {
+  return {
+      .add_slots = AddSlots<A>,
+      .attention = {.lanes = kTileVecs * static_cast<int>(kVectorBytes / sizeof(A)),
+                    .product = Product<A>,
+                    .softmax = Softmax<A>,
+                    .softmax_grad = SoftmaxGrad<A>,
+                    .scale_lanes = ScaleLanes<A>},
   };
 }
 
 template <typename S, typename A>
 constexpr StorageKernels<S, A> MakeStorageKernels() {
   return {
-      .load_rows = LoadRows<S, A>,
-      .store_rows = StoreRows<S, A>,
+      .pack_rows = PackRows<S, S>,
+      .copy_rows = CopyRows<S, S>,
+      .transpose = TransposeRows<S>,
+      .load_rows = PackRows<S, A>,
+      .store_rows = CopyRows<A, S>,
       .load_transposed = LoadTransposed<S, A>,
       .store_transposed = StoreTransposed<S, A>,
-      .pack_pixels = PackPixels<S, A>,
+      .pack_pixels = PackPixels<S>,
       .sum = SumRun<S, A>,
       .dot = DotRun<S, A>,
       .add_rows = AddRows<S, A>,
@@ -85,8 +96,11 @@ namespace SPARSEJAX_ISA_NAMESPACE {
 const KernelTable& GetTable() {
   static constexpr KernelTable table = {
       .isa = SPARSEJAX_STRING(SPARSEJAX_ISA_NAMESPACE),
-      .f32 = MakeFloatKernels<float>(),
-      .f64 = MakeFloatKernels<double>(),
+      .f32 = MakeProductKernels<float>(),
+      .f64 = MakeProductKernels<double>(),
+      .bf16 = MakeProductKernels<bfloat16>(),
+      .sums_f32 = MakeSumKernels<float>(),
+      .sums_f64 = MakeSumKernels<double>(),
       .storage_f32 = MakeStorageKernels<float, float>(),
       .storage_f64 = MakeStorageKernels<double, double>(),
       .storage_bf16 = MakeStorageKernels<bfloat16, float>(),

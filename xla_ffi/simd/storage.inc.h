@@ -23,6 +23,17 @@ SPARSEJAX_INLINE void Narrow(float v, bfloat16* out) {
   out->bits = static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded);
 }
 
+template <typename S, typename D>
+SPARSEJAX_INLINE void Convert(S v, D* out) {
+  if constexpr (sizeof(S) == sizeof(D)) {
+    *out = v;
+  } else if constexpr (sizeof(S) < sizeof(D)) {
+    *out = Widen(v);
+  } else {
+    Narrow(v, out);
+  }
+}
+
 // Unaligned loads that widen and stores that narrow, of W elements.
 template <int W>
 SPARSEJAX_INLINE Vec<float, W> LoadWide(const float* p) {
@@ -76,54 +87,54 @@ SPARSEJAX_INLINE void StoreNarrow(bfloat16* p, Vec<float, W> v) {
 }
 
 template <typename S, typename A>
-void LoadRows(const S* src, int64_t rows, int64_t src_stride, int64_t n, A* dst, int64_t dst_stride) {
+void PackRows(const S* src, int64_t rows, int64_t src_stride, int64_t n, A* dst, int64_t dst_stride) {
   for (int64_t r = 0; r < rows; ++r) {
     const S* __restrict from = src + r * src_stride;
     A* __restrict to = dst + r * dst_stride;
     for (int64_t i = 0; i < n; i += 64 / sizeof(S)) __builtin_prefetch(from + kRowsAhead * src_stride + i);
-    for (int64_t i = 0; i < n; ++i) to[i] = Widen(from[i]);
-    for (int64_t i = n; i < dst_stride; ++i) to[i] = A(0);
+    for (int64_t i = 0; i < n; ++i) Convert(from[i], &to[i]);
+    for (int64_t i = n; i < dst_stride; ++i) to[i] = A{};
   }
 }
 
-template <typename S, typename A>
-void StoreRows(const A* src, int64_t rows, int64_t src_stride, int64_t n, S* dst, int64_t dst_stride) {
+template <typename S, typename D>
+void CopyRows(const S* src, int64_t rows, int64_t src_stride, int64_t n, D* dst, int64_t dst_stride) {
   for (int64_t r = 0; r < rows; ++r) {
-    const A* __restrict from = src + r * src_stride;
-    S* __restrict to = dst + r * dst_stride;
-    for (int64_t i = 0; i < n; ++i) Narrow(from[i], &to[i]);
+    const S* __restrict from = src + r * src_stride;
+    D* __restrict to = dst + r * dst_stride;
+    for (int64_t i = 0; i < n; ++i) Convert(from[i], &to[i]);
   }
 }
 
 // kLanes > 0 is the common case of a full vector per pixel; with 0, `valid` and `lanes` are those of the arguments.
-template <typename S, typename A, int kLanes>
+template <typename S, int kLanes>
 void PackPixelsOf(const S* __restrict src, const int32_t* pixel, int64_t count, int64_t stride, int64_t valid,
-                  int64_t lanes, int64_t ahead, A* __restrict dst) {
+                  int64_t lanes, int64_t ahead, S* __restrict dst) {
   if (kLanes > 0) valid = lanes = kLanes;
   for (int64_t i = 0; i < count; ++i, dst += lanes) {
     if (pixel[i] < 0) {
-      for (int64_t j = 0; j < lanes; ++j) dst[j] = A(0);
+      for (int64_t j = 0; j < lanes; ++j) dst[j] = S{};
       continue;
     }
     const S* from = src + pixel[i] * stride;
     __builtin_prefetch(from + ahead);
-    if constexpr (kLanes > 0 && sizeof(S) == sizeof(A)) {
-      Store<A, kLanes>(dst, Load<A, kLanes>(from));
+    if constexpr (kLanes > 0) {
+      __builtin_memcpy(dst, from, kLanes * sizeof(S));
       continue;
     }
-    for (int64_t j = 0; j < valid; ++j) dst[j] = Widen(from[j]);
-    for (int64_t j = valid; j < lanes; ++j) dst[j] = A(0);
+    for (int64_t j = 0; j < valid; ++j) dst[j] = from[j];
+    for (int64_t j = valid; j < lanes; ++j) dst[j] = S{};
   }
 }
 
-template <typename S, typename A>
+template <typename S>
 void PackPixels(const S* src, const int32_t* pixel, int64_t count, int64_t stride, int64_t valid, int64_t lanes,
-                int64_t ahead, A* dst) {
-  constexpr int kFull = kVectorBytes / sizeof(A);
+                int64_t ahead, S* dst) {
+  constexpr int kFull = kVectorBytes / sizeof(S);
   if (valid == kFull && lanes == kFull) {
-    PackPixelsOf<S, A, kFull>(src, pixel, count, stride, valid, lanes, ahead, dst);
+    PackPixelsOf<S, kFull>(src, pixel, count, stride, valid, lanes, ahead, dst);
   } else {
-    PackPixelsOf<S, A, 0>(src, pixel, count, stride, valid, lanes, ahead, dst);
+    PackPixelsOf<S, 0>(src, pixel, count, stride, valid, lanes, ahead, dst);
   }
 }
 

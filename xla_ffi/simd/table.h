@@ -8,6 +8,22 @@
 
 namespace sparsejax {
 
+struct bfloat16 {
+  uint16_t bits;
+};
+
+// The type of the sums of elements stored as S: float for bfloat16.
+template <typename S>
+struct SumOf {
+  using type = S;
+};
+template <>
+struct SumOf<bfloat16> {
+  using type = float;
+};
+template <typename S>
+using Sum = typename SumOf<S>::type;
+
 // A row program: for each output row r the entries begin[r] <= e < end[r]. Entry e multiplies the vectors at
 // `x + offset[e] * offset_scale` by `data[e]`.
 struct RowProgram {
@@ -19,47 +35,49 @@ struct RowProgram {
 
 // Arguments of spmm for one tile of `vecs` vectors. For the rows r from row_begin to row_end,
 //   y[r][v] = init[r][v] + sum over entries e of row r of data[e] * x[offset[e] + v * lanes].
-// Vectors are consecutive in x. In y, rows and vectors have any strides; `y` points to row row_begin.
-template <typename T>
+// Vectors are consecutive in x. In y, rows and vectors have any strides; `y` points to row row_begin. Sums that a later
+// call continues go to `sums` instead of y, and are its `init`: vecs * lanes numbers per row, in the kernel's order.
+template <typename S>
 struct SpmmArgs {
   RowProgram program{};
   int64_t row_begin = 0, row_end = 0;
-  const T* data = nullptr;
-  const T* x = nullptr;
-  T* y = nullptr;
+  const Sum<S>* data = nullptr;
+  const S* x = nullptr;
+  S* y = nullptr;
   int64_t y_row_stride = 0;  // elements
   int64_t y_vec_stride = 0;  // elements
   int vecs = 0;
-  const T* init = nullptr;  // vecs * lanes elements per row; null for zeros; may be equal to y
-  bool stream = false;      // write around the caches, because y is larger than they are
+  const Sum<S>* init = nullptr;  // null for zeros; may be equal to `sums`
+  Sum<S>* sums = nullptr;        // null: y is written
+  bool stream = false;           // write y around the caches, because it is larger than they are
 };
 
 // Arguments of sddmm for one tile of `vecs` vectors. For the entries e of the rows r from row_begin to row_end,
 //   dw[e] += sum over v and lanes of y[r][v] * x[offset[e] + v * lanes].
 // Only the first `last_lanes` lanes of the last vector are added; the others are zero in y and may have any value in x.
-template <typename T>
+template <typename S>
 struct SddmmArgs {
   RowProgram program{};
   int64_t row_begin = 0, row_end = 0;
-  const T* x = nullptr;
-  const T* y = nullptr;
+  const S* x = nullptr;
+  const S* y = nullptr;
   int64_t y_row_stride = 0;  // elements
   int64_t y_vec_stride = 0;  // elements
   int vecs = 0;
   int last_lanes = 0;
-  T* dw = nullptr;
+  Sum<S>* dw = nullptr;
 };
 
 // Arguments of both gradients of a product for one tile: y as for SpmmArgs, and for the entries e of every row r
 //   dw[e] += sum over v and lanes of tile[r][v] * x[offset[e] + v * lanes],
 // with `last_lanes` as in SddmmArgs.
-template <typename T>
-struct BackwardArgs : SpmmArgs<T> {
-  const T* tile = nullptr;
+template <typename S>
+struct BackwardArgs : SpmmArgs<S> {
+  const S* tile = nullptr;
   int64_t tile_row_stride = 0;  // elements
   int64_t tile_vec_stride = 0;  // elements
   int last_lanes = 0;
-  T* dw = nullptr;
+  Sum<S>* dw = nullptr;
 };
 
 // Window reductions over one channel plane (height, width, batch); see pool.inc.h.
@@ -128,36 +146,46 @@ struct AttentionKernels {
   void (*scale_lanes)(T* x, int64_t rows, int64_t stride, int64_t lanes, const T* factor);
 };
 
-template <typename T>
-struct FloatKernels {
+// Kernels on sums of type A.
+template <typename A>
+struct SumKernels {
+  // dst[i] += dst[s * stride + i] for s = 1, 2, ..., slots - 1 in this order, i < n <= stride.
+  void (*add_slots)(A* dst, int64_t stride, int64_t slots, int64_t n);
+  AttentionKernels<A> attention;
+};
+
+// Kernels on elements of type S.
+template <typename S>
+struct ProductKernels {
   int lanes;            // elements per full vector
   int max_vecs;         // vectors of `lanes` elements in the largest tile
   int narrow_lanes[3];  // elements of the smaller vectors for small batches, descending; the last is 1
-  void (*spmm)(const SpmmArgs<T>&);
-  void (*spmm_narrow[3])(const SpmmArgs<T>&);
-  void (*sddmm)(const SddmmArgs<T>&);
-  void (*sddmm_narrow[3])(const SddmmArgs<T>&);
-  void (*backward)(const BackwardArgs<T>&);
-  // dst[i] += dst[s * stride + i] for s = 1, 2, ..., slots - 1 in this order, i < n <= stride.
-  void (*add_slots)(T* dst, int64_t stride, int64_t slots, int64_t n);
-  AttentionKernels<T> attention;
+  void (*spmm)(const SpmmArgs<S>&);
+  void (*spmm_narrow[3])(const SpmmArgs<S>&);
+  void (*sddmm)(const SddmmArgs<S>&);
+  void (*sddmm_narrow[3])(const SddmmArgs<S>&);
+  void (*backward)(const BackwardArgs<S>&);
 };
 
-// Conversions and reductions of elements stored as S, whose sums are formed in A (float for bfloat16).
+// Copies, conversions and reductions of elements stored as S, whose sums are formed in A.
 template <typename S, typename A>
 struct StorageKernels {
-  // Copy rows of n elements and convert them. load_rows sets the elements from n to dst_stride of each row to zero.
+  // Copy rows of n elements. pack_rows sets the elements from n to dst_stride of each row to zero.
+  void (*pack_rows)(const S* src, int64_t rows, int64_t src_stride, int64_t n, S* dst, int64_t dst_stride);
+  void (*copy_rows)(const S* src, int64_t rows, int64_t src_stride, int64_t n, S* dst, int64_t dst_stride);
+  // dst[c][r] = src[r][c] for r < rows, c < columns. With `stream`, whole cache lines of dst are written around the
+  // caches.
+  void (*transpose)(const S* src, int64_t rows, int64_t columns, int64_t src_stride, S* dst, int64_t dst_stride,
+                    bool stream);
+  // The same with a conversion, from S and to S.
   void (*load_rows)(const S* src, int64_t rows, int64_t src_stride, int64_t n, A* dst, int64_t dst_stride);
   void (*store_rows)(const A* src, int64_t rows, int64_t src_stride, int64_t n, S* dst, int64_t dst_stride);
-  // The same with rows and columns exchanged: dst[c][r] = src[r][c] for r < rows, c < columns. With `stream`, whole
-  // cache lines of dst are written around the caches.
   void (*load_transposed)(const S* src, int64_t rows, int64_t columns, int64_t src_stride, A* dst, int64_t dst_stride);
-  void (*store_transposed)(const A* src, int64_t rows, int64_t columns, int64_t src_stride, S* dst, int64_t dst_stride,
-                           bool stream);
+  void (*store_transposed)(const A* src, int64_t rows, int64_t columns, int64_t src_stride, S* dst, int64_t dst_stride);
   // dst[i][0..lanes) = the `valid` elements at src + pixel[i] * stride, then zeros; all zeros where pixel[i] is
   // negative. What is `ahead` elements further is prefetched.
   void (*pack_pixels)(const S* src, const int32_t* pixel, int64_t count, int64_t stride, int64_t valid, int64_t lanes,
-                      int64_t ahead, A* dst);
+                      int64_t ahead, S* dst);
   A (*sum)(const S* x, int64_t n);
   A (*dot)(const S* x, const S* y, int64_t n);
   // sums[c] += sum over rows of x[r][c], or of x[r][c] * y[r][c] where y is not null, c < n.
@@ -185,14 +213,13 @@ struct ProbeKernels {
   float (*read)(const float* x, int64_t n);  // n a multiple of 128
 };
 
-struct bfloat16 {
-  uint16_t bits;
-};
-
 struct KernelTable {
   const char* isa;
-  FloatKernels<float> f32;
-  FloatKernels<double> f64;
+  ProductKernels<float> f32;
+  ProductKernels<double> f64;
+  ProductKernels<bfloat16> bf16;
+  SumKernels<float> sums_f32;
+  SumKernels<double> sums_f64;
   StorageKernels<float, float> storage_f32;
   StorageKernels<double, double> storage_f64;
   StorageKernels<bfloat16, float> storage_bf16;

@@ -6,7 +6,27 @@
 // vectors of W rows each. So a step needs P registers and few shuffles, whatever W is. Elements are converted on the
 // way.
 
-// In every 16 bytes: a0 b0 a1 b1 of the lower halves, and a2 b2 a3 b3 of the upper ones (doubles: a0 b0, and a1 b1).
+// In every 16 bytes: a0 b0 a1 b1 ... of the lower halves, and of the upper ones. bfloat16 is moved as uint16_t.
+SPARSEJAX_INLINE Vec<uint16_t, 8> InterleaveLow(Vec<uint16_t, 8> a, Vec<uint16_t, 8> b) {
+  return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+}
+SPARSEJAX_INLINE Vec<uint16_t, 8> InterleaveHigh(Vec<uint16_t, 8> a, Vec<uint16_t, 8> b) {
+  return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+}
+SPARSEJAX_INLINE Vec<uint16_t, 16> InterleaveLow(Vec<uint16_t, 16> a, Vec<uint16_t, 16> b) {
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 8, 24, 9, 25, 10, 26, 11, 27);
+}
+SPARSEJAX_INLINE Vec<uint16_t, 16> InterleaveHigh(Vec<uint16_t, 16> a, Vec<uint16_t, 16> b) {
+  return __builtin_shufflevector(a, b, 4, 20, 5, 21, 6, 22, 7, 23, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+SPARSEJAX_INLINE Vec<uint16_t, 32> InterleaveLow(Vec<uint16_t, 32> a, Vec<uint16_t, 32> b) {
+  return __builtin_shufflevector(a, b, 0, 32, 1, 33, 2, 34, 3, 35, 8, 40, 9, 41, 10, 42, 11, 43, 16, 48, 17, 49, 18, 50,
+                                 19, 51, 24, 56, 25, 57, 26, 58, 27, 59);
+}
+SPARSEJAX_INLINE Vec<uint16_t, 32> InterleaveHigh(Vec<uint16_t, 32> a, Vec<uint16_t, 32> b) {
+  return __builtin_shufflevector(a, b, 4, 36, 5, 37, 6, 38, 7, 39, 12, 44, 13, 45, 14, 46, 15, 47, 20, 52, 21, 53, 22,
+                                 54, 23, 55, 28, 60, 29, 61, 30, 62, 31, 63);
+}
 SPARSEJAX_INLINE Vec<float, 4> InterleaveLow(Vec<float, 4> a, Vec<float, 4> b) {
   return __builtin_shufflevector(a, b, 0, 4, 1, 5);
 }
@@ -62,6 +82,30 @@ SPARSEJAX_INLINE void TransposePieces(Vec<float, W> (&v)[4]) {
   v[2] = (Vec<float, W>)high[0], v[3] = (Vec<float, W>)high[1];
 }
 
+template <int W>
+SPARSEJAX_INLINE void TransposePieces(Vec<uint16_t, W> (&v)[8]) {
+  using Pairs = Vec<float, W / 2>;
+  Pairs low[4], high[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    low[i] = (Pairs)InterleaveLow(v[2 * i], v[2 * i + 1]);
+    high[i] = (Pairs)InterleaveHigh(v[2 * i], v[2 * i + 1]);
+  }
+  TransposePieces<W / 2>(low);
+  TransposePieces<W / 2>(high);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) v[i] = (Vec<uint16_t, W>)low[i], v[4 + i] = (Vec<uint16_t, W>)high[i];
+}
+
+template <typename V>
+SPARSEJAX_INLINE Vec<uint16_t, 16> Concat(Vec<uint16_t, 8> a, V b) {
+  return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+template <typename V>
+SPARSEJAX_INLINE Vec<uint16_t, 32> Concat(Vec<uint16_t, 16> a, V b) {
+  return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22,
+                                 23, 24, 25, 26, 27, 28, 29, 30, 31);
+}
 template <typename V>
 SPARSEJAX_INLINE Vec<float, 8> Concat(Vec<float, 4> a, V b) {
   return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
@@ -79,6 +123,16 @@ SPARSEJAX_INLINE Vec<double, 8> Concat(Vec<double, 4> a, V b) {
   return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
 }
 
+// The type that elements are moved as.
+template <typename S>
+struct MovedAs {
+  using type = S;
+};
+template <>
+struct MovedAs<bfloat16> {
+  using type = uint16_t;
+};
+
 // Elements of A in 16 bytes.
 template <typename A>
 constexpr int kPiece = 16 / sizeof(A);
@@ -86,7 +140,11 @@ constexpr int kPiece = 16 / sizeof(A);
 // The first elements of rows 0, P, 2 P, ..., one piece each.
 template <typename A, int W, typename S>
 SPARSEJAX_INLINE Vec<A, W> LoadPieces(const S* src, int64_t stride) {
-  if constexpr (W == kPiece<A>) {
+  if constexpr (W == kPiece<A> && sizeof(S) == sizeof(A)) {
+    Vec<A, W> piece;
+    __builtin_memcpy(&piece, src, sizeof(piece));
+    return piece;
+  } else if constexpr (W == kPiece<A>) {
     return LoadWide<W>(src);
   } else {
     return Concat(LoadPieces<A, W / 2>(src, stride), LoadPieces<A, W / 2>(src + W / 2 * stride, stride));
@@ -98,13 +156,15 @@ template <typename A, int W, bool kStream, typename S, typename D>
 SPARSEJAX_INLINE void TransposeStep(const S* src, int64_t src_stride, D* dst, int64_t dst_stride) {
   constexpr int P = kPiece<A>;
   Vec<A, W> v[P];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int i = 0; i < P; ++i) v[i] = LoadPieces<A, W>(src + i * src_stride, src_stride);
   TransposePieces<W>(v);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int i = 0; i < P; ++i) {
     if constexpr (kStream) {
-      StoreLine<D, W>(dst + i * dst_stride, v[i]);
+      StoreLine<A, W>(reinterpret_cast<A*>(dst + i * dst_stride), v[i]);
+    } else if constexpr (sizeof(A) == sizeof(D)) {
+      __builtin_memcpy(dst + i * dst_stride, &v[i], sizeof(v[i]));
     } else {
       StoreNarrow<W>(dst + i * dst_stride, v[i]);
     }
@@ -125,8 +185,7 @@ SPARSEJAX_INLINE void TransposeColumns(const S* src, int64_t rows, int64_t colum
     for (; r + P <= rows; r += P) TransposeStep<A, P, false>(src + r * src_stride, src_stride, dst + r, dst_stride);
   }
   for (; r < rows; ++r)
-    for (int64_t c = 0; c < columns && c < P; ++c)
-      Narrow(Widen(src[r * src_stride + c]), dst + c * dst_stride + r);
+    for (int64_t c = 0; c < columns && c < P; ++c) Convert(src[r * src_stride + c], dst + c * dst_stride + r);
 }
 
 template <typename A, typename S, typename D>
@@ -138,14 +197,20 @@ SPARSEJAX_INLINE void Transpose(const S* src, int64_t rows, int64_t columns, int
   if (stream) FenceLines();
 }
 
-// From activations to a packed tile, and back. `stream`: see SpmmArgs.
+// Without a conversion.
+template <typename S>
+void TransposeRows(const S* src, int64_t rows, int64_t columns, int64_t src_stride, S* dst, int64_t dst_stride,
+                   bool stream) {
+  using A = typename MovedAs<S>::type;
+  Transpose<A>(src, rows, columns, src_stride, dst, dst_stride, stream);
+}
+
+// With a conversion.
 template <typename S, typename A>
 void LoadTransposed(const S* src, int64_t rows, int64_t columns, int64_t src_stride, A* dst, int64_t dst_stride) {
   Transpose<A>(src, rows, columns, src_stride, dst, dst_stride, false);
 }
-
 template <typename S, typename A>
-void StoreTransposed(const A* src, int64_t rows, int64_t columns, int64_t src_stride, S* dst, int64_t dst_stride,
-                     bool stream) {
-  Transpose<A>(src, rows, columns, src_stride, dst, dst_stride, stream);
+void StoreTransposed(const A* src, int64_t rows, int64_t columns, int64_t src_stride, S* dst, int64_t dst_stride) {
+  Transpose<A>(src, rows, columns, src_stride, dst, dst_stride, false);
 }

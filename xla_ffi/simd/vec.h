@@ -21,6 +21,7 @@ constexpr int kMaxVecs = 8;  // of 16 registers, because products need some with
 constexpr int kRowsAhead = 8;
 
 #define SPARSEJAX_INLINE inline __attribute__((always_inline))
+#define SPARSEJAX_LAMBDA __attribute__((always_inline))
 
 template <typename T, int W>
 struct VecType {
@@ -79,23 +80,6 @@ struct IntOf {
 template <>
 struct IntOf<8> {
   using type = int64_t;
-};
-
-// Integers as wide as T, one per lane: all bits set in the first n lanes of LaneMask(n).
-template <typename T, int W>
-struct LaneMask {
-  using Int = typename IntOf<sizeof(T)>::type;
-  Vec<Int, W> bits;
-  explicit LaneMask(int n) {
-    for (int i = 0; i < W; ++i) bits[i] = i < n ? Int(-1) : Int(0);
-  }
-  Vec<T, W> Keep(Vec<T, W> v) const { return (Vec<T, W>)((Vec<Int, W>)v & bits); }
-};
-
-template <typename T>
-struct LaneMask<T, 1> {
-  explicit LaneMask(int) {}
-  T Keep(T v) const { return v; }
 };
 
 // Sum over lanes by halves: fixed order, log2(W) steps, in registers.
