@@ -19,6 +19,7 @@ COMMANDS = {
     "settings": "time a training step in a program that sets nothing, and after sx.configure()",
     "scaling": "time every layer with one thread and with more",
     "attention": "time attention against that of JAX and PyTorch",
+    "blocks": "time patterns of blocks against scattered weights",
     "overhead": "time calls of tiny layers against empty calls",
     "rule": 'fit the cost model of sparsify(policy="rule") to the JSON of layers, and judge it',
     "peak": "measure multiply-adds and bandwidth of every instruction set",
@@ -30,6 +31,7 @@ _SPARSITY = {
     "model": ([0.95], "fractions of zeros of all convolutions but the first"),
     "settings": ([0.95], "fraction of zeros"),
     "scaling": ([0.9, 0.95], "fractions of zeros"),
+    "blocks": ([0.9, 0.95], "fractions of zeros"),
 }
 _SHAPES = {"layers", "crossover", "scaling"}
 # The command line does not import the implementations: these are their names.

@@ -62,6 +62,9 @@ TARGETS = {
     "nothing set": Target("ResNet-18 training step with nothing set, speed relative to the best setting", 0.97, 1),
     "configured": Target("the same after one call of sx.configure()", 0.97, 1),
     "attention": Target("attention, forward + gradients against JAX, slowest shape", 1.5, 2.5),
+    "blocks": Target(
+        "blocks of 4 outputs against scattered weights, equal weights, forward + both gradients", 1.3, 1.6
+    ),
     "memory": Target("parameters + optimizer state at 95 % against dense", 20, 12, "%", True),
     "scaling": Target("two threads against one, layers above 1 ms, geometric mean", 1.7, 1.9),
     "overhead": Target("overhead of one call of a tiny layer", 30, 10, "us", True),

@@ -13,7 +13,7 @@ import sparsejax_bench
 from helpers.processes import run_python, start_python, tail
 from sparsejax._cpu_info import CpuInfo, cpu_info
 from sparsejax.cli import main
-from sparsejax_bench import _cli, attention, crossover, layers, overhead, peak, scaling
+from sparsejax_bench import _cli, attention, blocks, crossover, layers, overhead, peak, scaling
 from sparsejax_bench.cases._shapes import Shape
 
 TINY = "set,name,kind,batch,in_features,out_features\nuntuned,tiny,linear,8,24,16\nmlp,small,linear,16,16,24\n"
@@ -52,6 +52,16 @@ def test_attention(capsys, monkeypatch):
         assert row["against"].keys() | found["absent"].keys() == {"xla", "torch"}
         assert row["of_peak"] > 0 and len(row["rounds"]["sparsejax"]) == 7
     assert found["summary"][0]["must"] == 1.5 and found["summary"][0]["measured"] > 0
+
+
+def test_blocks(capsys, monkeypatch):
+    monkeypatch.setattr(blocks, "SHAPES", ((40, 16, 24),))
+    found = run(capsys, "blocks", "--sparsity", "0.5")
+    assert [(row["dtype"], row["measure"]) for row in found["rows"]] == [
+        (dtype, measure) for dtype in ("float32", "bfloat16") for measure in ("forward", "step")
+    ]
+    assert all(set(row["against"]) == {str(block) for block in blocks.BLOCKS} for row in found["rows"])
+    assert found["summary"][0]["must"] == 1.3 and found["summary"][0]["measured"] > 0
 
 
 def test_layers(capsys, shapes):

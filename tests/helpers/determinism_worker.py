@@ -23,10 +23,12 @@ from sparsejax.kernels import attention, batch_norm
 # Each is split into several tasks: blocks of the batch, parts of the rows, tiles of pixels, slots of the gradient. With
 # the last matrix and convolution, several threads add to a slot, one tile or block after another.
 MATRICES = (
-    ((300, 200), 1000, "float32"),
-    ((40, 3000), 33, "float64"),
-    ((500, 100), 257, "bfloat16"),
-    ((2000, 40), 600, "float32"),
+    ("random", (300, 200), 1000, "float32"),
+    ("random", (40, 3000), 33, "float64"),
+    ("random", (500, 100), 257, "bfloat16"),
+    ("random", (2000, 40), 600, "float32"),
+    ("4 x 4", (480, 600), 300, "float32"),
+    ("2 x 2", (480, 600), 70, "bfloat16"),
 )
 CONVOLUTIONS = (
     (ConvCase(64, (14, 14), 16, 24, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 1), "float32"),
@@ -43,8 +45,8 @@ ATTENTIONS = (((2, 150, 4, 16), "float32"), ((3, 300, 2, 24), "bfloat16"))
 def outputs() -> list[np.ndarray]:
     """Forward and all gradients of every case."""
     results = []
-    for shape, batch, dtype in MATRICES:
-        pattern, _ = make_pattern("random", shape)
+    for kind, shape, batch, dtype in MATRICES:
+        pattern, _ = make_pattern(kind, shape)
         f = lambda d, v, p=pattern: sparsejax.spmm(d, p, v)  # noqa: E731
         results += step(f, pattern.nse, (batch, shape[0]), dtype)
     for case, dtype in CONVOLUTIONS:

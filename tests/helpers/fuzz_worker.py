@@ -47,7 +47,12 @@ def pick(rng: np.random.Generator, values: Any) -> Any:
 def orientation(
     rng: np.random.Generator, rows: int, columns: int, nse: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``indptr, indices`` that the kernels accept; entries may be unsorted or repeated."""
+    """``indptr, indices`` that the kernels accept; entries may be unsorted or repeated, and rows may be in groups."""
+    if nse is None and rows % 4 == 0 and rng.integers(3) == 0:
+        size, length = pick(rng, (2, 4)), int(rng.integers(0, 5)) if columns else 0
+        groups = rng.integers(0, max(columns, 1), (rows // size, 1, length))
+        indices = groups.repeat(size, 1).reshape(-1)
+        return np.arange(rows + 1, dtype=np.int32) * length, indices.astype(np.int32)
     if nse is None:
         nse = int(rng.integers(0, 3 * (rows + columns) + 1))
     used = int(rng.integers(0, nse + 1)) if rows and columns else 0

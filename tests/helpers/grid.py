@@ -30,7 +30,14 @@ PATTERNS = ("random", "empty", "full", "gaps", "one_full_row", "padded")
 
 
 def make_mask(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Boolean mask of a kernel; ``gaps`` has an output and an input without entries."""
+    """Boolean mask of a kernel; ``gaps`` has an output and an input without entries.
+
+    ``2 x 4`` has blocks of two inputs and four outputs.
+    """
+    if " x " in kind:
+        block = tuple(map(int, kind.split(" x ")))
+        kept = rng.random((*shape[:-2], shape[-2] // block[0], shape[-1] // block[1])) < 0.3
+        return kept.repeat(block[0], -2).repeat(block[1], -1)
     if kind == "empty":
         return np.zeros(shape, bool)
     if kind == "full":

@@ -88,6 +88,20 @@ def test_many_channels_are_shared_between_tasks() -> None:
         check_conv(case._replace(batch=3, strides=(2, 2)), "random", "bfloat16", layouts=layouts)
 
 
+@pytest.mark.parametrize("kind", ["1 x 2", "1 x 4", "4 x 1", "4 x 4"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_blocks(kind: str, dtype: str) -> None:
+    """Neighbouring output or input channels with the same entries, with a stride, groups, passes and small batches."""
+    same = ((1, 1), (1, 1))
+    for case, layouts in (
+        (ConvCase(33, (7, 5), 16, 24, (3, 3), (1, 1), same, (1, 1), (1, 1), 1), BATCH_MINOR),
+        (ConvCase(3, (9, 8), 16, 8, (3, 3), (2, 2), same, (1, 1), (1, 1), 2), ROW_MAJOR),
+        (ConvCase(17, (6, 6), 128, 16, (3, 3), (1, 1), same, (1, 1), (2, 1), 1), ROW_MAJOR),
+        (ConvCase(2, (5, 5), 32, 16, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), (1, 1), 1), BATCH_MINOR),
+    ):
+        check_conv(case, kind, dtype, layouts=layouts)
+
+
 def test_depthwise() -> None:
     case = ConvCase(20, (9, 9), 24, 24, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 24)
     check_conv(case, "random", "float32")

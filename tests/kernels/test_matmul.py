@@ -40,6 +40,21 @@ def test_long_rows(batch: int, dtype: str, layouts: Layouts) -> None:
     check_matmul(pattern, mask, batch, dtype, layouts=layouts)
 
 
+@pytest.mark.parametrize("kind", ["1 x 2", "1 x 4", "2 x 1", "4 x 2", "8 x 8"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_blocks(kind: str, dtype: str) -> None:
+    """Neighbouring outputs, or inputs, with the same entries: one pass or several, full and ragged batches."""
+    for shape, batch, layouts in (
+        ((40, 24), 100, ROW_MAJOR),
+        ((64, 8), 33, BATCH_MINOR),
+        ((1600, 72), 130, ROW_MAJOR),
+        ((1600, 72), 160, BATCH_MINOR),
+        ((48, 2400), 65, BATCH_MINOR),
+    ):
+        pattern, mask = make_pattern(kind, shape)
+        check_matmul(pattern, mask, batch, dtype, layouts=layouts)
+
+
 def test_layouts_do_not_change_bits() -> None:
     """Several passes, a ragged block, results that are written around the caches, and rows that are no whole lines."""
     pattern, _ = make_pattern("random", (3000, 1060))

@@ -9,6 +9,7 @@
 #include "conv_runs.h"
 #include "gradient_slots.h"
 #include "passes.h"
+#include "shared_rows.h"
 #include "types.h"
 
 namespace sparsejax {
@@ -91,10 +92,11 @@ struct ConvJob {
  private:
   void Pieces(int64_t program, Range rows, const S* packed, const RunView<S>& to, bool stream) const {
     const ConvTiling& t = work.tiling();
-    const auto& k = Element<S>::Products();
-    ForEachPiece(to.vectors, k.max_vecs, [&](int64_t first, int vecs) {
+    const int64_t shared = work.plan->shared;
+    ForEachPiece(to.vectors, MostVecs<S>(shared), [&](int64_t first, int vecs) {
       const SpmmArgs<S> args = Args(rows, packed, to, first, vecs, stream);
-      RunPasses(k.spmm, args, t.vector, t.passes, [&](int64_t pass) { return work.programs().View(program + pass); });
+      RunPasses(SpmmKernel<S>(shared), args, t.vector, t.passes,
+                [&](int64_t pass) { return work.programs().View(program + pass); });
     });
   }
 };
@@ -194,15 +196,15 @@ struct ConvBackwardJob {
   void Pieces(int64_t program, Range rows, const S* packed, const RunView<const S>& from, const RunView<S>& to,
               bool stream, Sum<S>* dw) const {
     const ConvTiling& t = product.work.tiling();
-    const auto& k = Element<S>::Products();
-    ForEachPiece(to.vectors, k.max_vecs, [&](int64_t first, int vecs) {
+    const int64_t shared = product.work.plan->shared;
+    ForEachPiece(to.vectors, MostVecs<S>(shared), [&](int64_t first, int vecs) {
       BackwardArgs<S> args{product.Args(rows, packed, to, first, vecs, stream)};
       args.tile = from.at + first * from.vec_stride;
       args.tile_row_stride = from.row_stride;
       args.tile_vec_stride = from.vec_stride;
       args.last_lanes = static_cast<int>(first + vecs == to.vectors ? to.last_lanes : t.vector);
       args.dw = dw;
-      RunPasses(k.backward, args, t.vector, t.passes,
+      RunPasses(BackwardKernel<S>(shared), args, t.vector, t.passes,
                 [&](int64_t pass) { return product.work.programs().View(program + pass); });
     });
   }

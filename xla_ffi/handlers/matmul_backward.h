@@ -33,7 +33,6 @@ struct MatmulBackwardJob {
  private:
   void RunRows(Range rows, int64_t block, const Block<S>& source, Sum<S>* dw) const {
     const BatchBlocks& blocks = work.blocks;
-    const auto& k = Element<S>::Products();
     const PassPrograms programs(work, rows, source.stride);
     const Block<S> tile = RowsBlock(x, rows, blocks, block);
     BackwardArgs<S> args{{.row_end = programs.count(), .data = data.get(), .x = source.data}};
@@ -42,7 +41,7 @@ struct MatmulBackwardJob {
     args.tile_vec_stride = blocks.lanes;
     args.last_lanes = blocks.lanes;
     args.dw = dw;
-    RunAndStore(k.backward, args, work, block, rows, programs, dx, [&](Range some) {
+    RunAndStore(BackwardKernel<S>(work.shared), args, work, block, rows, programs, dx, [&](Range some) {
       // The same rows of the next group.
       const int64_t group = rows.end - rows.begin, end = std::min(some.end + group, x.features);
       PrefetchRows(x, {some.begin + group, end}, blocks, block);
@@ -88,13 +87,15 @@ ffi::Error RunMatmulBackward(ffi::ThreadPool& pool, bool is_fused, const Rows& p
         .of_data = std::move(of_data.job), .chunks_of_data = of_data.chunks.run, .of_x = std::move(of_x.job)};
     return RunJob(pool, std::move(both), chunks, of_x.work + of_data.work);
   }
-  const BatchBlocks blocks = BlocksFor<S>(transposed, ct.n, BatchBlocks::kGoodTile);
+  const int64_t shared = SharedRows(transposed.row_ptr, transposed.indices, transposed.rows);
+  const BatchBlocks blocks =
+      BlocksFor<S>(transposed, ct.n, std::min<int64_t>(BatchBlocks::kGoodTile, MostVecs<S>(shared)));
   const int64_t entries = transposed.entries();
   const SlotTasks tasks = TasksFor<S>(pool, transposed, ct, blocks, nse);
   Slots<S> sums(dw, nse, entries, tasks.slots, transposed.id, entries);
   data = data.At(transposed.id, entries);
   const Chunks chunks = GradientChunks(data.chunks(), tasks, sums);
-  MatmulBackwardJob<S> job{.work = {transposed, blocks, tasks.row_parts()},
+  MatmulBackwardJob<S> job{.work = {transposed, blocks, tasks.row_parts(), shared},
                            .tasks = tasks,
                            .data = std::move(data),
                            .ct = ct,

@@ -14,6 +14,7 @@
 #include "activations.h"
 #include "gradient_slots.h"
 #include "passes.h"
+#include "shared_rows.h"
 #include "types.h"
 
 namespace sparsejax {
@@ -32,6 +33,7 @@ struct MatmulWork {
   Rows pattern;
   BatchBlocks blocks;
   int64_t row_parts;  // tasks per block of the batch
+  int64_t shared;     // rows of a group with the same entries
   int64_t call = Scratch::NewCall();
 
   Range RowsOf(int64_t part) const { return RowsOfPart(pattern.row_ptr, pattern.rows, row_parts, part); }
@@ -171,8 +173,8 @@ struct SpmmJob {
  private:
   void RunRows(Range rows, int64_t block, const Block<S>& source) const {
     const BatchBlocks& blocks = work.blocks;
-    const auto& k = Element<S>::Products();
-    const auto kernel = blocks.narrow >= 0 ? k.spmm_narrow[blocks.narrow] : k.spmm;
+    const auto& narrow = Element<S>::Products().spmm_narrow;
+    const auto kernel = blocks.narrow >= 0 ? narrow[blocks.narrow] : SpmmKernel<S>(work.shared);
     const PassPrograms programs(work, rows, source.stride);
     const SpmmArgs<S> args{.row_end = programs.count(), .data = data.get(), .x = source.data};
     RunAndStore(kernel, args, work, block, rows, programs, y, [](Range) {});
@@ -270,11 +272,12 @@ ffi::Error RunPlanned(ffi::ThreadPool& pool, PlannedJob<Job> planned) {
 template <typename S>
 PlannedJob<SpmmJob<S>> PlanSpmm(const ffi::ThreadPool& pool, const Rows& p, Values<S> data,
                                 const Activations<const S>& x, const Activations<S>& y) {
-  const BatchBlocks blocks = BlocksFor<S>(p, x.n, BatchBlocks::kGoodTile);
+  const int64_t shared = SharedRows(p.row_ptr, p.indices, p.rows);
+  const BatchBlocks blocks = BlocksFor<S>(p, x.n, std::min<int64_t>(BatchBlocks::kGoodTile, MostVecs<S>(shared)));
   const int64_t parts = RowParts(blocks.count, RepaidParts<S>(p, x, blocks), p.rows, pool.num_threads());
   data = data.At(p.id, p.entries());
   const Chunks chunks{.before = data.chunks(), .run = x.n == 0 || p.rows == 0 ? 0 : blocks.count * parts, .after = 0};
-  return {.job = {.work = {p, blocks, parts}, .data = std::move(data), .x = x, .y = y},
+  return {.job = {.work = {p, blocks, parts, shared}, .data = std::move(data), .x = x, .y = y},
           .chunks = chunks,
           .work = (p.entries() + p.rows) * x.n};
 }
@@ -288,7 +291,7 @@ PlannedJob<SddmmJob<S>> PlanSddmm(const ffi::ThreadPool& pool, const Rows& p, co
   const SlotTasks tasks = TasksFor<S>(pool, p, x, blocks, nse);
   Slots<S> sums(out, nse, p.entries(), tasks.slots, nullptr, p.entries());
   const Chunks chunks = GradientChunks(0, tasks, sums);
-  return {.job = {.work = {p, blocks, tasks.row_parts()}, .tasks = tasks, .x = x, .y = y, .out = std::move(sums)},
+  return {.job = {.work = {p, blocks, tasks.row_parts(), 1}, .tasks = tasks, .x = x, .y = y, .out = std::move(sums)},
           .chunks = chunks,
           .work = p.entries() * n};
 }

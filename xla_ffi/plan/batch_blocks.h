@@ -36,12 +36,12 @@ struct BatchBlocks {
     // An entry costs a few instructions besides its multiply-adds, which blocks of kGoodTile vectors hide. Where the
     // input of such a block does not fit the cache, the features are divided into passes, if a row has enough entries
     // for each.
-    const int64_t wanted = std::min(vectors, kGoodTile);
+    const int64_t most = std::min<int64_t>(most_vecs, k.max_vecs), wanted = std::min({vectors, kGoodTile, most});
     const int64_t most_passes = std::max<int64_t>(1, row_entries / kEntriesPerPass);
     const int64_t block_bytes = BlockBytes();
     b.passes = std::clamp<int64_t>(CeilDiv(SaturatingMul(wanted, vector_bytes), block_bytes), 1, most_passes);
     const int64_t fit = b.passes * block_bytes / vector_bytes;
-    const int64_t tile = b.narrow >= 0 ? 1 : std::clamp<int64_t>(fit, 2, std::min<int64_t>(most_vecs, k.max_vecs));
+    const int64_t tile = b.narrow >= 0 ? 1 : std::clamp(fit, std::min<int64_t>(2, most), most);
     b.count = CeilDiv(vectors, tile);
     b.width = CeilDiv(vectors, b.count) * b.lanes;
     b.count = CeilDiv(vectors * b.lanes, b.width);

@@ -14,6 +14,7 @@ namespace sparsejax {
 struct ConvPlan {
   ConvTiling tiling;
   ConvPrograms programs;
+  int64_t shared;  // rows of a group with the same entries in every program
 
   // Whether a gradient can be scattered to the programs' positions: each sum has an element of its own among those of
   // the pattern's entries. Determined only for calls that do so.
@@ -22,7 +23,7 @@ struct ConvPlan {
   // `rows`: number of features of the destination. `nnz`: number of entries of the pattern. `scatters`: whether the
   // call scatters a gradient.
   ConvPlan(ConvTiling t, const ConvPattern& p, int64_t rows, int64_t nnz, bool scatters)
-      : tiling(std::move(t)), programs(Programs(tiling, p, rows)) {
+      : tiling(std::move(t)), programs(Programs(tiling, p, rows)), shared(programs.SharedRows()) {
     if (scatters) scatters_once = AreDistinct(programs.id.get(), programs.entries, nnz);
   }
 

@@ -13,6 +13,7 @@
 
 #include "../simd/table.h"
 #include "conv_tiling.h"
+#include "shared_rows.h"
 
 namespace sparsejax {
 
@@ -37,6 +38,18 @@ struct ConvPrograms {
   RowProgram View(int64_t program) const {
     const int32_t* ptr = row_ptr.data() + program * (rows + 1);
     return {ptr, ptr + 1, offset.get(), 1};
+  }
+
+  int64_t count() const { return static_cast<int64_t>(row_ptr.size()) / (rows + 1); }
+
+  // The size of the groups of neighbouring rows that have the same offsets in every program.
+  int64_t SharedRows() const {
+    int64_t shared = kMostSharedRows;
+    for (int64_t i = 0; i < count() && shared > 1; ++i) {
+      const RowProgram program = View(i);
+      shared = std::min(shared, sparsejax::SharedRows(program.begin, program.offset, rows));
+    }
+    return shared;
   }
 
   int64_t bytes() const {

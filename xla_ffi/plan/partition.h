@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "shared_rows.h"
+
 namespace sparsejax {
 
 constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -57,8 +59,8 @@ void ForEachPart(Range range, int64_t size, const Body& body) {
   }
 }
 
-// Rows of part `i` when rows are divided into `parts` ranges with equal numbers of entries plus rows. Rows count
-// because an empty row is written too.
+// Rows of part `i` when rows are divided into `parts` ranges with about equal numbers of entries plus rows. Rows count
+// because an empty row is written too. Parts begin at multiples of kMostSharedRows.
 inline Range RowsOfPart(const int32_t* row_ptr, int64_t rows, int64_t parts, int64_t i) {
   if (parts == 1) return {0, rows};
   const int64_t total = row_ptr[rows] + rows;
@@ -69,7 +71,7 @@ inline Range RowsOfPart(const int32_t* row_ptr, int64_t rows, int64_t parts, int
       const int64_t mid = (low + high) / 2;
       (row_ptr[mid] + mid < target) ? low = mid + 1 : high = mid;
     }
-    return low;
+    return low / kMostSharedRows * kMostSharedRows;
   };
   return {i == 0 ? 0 : first(i), i + 1 == parts ? rows : first(i + 1)};
 }

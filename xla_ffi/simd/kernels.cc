@@ -22,6 +22,8 @@ namespace {
 //
 #include "backward.inc.h"
 //
+#include "shared_rows.inc.h"
+//
 #include "transpose.inc.h"
 //
 #include "pool.inc.h"
@@ -45,6 +47,9 @@ constexpr ProductKernels<S> MakeProductKernels() {
       .sddmm = SddmmDispatch<S, kLanes, kMost>,
       .sddmm_narrow = {SddmmDispatch<S, kHalf, 1>, SddmmDispatch<S, kQuarter, 1>, SddmmDispatch<S, 1, 1>},
       .backward = BackwardDispatch<S, kLanes, kMost>,
+      .shared_max_vecs = {kSharedVecs<S, 2>, kSharedVecs<S, 4>},
+      .spmm_shared = {SpmmSharedDispatch<S, kLanes, 2>, SpmmSharedDispatch<S, kLanes, 4>},
+      .backward_shared = {BackwardSharedDispatch<S, kLanes, 2>, BackwardSharedDispatch<S, kLanes, 4>},
   };
 }
 

@@ -165,6 +165,10 @@ struct ProductKernels {
   void (*sddmm)(const SddmmArgs<S>&);
   void (*sddmm_narrow[3])(const SddmmArgs<S>&);
   void (*backward)(const BackwardArgs<S>&);
+  // The same for groups of 2 and of 4 rows with the same offsets; see shared_rows.inc.h.
+  int shared_max_vecs[2];
+  void (*spmm_shared[2])(const SpmmArgs<S>&);
+  void (*backward_shared[2])(const BackwardArgs<S>&);
 };
 
 // Copies, conversions and reductions of elements stored as S, whose sums are formed in A.
