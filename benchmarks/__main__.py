@@ -1,5 +1,6 @@
 """The process in which a benchmark runs: pinned first, everything else later."""
 
+import os
 import sys
 
 from . import _cli
@@ -10,7 +11,8 @@ if __name__ == "__main__":
         _machine.pin()
     except ValueError as error:
         sys.exit(f"error: {error}")
-    import sparsejax
+    if _machine.NOTHING_SET not in os.environ:
+        import sparsejax
 
-    sparsejax.configure()  # as the commands that train
+        sparsejax.configure()  # as the commands that train
     sys.exit(_cli.run_pinned(sys.argv[1:]))

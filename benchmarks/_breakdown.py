@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import re
 import statistics
 import tempfile
@@ -26,9 +27,12 @@ _KINDS = {
     "sparse convolutions, both gradients": r"sparsejax_conv_backward",
     "sparse convolutions, weight gradient of the first": r"sparsejax_conv_weight_grad",
     "sparse convolutions, forward": r"sparsejax_conv",
+    "sparse linear layers, both gradients": r"sparsejax_spmm_backward",
+    "sparse linear layers, forward": r"sparsejax_spmm",
+    "attention, both directions": r"sparsejax_attention",
     "batch norm + ReLU + residual, both directions": r"sparsejax_batch_norm",
     "pooling and channel sums": r"sparsejax_",
-    "dense layers": r"conv|dot|ynn",  # XLA hands them to YNNPACK
+    "dense layers": r"conv(?!ert)|dot|ynn",  # XLA hands them to YNNPACK
     "copies, loss and optimizer, as XLA compiles them": r"",
 }
 _OUTSIDE = "outside compiled code: Python and dispatch"
@@ -45,10 +49,10 @@ def run(cases: list[NetworkCase], threads: int) -> BenchmarkReport:
     texts, rows = [], []
     for case in cases:
         step, parts = measure(next(iter(networks.OURS.variants(case).values()))())
-        head = f"ResNet-18, {case.image} x {case.image}, batch {case.batch}, {case.sparsity:g} zeros"
+        head = f"{case.over}, {case.sparsity:g} zeros"
         shown = [(kind, f"{1e3 * s:.1f}", f"{100 * s / step:.0f} %") for kind, s in parts.items()]
         texts.append(text_table((head, "ms", "share"), [*shown, ("whole step", f"{1e3 * step:.1f}", "")]))
-        rows.append({"image": case.image, "batch": case.batch, "sparsity": case.sparsity, "step": step, "parts": parts})
+        rows.append({**dataclasses.asdict(case), "step": step, "parts": parts})
     return BenchmarkReport("model", "\n\n".join(texts), {"rows": rows})
 
 

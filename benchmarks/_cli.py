@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 COMMANDS = {
     "layers": "time every layer against every peer, and against the limits of the machine",
     "crossover": "find the sparsity from which a layer is faster sparse than dense",
-    "model": "time a training step of ResNet-18, profile it, or measure its memory",
+    "model": "time a training step of a whole network, profile it, or measure its memory",
     "settings": "time a training step in a program that sets nothing, and after sx.configure()",
     "scaling": "time every layer with one thread and with more",
     "attention": "time attention against that of JAX and PyTorch",
@@ -28,7 +28,7 @@ _TWO_THREADS = {"scaling"}
 _SPARSITY = {
     "layers": ([0.9, 0.95], "fractions of zeros"),
     "crossover": ([0.3, 0.95], "ends of the search"),
-    "model": ([0.95], "fractions of zeros of all convolutions but the first"),
+    "model": ([0.95], "fractions of zeros of all pruned kernels"),
     "settings": ([0.95], "fraction of zeros"),
     "scaling": ([0.9, 0.95], "fractions of zeros"),
     "blocks": ([0.9, 0.95], "fractions of zeros"),
@@ -36,6 +36,12 @@ _SPARSITY = {
 _SHAPES = {"layers", "crossover", "scaling"}
 # The command line does not import the implementations: these are their names.
 _PEERS = {"layers": [], "crossover": ["xla", "torch"], "model": []}
+_MODELS = ["resnet18", "vit-small", "transformer-768"]
+_DTYPES = ["float32", "bfloat16"]
+_DTYPE_HELP = {
+    "layers": "bfloat16: ours in that type too, and compared with ours in float32 (default float32)",
+    "model": "of activations and products of ours and of JAX dense; parameters are float32 (default float32)",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -83,14 +89,25 @@ def parser() -> argparse.ArgumentParser:
         if name in _PEERS:
             shown = " ".join(_PEERS[name]) or "all"
             add("--peers", nargs="+", default=_PEERS[name], metavar="PEER", help=f"implementations (default {shown})")
+        if name in _DTYPE_HELP:
+            add("--dtype", choices=_DTYPES, default=_DTYPES[0], help=_DTYPE_HELP[name])
+            add("--no-amx", action="store_true", help="keep PyTorch from using AMX, as on processors without it")
         if name in ("model", "settings"):
-            add("--image", type=_positive, default=224, help="pixels of a side (default 224)")
-            add("--batch", type=_positive, default=16, help="images per step (default 16)")
+            _add_network(command)
         if name == "model":
             instead = command.add_mutually_exclusive_group()
             instead.add_argument("--memory", action="store_true", help="measure memory instead of time")
             instead.add_argument("--breakdown", action="store_true", help="profile our step: where the time goes")
+            add("--nothing-set", action="store_true", help="do not call sx.configure() first, as the commands do")
     return top
+
+
+def _add_network(command: argparse.ArgumentParser) -> None:
+    """Options of the commands that train a whole network."""
+    add = command.add_argument
+    add("--model", choices=_MODELS, default=_MODELS[0], help=f"network (default {_MODELS[0]})")
+    add("--image", type=_positive, default=224, help="pixels of a side, ResNet-18 only (default 224)")
+    add("--batch", type=_positive, help="inputs per step (default 16; 8 for transformers)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,7 +121,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     options = parser().parse_args(words)
     command = [sys.executable, "-m", f"{__package__}", *words]
-    with subprocess.Popen(command, env=_machine.pinned_environment(options.threads)) as child:
+    environment = _machine.pinned_environment(options.threads)
+    if getattr(options, "no_amx", False):
+        environment |= _machine.WITHOUT_AMX
+    if getattr(options, "nothing_set", False):
+        environment[_machine.NOTHING_SET] = "1"
+    with subprocess.Popen(command, env=environment) as child:
         try:
             with _exit_on_termination():
                 return child.wait()

@@ -36,7 +36,8 @@ class LayerTimes:
       case: what was computed.
       status: by implementation, "ok" or why it has no times; "wrong: ..." if its result differs from the oracle.
       times: by measure ("forward", "step", ...), then by implementation. Ours has two entries: "sparsejax" between
-        sparse layers, to which ratios are taken, and "alone" with row-major activations in and out.
+        sparse layers, to which ratios are taken, and "alone" with row-major activations in and out; in bfloat16 they
+        are "sparsejax_bfloat16" and "alone_bfloat16".
     """
 
     case: Case
@@ -48,6 +49,13 @@ class LayerTimes:
         timed = [self.times.get(measure, {}).get(name) for name in names]
         measured = [t for t in timed if t is not None and t.ratio is not None]
         return min(measured, key=lambda t: t.seconds).ratio.median if measured else None  # type: ignore[union-attr]
+
+    def speedup(self, measure: str, name: str, base: str) -> float | None:
+        """Return how many times faster an implementation is than a base: the median over rounds, or None."""
+        by_name = self.times.get(measure, {})
+        if name not in by_name or base not in by_name:
+            return None
+        return _timing.ratio(by_name[base].rounds, by_name[name].rounds).median
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -128,7 +136,7 @@ def _best(rounds: dict[tuple[str, str], list[float]]) -> dict[str, LayerTime]:
     ours = rounds.get((OURS.name, BETWEEN))
     best: dict[str, LayerTime] = {}
     for (name, variant), seconds in rounds.items():
-        key = ALONE if variant == ALONE else name
+        key = f"{ALONE}{name.removeprefix(OURS.name)}" if variant == ALONE else name
         against = None if ours is None else _timing.ratio(seconds, ours)
         timed = LayerTime(variant, _timing.median(seconds), seconds, against)
         if key not in best or timed.seconds < best[key].seconds:

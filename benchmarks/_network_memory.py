@@ -16,14 +16,15 @@ from sparsejax._table import text_table
 from sparsejax.nn import Pattern
 
 from ._layer_times import OK
+from .cases import _networks
 from .cases._network import LEARNING_RATE, MOMENTUM, NetworkCase, NetworkPeer
 from .harness import _worker
 from .harness._report import BenchmarkReport, progress
 from .harness._targets import outcome, outcome_table
-from .peers import networks, resnet_flax
+from .peers import network_flax, networks
 
 _OPTIMIZERS = {"SGD with momentum": optax.sgd(LEARNING_RATE, MOMENTUM), "Adam": optax.adam(LEARNING_RATE)}
-_TARGET_SPARSITY = 0.95
+_TARGET = "resnet18", 0.95
 _MIB = 2**20
 
 
@@ -32,12 +33,11 @@ def run(cases: list[NetworkCase], others: list[NetworkPeer], threads: int) -> Be
     texts, rows, outcomes = [], [], []
     for case in cases:
         peaks, status = _peaks(case, others, threads)
-        models = case.model(), resnet_flax.sparse_model(case)
+        models = case.model(), network_flax.sparse_model(case)
         kept = {name: kept_bytes(*models, tx) for name, tx in _OPTIMIZERS.items()}
-        rows.append({"image": case.image, "batch": case.batch, "sparsity": case.sparsity, "peaks": peaks, "kept": kept})
-        rows[-1]["status"] = status
+        rows.append({**dataclasses.asdict(case), "peaks": peaks, "kept": kept, "status": status})
         texts.append(_text(case, peaks, status, kept))
-        if case.sparsity == _TARGET_SPARSITY:
+        if (case.network, case.sparsity) == _TARGET:
             shares = {name: 100 * k["sparse"] / k["dense"] for name, k in kept.items()}
             indices = {name: 100 * (k["sparse"] + k["pattern"]) / k["dense"] for name, k in kept.items()}
             over = ", ".join(f"{name} {shares[name]:.1f} %, with the pattern {indices[name]:.1f} %" for name in shares)
@@ -73,9 +73,9 @@ class StepMemory:
         Linux's high-water mark of this address space is reset after the first step, which compiles. (What getrusage
         calls ``ru_maxrss`` would begin at the parent's size, and cannot be reset.)
         """
-        network = NetworkCase(**case)
+        network = _networks.make(**case)
         build = {p.name: p for p in (networks.OURS, *networks.PEERS.values())}[peer].variants(network)[variant]
-        jax.block_until_ready((network.images, network.labels, network.masks, jax.numpy.zeros(1)))  # not the step's
+        jax.block_until_ready((network.inputs, network.labels, network.masks, jax.numpy.zeros(1)))  # not the step's
         gc.collect()
         before = _status("VmRSS")
         trainer = build()
@@ -110,7 +110,7 @@ def _bytes(tree: Any) -> int:
 def _text(
     case: NetworkCase, peaks: list[dict[str, Any]], status: dict[str, str], kept: dict[str, dict[str, int]]
 ) -> str:
-    head = f"ResNet-18, {case.image} x {case.image}, batch {case.batch}, {case.sparsity:g} zeros"
+    head = f"{case.over}, {case.sparsity:g} zeros"
     rows = [(f"{p['name']}, {p['variant']}", f"{p['peak'] / _MIB:.0f}") for p in peaks]
     lines = [text_table((head, "MiB at the peak of a step"), rows)]
     lines += [f"{name} {reason}" for name, reason in status.items() if reason != OK]

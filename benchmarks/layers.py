@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from sparsejax._table import text_table
 
-from . import _layer_times, peers
+from . import _layer_dtypes, _layer_times, peers
 from ._layer_times import LayerTimes
 from .cases import _shapes
 from .cases._case import BACKWARD, FORWARD, STEP, Case
@@ -28,19 +28,22 @@ _OURS = peers.OURS.name
 def run(options: argparse.Namespace) -> BenchmarkReport:
     """Check and time all shapes at all sparsities."""
     others = peers.choose(options.peers)
+    bfloat16 = options.dtype == "bfloat16"
+    timed = [peers.OURS_BFLOAT16, *others] if bfloat16 else others
     cases = [Case(shape, sparsity) for shape in _shapes.select(options.shapes) for sparsity in options.sparsity]
     peak = _peak.measure(options.threads)
     results = []
     for number, case in enumerate(cases, start=1):
-        result = _layer_times.run(case, others, (*PRODUCTS, STEP), options.rounds)
+        result = _layer_times.run(case, timed, (*PRODUCTS, STEP), options.rounds)
         results.append(result)
         progress(f"[{number}/{len(cases)}] {_line(result)}")
     limits = [_limits(result, peak) for result in results]
-    outcomes = summary(results, limits)
+    outcomes = [*summary(results, limits), *(_layer_dtypes.summary(results) if bfloat16 else [])]
     names = [peer.name for peer in others]
     text = "\n\n".join(
         [
             *(f"{title}\n\n{ratio_table(results, names, measure)}" for measure, title in _TITLES.items()),
+            *([f"{_layer_dtypes.TITLE}\n\n{_layer_dtypes.table(results)}"] if bfloat16 else []),
             f"Products against the machine ({peak_line(peak)})\n\n{_limit_table(results, limits)}",
             *_remarks(results),
             outcome_table(outcomes),

@@ -14,20 +14,19 @@ from sparsejax._table import text_table
 
 from . import _breakdown, _network_memory
 from ._layer_times import OK
-from .cases._network import TOLERANCE, NetworkCase, NetworkPeer, Trainer, difference
+from .cases import _networks
+from .cases._network import NetworkCase, NetworkPeer, Trainer, difference
 from .harness import _timing
 from .harness._report import BenchmarkReport, milliseconds, progress, times
-from .harness._targets import Outcome, outcome, outcome_table
+from .harness._targets import TARGETS, Outcome, outcome, outcome_table
 from .harness._timing import Ratio, Sampler
 from .peers import networks
-
-_AT = 0.95  # the sparsity of the targets
 
 
 def run(options: argparse.Namespace) -> BenchmarkReport:
     """Time a training step of every implementation, or profile ours, or measure memory."""
     others = networks.choose(options.peers)
-    cases = [NetworkCase(options.image, options.batch, sparsity) for sparsity in options.sparsity]
+    cases = [_networks.from_options(options, sparsity, options.dtype) for sparsity in options.sparsity]
     if options.breakdown:
         return _breakdown.run(cases, options.threads)
     if options.memory:
@@ -85,9 +84,7 @@ class ModelTimes:
             )
             for t in self.timed
         ]
-        head = (
-            f"ResNet-18, {self.case.image} x {self.case.image}, batch {self.case.batch}, {self.case.sparsity:g} zeros"
-        )
+        head = f"{self.case.over}, {self.case.sparsity:g} zeros"
         lines = [text_table((head, "ms a step", "ours is faster", "quartiles", "error"), rows)]
         lines += [f"{name} {status}" for name, status in self.status.items() if status != OK]
         return "\n".join(lines)
@@ -102,14 +99,15 @@ def measure(case: NetworkCase, others: Sequence[NetworkPeer], rounds: int) -> Mo
     status: dict[str, str] = {}
     errors: dict[tuple[str, str], float] = {}
     samplers: dict[tuple[str, str], Sampler] = {}
-    right = _first_step(case, next(iter(networks.DENSE.variants(case).values()))())
+    reference = dataclasses.replace(case, dtype="float32")
+    right = _first_step(case, next(iter(networks.DENSE.variants(reference).values()))())
     for peer in (networks.OURS, *others):
         status[peer.name] = _reason(peer, case) or OK
         for variant, build in (peer.variants(case) if status[peer.name] == OK else {}).items():
             trainer = build()
             error = errors[peer.name, variant] = difference(right, _first_step(case, trainer))
             progress(f"{peer.name}, {variant}: gradients differ by {error:.0e}")
-            if error <= TOLERANCE:
+            if error <= peer.tolerance(case):
                 samplers[peer.name, variant] = _timing.sampler(trainer.step)
             else:
                 status[peer.name] = f"wrong: error {error:.1e} of the gradients' norms ({variant})"
@@ -139,12 +137,15 @@ def _first_step(case: NetworkCase, trainer: Trainer) -> tuple[float, dict[str, n
 
 
 def _summary(results: list[ModelTimes], names: list[str]) -> list[Outcome]:
+    """The project's targets for these networks, types and sparsities."""
     outcomes = []
     for result in results:
-        if result.case.sparsity == _AT:
-            for name in names:
+        case = result.case
+        for name in names:
+            key = f"{case.network} {case.dtype} {name} {100 * case.sparsity:g}"
+            if key in TARGETS:
                 best = result.best(name)
-                over = f"{result.case.image} x {result.case.image}, batch {result.case.batch}"
+                over = f"{case.title}, batch {case.batch}"
                 over = f"{over}, {best.variant}" if best else over
-                outcomes.append(outcome(f"model {name}", best.ratio.median if best else None, over))
+                outcomes.append(outcome(key, best.ratio.median if best else None, over))
     return outcomes

@@ -13,6 +13,8 @@ from ._shapes import Shape
 
 # Largest error allowed, relative to the results' root mean square. Sums of a million float32 products stay far below.
 TOLERANCE = 1e-3
+# A product of bfloat16 numbers is off by 2**-8 of its size, and the largest of many by several times as much.
+BFLOAT16_TOLERANCE = 0.1
 
 FORWARD = "forward"
 BACKWARD = "backward"  # input gradient and weight gradient

@@ -26,6 +26,10 @@ _PACKAGES = (
     "mkl",
 )
 _PINNED = "SPARSEJAX_BENCH_PINNED"
+NOTHING_SET = "SPARSEJAX_BENCH_NOTHING_SET"
+# What keeps PyTorch's two libraries for products from using AMX; they read it when they load.
+_ONEDNN_LIMIT = "ONEDNN_MAX_CPU_ISA"
+WITHOUT_AMX = {_ONEDNN_LIMIT: "AVX512_CORE_BF16", "MKL_ENABLE_INSTRUCTIONS": "AVX512_E3"}
 
 
 def pinned_environment(threads: int) -> dict[str, str]:
@@ -67,6 +71,7 @@ def describe() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "isa": info.isa,
         "supported_isas": list(info.supported_isas),
+        "amx": amx(),
         "threads": info.threads,
         "affinity": sorted(os.sched_getaffinity(0)),
         "cache_bytes": cache_sizes(),
@@ -90,6 +95,14 @@ def _versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             versions[name] = None
     return versions
+
+
+def amx() -> str:
+    """Whether PyTorch may multiply bfloat16 matrices with AMX, in words."""
+    if re.search(r"^flags\s*:.*\bamx_bf16\b", Path("/proc/cpuinfo").read_text(), re.MULTILINE) is None:
+        return "none"
+    limit = os.environ.get(_ONEDNN_LIMIT)
+    return "used by PyTorch" if limit is None else f"PyTorch limited to {limit}"
 
 
 def cache_sizes() -> dict[str, int]:

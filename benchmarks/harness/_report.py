@@ -40,7 +40,9 @@ def publish(report: BenchmarkReport, options: dict[str, Any], target: str | None
         print(text)
         return
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
-    print(f"{machine['processor']}, {machine['isa']}, threads: {machine['threads']}; {versions}\n")
+    print(
+        f"{machine['processor']}, {machine['isa']}, AMX: {machine['amx']}, threads: {machine['threads']}; {versions}\n"
+    )
     print(report.text)
     if target is not None:
         Path(target).write_text(text + "\n")

@@ -53,13 +53,31 @@ TARGETS = {
     "untuned xla": Target("untuned shapes, forward + both gradients against XLA dense, slowest layer", 1, 1),
     "untuned xla forward": Target("untuned shapes, forward against XLA dense, slowest layer", 1, 1),
     "untuned sparseprop": Target("untuned shapes, forward + both gradients against SparseProp, slowest layer", 1, 1),
+    "bfloat16 forward 90": Target("ours in bfloat16 against ours in float32 at 90 %, forward, geometric mean", 1.5, 2),
+    "bfloat16 forward 95": Target("the same at 95 %", 1.5, 2),
+    "bfloat16 step 90": Target("the same at 90 %, forward + both gradients", 1.35, 1.8),
+    "bfloat16 step 95": Target("the same at 95 %", 1.35, 1.8),
+    "bfloat16 dense 90": Target(
+        "ours in bfloat16 against PyTorch bfloat16 dense at 90 %, forward + both gradients, geometric mean", 3, 5
+    ),
+    "bfloat16 dense 95": Target("the same at 95 %", 5, 9),
     "crossover": Target(
         "sparsity at which a layer breaks even with oneDNN dense, geometric mean of densities", 75, 50, "%", True
     ),
-    "model xla": Target("ResNet-18 training step at 95 % against JAX dense", 4, 8),
-    "model torch": Target("ResNet-18 training step at 95 % against PyTorch dense", 2, 4),
-    "model sparseprop": Target("ResNet-18 training step at 95 % against SparseProp", 1.5, 3),
-    "nothing set": Target("ResNet-18 training step with nothing set, speed relative to the best setting", 0.97, 1),
+    "resnet18 float32 xla 95": Target("ResNet-18 training step at 95 % against JAX dense", 4, 8),
+    "resnet18 float32 torch 95": Target("ResNet-18 training step at 95 % against PyTorch dense", 2, 4),
+    "resnet18 float32 sparseprop 95": Target("ResNet-18 training step at 95 % against SparseProp", 1.5, 3),
+    "resnet18 bfloat16 torch_bfloat16 95": Target(
+        "ResNet-18 training step in bfloat16 at 95 % against PyTorch bfloat16 channels-last", 4, 6
+    ),
+    "vit-small float32 torch 90": Target("vit-small training step at 90 % against PyTorch dense", 3.2, 5),
+    "vit-small float32 torch 95": Target("vit-small training step at 95 % against PyTorch dense", 3.8, 7),
+    "transformer-768 float32 torch 90": Target("transformer-768 training step at 90 % against PyTorch dense", 3.8, 5.5),
+    "transformer-768 float32 torch 95": Target("transformer-768 training step at 95 % against PyTorch dense", 5.5, 8),
+    "transformer-768 bfloat16 torch_bfloat16 95": Target(
+        "transformer-768 training step in bfloat16 at 95 % against PyTorch bfloat16", 3.5, 6
+    ),
+    "nothing set": Target("a training step with nothing set, speed relative to the best setting", 0.97, 1),
     "configured": Target("the same after one call of sx.configure()", 0.97, 1),
     "attention": Target("attention, forward + gradients against JAX, slowest shape", 1.5, 2.5),
     "blocks": Target(

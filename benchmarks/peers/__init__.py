@@ -12,13 +12,16 @@ from ._peer import Peer as Peer
 from ._peer import Variant as Variant
 
 OURS = ours.PEER
+OURS_BFLOAT16 = ours.BFLOAT16
 DENSE = (xla_dense.PEER.name, torch_dense.PEER.name)
+DENSE_BFLOAT16 = (torch_dense.BFLOAT16.name, torch_dense.AUTOCAST.name)
 PEERS = {
     peer.name: peer
     for peer in (
         xla_dense.PEER,
         torch_dense.PEER,
         torch_dense.BFLOAT16,
+        torch_dense.AUTOCAST,
         sparseprop.PEER,
         sparse_matrices.MKL,
         sparse_matrices.TORCH_CSR,

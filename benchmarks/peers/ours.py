@@ -14,7 +14,7 @@ import sparsejax as sx
 from sparsejax import _compat
 from sparsejax.kernels import BATCH_MINOR, ROW_MAJOR, Layouts
 
-from ..cases._case import BACKWARD, FORWARD, RESULTS, STEP, Case
+from ..cases._case import BACKWARD, BFLOAT16_TOLERANCE, FORWARD, RESULTS, STEP, TOLERANCE, Case
 from ._peer import Call, Peer, Variant
 
 BETWEEN, ALONE = "between", "alone"
@@ -45,9 +45,9 @@ def memory_format(rank: int, *, batch_minor: bool) -> _compat.Format:
     return _compat.memory_format(order, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
 
 
-def _prepare(case: Case) -> list[Variant]:
+def _prepare(case: Case, dtype: str) -> list[Variant]:
     pattern = sx.SparsityPattern.from_mask(case.mask)
-    data = pattern.gather(jnp.asarray(case.kernel))
+    data = pattern.gather(jnp.asarray(case.kernel)).astype(dtype)
     between, alone = (_calls(case, data, pattern, batch_minor=minor) for minor in (True, False))
     return [Variant(BETWEEN, between), Variant(ALONE, {name: alone[name] for name in (FORWARD, STEP)})]
 
@@ -55,7 +55,7 @@ def _prepare(case: Case) -> list[Variant]:
 def _calls(case: Case, data: Any, pattern: Any, *, batch_minor: bool) -> dict[str, Call]:
     product = layer(case, BATCH_MINOR if batch_minor else ROW_MAJOR)
     form = memory_format(case.x.ndim, batch_minor=batch_minor)
-    x, cotangent = jax.device_put(case.x, form), jax.device_put(case.cotangent, form)
+    x, cotangent = (jax.device_put(jnp.asarray(a, data.dtype), form) for a in (case.x, case.cotangent))
 
     step = with_gradients(product)
 
@@ -70,7 +70,8 @@ def _calls(case: Case, data: Any, pattern: Any, *, batch_minor: bool) -> dict[st
         return jax.vjp(lambda d: product(d, pattern, x), data)[1](cotangent)
 
     def read(result: Any, name: str) -> dict[str, np.ndarray]:
-        return {key: np.asarray(array) for key, array in zip(RESULTS[name], jax.tree.leaves(result), strict=True)}
+        arrays = zip(RESULTS[name], jax.tree.leaves(result), strict=True)
+        return {key: np.asarray(array, np.float32) for key, array in arrays}
 
     def call(name: str, function: Callable[..., Any], formats: Any, *more: Any) -> Call:
         compiled = jax.jit(function, out_shardings=formats)
@@ -86,4 +87,16 @@ def _calls(case: Case, data: Any, pattern: Any, *, batch_minor: bool) -> dict[st
     }
 
 
-PEER = Peer("sparsejax", absent=lambda: None, unsupported=lambda case: None, prepare=_prepare)
+PEER, BFLOAT16 = (
+    Peer(
+        name,
+        absent=lambda: None,
+        unsupported=lambda case: None,
+        prepare=functools.partial(_prepare, dtype=dtype),
+        tolerance=tolerance,
+    )
+    for name, dtype, tolerance in (
+        ("sparsejax", "float32", TOLERANCE),
+        ("sparsejax_bfloat16", "bfloat16", BFLOAT16_TOLERANCE),
+    )
+)

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from ..cases._network import CLASSES, LARGEST_SMALL_IMAGE, LEARNING_RATE, MOMENTUM, NetworkCase, NetworkPeer, Trainer
-from . import _torch, sparseprop
+from ..cases._network import CLASSES, Trainer
+from ..cases._resnet import ResNetCase
+from . import _torch
+from ._torch_trainer import read, trainer
 
 # The authors' rule of thumb: vectorise over the batch where images are smaller than this, else over image rows.
 _SMALL = 32
@@ -65,14 +67,13 @@ def _parameter_name(path: str) -> str:
     return f"{layer.replace('/', '.')}.{'bias' if kind == 'bias' else 'weight'}"
 
 
-def _build(case: NetworkCase) -> tuple[Any, dict[str, str]]:
+def build(case: ResNetCase) -> tuple[Any, dict[str, str]]:
     """The dense network with the Flax network's values, and torch's parameter names by Flax path."""
     import torch
 
-    model = case.model()
-    values = {"/".join(map(str, path)): v for path, v in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+    values = {"/".join(map(str, path)): v for path, v in nnx.to_flat_state(nnx.state(case.model(), nnx.Param))}
     names = {path: _parameter_name(path) for path in values}
-    net = network(model.stem == "small")
+    net = network(case.small_stem)
     parameters = dict(net.named_parameters())
     with torch.no_grad():
         for path, name in names.items():
@@ -80,58 +81,28 @@ def _build(case: NetworkCase) -> tuple[Any, dict[str, str]]:
     return net, names
 
 
-def _trainer(
-    case: NetworkCase,
-    net: Any,
-    layout: Any,
-    momenta: Callable[[Callable[[str], Any]], dict[str, np.ndarray]],
-) -> Trainer:
-    """Train a network; ``momenta`` reads all momenta, with a function that reads that of a named parameter."""
-    import torch
-
-    optimizer = torch.optim.SGD(net.parameters(), LEARNING_RATE, MOMENTUM)
-    images = _torch.channels_first(case.images).contiguous(memory_format=layout)
-    labels = torch.from_numpy(case.labels.astype(np.int64))
-
-    def step() -> float:
-        optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(net(images), labels)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    parameters = dict(net.named_parameters())
-    return Trainer(step, lambda: momenta(lambda name: optimizer.state[parameters[name]]["momentum_buffer"]))
-
-
 def _flax_layout(tensor: Any) -> np.ndarray:
-    array = tensor.detach().numpy().copy()  # the next step overwrites it
+    array = read(tensor)
     return np.moveaxis(array, (0, 1), (-1, -2)) if array.ndim > 1 else array
 
 
-def _dense(case: NetworkCase) -> dict[str, Callable[[], Trainer]]:
-    return {name: functools.partial(_dense_trainer, case, name) for name in ("contiguous", "channels_last")}
-
-
-def _dense_trainer(case: NetworkCase, variant: str) -> Trainer:
+def dense(case: ResNetCase, precision: str, layout: str) -> Trainer:
+    """Train the dense network; ``layout`` is "contiguous" or "channels_last"."""
     import torch
 
-    layout = torch.channels_last if variant == "channels_last" else torch.contiguous_format
-    net, names = _build(case)
+    form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    net, names = build(case)
 
     def momenta(of: Callable[[str], Any]) -> dict[str, np.ndarray]:
         return {path: _flax_layout(of(name)) for path, name in names.items()}
 
-    return _trainer(case, net.to(memory_format=layout), layout, momenta)
+    images = _torch.channels_first(case.inputs).contiguous(memory_format=form)
+    return trainer(net.to(memory_format=form), images, case.labels, momenta, precision)
 
 
-def _sparse_unsupported(case: NetworkCase) -> str | None:
-    return None if case.batch % 8 == 0 else "batch not a multiple of 8, for which it computes something else"
-
-
-def _sparse(case: NetworkCase) -> dict[str, Callable[[], Trainer]]:
-    """Its layers vectorised over the batch throughout, over rows where that works, and by the authors' rule."""
-    first = case.image if case.image <= LARGEST_SMALL_IMAGE else case.image // 4
+def sparse(case: ResNetCase) -> dict[str, Callable[[], Trainer]]:
+    """SparseProp's layers vectorised over the batch, over rows where that works, and by the authors' rule."""
+    first = case.image if case.small_stem else case.image // 4
     side = {path: first >> (int(path[len("layer")]) - 1) for path in case.masks}
     choices: dict[frozenset[str], str] = {}
     for name, smallest in (("over batch", math.inf), ("over rows", 0), ("by size", _SMALL)):
@@ -146,12 +117,11 @@ def _strided(path: str) -> bool:
     return stage != "layer1" and block == "0" and layer != "conv2"
 
 
-def _sparse_trainer(case: NetworkCase, rows: frozenset[str]) -> Trainer:
-    import torch
+def _sparse_trainer(case: ResNetCase, rows: frozenset[str]) -> Trainer:
     from sparseprop.modules import SparseConv2d  # pyright: ignore[reportMissingImports]
     from sparseprop.modules.utils import from_sparse_format_conv2d  # pyright: ignore[reportMissingImports]
 
-    net, names = _build(case)
+    net, names = build(case)
     layers = {}
     for path in case.masks:
         parent, _, child = path.replace("/", ".").rpartition(".")
@@ -171,8 +141,4 @@ def _sparse_trainer(case: NetworkCase, rows: frozenset[str]) -> Trainer:
                 gradients[path] = _flax_layout(from_sparse_format_conv2d(values, layer.W_idx, shape))
         return gradients
 
-    return _trainer(case, net, torch.contiguous_format, momenta)
-
-
-DENSE = NetworkPeer("torch", _torch.absent, lambda case: None, _dense)
-SPARSEPROP = NetworkPeer("sparseprop", sparseprop.PEER.absent, _sparse_unsupported, _sparse)
+    return trainer(net, _torch.channels_first(case.inputs), case.labels, momenta)

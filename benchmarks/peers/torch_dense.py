@@ -1,35 +1,41 @@
 """PyTorch's dense layers (oneDNN and MKL), on the same kernel with zeros; contiguous and channels-last.
 
-In float32, and in bfloat16 as a contestant of its own: its results have eight bits, ours of float32 have 24.
+In float32, and in bfloat16 as contestants of their own, whose results have eight bits where float32 has 24: with all
+operands in bfloat16; or under ``torch.autocast``, with bfloat16 activations and a float32 kernel that each call casts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Any
 
-from ..cases._case import TOLERANCE, Case
+from ..cases._case import BFLOAT16_TOLERANCE, TOLERANCE, Case
 from . import _torch
 from ._peer import Peer, Variant
 
+_FLOAT32, _BFLOAT16, _AUTOCAST = "torch", "torch_bfloat16", "torch_autocast"
 
-def _prepare(case: Case, dtype: str) -> list[Variant]:
+
+def _prepare(case: Case, name: str) -> list[Variant]:
     import torch
     from torch.nn import functional
 
     shape = case.shape
-    contiguous = _torch.kernel_first(case.kernel), _torch.channels_first(case.x), _torch.channels_first(case.cotangent)
-    operands = [a.to(getattr(torch, dtype)) for a in contiguous]
+    activations = torch.float32 if name == _FLOAT32 else torch.bfloat16
+    kernel = _torch.kernel_first(case.kernel).to(torch.bfloat16 if name == _BFLOAT16 else torch.float32)
+    operands = [kernel, *(_torch.channels_first(a).to(activations) for a in (case.x, case.cotangent))]
     stored = functools.partial(_torch.stored, case)
 
-    def variant(name: str, weight: Any, x: Any, cotangent: Any) -> Variant:
+    def variant(layout: str, weight: Any, x: Any, cotangent: Any) -> Variant:
         def product(x: Any) -> Any:
-            if shape.kind == "linear":
-                return functional.linear(x, weight)
-            conv = functional.conv2d if shape.kind == "conv" else functional.conv1d
-            return conv(x, weight, stride=shape.stride, padding=tuple(pad for _, _, pad in shape.axes))
+            with torch.autocast("cpu", torch.bfloat16) if name == _AUTOCAST else contextlib.nullcontext():
+                if shape.kind == "linear":
+                    return functional.linear(x, weight)
+                conv = functional.conv2d if shape.kind == "conv" else functional.conv1d
+                return conv(x, weight, stride=shape.stride, padding=tuple(pad for _, _, pad in shape.axes))
 
-        return Variant(name, _torch.calls(case, product, weight, x, cotangent, stored))
+        return Variant(layout, _torch.calls(case, product, weight, x, cotangent, stored))
 
     variants = [variant("contiguous", *operands)]
     if shape.kind == "conv":
@@ -38,14 +44,13 @@ def _prepare(case: Case, dtype: str) -> list[Variant]:
     return variants
 
 
-PEER, BFLOAT16 = (
+PEER, BFLOAT16, AUTOCAST = (
     Peer(
         name,
         absent=_torch.absent,
         unsupported=lambda case: None,
-        prepare=functools.partial(_prepare, dtype=dtype),
-        tolerance=tolerance,
+        prepare=functools.partial(_prepare, name=name),
+        tolerance=TOLERANCE if name == _FLOAT32 else BFLOAT16_TOLERANCE,
     )
-    # A product of bfloat16 numbers is off by 2**-8 of its size, and the largest of many by several times as much.
-    for name, dtype, tolerance in (("torch", "float32", TOLERANCE), ("torch_bfloat16", "bfloat16", 0.1))
+    for name in (_FLOAT32, _BFLOAT16, _AUTOCAST)
 )

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import signal
+import statistics
 import time
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import sparsejax_bench
 from helpers.processes import run_python, start_python, tail
 from sparsejax._cpu_info import CpuInfo, cpu_info
 from sparsejax.cli import main
-from sparsejax_bench import _cli, attention, blocks, crossover, layers, overhead, peak, scaling
+from sparsejax_bench import _cli, attention, blocks, crossover, layers, overhead, peak, scaling, settings
 from sparsejax_bench.cases._shapes import Shape
+from sparsejax_bench.harness import _machine
 
 TINY = "set,name,kind,batch,in_features,out_features\nuntuned,tiny,linear,8,24,16\nmlp,small,linear,16,16,24\n"
 
@@ -98,6 +100,93 @@ def test_layers_prints_tables_and_writes_json(capsys, shapes, tmp_path):
     assert "geometric mean at 50 %" in out and "Forward + both gradients" in out and "GFLOP/s" in out
     assert "[2/2] tiny 50 %: step" in err
     assert len(json.loads(target.read_text())["rows"]) == 2
+
+
+def test_layers_in_bfloat16(capsys, shapes):
+    pytest.importorskip("torch")
+    words = ["layers", "--shapes", shapes, "--sparsity", "0.9", "--dtype", "bfloat16"]
+    found = run(capsys, *words, "--peers", "torch_bfloat16", "torch_autocast")
+    ours = {"sparsejax", "alone", "sparsejax_bfloat16", "alone_bfloat16"}
+    for row in found["rows"]:
+        assert row["times"]["step"].keys() == {*ours, "torch_bfloat16", "torch_autocast"}, row["status"]
+    times = found["rows"][1]["times"]  # the first is of a set that no target is about
+    by_measure = {(e["measure"], e["must"], e["aim"]): e for e in found["summary"]}
+    for measure, name, bounds in (
+        ("forward", "ours in bfloat16 against ours in float32 at 90 %, forward, geometric mean", (1.5, 2)),
+        ("step", "the same at 90 %, forward + both gradients", (1.35, 1.8)),
+    ):
+        wide, half = (times[measure][f"sparsejax{suffix}"]["rounds"] for suffix in ("", "_bfloat16"))
+        expected = statistics.median(a / b for a, b in zip(wide, half, strict=True))
+        assert by_measure[name, *bounds]["measured"] == pytest.approx(expected)
+    dense = "ours in bfloat16 against PyTorch bfloat16 dense at 90 %, forward + both gradients, geometric mean"
+    assert by_measure[dense, 3, 5]["over"] == "1 cases"
+    assert _cli.run_pinned([*words, "--peers", "scipy"]) == 0
+    assert "how many times faster than ours in float32" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "amx"), [([], None), (["--no-amx"], "AVX512_CORE_BF16")])
+def test_amx_is_switched_off_before_anything_is_imported(monkeypatch, words, amx):
+    seen = {}
+
+    class Child:
+        def __init__(self, command, env):
+            seen.update(env)
+
+        __enter__, __exit__, wait = (lambda self: self), (lambda self, *_: None), (lambda self: 0)
+
+    for name in (*_machine.WITHOUT_AMX, _machine.NOTHING_SET):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(_cli.subprocess, "Popen", Child)
+    assert _cli.main(["model", *words, *(["--nothing-set"] if amx else [])]) == 0
+    assert seen.get("ONEDNN_MAX_CPU_ISA") == amx
+    assert (_machine.NOTHING_SET in seen) == bool(amx)
+
+
+def test_the_machine_says_whether_pytorch_may_use_amx(monkeypatch, tmp_path):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    info = tmp_path / "cpuinfo"
+    monkeypatch.setattr(_machine, "Path", lambda _: info)
+    info.write_text("flags\t\t: fpu avx512f avx512_bf16\n")
+    assert _machine.amx() == "none"
+    info.write_text("flags\t\t: fpu amx_bf16 avx512_fp16\n")
+    assert _machine.amx() == "used by PyTorch"
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+    assert _machine.amx() == "PyTorch limited to AVX512_CORE_BF16"
+
+
+def test_settings_compares_three_processes(monkeypatch, capsys):
+    started = []
+    seconds = {settings.NOTHING: 4e-3, settings.LATE: 2e-3, settings.FIRST: 1e-3}
+
+    class Worker:
+        def ask(self, request, **arguments):
+            if request == "prepare":
+                self.setting, self.case = arguments["setting"], arguments["case"]
+                return "done"
+            return 0.5
+
+        def sampler(self, request):
+            return lambda calls: calls * seconds[self.setting]
+
+        def close(self):
+            self.setting = None
+
+    def start(service, threads, **variables):
+        started.append((Worker(), variables))
+        return started[-1][0]
+
+    monkeypatch.setattr(settings._worker, "start", start)
+    found = run(capsys, "settings", "--model", "vit-small")
+    assert [entry["measured"] for entry in found["summary"]] == [pytest.approx(0.25), pytest.approx(0.5)]
+    assert "best: sx.configure() first" in found["summary"][0]["over"]
+    assert all(worker.setting is None and worker.case["network"] == "vit-small" for worker, _ in started)
+    assert len({variables["JAX_COMPILATION_CACHE_DIR"] for _, variables in started}) == 1
+
+
+@pytest.mark.slow
+def test_settings_of_a_whole_network(capsys):
+    found = run(capsys, "settings", "--model", "transformer-768", "--batch", "1")
+    assert all(len(rounds) == 7 for rounds in found["seconds"].values()) and len(found["seconds"]) == 3
 
 
 def test_crossover(capsys, shapes):

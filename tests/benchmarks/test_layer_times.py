@@ -19,7 +19,7 @@ TINY = [
 
 
 @pytest.mark.parametrize("shape", TINY, ids=lambda shape: shape.name)
-@pytest.mark.parametrize("peer", [peers.OURS, *peers.PEERS.values()], ids=lambda peer: peer.name)
+@pytest.mark.parametrize("peer", [peers.OURS, peers.OURS_BFLOAT16, *peers.PEERS.values()], ids=lambda peer: peer.name)
 def test_every_implementation_computes_the_layer(peer, shape):
     case = Case(shape, 0.6)
     reason = peer.absent() or peer.unsupported(case)

@@ -1,5 +1,6 @@
 """Whole networks: the implementations train the same one, and the reports say what was measured."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,16 +9,17 @@ import pytest
 from flax import nnx
 
 import sparsejax as sx
+from sparsejax.nn import SparseLayer, modules_of
 from sparsejax_bench import _breakdown, _cli, _network_memory, model
-from sparsejax_bench.cases import _network
-from sparsejax_bench.cases._network import NetworkCase, NetworkPeer, Trainer
-from sparsejax_bench.peers import networks, resnet_torch
+from sparsejax_bench.cases import _network, _networks, _transformer
+from sparsejax_bench.cases._network import NetworkPeer, Trainer
+from sparsejax_bench.peers import network_flax, networks
 
-CASE = NetworkCase(16, 8, 0.9)
+CASE = _networks.make("resnet18", batch=8, sparsity=0.9, image=16)
 
 
-def first_step(trainer):
-    return trainer.step(), CASE.masked(trainer.gradients())
+def first_step(trainer, case=CASE):
+    return trainer.step(), case.masked(trainer.gradients())
 
 
 def test_masks_leave_out_the_first_convolution_and_are_uniform():
@@ -28,22 +30,72 @@ def test_masks_leave_out_the_first_convolution_and_are_uniform():
 def test_pytorch_and_sparseprop_train_our_network():
     pytest.importorskip("torch")
     ours = first_step(networks.OURS.variants(CASE)["sparsify"]())
-    for peer in (resnet_torch.DENSE, resnet_torch.SPARSEPROP):
+    for peer in (networks.TORCH, networks.TORCH_BFLOAT16, networks.SPARSEPROP):
         if reason := peer.absent():
             print(f"{peer.name} is absent: {reason}")
             continue
         for variant, build in peer.variants(CASE).items():
             theirs = first_step(build())
-            assert _network.difference(ours, theirs) < _network.TOLERANCE, (peer.name, variant)
+            assert _network.difference(ours, theirs) < peer.tolerance(CASE), (peer.name, variant)
     wrong = {path: g.copy() for path, g in ours[1].items()}
     wrong["layer3/0/downsample/0/kernel"] *= 1.05
-    assert _network.difference(ours, (ours[0], wrong)) > _network.TOLERANCE
+    assert _network.difference(ours, (ours[0], wrong)) > networks.OURS.tolerance(CASE)
 
 
 def test_sparseprop_is_refused_where_it_is_wrong():
-    assert "multiple of 8" in (networks.PEERS["sparseprop"].unsupported(NetworkCase(16, 9, 0.9)) or "")
-    small, large = (set(resnet_torch.SPARSEPROP.variants(NetworkCase(size, 8, 0.9))) for size in (16, 64))
+    unsupported = networks.SPARSEPROP.unsupported
+    assert "multiple of 8" in (unsupported(dataclasses.replace(CASE, batch=9)) or "")
+    assert unsupported(_networks.make("vit-small", batch=8, sparsity=0.9)) == "ResNets only"
+    small, large = (set(networks.SPARSEPROP.variants(dataclasses.replace(CASE, image=size))) for size in (16, 64))
     assert small == {"over batch", "over rows"} and large == {"over batch", "over rows", "by size"}
+
+
+@pytest.fixture
+def transformer(monkeypatch):
+    """A tiny transformer, named as one of the two."""
+    monkeypatch.setitem(_transformer.SIZES, "vit-small", _transformer.Size(2, 24, 3, 48, 5))
+    return _networks.make("vit-small", batch=4, sparsity=0.8)
+
+
+def test_all_projections_of_a_transformer_are_pruned_and_sparse(transformer):
+    layers = ["attention/query", "attention/key", "attention/value", "attention/out", "fc1", "fc2"]
+    assert sorted(transformer.masks) == sorted(f"blocks/{i}/{layer}" for i in range(2) for layer in layers)
+    assert {round(float(mask.mean()), 2) for mask in transformer.masks.values()} == {0.2}
+    sparse = modules_of(network_flax.sparse_model(transformer), (SparseLayer,))
+    assert transformer.masks.keys() <= sparse.keys()
+    tokens = {name: size.tokens for name, size in _transformer.SIZES.items()}
+    assert tokens == {"vit-small": 5, "transformer-768": 128}
+
+
+def test_all_implementations_train_the_same_transformer(transformer):
+    half = dataclasses.replace(transformer, dtype="bfloat16")
+    right = first_step(next(iter(networks.DENSE.variants(transformer).values()))(), transformer)
+    seen = {}
+    for case, peers in ((transformer, networks.PEERS.values()), (half, [networks.DENSE])):
+        for peer in (networks.OURS, *peers):
+            if not (peer.absent() or peer.unsupported(case)):
+                for variant, build in peer.variants(case).items():
+                    error = _network.difference(right, first_step(build(), case))
+                    seen[case.dtype, peer.name, variant] = error
+                    exact = peer.tolerance(case) == _network.TOLERANCES["float32"]
+                    assert (error < 1e-4) if exact else (1e-4 < error < 0.1), seen
+    assert ("bfloat16", "sparsejax", "sparsify") in seen and ("bfloat16", "xla", "flax") in seen
+
+
+def test_a_gradient_of_rounding_errors_only_is_not_compared_to_itself():
+    right = 1.0, {"key/bias": np.array([1e-9]), "key/kernel": np.array([1.0])}
+    got = 1.0, {"key/bias": np.array([-3e-9]), "key/kernel": np.array([1.0])}
+    assert _network.difference(right, got) < 1e-5
+    got[1]["key/bias"][0] = 0.1
+    assert _network.difference(right, got) > 1
+
+
+def test_the_type_is_that_of_products_and_not_of_parameters(transformer):
+    model = dataclasses.replace(transformer, dtype="bfloat16").model()
+    block = model.blocks[0]
+    assert {m.dtype.name for m in (block.fc1, block.norm1, block.attention.query)} == {"bfloat16"}
+    assert model.fc.dtype != "bfloat16" and block.fc1.kernel.dtype == "float32"
+    assert model(transformer.inputs).dtype == "float32"
 
 
 def trainer(gradient):
@@ -65,7 +117,9 @@ def quick(monkeypatch):
     monkeypatch.setattr(model._timing, "SHORTEST_SAMPLE", 1e-5)
     monkeypatch.setattr(networks, "DENSE", peer("xla", flax=[1.0, 2.0]))
     monkeypatch.setattr(networks, "OURS", peer("sparsejax", sparsify=[1.0, 2.001]))
-    others = (networks.DENSE, peer("torch", good=[1.0, 2.0], bad=[1.0, 3.0]), peer("sparseprop", absent="not here"))
+    torch = peer("torch", good=[1.0, 2.0], bad=[1.0, 3.0])
+    half = peer("torch_bfloat16", pure=[1.0, 2.01])
+    others = (networks.DENSE, torch, half, peer("sparseprop", absent="not here"))
     monkeypatch.setattr(networks, "PEERS", {p.name: p for p in others})
 
 
@@ -77,11 +131,27 @@ def test_model_times_right_variants_only(quick, capsys):
         ("sparsejax", "sparsify"),
         ("xla", "flax"),
         ("torch", "good"),
+        ("torch_bfloat16", "pure"),
     ]
     assert row["status"]["torch"].startswith("wrong: error") and row["status"]["sparseprop"] == "absent: not here"
     assert [entry["verdict"] for entry in found["summary"]][-1] == "not measured"
     assert _cli.run_pinned(["model", "--image", "16", "--batch", "8"]) == 0
     assert "sparsejax, sparsify" in capsys.readouterr().out
+
+
+def test_targets_are_those_of_network_type_and_sparsity(quick, capsys):
+    def summary(*words):
+        assert _cli.run_pinned(["model", *words, "--json", "-"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        return found["rows"], [(e["must"], e["aim"], e["measured"] is not None) for e in found["summary"]]
+
+    rows, found = summary("--model", "vit-small", "--sparsity", "0.9", "0.95")
+    assert [row["batch"] for row in rows] == [8, 8] and "image" not in rows[0]
+    assert found == [(3.2, 5, True), (3.8, 7, True)]
+    rows, found = summary("--model", "transformer-768", "--dtype", "bfloat16", "--batch", "3")
+    assert (rows[0]["batch"], rows[0]["dtype"]) == (3, "bfloat16") and found == [(3.5, 6, True)]
+    rows, found = summary("--dtype", "bfloat16", "--image", "16")
+    assert (rows[0]["image"], rows[0]["batch"]) == (16, 16) and found == [(4, 6, True)]
 
 
 def test_a_wrong_step_of_ours_is_an_error(quick, monkeypatch):
@@ -91,7 +161,9 @@ def test_a_wrong_step_of_ours_is_an_error(quick, monkeypatch):
 
 
 def test_peers_of_models_are_checked():
-    with pytest.raises(ValueError, match="--peers has value 'mkl'; expected names among xla, torch, sparseprop"):
+    with pytest.raises(
+        ValueError, match="--peers has value 'mkl'; expected names among xla, torch, torch_bfloat16, spa"
+    ):
         networks.choose(["mkl"])
 
 
@@ -103,7 +175,7 @@ def test_memory_sees_what_a_step_touches(quick, monkeypatch):
 
     hungry = NetworkPeer("sparsejax", lambda: None, lambda case: None, lambda case: {"hungry": build})
     monkeypatch.setattr(networks, "OURS", hungry)
-    arguments = {"image": 8, "batch": 2, "sparsity": 0.5, "seed": 0}
+    arguments = {"network": "resnet18", "image": 8, "batch": 2, "sparsity": 0.5, "dtype": "float32", "seed": 0}
     assert 0.95 * size < _network_memory.StepMemory().measure("sparsejax", "hungry", arguments) < 1.2 * size
 
 

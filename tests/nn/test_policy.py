@@ -45,6 +45,17 @@ def test_measured_replaces_what_was_faster(net, images, monkeypatch):
     assert [call.shape for calls in asked for call in calls].count((5, 8, 8, 6)) == 4
 
 
+def test_a_convolution_in_bfloat16_over_float32_images_is_measured():
+    conv = nnx.Conv(3, 8, (3, 3), dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    mask = {"layers/0": np.ones((3, 3, 3, 8), bool)}
+    sparse, _ = sparsify(nnx.Sequential(conv), mask, min_sparsity=0.0, policy="always")
+    call = jax.ShapeDtypeStruct((4, 6, 6, 3), jnp.float32)
+    for batch_minor in (False, True):
+        step, operands = compile_step(sparse.layers[0], call, batch_minor=batch_minor)
+        y, _ = step(*operands)
+        assert y.dtype == jnp.bfloat16 and operands[2].dtype == jnp.bfloat16
+
+
 def test_a_layer_that_is_not_called_stays_dense(net, images):
     model, masks = net
     model.unused = nnx.Linear(9, 9, rngs=nnx.Rngs(0))
