@@ -48,11 +48,16 @@ def summary(results: Sequence[LayerTimes]) -> Iterator[Outcome]:
             over = f"{len(between)} cases; alone {times(geometric_mean(alone))}"
             yield outcome(f"bfloat16 {measure} {percents}", geometric_mean(between), over)
     for percents, some in chosen.items():
-        ratios = [s for r in some if (s := _against_dense(r)) is not None]
-        yield outcome(f"bfloat16 dense {percents}", geometric_mean(ratios), f"{len(ratios)} cases")
+        ratios = _against(some, *peers.DENSE_BFLOAT16)
+        wide = times(geometric_mean(_against(some, "torch")))
+        over = f"{len(ratios)} cases; against PyTorch in float32 {wide}"
+        yield outcome(f"bfloat16 dense {percents}", geometric_mean(ratios), over)
 
 
-def _against_dense(result: LayerTimes) -> float | None:
-    """How many times longer the faster of PyTorch's two ways takes than ours, both in bfloat16."""
-    ratios = [result.speedup(STEP, _BFLOAT16, name) for name in peers.DENSE_BFLOAT16]
-    return min((ratio for ratio in ratios if ratio is not None), default=None)
+def _against(results: Sequence[LayerTimes], *names: str) -> list[float]:
+    """How many times longer the fastest of these takes than ours in bfloat16, where one was timed."""
+    found = []
+    for result in results:
+        ratios = [s for name in names if (s := result.speedup(STEP, _BFLOAT16, name)) is not None]
+        found += [min(ratios)] if ratios else []
+    return found

@@ -147,5 +147,8 @@ def _summary(results: list[ModelTimes], names: list[str]) -> list[Outcome]:
                 best = result.best(name)
                 over = f"{case.title}, batch {case.batch}"
                 over = f"{over}, {best.variant}" if best else over
+                wide = result.best("torch")
+                if wide is not None and name == "torch_bfloat16":  # bfloat16 is not the faster type everywhere
+                    over = f"{over}; against PyTorch in float32 {times(wide.ratio.median)}"
                 outcomes.append(outcome(key, best.ratio.median if best else None, over))
     return outcomes

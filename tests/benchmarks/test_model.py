@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import mmap
 
 import numpy as np
 import optax
@@ -152,6 +153,8 @@ def test_targets_are_those_of_network_type_and_sparsity(quick, capsys):
     assert (rows[0]["batch"], rows[0]["dtype"]) == (3, "bfloat16") and found == [(3.5, 6, True)]
     rows, found = summary("--dtype", "bfloat16", "--image", "16")
     assert (rows[0]["image"], rows[0]["batch"]) == (16, 16) and found == [(4, 6, True)]
+    assert _cli.run_pinned(["model", "--dtype", "bfloat16", "--image", "16"]) == 0
+    assert "batch 16, pure; against PyTorch in float32 " in capsys.readouterr().out
 
 
 def test_a_wrong_step_of_ours_is_an_error(quick, monkeypatch):
@@ -171,7 +174,13 @@ def test_memory_sees_what_a_step_touches(quick, monkeypatch):
     size = 256 * 2**20
 
     def build():
-        return Trainer(lambda: float(np.ones(size, np.uint8)[-1]), dict)
+        def step():
+            with mmap.mmap(-1, size) as memory:  # fresh pages, whatever the allocator keeps from tests before this one
+                for page in range(0, size, mmap.PAGESIZE):
+                    memory[page] = 1
+            return 1.0
+
+        return Trainer(step, dict)
 
     hungry = NetworkPeer("sparsejax", lambda: None, lambda case: None, lambda case: {"hungry": build})
     monkeypatch.setattr(networks, "OURS", hungry)
