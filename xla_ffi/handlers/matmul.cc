@@ -8,73 +8,71 @@
 #include "handlers.h"
 #include "matmul_backward.h"
 #include "matmul_jobs.h"
+#include "matmul_small.h"
 #include "types.h"
 
 namespace sparsejax {
 namespace {
 
-// Checks what both orientations of spmm have in common, and runs the product.
-ffi::Error CheckAndRunSpmm(const char* name, ffi::ThreadPool& pool, const ffi::AnyBuffer& data, const ffi::AnyBuffer& x,
-                           Layout of_x, const Rows& pattern, ffi::AnyBuffer& y, Layout of_y) {
+// Checks what both orientations of spmm have in common, and runs the product. `indices` is the operand's name.
+ffi::Error CheckAndRunSpmm(Checker& check, const char* indices, ffi::ThreadPool& pool, const ffi::AnyBuffer& data,
+                           const ffi::AnyBuffer& x, Layout of_x, const Rows& p, ffi::AnyBuffer& y, Layout of_y) {
   const int64_t n = x.dimensions()[0];
-  Checker check(name);
-  check.Shape("result", y, n, pattern.rows);
+  check.Shape("result", y, n, p.rows);
   check.SameType("data", data, x.element_type());
   check.SameType("result", y, x.element_type());
   check.FloatType("x", x.element_type());
   if (!check.ok()) return check.error();
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
-    return RunPlanned(pool, PlanSpmm(pool, pattern, Values<S>(OperandData<S>(data), Elements(data)),
-                                     Activations<const S>(OperandData<S>(x), n, pattern.features, of_x),
-                                     Activations<S>(PrepareResult<S>(y), n, pattern.rows, of_y)));
+    const bool shared = SharedRows(p.row_ptr, p.indices, p.rows) > 1;
+    const SmallBatch small = SmallBatch::Make(Element<S>::Products(), n, p.features, shared);
+    const bool is_small = p.id == nullptr && small.kernel >= 0;
+    if (!is_small) check.Indices(indices, p.indices, p.entries(), p.features);
+    if (!check.ok()) return check.error();
+    const Activations<const S> of_source(OperandData<S>(x), n, p.features, of_x);
+    const Activations<S> of_result(PrepareResult<S>(y), n, p.rows, of_y);
+    if (!is_small)
+      return RunPlanned(pool, PlanSpmm(pool, p, Values<S>(OperandData<S>(data), Elements(data)), of_source, of_result));
+    bool in_range;
+    ffi::Error error = RunSmallBatch(pool, small, p, OperandData<S>(data), of_source, of_result, in_range);
+    if (!in_range) check.Indices(indices, p.indices, p.entries(), p.features);
+    return check.ok() ? error : check.error();
   });
 }
 
 ffi::Error SpmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer x, Ints indptr, Ints indices,
                     ffi::Result<ffi::AnyBuffer> y, ffi::Dictionary attributes) {
-  constexpr const char* kName = "sparsejax_spmm";
-  Checker check(kName);
+  Checker check("sparsejax_spmm");
   const Layouts layouts = Layouts::Decode(attributes, check);
   check.Rank("x", x, 2);
-  if (check.ok()) {
-    check.Size("data", Elements(data), Elements(indices));
-    check.Pointers("indptr", indptr.typed_data(), Elements(indptr), Elements(indices));
-    if (check.ok())
-      check.Indices("indices", indices.typed_data(), indptr.typed_data()[Elements(indptr) - 1], x.dimensions()[1]);
-  }
+  check.Size("data", Elements(data), Elements(indices));
+  check.Pointers("indptr", indptr.typed_data(), Elements(indptr), Elements(indices));
   if (!check.ok()) return check.error();
   const Rows pattern{.row_ptr = indptr.typed_data(),
                      .indices = indices.typed_data(),
                      .id = nullptr,
                      .rows = Elements(indptr) - 1,
                      .features = x.dimensions()[1]};
-  return CheckAndRunSpmm(kName, pool, data, x, layouts.x, pattern, *y, layouts.y);
+  return CheckAndRunSpmm(check, "indices", pool, data, x, layouts.x, pattern, *y, layouts.y);
 }
 
 ffi::Error SpmmTImpl(ffi::ThreadPool pool, ffi::AnyBuffer data, ffi::AnyBuffer y, Ints indptr_t, Ints indices_t,
                      Ints perm_t, ffi::Result<ffi::AnyBuffer> x, ffi::Dictionary attributes) {
-  constexpr const char* kName = "sparsejax_spmm_t";
-  Checker check(kName);
+  Checker check("sparsejax_spmm_t");
   const Layouts layouts = Layouts::Decode(attributes, check);
   check.Rank("y", y, 2);
-  if (check.ok()) {
-    check.Size("data", Elements(data), Elements(indices_t));
-    check.Size("perm_t", Elements(perm_t), Elements(indices_t));
-    check.Pointers("indptr_t", indptr_t.typed_data(), Elements(indptr_t), Elements(indices_t));
-    if (check.ok()) {
-      const int64_t nnz = indptr_t.typed_data()[Elements(indptr_t) - 1];
-      check.Indices("indices_t", indices_t.typed_data(), nnz, y.dimensions()[1]);
-      check.Indices("perm_t", perm_t.typed_data(), nnz, Elements(data));
-    }
-  }
+  check.Size("data", Elements(data), Elements(indices_t));
+  check.Size("perm_t", Elements(perm_t), Elements(indices_t));
+  check.Pointers("indptr_t", indptr_t.typed_data(), Elements(indptr_t), Elements(indices_t));
   if (!check.ok()) return check.error();
   const Rows pattern{.row_ptr = indptr_t.typed_data(),
                      .indices = indices_t.typed_data(),
                      .id = perm_t.typed_data(),
                      .rows = Elements(indptr_t) - 1,
                      .features = y.dimensions()[1]};
-  return CheckAndRunSpmm(kName, pool, data, y, layouts.y, pattern, *x, layouts.x);
+  check.Indices("perm_t", pattern.id, pattern.entries(), Elements(data));
+  return CheckAndRunSpmm(check, "indices_t", pool, data, y, layouts.y, pattern, *x, layouts.x);
 }
 
 ffi::Error SddmmImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer y, Ints indptr, Ints indices,

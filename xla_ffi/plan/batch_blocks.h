@@ -58,15 +58,15 @@ struct BatchBlocks {
   // products slower.
   static constexpr int64_t kGoodTile = 8;
 
- private:
-  // Entries per row and pass. Each pass starts and ends the row once more, and reads and writes its tile.
-  static constexpr int64_t kEntriesPerPass = 24;
-
   // Bytes of input per block: a quarter of the second-level cache, because values, indices and results need room in
   // it too. Measured optimum: 256 KiB of a 1 MiB cache, and 512 KiB of a 2 MiB cache.
   static int64_t BlockBytes() {
     return std::clamp<int64_t>(SecondLevelCacheBytes() / 4, kTileBytes / 2, kTileBytes);
   }
+
+ private:
+  // Entries per row and pass. Each pass starts and ends the row once more, and reads and writes its tile.
+  static constexpr int64_t kEntriesPerPass = 24;
 };
 
 // The end of the entries of a row that belong to pass `pass` of `passes`, when those of earlier passes end at

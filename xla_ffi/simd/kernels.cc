@@ -26,6 +26,8 @@ namespace {
 //
 #include "transpose.inc.h"
 //
+#include "small_batch.inc.h"
+//
 #include "pool.inc.h"
 //
 #include "norm.inc.h"
@@ -50,6 +52,8 @@ constexpr ProductKernels<S> MakeProductKernels() {
       .shared_max_vecs = {kSharedVecs<S, 2>, kSharedVecs<S, 4>},
       .spmm_shared = {SpmmSharedDispatch<S, kLanes, 2>, SpmmSharedDispatch<S, kLanes, 4>},
       .backward_shared = {BackwardSharedDispatch<S, kLanes, 2>, BackwardSharedDispatch<S, kLanes, 4>},
+      .small_batch = {SmallBatchKernel<S, 1>(), SmallBatchKernel<S, 2>(), SmallBatchKernel<S, 4>(),
+                      SmallBatchKernel<S, 8>(), SmallBatchKernel<S, 16>()},
   };
 }
 

@@ -80,6 +80,20 @@ struct BackwardArgs : SpmmArgs<S> {
   Sum<S>* dw = nullptr;
 };
 
+// Arguments of the product of a small batch, whose rows [row_begin, row_end) are
+//   y[r - row_begin][b] = sum over entries e of row r of data[e] * x[indices[e]][b],
+// where b < the kernel's number of examples, to which x and y are packed.
+template <typename S>
+struct SmallBatchArgs {
+  const int32_t* row_ptr = nullptr;
+  const int32_t* indices = nullptr;
+  int64_t features = 0;  // of x
+  int64_t row_begin = 0, row_end = 0;
+  const S* data = nullptr;
+  const Sum<S>* x = nullptr;
+  S* y = nullptr;
+};
+
 // Window reductions over one channel plane (height, width, batch); see pool.inc.h.
 struct PoolArgs {
   int64_t batch;  // contiguous elements per pixel
@@ -169,6 +183,9 @@ struct ProductKernels {
   int shared_max_vecs[2];
   void (*spmm_shared[2])(const SpmmArgs<S>&);
   void (*backward_shared[2])(const BackwardArgs<S>&);
+  // The products of 1, 2, 4, 8 and 16 examples; null where these are more than a vector. They return whether all indices
+  // they met were in range, and stop at the first that is not. See small_batch.inc.h.
+  bool (*small_batch[5])(const SmallBatchArgs<S>&);
 };
 
 // Copies, conversions and reductions of elements stored as S, whose sums are formed in A.
