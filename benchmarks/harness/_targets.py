@@ -83,6 +83,11 @@ TARGETS = {
     "blocks": Target(
         "blocks of 4 outputs against scattered weights, equal weights, forward + both gradients", 1.3, 1.6
     ),
+    "small mkl": Target("forward at batch 1 against MKL sparse, 4096 -> 4096 and 768 -> 3072", 1.05, 1.5),
+    "small batches": Target("batch 4 against batch 1, smallest ratio of their times", 1, 1),
+    "small bandwidth": Target(
+        "values and indices read at batch 1, 4096 -> 4096, of the rate of reading as many bytes", 75, 95, "%"
+    ),
     "memory": Target("parameters + optimizer state at 95 % against dense", 20, 12, "%", True),
     "scaling": Target("two threads against one, layers above 1 ms, geometric mean", 1.7, 1.9),
     "overhead": Target("overhead of one call of a tiny layer", 30, 10, "us", True),

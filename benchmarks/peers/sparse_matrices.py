@@ -8,6 +8,7 @@ PyTorch's CSR tensors, MKL underneath. ``scipy`` takes its weight gradient from 
 from __future__ import annotations
 
 import functools
+import operator
 import os
 import sys
 import warnings
@@ -72,7 +73,15 @@ def _mkl(case: Case) -> list[Variant]:
     from sparse_dot_mkl import dot_product_mkl  # pyright: ignore[reportMissingImports]
 
     w, (x, _) = csr_matrix(_csr(case)), _feature_major(case)
-    return [Variant("csr", {FORWARD: _forward(lambda: dot_product_mkl(w, x))})]
+    return [Variant("csr", {FORWARD: _forward(lambda: dot_product_mkl(w, x))}), *_of_vector(dot_product_mkl, w, x)]
+
+
+def _of_vector(product: Callable[[Any, Any], Any], w: Any, x: Any) -> list[Variant]:
+    """A batch of one as a vector, for which libraries have another routine."""
+    if x.shape[1] != 1:
+        return []
+    vector = x[:, 0]
+    return [Variant("vector", {FORWARD: Call(lambda: product(w, vector), lambda y: {"y": np.asarray(y)[None]})})]
 
 
 def _torch_csr(case: Case) -> list[Variant]:
@@ -92,7 +101,8 @@ def _torch_csr(case: Case) -> list[Variant]:
         dw = torch.sparse.sampled_addmm(weight, cotangent, x.T, beta=0.0)
         return weight @ x, transposed @ cotangent, dw.values()
 
-    return [Variant("csr", {FORWARD: _forward(lambda: weight @ x), STEP: Call(step, _read_step)})]
+    both = {FORWARD: _forward(lambda: weight @ x), STEP: Call(step, _read_step)}
+    return [Variant("csr", both), *_of_vector(operator.matmul, weight, x)]
 
 
 def _bcsr(case: Case) -> list[Variant]:

@@ -14,7 +14,7 @@ import sparsejax_bench
 from helpers.processes import run_python, start_python, tail
 from sparsejax._cpu_info import CpuInfo, cpu_info
 from sparsejax.cli import main
-from sparsejax_bench import _cli, attention, blocks, crossover, layers, overhead, peak, scaling, settings
+from sparsejax_bench import _cli, attention, blocks, crossover, layers, overhead, peak, scaling, settings, small
 from sparsejax_bench.cases._shapes import Shape
 from sparsejax_bench.harness import _machine
 
@@ -54,6 +54,20 @@ def test_attention(capsys, monkeypatch):
         assert row["against"].keys() | found["absent"].keys() == {"xla", "torch"}
         assert row["of_peak"] > 0 and len(row["rounds"]["sparsejax"]) == 7
     assert found["summary"][0]["must"] == 1.5 and found["summary"][0]["measured"] > 0
+
+
+def test_small(capsys, monkeypatch):
+    monkeypatch.setattr(small, "SHAPES", ((40, 16), (24, 40)))
+    found = run(capsys, "small", "--sparsity", "0.5")
+    assert [(row["batch"], row["in_features"]) for row in found["rows"]] == [
+        (batch, inputs) for inputs in (40, 24) for batch in small.BATCHES
+    ]
+    for row in found["rows"]:
+        present = {name for name, status in row["status"].items() if status == "ok"} - {"sparsejax"}
+        assert row["against"].keys() == present and row["bandwidth"] > 0
+        assert row["status"].keys() == {"sparsejax", "mkl", "torch_csr", "torch"}
+        assert not any(status.startswith(("wrong", "failed")) for status in row["status"].values())
+    assert [row["must"] for row in found["summary"]] == [1.05, 1, 75]
 
 
 def test_blocks(capsys, monkeypatch):

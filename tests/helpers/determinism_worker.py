@@ -29,6 +29,7 @@ MATRICES = (
     ("random", (2000, 40), 600, "float32"),
     ("4 x 4", (480, 600), 300, "float32"),
     ("2 x 2", (480, 600), 70, "bfloat16"),
+    *(("random", (900, 1000), batch, dtype) for batch, dtype in ((1, "float32"), (2, "bfloat16"), (5, "float64"))),
 )
 CONVOLUTIONS = (
     (ConvCase(64, (14, 14), 16, 24, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 1), "float32"),

@@ -43,6 +43,9 @@ def make_mask(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> np
     if kind == "full":
         return np.ones(shape, bool)
     mask = rng.random(shape) < 0.3
+    if kind == "stairs":  # outputs with 0, 1, 2, ... entries
+        places = np.argsort(rng.random(shape), axis=0)
+        mask = places < np.arange(shape[-1]) % (shape[0] + 1)
     if kind == "gaps":
         mask[..., 0] = False
         mask[..., -1, :] = False

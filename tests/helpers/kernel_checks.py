@@ -126,6 +126,8 @@ def compact() -> dict[str, Any]:
             for batch, layouts in itertools.product((1, 2, 3, 7, 16, 33, 100), LAYOUTS):
                 pattern, mask = make_pattern("padded", (37, 29), batch)
                 check_matmul(pattern, mask, batch, dtype, layouts=layouts)
+            for batch in (1, 2, 3, 5, 12):  # every kernel of small batches, with rows of every length
+                check_matmul(*make_pattern("stairs", (70, 80), batch), batch, dtype)
             for case, layouts in itertools.product(COMPACT_CASES, LAYOUTS):
                 check_conv(case, "gaps", dtype, layouts=layouts)
             for norm in COMPACT_NORMS:

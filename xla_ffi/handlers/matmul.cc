@@ -25,7 +25,7 @@ ffi::Error CheckAndRunSpmm(Checker& check, const char* indices, ffi::ThreadPool&
   if (!check.ok()) return check.error();
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
-    const bool shared = SharedRows(p.row_ptr, p.indices, p.rows) > 1;
+    const bool shared = n <= SmallBatch::kMost && SharedRows(p.row_ptr, p.indices, p.rows) > 1;
     const SmallBatch small = SmallBatch::Make(Element<S>::Products(), n, p.features, shared);
     const bool is_small = p.id == nullptr && small.kernel >= 0;
     if (!is_small) check.Indices(indices, p.indices, p.entries(), p.features);

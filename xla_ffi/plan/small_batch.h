@@ -11,6 +11,8 @@ namespace sparsejax {
 
 // The examples are padded to a power of two, the number of lanes of a packed input.
 struct SmallBatch {
+  static constexpr int64_t kMost = 16;
+
   int64_t n;
   int kernel;  // of ProductKernels::small_batch; -1 if the product is not that of a small batch
 
@@ -19,7 +21,7 @@ struct SmallBatch {
   template <typename S>
   static SmallBatch Make(const ProductKernels<S>& k, int64_t n, int64_t features, bool shared) {
     const bool is_narrow = n <= k.narrow_lanes[0];
-    for (int i = 0; n > 0 && i < kKernels && k.small_batch[i] != nullptr; ++i) {
+    for (int i = 0; n > 0 && features > 0 && 1 << i <= kMost && k.small_batch[i] != nullptr; ++i) {
       if (n > 1 << i) continue;
       const bool fits = SaturatingMul(features, sizeof(Sum<S>) << i) <= BatchBlocks::BlockBytes();
       return {.n = n, .kernel = fits && (is_narrow || !shared) ? i : -1};
@@ -32,9 +34,6 @@ struct SmallBatch {
     const int lanes = 1 << kernel;
     return {.n = n, .width = lanes, .count = 1, .passes = 1, .lanes = lanes, .narrow = -1};
   }
-
- private:
-  static constexpr int kKernels = 5;
 };
 
 }  // namespace sparsejax

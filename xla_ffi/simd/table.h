@@ -87,7 +87,7 @@ template <typename S>
 struct SmallBatchArgs {
   const int32_t* row_ptr = nullptr;
   const int32_t* indices = nullptr;
-  int64_t features = 0;  // of x
+  int64_t features = 0;  // of x; at least 1
   int64_t row_begin = 0, row_end = 0;
   const S* data = nullptr;
   const Sum<S>* x = nullptr;
