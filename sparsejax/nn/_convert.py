@@ -96,6 +96,9 @@ def sparsify(
     dense = {path: layer for path, layer in layers.items() if isinstance(layer, classes)}
     sparse_already = {path: layer for path, layer in layers.items() if isinstance(layer, SparseLayer)}
     parameters = _other_parameters(model, (*dense, *sparse_already))
+    if masks is None and any(is_traced(layer.kernel[...]) for layer in dense.values()):
+        hint = "Inside eval_shape or jit, weights do not say which of them are zero."
+        fail("sparsify", "masks", "no value for a model inside a trace", "a mask for each layer to convert", hint)
     by_path = flat_masks(masks, dense, sparse_already, parameters)
     skipped, tied = skipped_layers(skip, layers), tied_modules(model)
     calls = None
@@ -239,7 +242,10 @@ def _check_model(function: str, model: object) -> None:
 
 
 def describe(path: str, layer: Any, mask: Any) -> LayerReport:
+    """The row of a layer before it is decided; without sparsity where only values that are not known would say."""
     kernel, name = layer.kernel[...], f"sparsify: layer '{path}'"
+    if mask is None and is_traced(kernel):
+        return LayerReport(path, type(layer).__name__, kernel.shape, None, "dense", "")
     limit = getattr(layer, "mask", None)
     keep = stored_entries(name, kernel, mask, None if limit is None else np.asarray(limit) != 0)
     sparsity = 1.0 - float(keep.mean()) if keep.size else 0.0
@@ -256,7 +262,9 @@ def obstacle_to(
         return "a subclass; what it adds would be lost. register_sparse converts it"
     if row.path in tied:
         return f"shares a variable with {tied[row.path]}"
-    if row.sparsity is not None and row.sparsity < min_sparsity:
+    if row.sparsity is None:
+        return "no mask, and zeros are not known inside a trace"
+    if row.sparsity < min_sparsity:
         return f"sparsity below {min_sparsity:g}"
     if mask is None and row.sparsity == 1:
         return "all zeros and no mask: an initial value, from which it is to learn"

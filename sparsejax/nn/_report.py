@@ -19,7 +19,8 @@ class LayerReport:
       path: attribute names and list positions from the root, joined by "/"; empty for the root.
       kind: class of the layer before.
       shape: of its kernel, or of a batch norm's features.
-      sparsity: fraction of the kernel that is not (or would not be) stored; None for a batch norm.
+      sparsity: fraction of the kernel that is not (or would not be) stored; None for a batch norm,
+        and without a mask for a kernel inside a trace.
       action: "sparse" (replaced by a sparse layer), "dense" (left as it was), "swapped" (a batch norm of
         ours).
       reason: one line.
@@ -88,7 +89,7 @@ class SparsifyReport:
 
     def summary(self) -> str:
         """Return one line: the share that runs sparse, the weights stored, and the speedup."""
-        kernels = [row for row in self.rows if row.sparsity is not None]
+        kernels = [row for row in self.rows if row.action != "swapped"]
         sizes = [math.prod(row.shape) for row in kernels]
         stored = sum(
             round((1 - (row.sparsity or 0)) * size) if row.action == "sparse" else size

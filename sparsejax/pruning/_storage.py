@@ -15,10 +15,10 @@ import optax
 from sparsejax._checks import fail
 from sparsejax._compat import serializable
 from sparsejax._typing import PyTree
+from sparsejax.pruning._arithmetic import pinned
 from sparsejax.pruning._leaves import LeafNode, same_containers, unboxed
 from sparsejax.pruning._masks import masked_leaves
 from sparsejax.pruning._state import PackedMask, PrunedState, pack, unpack
-from sparsejax.pruning._wrapper import pinned
 
 
 @serializable("flat")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Generator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ import optax
 from sparsejax._checks import fail
 from sparsejax._compat import is_concrete, is_traced
 from sparsejax._typing import PyTree
+from sparsejax.pruning._arithmetic import both, constrain, count, pinned, zeroed
 from sparsejax.pruning._axes import WHOLE, over_automatic_axes, shardings_of
 from sparsejax.pruning._filters import KERNELS, Predicate, select_leaves
 from sparsejax.pruning._inner_errors import naming_inner
@@ -29,15 +30,19 @@ _UNSTRUCTURED = unstructured()
 _INITS: ContextVar[list[tuple[Wrapper, PyTree, PrunedState]] | None] = ContextVar("_INITS", default=None)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Wrapper:
-    """The two functions behind ``pruned``."""
+    """The two functions behind ``pruned``.
+
+    With ``restarts_apart`` a changed mask leaves the restart of the inner optimizer to the caller.
+    """
 
     inner: optax.GradientTransformationExtraArgs
     method: Method
     where: Predicate
     structure: Structure
     packed: bool
+    restarts_apart: bool = False
 
     def init(self, params: PyTree) -> PrunedState:
         """Return the first state; see ``optax.GradientTransformation``."""
@@ -53,7 +58,7 @@ class Wrapper:
         state = PrunedState(
             step=jnp.zeros((), jnp.int32),
             mask=self._mask_tree(leaves, masks),
-            nnz=leaves.masked_tree([_count(mask) for mask in masks]),
+            nnz=leaves.masked_tree([count(mask) for mask in masks]),
             inner=self._first_inner(leaves, params),
             aux=aux,
             change=Change(*(jnp.zeros((), jnp.int32) for _ in Change._fields)),
@@ -78,19 +83,21 @@ class Wrapper:
         proposed = leaves.beside("pruned.update", "the result of inner.update", proposed)
         refresh = bool(refresh) if is_compiled and refresh is not None else refresh
         deltas, new_state = after(leaves, masks, grads, state, proposed, inner_state, refresh)
+        if is_compiled and self.method.restarts(0) is not None and int(new_state.change.step) == int(new_state.step):
+            fires = self.method.restarts(int(new_state.step))
+            new_state = new_state._replace(inner=self._restarted(leaves, new_state.inner, fires))
         return leaves.unflatten(deltas), new_state
 
     @functools.cached_property
     def _programs(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """The two parts of ``update`` that surround the inner optimizer, compiled.
 
-        Wrappers of one method share them, because ``optax.inject_hyperparams`` makes a wrapper in every step. Where
-        the method restarts the optimizer, the inner optimizer is in the program too.
+        Wrappers of one method share them, because ``optax.inject_hyperparams`` makes a wrapper in every step. So the
+        inner optimizer is not in them: what the method restarts is restarted after them.
         """
-        if self.method.restarts(0) is None:
-            with contextlib.suppress(TypeError):  # a method that cannot be hashed
-                return _shared_programs(self.method, self.structure, self.packed)
-        return jax.jit(self._before), jax.jit(self._after, static_argnums=6)
+        with contextlib.suppress(TypeError):  # a method that cannot be hashed
+            return _shared_programs(self.method, self.structure, self.packed)
+        return _compiled(self)
 
     def _before(
         self, leaves: Leaves, masks: list[jax.Array], grads: list[Any], state: PrunedState
@@ -203,18 +210,14 @@ class Wrapper:
 
     def _changed(self, state: PrunedState, leaves: Leaves, seen: View, masks: list[jax.Array], aux: Any) -> PrunedState:
         """Return the state with new masks, and moments as they follow."""
-        counts = [_count(mask) for mask in masks]
-        stayed = total([_count(mask) for mask in _both(seen.masks, masks)])
+        counts = [count(mask) for mask in masks]
+        stayed = total([count(mask) for mask in both(seen.masks, masks)])
         inner = state.inner
         if self.method.reset == "dropped":
-            trained = _both(self.method.trained(seen), self.method.trained(seen._replace(masks=masks, aux=aux)))
-            inner = leaves.map_copies(_zeroed, leaves.spread(trained), inner)
-        restarts = self.method.restarts(state.step)
-        if restarts is not None:
-            # Counters, schedules and injected hyperparameters go on.
-            first = self.inner.init(leaves.unflatten(leaves.values))
-            restart = [restarts] * len(leaves.values)
-            inner = leaves.map_copies(lambda fires, old, new: jnp.where(fires, new, old), restart, inner, first)
+            trained = both(self.method.trained(seen), self.method.trained(seen._replace(masks=masks, aux=aux)))
+            inner = leaves.map_copies(zeroed, leaves.spread(trained), inner)
+        if not self.restarts_apart:
+            inner = self._restarted(leaves, inner, self.method.restarts(state.step))
         return PrunedState(
             step=state.step,
             mask=self._mask_tree(leaves, masks),
@@ -224,6 +227,16 @@ class Wrapper:
             change=Change(state.step, dropped=total(state.nnz) - stayed, grown=total(counts) - stayed),
         )
 
+    def _restarted(self, leaves: Leaves, inner: Any, fires: Any) -> Any:
+        """Return the inner state, moments as at the start if ``fires``; counters, schedules, hyperparameters go on."""
+
+        def restart() -> Any:
+            first = self.inner.init(leaves.unflatten(leaves.values))
+            same = lambda _, old, new: jnp.asarray(new, jnp.result_type(old))  # noqa: E731
+            return leaves.map_copies(same, leaves.values, inner, first)
+
+        return inner if fires is None else branch(fires, restart, lambda: inner)
+
     def _constrained(self, old: View, masks: list[jax.Array], deltas: list[Any]) -> list[jax.Array]:
         """Return the updates of the prunable leaves that leave the right weights at zero."""
         if self.method.outside == "train":
@@ -232,8 +245,8 @@ class Wrapper:
             pairs = zip(self.method.trained(old), deltas, strict=True)
             return [jnp.where(trains, delta, jnp.zeros_like(delta)) for trains, delta in pairs]
         # Survivors, not the new mask: a grown weight enters at 0, whatever inner still keeps for it.
-        stays = masks if self.method.enters == "candidate" else _both(old.masks, masks)
-        return [_constrain(*args) for args in zip(stays, deltas, old.weights, strict=True)]
+        stays = masks if self.method.enters == "candidate" else both(old.masks, masks)
+        return [constrain(*args) for args in zip(stays, deltas, old.weights, strict=True)]
 
     def _mask_tree(self, leaves: Leaves, masks: list[jax.Array]) -> PyTree:
         return leaves.masked_tree([pack(mask) for mask in masks] if self.packed else masks)
@@ -300,8 +313,12 @@ def pruned(
 def _shared_programs(
     method: Method, structure: Structure, packed: bool
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    wrapper = Wrapper(optax.with_extra_args_support(optax.identity()), method, KERNELS, structure, packed)
-    return jax.jit(wrapper._before), jax.jit(wrapper._after, static_argnums=6)
+    return _compiled(Wrapper(optax.with_extra_args_support(optax.identity()), method, KERNELS, structure, packed))
+
+
+def _compiled(wrapper: Wrapper) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    apart = dataclasses.replace(wrapper, restarts_apart=True)
+    return jax.jit(apart._before), jax.jit(apart._after, static_argnums=6)
 
 
 @contextlib.contextmanager
@@ -361,33 +378,3 @@ def _checked_mask(name: str, mask: Any, weight: jax.Array) -> jax.Array:
         got = f"dtype {mask.dtype} and shape {mask.shape}"
         fail("prune", f"mask[{name!r}]", got, f"bool, True keeps the weight, and the weight's shape {weight.shape}")
     return mask
-
-
-def _zeroed(keep: jax.Array, moment: jax.Array) -> jax.Array:
-    # Factored or reshaped statistics (Adafactor, SM3) have no entry for a single weight.
-    return jnp.where(keep, moment, jnp.zeros_like(moment)) if jnp.shape(moment) == keep.shape else moment
-
-
-def _count(mask: jax.Array) -> jax.Array:
-    return jnp.sum(mask, dtype=jnp.int32)
-
-
-def _both(old: Sequence[jax.Array], new: Sequence[jax.Array]) -> list[jax.Array]:
-    return [before & after for before, after in zip(old, new, strict=True)]
-
-
-def _constrain(survives: jax.Array, delta: jax.Array, weight: jax.Array) -> jax.Array:
-    # The wider dtype of the two holds -weight exactly, whatever inner returned.
-    dtype = jnp.promote_types(jnp.result_type(delta), jnp.result_type(weight))
-    return jnp.where(survives, delta.astype(dtype), -jnp.asarray(weight, dtype))
-
-
-def pinned(updates: Sequence[Any], weights: Sequence[Any]) -> list[Any]:
-    """Return the updates as they are, in a form that the compiler cannot contract.
-
-    An optimizer ends in a product, ``apply_updates`` is a sum, and a compiler may make the two one operation that
-    rounds once; whether it does depends on what surrounds them. A select in between rounds the product in every
-    program, so that masks, packed masks and stored values, loops and scans end with the same bits.
-    """
-    pairs = zip(updates, weights, strict=True)
-    return [jnp.where(weight == weight, update, jnp.zeros_like(update)) for update, weight in pairs]

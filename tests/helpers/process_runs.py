@@ -23,10 +23,18 @@ def start_train(out: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment(), stdout=pipe, stderr=pipe, text=True)
 
 
+def finished(process: subprocess.Popen[str], timeout: float) -> tuple[str, str]:
+    """What a process has printed, and its errors; it is killed, with those that it started, if it takes too long."""
+    try:
+        return process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+
+
 def train(out: Path, *words: str, timeout: float = 400) -> Path:
     """The folder of a finished ``sparsejax train``."""
     process = start_train(out, *words)
-    printed, errors = process.communicate(timeout=timeout)
+    printed, errors = finished(process, timeout)
     assert process.returncode == 0, errors[-3000:]
     assert len(printed.strip().splitlines()) == 1, printed  # the numbers of process 0, and nothing else
     return out

@@ -18,16 +18,16 @@ TOKENS = np.random.default_rng(1).integers(0, VOCABULARY, (2, 5))
 MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
 
 
-def make_vit(rngs: nnx.Rngs) -> ViT:
-    return ViT(3, width=WIDTH, depth=2, heads=HEADS, image_size=(8, 8), patch=4, rngs=rngs)
+def make_vit(rngs: nnx.Rngs, depth: int = 2) -> ViT:
+    return ViT(3, width=WIDTH, depth=depth, heads=HEADS, image_size=(8, 8), patch=4, rngs=rngs)
 
 
-def make_gpt(rngs: nnx.Rngs) -> GPT:
-    return GPT(VOCABULARY, width=WIDTH, depth=2, heads=HEADS, length=LENGTH, rngs=rngs)
+def make_gpt(rngs: nnx.Rngs, depth: int = 2) -> GPT:
+    return GPT(VOCABULARY, width=WIDTH, depth=depth, heads=HEADS, length=LENGTH, rngs=rngs)
 
 
-def make_bert(rngs: nnx.Rngs) -> Bert:
-    return Bert(3, vocabulary=VOCABULARY, width=WIDTH, depth=2, heads=HEADS, length=LENGTH, rngs=rngs)
+def make_bert(rngs: nnx.Rngs, depth: int = 2) -> Bert:
+    return Bert(3, vocabulary=VOCABULARY, width=WIDTH, depth=depth, heads=HEADS, length=LENGTH, rngs=rngs)
 
 
 class Torch:

@@ -293,14 +293,20 @@ def test_neither_model_loses_its_arrays_when_the_other_is_donated() -> None:
 
 
 def test_an_abstract_model_is_sparsified_by_its_masks() -> None:
-    masks = {"layers/0": np.eye(4, dtype=bool)}
+    masks, rows = {"layers/0": np.eye(4, dtype=bool)}, {}
 
-    def build() -> nnx.Module:
-        model = nnx.Sequential(nnx.Linear(4, 4, rngs=nnx.Rngs(0)), nnx.relu)
-        return sx.sparsify(model, masks, min_sparsity=0.5, policy="always")[0]
+    def build(masks: dict[str, np.ndarray] | None) -> nnx.Module:
+        layers = [nnx.Linear(4, 4, rngs=nnx.Rngs(seed)) for seed in range(2)]
+        sparse, report = sx.sparsify(nnx.Sequential(*layers), masks, min_sparsity=0.5, policy="always")
+        rows.update({row.path: row for row in report.rows})
+        assert str(report)
+        return sparse
 
-    abstract: Any = nnx.eval_shape(build)
-    assert abstract.layers[0].kernel.shape == (4,)
+    abstract: Any = nnx.eval_shape(lambda: build(masks))
+    assert [layer.kernel.shape for layer in abstract.layers] == [(4,), (4, 4)]
+    assert rows["layers/1"].reason == "no mask, and zeros are not known inside a trace"
+    with pytest.raises(ValueError, match="masks has no value for a model inside a trace; expected a mask for each"):
+        nnx.eval_shape(lambda: build(None))
 
 
 def test_a_sparse_model_and_its_optimizer_can_be_pickled() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,8 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 
+from helpers import restore_worker
+from helpers.processes import run_python, tail
 from sparsejax import SparsityPattern
 from sparsejax.nn import Pattern, SparseConv, SparseLinear
 
@@ -144,3 +148,16 @@ def test_orbax_round_trip(tmp_path, images):
     other.conv.pattern.validate()
     leaves_equal(nnx.state(other), nnx.state(model))
     np.testing.assert_array_equal(other(images), model(images))
+
+
+def test_a_fresh_process_restores_into_an_abstract_model_with_its_layouts(tmp_path):
+    """It knows neither dense kernels nor the masks that were saved; planned layouts follow the structure."""
+    model = restore_worker.sparse_network(0)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "step", nnx.state(model))
+    process = run_python(restore_worker.__file__, str(tmp_path / "step"), timeout=120)
+    assert process.returncode == 0, tail(process)
+    found = json.loads(process.stdout)
+    assert found["layouts"] == restore_worker.layouts(model) and "BATCH_MINOR" in str(found["layouts"])
+    assert found["largest"] < 3 * 3 * 16 * 16
+    np.testing.assert_array_equal(np.float32(found["outputs"]), restore_worker.outputs(model))

@@ -58,6 +58,9 @@ STRUCTURES: dict[str, Any] = {
     "inject_outside": lambda: optax.inject_hyperparams(
         lambda learning_rate: sp.pruned(optax.sgd(learning_rate), LAYER)
     )(learning_rate=0.1),
+    "inject_outside_acdc": lambda: optax.inject_hyperparams(
+        lambda learning_rate: sp.pruned(optax.adam(learning_rate), sp.acdc(0.5, PHASES))
+    )(learning_rate=0.1),
     "chain": lambda: optax.chain(optax.clip(1.0), sp.pruned(optax.sgd(0.1, momentum=0.9), METHODS["rigl"]())),
     "partition": lambda: optax.partition(
         {"x": sp.pruned(optax.adam(1e-2), METHODS["acdc"]()), "y": optax.sgd(0.1)}, {"a": "x", "b": "y"}

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from helpers.small_run import ACDC, StopAfter, Stopped, assert_same_bits, final_arrays, make_model
-from sparsejax import nn
-from sparsejax.train import TrainConfig, TrainRun, make_plan
+from sparsejax import models, nn
+from sparsejax.train import TrainConfig, TrainRun, _prepare, make_plan
 from sparsejax.train._optimizer import layers_kept_dense
+from sparsejax.train._rebuild import load_model
+from sparsejax.train._source import Network
 from sparsejax.train._state import sparse_masks
+from sparsejax.train.checkpoints._arrays import collect
 from sparsejax.train.log._metrics import read_metrics
 
 
@@ -101,3 +108,22 @@ def test_masks_move_with_the_defaults_of_acdc(tmp_path):
     assert len(changes) == 4
     assert sum(change >= 0.01 for change in changes) >= len(changes) / 2
     assert run.plan.remark == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"), [("resnet18", "pool_padding", ((0, 1), (0, 1))), ("vit_tiny", "epsilon", 1e-12)]
+)
+def test_what_a_file_set_beside_the_weights_stays_with_a_run(dataset, tmp_path, monkeypatch, name, option, value):
+    """RigL's padding and Hugging Face's epsilon: in the network of a run, and in that of a run which starts from it."""
+    model: Any = nnx.eval_shape(lambda: models.build(name, 10, 1, (8, 8), nnx.Rngs(0)))
+    usual = getattr(model, option)
+    nnx.update(model, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), nnx.state(model)))
+    setattr(model, option, value)
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        monkeypatch.setattr(_prepare, "load_network", lambda *_, model=model, **__: Network(model, {}, name))
+        config = TrainConfig(method="dense", model=name, source=str(folder), batch_size=16, epochs=1)
+        run = TrainRun(config, folder, dataset=dataset)
+        with run.writing():
+            run.checkpoints.save(0, collect(run._model, run._optimizer, None, {}))
+        model = load_model(folder)
+        assert getattr(model, option) == value != usual

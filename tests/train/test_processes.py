@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -20,7 +22,7 @@ import pytest
 from flax import nnx
 
 from helpers import joined_run
-from helpers.process_runs import kill_one, losses, same_masks, start_train, train
+from helpers.process_runs import finished, kill_one, losses, masks, same_masks, start_train, train
 from helpers.processes import environment
 from sparsejax.cli import main
 from sparsejax.data import ImageTask, digits
@@ -28,6 +30,7 @@ from sparsejax.models import ConvNet
 from sparsejax.train import TrainConfig
 from sparsejax.train._inputs import TaskInputs
 from sparsejax.train._steps import StepKind, loss_of_kind
+from sparsejax.train.processes._command import run_in_processes
 from sparsejax.train.processes._group import ALONE, Group
 from sparsejax.train.processes._inputs import GroupInputs
 from sparsejax.train.processes._launch import _wait, core_shares, free_port
@@ -213,6 +216,22 @@ def test_the_first_cause_is_reported() -> None:
         assert said in "".join(told)
 
 
+def test_a_process_ends_though_nobody_reads_its_error(monkeypatch) -> None:
+    """JAX's exit would wait for the others."""
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+
+    def refused(error: BaseException) -> int:
+        raise BrokenPipeError from error
+
+    options = argparse.Namespace(
+        coordinator="nowhere", processes=1, process_id=None, process_count=None, join_timeout=1.0
+    )
+    with pytest.raises(BrokenPipeError):
+        run_in_processes(options, lambda _: {}, lambda *_: 0, refused)
+    assert ended == [1]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -238,11 +257,23 @@ def test_options_that_make_no_sense(words, said, tmp_path, capsys, monkeypatch) 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_cluster_that_is_not_there(tmp_path) -> None:
+    """In a process of its own: JAX looks for a cluster before its first computation."""
+    process = start_train(tmp_path, *SMALL, "--coordinator", "auto")
+    printed, errors = finished(process, 200)
+    assert process.returncode == 2 and printed == "", errors
+    assert re.fullmatch(
+        r"error: train: coordinator has value 'auto' \(.*\); expected a cluster that JAX recognizes \(Slurm, Open MPI, "
+        r"Kubernetes\)\. Else give HOST:PORT, --process-id, --process-count\.\n",
+        errors,
+    ), errors
+    assert not list(tmp_path.iterdir())
+
+
 MNIST = ["--batch-size", "200", "--epochs", "2", "--sparsity", "0.9", "--checkpoint-every", "10"]
 RUNS = {
     "acdc": [*MNIST, "--model", "mlp", "--method", "acdc"],
     "rigl": [*MNIST, "--model", "mlp", "--method", "rigl", "--update-every", "10"],
-    "acdc with batch norm": [*MNIST, "--model", "convnet", "--method", "acdc", "--sync-batch-norm"],
 }
 
 
@@ -273,19 +304,49 @@ def test_mnist_on_two_processes_ends_as_on_one(name, uninterrupted, tmp_path, sh
 
 @pytest.mark.slow
 @pytest.mark.timeout(2000)
+def test_batch_norm_on_two_processes_is_equal_until_rounding_grows(tmp_path, shared_data) -> None:
+    """Losses after 50 steps of AC/DC: 5e-4 apart, as those of one process with one thread and with two."""
+    words = [*MNIST, "--model", "convnet", "--method", "acdc", "--data", f"idx:{shared_data / 'mnist10k'}"]
+    one = train(tmp_path / "one", *words, timeout=900)
+    two = train(tmp_path / "two", *words, "--sync-batch-norm", "--processes", "2", timeout=900)
+    assert np.abs(losses(two) - losses(one))[:8].max() < 1e-5
+    assert np.abs(losses(two) - losses(one))[:50].max() < 2e-3
+    for path, mask in masks(one).items():
+        assert np.mean(mask != masks(two)[path]) < 0.01, path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2000)
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_killed_process_ends_the_run_which_is_resumed(which, uninterrupted, tmp_path, shared_data) -> None:
     """Process 0 dies: resumed on two. Process 1 dies: resumed on one."""
     words = [*RUNS["rigl"], "--data", f"idx:{shared_data / 'mnist10k'}"]
     process = start_train(tmp_path, *words, "--processes", "2")
     pids = kill_one(process, tmp_path, 20, which)
-    _, errors = process.communicate(timeout=60)
+    _, errors = finished(process, 60)
     assert process.returncode == 137 and f"error: train: process {which} was ended by SIGKILL" in errors
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
     resumed = train(tmp_path, *words, "--processes", str(2 - which), timeout=900)
     one = uninterrupted("rigl")
     assert same_masks(one, resumed)
     np.testing.assert_allclose(losses(resumed), losses(one), atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_processes_train_the_dense_twin_too(tmp_path) -> None:
+    """Both runs end as in one process; the folder has both."""
+    words = [*SMALL, "--against-dense"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(one, *words)
+    process = start_train(two, *words, "--processes", "2")
+    printed, errors = finished(process, 600)
+    assert process.returncode == 0, errors[-3000:]
+    ended = json.loads(printed)
+    assert ended["sparse"]["step"] == ended["dense"]["step"] == 5
+    assert same_masks(one, two)
+    for run in (".", "dense"):
+        np.testing.assert_allclose(losses(two / run), losses(one / run), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -297,7 +358,7 @@ def test_different_arguments_are_refused_in_both_processes(tmp_path) -> None:
         for i in range(2)
     ]
     for process in started:
-        _, errors = process.communicate(timeout=200)
+        _, errors = finished(process, 200)
         assert process.returncode == 2
         assert "error: train: argument seed has 1 in process 1; expected 0, as in process 0." in errors
 
@@ -317,6 +378,6 @@ def test_a_cluster_names_the_processes(tmp_path, monkeypatch) -> None:
     for i in range(2):
         monkeypatch.setenv("SLURM_PROCID", str(i))
         started.append(start_train(tmp_path, *SMALL, "--coordinator", "auto"))
-    ends = [process.communicate(timeout=200) for process in started]
+    ends = [finished(process, 200) for process in started]
     assert [process.returncode for process in started] == [0, 0], ends
     assert json.loads(ends[0][0])["step"] == 5 and ends[1][0] == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import os
 import signal
@@ -71,11 +72,12 @@ def run_in_processes(
         status = 130
     except BaseException:
         traceback.print_exc()
-    if status:  # JAX's exit would wait for the others
-        status = LOST_ANOTHER if group.has_lost else status
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    finally:
+        if status:  # JAX's exit would wait for the others, also where nobody reads the error
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(LOST_ANOTHER if group.has_lost else status)
     return status
 
 
