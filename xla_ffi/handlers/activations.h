@@ -49,10 +49,12 @@ void PackRows(const Activations<const S>& x, Range features, const BatchBlocks& 
   const S* from = x.At(features.begin, b.begin(block));
   if (!x.row_major) return storage.pack_rows(from, count, b.n, valid, packed, stride);
   if (valid < stride) std::fill_n(packed, count * stride, S{});
-  // As many examples at a time as the processor's own prefetcher follows.
+  // As many examples at a time as the processor's own prefetcher follows, and a few cache lines of each.
+  constexpr int64_t kFeatures = 4 * kLineBytes / sizeof(S);
   for (int64_t i = 0; i < valid; i += b.lanes)
-    storage.transpose(from + i * x.features, std::min<int64_t>(b.lanes, valid - i), count, x.features, packed + i,
-                      stride, false);
+    for (int64_t f = 0; f < count; f += kFeatures)
+      storage.transpose(from + i * x.features + f, std::min<int64_t>(b.lanes, valid - i), std::min(kFeatures, count - f),
+                        x.features, packed + f * stride + i, stride, false);
 }
 
 // Writes rows of a packed block, one per feature. `stream`: around the caches.

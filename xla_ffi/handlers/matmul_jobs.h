@@ -114,7 +114,7 @@ Block<S> RowsBlock(const Activations<const S>& y, Range rows, const BatchBlocks&
 }
 
 // Rows of a packed result that are computed before they are stored: few, so that they stay in the first-level cache,
-// and whole cache lines of a row-major result.
+// and whole cache lines of a row-major result. Two lines at a time are written faster than one.
 template <typename S>
 int64_t StagedRows(const BatchBlocks& blocks) {
   constexpr int64_t kLine = kLineBytes / sizeof(S);

@@ -26,9 +26,8 @@ constexpr int64_t kPassBytes = 30 * 1024;
 // Bytes of partial sums kept between two passes. They share the second-level cache with the input of the pass.
 constexpr int64_t kPartialBytes = 512 * 1024;
 
-// Bytes of results that are computed in scratch before they are written to their places: a quarter of a first-level
-// cache.
-constexpr int64_t kStageBytes = 8 * 1024;
+// Bytes of results that are computed in scratch before they are written to their places: half of a first-level cache.
+constexpr int64_t kStageBytes = 16 * 1024;
 
 // Results of at least this many bytes are evicted from the caches before anything reads them, so the kernels write
 // them with stores that bypass the caches.
