@@ -53,8 +53,8 @@ void PackRows(const Activations<const S>& x, Range features, const BatchBlocks& 
   constexpr int64_t kFeatures = 4 * kLineBytes / sizeof(S);
   for (int64_t i = 0; i < valid; i += b.lanes)
     for (int64_t f = 0; f < count; f += kFeatures)
-      storage.transpose(from + i * x.features + f, std::min<int64_t>(b.lanes, valid - i), std::min(kFeatures, count - f),
-                        x.features, packed + f * stride + i, stride, false);
+      storage.transpose(from + i * x.features + f, std::min<int64_t>(b.lanes, valid - i),
+                        std::min(kFeatures, count - f), x.features, packed + f * stride + i, stride, false);
 }
 
 // Writes rows of a packed block, one per feature. `stream`: around the caches.
