@@ -42,7 +42,7 @@ def run(cases: list[NetworkCase], others: list[NetworkPeer], threads: int) -> Be
             indices = {name: 100 * (k["sparse"] + k["pattern"]) / k["dense"] for name, k in kept.items()}
             over = ", ".join(f"{name} {shares[name]:.1f} %, with the pattern {indices[name]:.1f} %" for name in shares)
             outcomes.append(outcome("memory", max(shares.values()), over))
-    text = "\n\n".join([*texts, outcome_table(outcomes)])
+    text = "\n\n".join([*texts, *([outcome_table(outcomes)] if outcomes else [])])
     return BenchmarkReport("model", text, {"rows": rows, "summary": outcomes})
 
 

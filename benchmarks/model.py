@@ -33,7 +33,8 @@ def run(options: argparse.Namespace) -> BenchmarkReport:
         return _network_memory.run(cases, [networks.OURS, *others], options.threads)
     results = [measure(case, others, options.rounds) for case in cases]
     outcomes = _summary(results, [peer.name for peer in others])
-    text = "\n\n".join([*(result.text() for result in results), outcome_table(outcomes)])
+    texts = [result.text() for result in results]
+    text = "\n\n".join([*texts, *([outcome_table(outcomes)] if outcomes else [])])
     return BenchmarkReport("model", text, {"rows": [result.to_dict() for result in results], "summary": outcomes})
 
 

@@ -18,8 +18,9 @@ LEARNING_RATE = 1e-3
 MOMENTUM = 0.9
 # Networks of float32 layers differ more than one layer does: errors pass through all others, and ReLUs flip. PyTorch's
 # channels-last form differs by 0.017 from its contiguous one; a gradient that is 5 % too large is detected. In bfloat16
-# a ResNet-18's first gradients are off by a third: the bound tells a wrong network, not a rounding.
-TOLERANCES = {"float32": 3e-2, "bfloat16": 0.6}
+# a ResNet-18's first gradients are off by 0.4 to 0.5 of their norms: the bound tells another network, which is off by
+# more than 1, and the same code in float32 tells the rest.
+TOLERANCES = {"float32": 3e-2, "bfloat16": 0.8}
 # A gradient is compared relative to its norm, but not to less than this fraction of the largest: a key's bias, which
 # softmax does not see, has a gradient of rounding errors only.
 _SMALLEST = 1e-3
