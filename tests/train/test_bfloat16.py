@@ -28,7 +28,8 @@ def sparse_model(name: str, dtype: Any) -> nnx.Module:
     if name == "resnet18":
         model = models.build(name, 10, 1, (16, 16), nnx.Rngs(0))
     else:
-        model = models.ViT(10, width=64, depth=3, heads=4, image_size=(16, 16), patch=4, in_features=1, rngs=nnx.Rngs(0))
+        sizes = {"width": 64, "depth": 3, "heads": 4, "image_size": (16, 16), "patch": 4}
+        model = models.ViT(10, **sizes, in_features=1, rngs=nnx.Rngs(0))
     tx = pruning.pruned(optax.sgd(0.0), pruning.one_shot(0.9, at=0), where=models.body_kernels(model))
     params = nnx.as_pure(nnx.state(model, nnx.Param))
     updates, _ = tx.update(jax.tree.map(np.zeros_like, params), tx.init(params), params)
