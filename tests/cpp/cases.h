@@ -134,10 +134,12 @@ inline void AddMalformed(const Arguments call, std::vector<Arguments>& cases) {
 inline const std::vector<Dims> kLayouts{{0, 0}, {0, 1}, {1, 0}, {1, 1}};
 
 // In every combination of layouts: many blocks of the batch; sizes with which several threads add to a slot, in both
-// orientations; one narrow vector; a little more than a vector; small ones.
+// orientations; one narrow vector; a little more than a vector; small ones; a small batch in
+// several tasks.
 inline std::vector<Arguments> MatrixCases(const std::string& target, Maker make) {
   constexpr std::array<int64_t, 3> kSizes[] = {{257, 200, 150}, {600, 40, 1500}, {600, 1500, 40}, {3, 700, 900},
-                                               {20, 900, 200},  {1, 37, 29},     {7, 64, 16},     {33, 5, 130}};
+                                               {20, 900, 200},  {1, 37, 29},     {7, 64, 16},     {33, 5, 130},
+                                               {1, 900, 1500},  {2, 900, 1500}};
   std::vector<Arguments> cases;
   for (const auto& [batch, columns, rows] : kSizes)
     for (const Dims& layouts : kLayouts) {
