@@ -105,8 +105,8 @@ def compile_step(layer: Any, call: Call, *, batch_minor: bool) -> tuple[jax.stag
         are row-major.
     """
     graphdef, parameters, rest = nnx.split(layer, nnx.Param, ...)
-    given = call.dtype if jnp.issubdtype(call.dtype, jnp.floating) else jnp.float32
-    dtype = getattr(layer, "dtype", None) or given  # no cast: XLA refuses to give its result a batch-minor format
+    of_input = call.dtype if jnp.issubdtype(call.dtype, jnp.floating) else jnp.float32
+    dtype = getattr(layer, "dtype", None) or of_input  # no cast: XLA refuses to give its result a batch-minor format
     several = not isinstance(getattr(layer, "in_features", None), int)  # axes, which are not to be merged
     lead = 0 if several else len(call.shape) - 1 - len(getattr(layer, "kernel_size", ()))
     batch_minor = batch_minor and not several
