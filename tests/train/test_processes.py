@@ -333,14 +333,14 @@ def test_a_killed_process_ends_the_run_which_is_resumed(which, uninterrupted, tm
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2000)
 def test_two_processes_train_the_dense_twin_too(tmp_path) -> None:
     """Both runs end as in one process; the folder has both."""
     words = [*SMALL, "--against-dense"]
     one, two = tmp_path / "one", tmp_path / "two"
     train(one, *words)
     process = start_train(two, *words, "--processes", "2")
-    printed, errors = finished(process, 600)
+    printed, errors = finished(process, 800)
     assert process.returncode == 0, errors[-3000:]
     ended = json.loads(printed)
     assert ended["sparse"]["step"] == ended["dense"]["step"] == 5
