@@ -4,7 +4,8 @@ Each chart answers one question, and is drawn from one file in ``benchmarks/resu
 
     sparsejax bench layers --peers xla --sparsity 0.5 0.8 0.9 0.95 0.98 \
         --shapes r18-256x14 mlp-1024-1024 mb-512-512 --json benchmarks/results/sparsity.json
-    sparsejax bench layers --peers xla torch sparseprop --sparsity 0.9 0.95 --json benchmarks/results/networks.json
+    sparsejax bench layers --peers xla torch --shapes resnet18 resnet50 mobilenet transformer mlp \
+        --json benchmarks/results/networks.json
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ NAMES = {
     "mb-512-512": "pointwise convolution, 512 channels",
     "mlp-1024-1024": "linear layer, 1024 x 1024",
 }
-PEERS = {"xla": "XLA dense", "torch": "PyTorch dense", "sparseprop": "SparseProp"}
+# What a bar compares with: a peer, and whether our layer is between sparse layers or alone.
+BARS = {
+    "over XLA dense": ("xla", False),
+    "over PyTorch dense": ("torch", False),
+    "a layer alone, over PyTorch dense": ("torch", True),
+}
 SETS = {
     "resnet18": "ResNet-18",
     "resnet50": "ResNet-50",
@@ -66,14 +72,12 @@ def by_sparsity(document: dict[str, Any]) -> Figure:
 def by_network(document: dict[str, Any]) -> Figure:
     """Speedup of a training step of a layer, geometric means over the layers of each network, at 90 and 95 %."""
     drawing = Figure(figsize=(7, 3.4), layout="constrained")
-    networks = document["networks"] if "networks" in document else means_of_rows(document["rows"])
+    networks = means_of_rows(document["rows"])
     for axes, sparsity in zip(drawing.subplots(1, 2, sharey=True), ("0.9", "0.95"), strict=True):
         prepare(axes)
-        for number, (peer, label) in enumerate(PEERS.items()):
+        for number, label in enumerate(BARS):
             places = [place + 0.27 * (number - 1) for place in range(len(networks))]
-            bars = axes.bar(
-                places, [of[sparsity].get(peer, 0) for of in networks.values()], 0.25, label=f"over {label}"
-            )
+            bars = axes.bar(places, [of[sparsity][label] for of in networks.values()], 0.25, label=label)
             axes.bar_label(bars, fmt="%.0f", fontsize=7, color="#444444")
             for bar in bars:
                 bar.set_color(COLOURS[number])
@@ -85,13 +89,13 @@ def by_network(document: dict[str, Any]) -> Figure:
 
 
 def means_of_rows(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Geometric means by network, sparsity and peer, from the rows of ``bench layers``."""
+    """Geometric means by network, sparsity and bar, from the rows of ``bench layers``."""
     networks: dict[str, dict[str, dict[str, float]]] = {}
-    for group, sparsity, peer in itertools.product(SETS, ("0.9", "0.95"), PEERS):
+    for group, sparsity, (label, (peer, alone)) in itertools.product(SETS, ("0.9", "0.95"), BARS.items()):
         chosen = [row["times"]["step"] for row in rows if row["set"] == group and str(row["sparsity"]) == sparsity]
-        logs = [math.log(times[peer]["ratio"]["median"]) for times in chosen if peer in times]
-        if logs:
-            networks.setdefault(SETS[group], {}).setdefault(sparsity, {})[peer] = math.exp(sum(logs) / len(logs))
+        ours = [times["alone"]["ratio"]["median"] if alone else 1.0 for times in chosen]
+        logs = [math.log(times[peer]["ratio"]["median"] / own) for times, own in zip(chosen, ours, strict=True)]
+        networks.setdefault(SETS[group], {}).setdefault(sparsity, {})[label] = math.exp(sum(logs) / len(logs))
     return networks
 
 
