@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) 
     """
     return run_in_processes(
         arguments,
-        lambda options: compared(options, config_of(options)),
+        lambda options: compared(options, config_of(options, train.TrainConfig())),
         lambda options, group: _run(options, group, refused),
         refused,
     )
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) 
 
 def _run(arguments: argparse.Namespace, group: Group, refused: Callable[[BaseException], int]) -> int:
     try:
-        outcome, result, text = fit(arguments, config_of(arguments), group)
+        outcome, result, text = fit(arguments, config_of(arguments, train.TrainConfig()), group)
     except (ValueError, OSError, ImportError) as error:
         return refused(error)
     if arguments.json:

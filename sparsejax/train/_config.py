@@ -32,7 +32,8 @@ class TrainConfig:
 
     Attributes:
       data: data set, as ``sparsejax.data.load_task`` takes it; a label where data are passed.
-      model: one of ``sparsejax.models.MODEL_NAMES``; a label where a module is passed.
+      model: one of ``sparsejax.models.MODEL_NAMES``; a label where a module is passed. Where
+        ``source`` is the folder of a run, its network is trained, whatever the name here.
       method: "magnitude" (gradual magnitude pruning, then training of the stored weights alone), "acdc" (dense and
         sparse phases in alternation), "rigl", "set" or "static" (sparse from the first step), "fixed" (fine-tuning: the
         mask of the network that is trained stays), or "dense" (no pruning: the baseline).

@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) 
     """Evaluate, and print the numbers; ``refused`` reports an error of the user."""
     try:
         options = {name: value for name, value in vars(arguments).items() if name != "model"}
-        task = load_configured_task(config_of(argparse.Namespace(**options)))
+        task = load_configured_task(config_of(argparse.Namespace(**options), train.TrainConfig()))
         shape = task.test.images([0]).shape[1:]
         network = train.load_network(arguments.source, arguments.model, num_classes=task.num_classes, image_shape=shape)
         evaluation = train.evaluate(network.model, task, batch_sizes=tuple(arguments.batch or (1, 64)))

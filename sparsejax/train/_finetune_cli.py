@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) 
     """Fine-tune, save, and print the numbers; ``refused`` reports an error of the user."""
     return run_in_processes(
         arguments,
-        lambda options: compared(options, config_of(options, method="fixed")),
+        lambda options: compared(options, config_of(options, _DEFAULTS)),
         lambda options, group: _run(options, group, refused),
         refused,
     )
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) 
 
 def _run(arguments: argparse.Namespace, group: Group, refused: Callable[[BaseException], int]) -> int:
     try:
-        outcome, result, text = fit(arguments, config_of(arguments, method="fixed"), group)
+        outcome, result, text = fit(arguments, config_of(arguments, _DEFAULTS), group)
         keeps = bool(arguments.save) and group.writes
         files = train.save_network(result.out, arguments.save, arguments.out) if keeps else []
     except (ValueError, OSError, ImportError) as error:

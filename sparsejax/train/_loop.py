@@ -29,6 +29,7 @@ from sparsejax.train._optimizer import learning_rates
 from sparsejax.train._partner import fork_partner, partner_options
 from sparsejax.train._prepare import Prepared, prepare
 from sparsejax.train._rebuild import kept_options, models_shape
+from sparsejax.train._source import with_model_of_run
 from sparsejax.train._state import Storage, TrainState, sparse_masks, sparsity, with_new_mask
 from sparsejax.train._steps import BoundStep, bind_step, step_of_kind
 from sparsejax.train.checkpoints._arrays import assign, capacity_in, collect, log_in, masks_in
@@ -95,7 +96,8 @@ class TrainRun:
             require(module, "train")
         if checkpoint_every < 1:
             fail("train", "checkpoint_every", f"value {checkpoint_every}", "at least 1 step")
-        self.config, self.group = config, group
+        self.config = config = with_model_of_run(config) if model is None else config
+        self.group = group
         self.dir = RunDir(out)
         if resume:
             self.dir.check(config)
@@ -239,7 +241,8 @@ class TrainRun:
                 if state.step - begun == _ESTIMATE_AFTER:
                     report.note(self._estimate(times, state))
                 if state.step == plan.fork and self.group.writes:
-                    fork_partner(self.config, self.dir.root, self.inner, state, log.text(), plan.total)
+                    described = self._description() if self._is_named else None
+                    fork_partner(self.config, self.dir.root, self.inner, state, log.text(), plan.total, described)
                 if state.step % self.checkpoint_every == 0 or state.step == plan.total:
                     arrays = collect(state.model, state.optimizer, state.support, storage.capacity, log.text())
                     self.checkpoints.save(state.step, arrays)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -11,6 +12,7 @@ from sparsejax import models
 from sparsejax.data._augmentation import Crop
 from sparsejax.data._load import SPECS
 from sparsejax.train._config import OptimizerName, Precision, ScheduleName, TrainConfig
+from sparsejax.train._source import model_name
 
 Option = Callable[..., None]
 
@@ -20,6 +22,8 @@ def option_of(parser: argparse.ArgumentParser, defaults: TrainConfig) -> Option:
 
     def option(flag: str, field: str, kind: Any, help: str, **more: Any) -> None:
         default = getattr(defaults, field)
+        if field == "model":  # a run has its own
+            help, default = f"{help}; {default} by default, with --from RUN that of the run", argparse.SUPPRESS
         if kind is bool:
             action = argparse.BooleanOptionalAction
             parser.add_argument(flag, dest=field, action=action, default=default, help=help, **more)
@@ -80,10 +84,17 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def config_of(arguments: argparse.Namespace, **fixed: Any) -> TrainConfig:
-    """Return the configuration that the options name; ``fixed`` are fields without an option."""
-    names = [name for name in TrainConfig.__dataclass_fields__ if hasattr(arguments, name)]
-    return TrainConfig(**{name: getattr(arguments, name) for name in names} | fixed)
+def config_of(arguments: argparse.Namespace, defaults: TrainConfig) -> TrainConfig:
+    """Return the configuration that the options name; ``defaults`` has the fields without an option.
+
+    Raises:
+      FileNotFoundError: the network is to come from a folder without a run.
+      ValueError: a value out of range, or a model that is not that of the run.
+    """
+    values = {name: value for name, value in vars(arguments).items() if name in TrainConfig.__dataclass_fields__}
+    config = dataclasses.replace(defaults, **values)
+    name = model_name(config.source, values.get("model")) if config.source else None
+    return config if name is None else dataclasses.replace(config, model=name)
 
 
 def compared(arguments: argparse.Namespace, config: TrainConfig) -> dict[str, Any]:

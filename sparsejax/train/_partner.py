@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,13 @@ def partner_options(config: TrainConfig, root: Path, total: int) -> tuple[TrainC
 
 
 def fork_partner(
-    config: TrainConfig, root: Path, inner: optax.GradientTransformation, state: TrainState, log: str, total: int
+    config: TrainConfig,
+    root: Path,
+    inner: optax.GradientTransformation,
+    state: TrainState,
+    log: str,
+    total: int,
+    described: Mapping[str, Any] | None,
 ) -> None:
     """Write the state of a dense phase as the checkpoint of a dense run, which that run then resumes from.
 
@@ -40,6 +48,7 @@ def fork_partner(
       state: in the last dense phase.
       log: rows of the log so far.
       total: steps of the run.
+      described: what builds the network again; None for a module of the caller's.
 
     Source: Peste et al. 2021, "AC/DC", section 5 (co-trained sparse-dense pairs); `sparsejax.pruning.dense_partner`.
     """
@@ -52,4 +61,6 @@ def fork_partner(
     folder = RunDir(out)
     folder.claim(dense, resume=False)
     write_atomically(folder.metrics, log)
+    if described is not None:
+        write_atomically(folder.network, json.dumps(described, indent=2) + "\n")
     Checkpoints(folder.checkpoints, dense.to_dict()).save(state.step, collect(state.model, optimizer, None, {}, log))

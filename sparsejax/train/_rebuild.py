@@ -99,19 +99,29 @@ def load_model(out: str | os.PathLike[str]) -> nnx.Module:
       FileNotFoundError: no run, or one without a checkpoint.
       ValueError: a configuration that cannot be read.
     """
+    values, config, described = _read(out)
+    if described is None:  # of version 0.1
+        task = load_configured_task(config)
+        shape = list(task.train.images([0]).shape[1:])
+        described = {"model": config.model, "num_classes": task.num_classes, "image_shape": shape}
+    return rebuilt(described, Checkpoints(RunDir(out).checkpoints, values))
+
+
+def model_of_run(out: str | os.PathLike[str]) -> str:
+    """Return the name of the network of a training run; raises as `load_model`."""
+    _, config, described = _read(out)
+    return config.model if described is None else str(described["model"])
+
+
+def _read(out: str | os.PathLike[str]) -> tuple[dict[str, Any], TrainConfig, dict[str, Any] | None]:
+    """Configuration, as it is in the file and checked, and description of a run."""
     file = Path(out) / "run.json"
     if not file.is_file():
         rule = "the folder of a training run, with run.json"
         fail("load_model", "out", f"value {str(out)!r}", rule, error=FileNotFoundError)
     try:
         values = json.loads(file.read_text())
-        config = TrainConfig(**values)
-        described = RunDir(out).description()
+        return values, TrainConfig(**values), RunDir(out).description()
     except (TypeError, json.JSONDecodeError) as error:
         text = message("load_model", f"file {str(file)!r}", f"another form ({error})", "the configuration of a run")
         raise ValueError(text) from error
-    if described is None:  # of version 0.1
-        task = load_configured_task(config)
-        shape = list(task.train.images([0]).shape[1:])
-        described = {"model": config.model, "num_classes": task.num_classes, "image_shape": shape}
-    return rebuilt(described, Checkpoints(RunDir(out).checkpoints, values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from flax import nnx
 from sparsejax import models, nn
 from sparsejax._checks import fail
 from sparsejax.models._torch_checkpoint import read_checkpoint
-from sparsejax.train._rebuild import load_model
+from sparsejax.train._config import TrainConfig
+from sparsejax.train._rebuild import load_model, model_of_run
 
 _IMAGENET = (224, 224)
 
@@ -49,7 +51,7 @@ def load_network(
 
     Args:
       source: folder of `sparsejax.train.train`, or a file as `sparsejax.models.load_torch` reads it.
-      model: one of `sparsejax.models.MODEL_NAMES`; needed for a file.
+      model: one of `sparsejax.models.MODEL_NAMES`; needed for a file; for a folder, that of the run or None.
       num_classes: of the data; None takes the file's.
       image_shape: (height, width, channels) of the data; the stem of a ResNet follows the file, not this.
       new_head: replace a classifier with another number of classes by a new one.
@@ -58,9 +60,10 @@ def load_network(
     Raises:
       FileNotFoundError: no such file or folder.
       ImportError: torch is needed for the file and not installed.
-      ValueError: a damaged file, one that does not fit the model, or a classifier with another number of classes.
+      ValueError: a damaged file, one that does not fit the model, a model that is not that of the run, or a classifier
+        with another number of classes.
     """
-    path = Path(source)
+    path, model = Path(source), model_name(source, model)
     if path.is_dir():
         network = _from_run(path)
     elif model is None:
@@ -81,12 +84,38 @@ def load_network(
     return Network(changed, masks, network.name, (*network.notes, note))
 
 
+def model_name(source: str | Path, given: str | None) -> str | None:
+    """Return the name of the network: that of a run; for a file the one that is given.
+
+    Args:
+      source: folder of a run, or a PyTorch file.
+      given: what the caller names, or None.
+
+    Raises:
+      FileNotFoundError: a folder without a run.
+      ValueError: a name that is not that of the run.
+    """
+    if not Path(source).is_dir():
+        return given
+    name = model_of_run(source)
+    if given not in (None, name):
+        rule = f"{name!r}, that of the run in {str(source)!r}"
+        fail("load_network", "model", f"value {given!r}", rule, "Leave the model (--model) out: a run has its own.")
+    return name
+
+
+def with_model_of_run(config: TrainConfig) -> TrainConfig:
+    """Return the configuration with the network of the run that it starts from, if it starts from one."""
+    if not config.source:
+        return config
+    return dataclasses.replace(config, model=model_name(config.source, None) or config.model)
+
+
 def _from_run(path: Path) -> Network:
     model = load_model(path)
     stored = nn.pattern_masks(model)
     dense = nn.densify(model)
-    name = str(json.loads((path / "run.json").read_text())["model"])
-    return Network(dense, masks_of(dense, stored), name)
+    return Network(dense, masks_of(dense, stored), model_of_run(path))
 
 
 def masks_of(dense: nnx.Module, stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -211,11 +211,14 @@ def test_commands_from_a_run_to_a_table(tmp_path, capsys):
     small = ["--epochs", "1", "--batch-size", "256", "--model", "mlp"]
     assert main(["train", *small, "--sparsity", "0.7", "--out", str(tmp_path / "a")]) == 0
     sparse = load_model(tmp_path / "a")
+    small = small[:4]  # without --model
     words = ["finetune", "--from", str(tmp_path / "a"), *small, "--crop", "none", "--no-flip", "--json"]
     capsys.readouterr()
     assert main([*words, "--out", str(tmp_path / "b")]) == 0
     result = json.loads(capsys.readouterr().out)
-    masks = load_network(tmp_path / "b").masks
+    network = load_network(tmp_path / "b")
+    assert network.name == "mlp"
+    masks = network.masks
     assert result["sparsity"] == pytest.approx(0.7, abs=0.01)
     for path, mask in nn.pattern_masks(sparse).items():
         np.testing.assert_array_equal(masks[path], mask)
@@ -225,10 +228,18 @@ def test_commands_from_a_run_to_a_table(tmp_path, capsys):
     # Pruned further: no weight that was zero is in the mask of the end, which is sparser.
     words = ["train", *small, "--from", str(tmp_path / "a"), "--sparsity", "0.9", "--out", str(tmp_path / "c")]
     assert main(words) == 0
+    assert load_network(tmp_path / "c").name == json.loads((tmp_path / "c" / "run.json").read_text())["model"] == "mlp"
     further = nn.pattern_masks(load_model(tmp_path / "c"))
     for path, mask in nn.pattern_masks(sparse).items():
         assert not (further[path] & ~mask).any()
         assert 1 - further[path].mean() == pytest.approx(0.9, abs=0.001)
+    capsys.readouterr()
+    for command in ("train", "finetune", "evaluate"):
+        out = [] if command == "evaluate" else ["--out", str(tmp_path / "d")]
+        assert main([command, "--from", str(tmp_path / "a"), "--model", "convnet", *out]) == 2
+        error = capsys.readouterr().err
+        assert "model has value 'convnet'; expected 'mlp', that of the run in" in error and error.count("\n") == 1
+        assert not (tmp_path / "d").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from sparsejax import models, nn
 from sparsejax.train import TrainConfig, TrainRun, _prepare, make_plan
 from sparsejax.train._optimizer import layers_kept_dense
 from sparsejax.train._rebuild import load_model
-from sparsejax.train._source import Network
+from sparsejax.train._source import Network, load_network
 from sparsejax.train._state import sparse_masks
 from sparsejax.train.checkpoints._arrays import collect
 from sparsejax.train.log._metrics import read_metrics
@@ -98,6 +99,24 @@ def test_the_dense_partner_is_trained_scored_and_kept(dataset, tmp_path):
     for name in ("_self", "_partner"):
         pair = [run if name == "_self" else run._partner for run in (stopped, whole)]
         assert_same_bits(final_arrays(pair[0]), final_arrays(pair[1]))
+
+
+def test_runs_and_partners_of_a_run_have_its_network(dataset, tmp_path):
+    """In Python the name of a configuration has a default, which says nothing about the run that it starts from."""
+    config = TrainConfig(method="static", model="mlp", epochs=1, batch_size=32)
+    TrainRun(config, tmp_path / "a", dataset=dataset).fit()
+    config = dataclasses.replace(ACDC, source=str(tmp_path / "a"))
+    assert config.model == "convnet"
+    run = TrainRun(config, tmp_path / "b", dataset=dataset)
+    result = run.fit()
+    assert run.config.model == "mlp"
+    for folder, model in ((tmp_path / "b", result.model), (tmp_path / "b" / "dense_partner", result.partner.model)):
+        network = load_network(folder)
+        assert network.name == "mlp" and (folder / "network.json").is_file()
+        kernels = nn.dense_kernels(network.model), nn.dense_kernels(nn.densify(model))
+        jax.tree.map(np.testing.assert_array_equal, *kernels)
+    with pytest.raises(ValueError, match=r"model has value 'convnet'; expected 'mlp', that of the run in"):
+        load_network(tmp_path / "a", "convnet")
 
 
 def test_masks_move_with_the_defaults_of_acdc(tmp_path):

@@ -52,7 +52,7 @@ def run_in_processes(
     try:
         shared = same(arguments)
         _check(arguments)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return refused(error)
     if arguments.processes > 1:
         return launch([*arguments.words, "--processes", "1"], arguments.processes, refused)
