@@ -5,12 +5,15 @@ exist; no source image is shared between splits. Model: an MLP 100-256-256-K. Th
 uses this file; by itself it trains the joint models and writes the audit:
 
     python examples/bias_digits.py --out bias.html
+
+``--backend dask`` and ``--backend ray`` train on a cluster, whose workers have this folder on PYTHONPATH.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +25,7 @@ import optax
 from flax import nnx
 
 from sparsejax import pruning
+from sparsejax.analysis._parallel import add_backend_options, run_jobs
 from sparsejax.data import corner_square, marked_samples
 from sparsejax.models import MLP
 
@@ -200,17 +204,19 @@ def train_marked(
     return {"test": test, "marked": marked["test"], "sparsity": zeros}
 
 
-def run_many(jobs: Sequence[Any], workers: int, keep: str | None = None) -> list[Any]:
-    """Run jobs (function, arguments) in processes of their own, and return the results in order.
+def run_many(jobs: Sequence[Any], workers: int, keep: str | None = None, **where: Any) -> list[Any]:
+    """Run jobs (function, arguments) in processes of their own, or on a cluster, and return the results in order.
 
-    With a folder ``keep``, results are stored there, by function and arguments, and are not computed again.
+    With a folder ``keep``, results are stored there, by function and arguments, and are not computed again. ``where``
+    is ``backend`` and ``address``.
     """
-    from joblib import Memory, Parallel, delayed
+    from joblib import Memory, parallel_config
 
     memory = Memory(keep, verbose=0)
+    calls = [(memory.cache(function), *arguments) for function, *arguments in jobs]
     # No memory maps: they would be other arguments to the store than the arrays themselves.
-    parallel = Parallel(n_jobs=workers, max_nbytes=None)
-    return list(parallel(delayed(memory.cache(function))(*arguments) for function, *arguments in jobs))
+    with parallel_config(max_nbytes=None):
+        return run_jobs("bias_digits", operator.call, calls, n_jobs=workers, **where)
 
 
 def audit(data: dict[str, Split], runs: dict[float, list[dict[str, Any]]], **options: Any) -> Any:
@@ -246,11 +252,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="processes")
+    add_backend_options(parser)
     arguments = parser.parse_args()
     data = make_data()
     levels = (0.0, *SPARSITIES)
     jobs = [(train_joint, data, s, seed, arguments.epochs) for s in levels for seed in range(arguments.seeds)]
-    results = iter(run_many(jobs, arguments.workers))
+    results = iter(run_many(jobs, arguments.workers, backend=arguments.backend, address=arguments.address))
     runs = {s: [next(results) for _ in range(arguments.seeds)] for s in levels}
     report = audit(data, runs, images=data["test"].images, n_boot=200)
     report.to_html(arguments.out)

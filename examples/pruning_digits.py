@@ -5,6 +5,8 @@ are the methods and the runs. ``pruning_findings.py`` says what they show. The n
 this file; by itself it prints tables:
 
     python examples/pruning_digits.py --workers 2
+
+``--backend dask`` and ``--backend ray`` run the methods on a cluster, whose workers have this folder on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from noisy_digits import Data, Design, epoch_batches, initial_weights, make_data
 from pruning_programs import Contender, Lane
 
 from sparsejax import pruning
+from sparsejax.analysis._parallel import add_backend_options, run_jobs
 
 
 def _gradual(design: Design, sparsity: float, seed: Any) -> pruning.Method:
@@ -253,17 +256,19 @@ def mask_changes_of_the_command(seed: int, epochs: int) -> list[float]:
         return pd.read_csv(run.dir.metrics)["mask_change"].dropna().tolist()
 
 
-def run_many(names: Sequence[str], design: Design, workers: int, keep: str | None = None) -> dict[str, Run]:
-    """Run methods in processes of their own.
+def run_many(
+    names: Sequence[str], design: Design, workers: int, keep: str | None = None, **where: Any
+) -> dict[str, Run]:
+    """Run methods in processes of their own, or on a cluster; ``where`` is ``backend`` and ``address``.
 
     With a folder ``keep``, runs are stored there, by method and design, and are not computed again.
     """
-    from joblib import Memory, Parallel, delayed
+    from joblib import Memory
 
     stored = Memory(keep, verbose=0).cache(run)
     dense = replace(design, levels=(0.0,))
-    jobs = [delayed(stored)(name, dense if name == "dense" else design) for name in names]
-    return dict(zip(names, Parallel(n_jobs=workers)(jobs), strict=True))
+    jobs = [(name, dense if name == "dense" else design) for name in names]
+    return dict(zip(names, run_jobs("pruning_digits", stored, jobs, n_jobs=workers, **where), strict=True))
 
 
 def table(runs: dict[str, Run]) -> str:
@@ -285,8 +290,10 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", type=int, default=Design.seeds)
     parser.add_argument("--workers", type=int, default=2, help="processes")
+    add_backend_options(parser)
     arguments = parser.parse_args()
-    runs = run_many(arguments.methods, Design(seeds=arguments.seeds), arguments.workers)
+    where = {"backend": arguments.backend, "address": arguments.address}
+    runs = run_many(arguments.methods, Design(seeds=arguments.seeds), arguments.workers, **where)
     print(table(runs))
     if set(arguments.methods) == set(METHODS):
         print(verdicts.table(findings.orderings(runs)).to_string(index=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,14 @@ from sparsejax.analysis.transfer import Backbone, StudySettings, run_transfer
 from sparsejax.data import ArrayImageSplit, ImageTask
 from sparsejax.models import MLP
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
+import bias_digits
+import pruning_digits
+
 # Of JAX, about the fork with which Ray starts its daemons.
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+EXAMPLES = str(Path(bias_digits.__file__).parent)
+NAMES = "alone", "found"
 BACKENDS = pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
 SOURCES: dict[str, Any] = {
     "adversaries": ["flip#target", "flip#protected"],
@@ -147,6 +154,51 @@ def test_clusters_with_an_address(serial, tmp_path) -> None:
         assert ray.is_initialized()
     finally:
         ray.shutdown()
+
+
+def pruning_study(**where: Any) -> dict[str, pruning_digits.Run]:
+    design = pruning_digits.Design(levels=(0.9,), seeds=2, epochs=2, train_images=128)
+    return pruning_digits.run_many(["dense", "one-shot", "static"], design, 2, **where)
+
+
+def bias_study(keep: Path, **where: Any) -> list[dict[str, Any]]:
+    data = bias_digits.make_data()
+    jobs = [(bias_digits.train_joint, data, level, 0, 1) for level in (0.0, 0.9)]
+    jobs += [(bias_digits.train_single, data, "loop", 0.9, 0, 1)]
+    return bias_digits.run_many(jobs, 2, str(keep), **where)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@BACKENDS
+def test_the_studies_of_pruning_and_bias_are_those_of_one_process(backend, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([EXAMPLES, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # as in this process
+    import joblib
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown()  # its workers have the environment of their start
+    with joblib.parallel_config("sequential"):
+        alone = pruning_study(), bias_study(tmp_path / "alone")
+    found = pruning_study(backend=backend), bias_study(tmp_path / "found", backend=backend)
+    assert found[0].keys() == alone[0].keys()
+    for name, run in alone[0].items():
+        for field in ("accuracy", "kept", "curve", "final_nonzero"):
+            np.testing.assert_array_equal(getattr(found[0][name], field), getattr(run, field))
+    for run, expected in zip(found[1], alone[1], strict=True):
+        assert run.keys() == expected.keys()
+        for part in expected:
+            np.testing.assert_allclose(run[part], expected[part], rtol=1e-5, atol=1e-5)
+    # Each job is in the store, under the same key.
+    stored = [{path.relative_to(tmp_path / each) for path in (tmp_path / each).rglob("output.pkl")} for each in NAMES]
+    assert stored[0] == stored[1] and len(stored[0]) == 3
+
+
+@pytest.mark.parametrize("study", [bias_digits, pruning_digits])
+def test_the_studies_take_a_backend(study, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["study", "--backend", "loky", "--address", "tcp://x"])
+    with pytest.raises(ValueError, match=rf"{study.__name__}: address has value 'tcp://x' with backend 'loky'"):
+        study.main()
 
 
 def test_bad_backends_are_refused() -> None:
