@@ -84,23 +84,23 @@ def load_network(
     return Network(changed, masks, network.name, (*network.notes, note))
 
 
-def model_name(source: str | Path, given: str | None) -> str | None:
-    """Return the name of the network: that of a run; for a file the one that is given.
+def model_name(source: str | Path, model: str | None) -> str | None:
+    """Return the name of the network: that of a run; for a file the one that the caller names.
 
     Args:
       source: folder of a run, or a PyTorch file.
-      given: what the caller names, or None.
+      model: what the caller names, or None.
 
     Raises:
       FileNotFoundError: a folder without a run.
       ValueError: a name that is not that of the run.
     """
     if not Path(source).is_dir():
-        return given
+        return model
     name = model_of_run(source)
-    if given not in (None, name):
+    if model not in (None, name):
         rule = f"{name!r}, that of the run in {str(source)!r}"
-        fail("load_network", "model", f"value {given!r}", rule, "Leave the model (--model) out: a run has its own.")
+        fail("load_network", "model", f"value {model!r}", rule, "Leave the model (--model) out: a run has its own.")
     return name
 
 
