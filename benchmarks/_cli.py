@@ -38,7 +38,7 @@ _SPARSITY = {
 _SHAPES = {"layers", "crossover", "scaling"}
 # The command line does not import the implementations: these are their names.
 _PEERS = {"layers": [], "crossover": ["xla", "torch"], "model": []}
-_MODELS = ["resnet18", "vit-small", "transformer-768"]
+_MODELS = ["resnet18", "vit-small", "transformer-768", "vit_tiny", "vit_small", "vit_base", "gpt", "bert"]
 _DTYPES = ["float32", "bfloat16"]
 _DTYPE_HELP = {
     "layers": "bfloat16: ours in that type too, and compared with ours in float32 (default float32)",

@@ -65,7 +65,7 @@ class NetworkPeer:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NetworkCase(abc.ABC):
-    """A network at uniform sparsity; its classifier ``fc`` and what else `kernels` leaves out keep all weights.
+    """A network at uniform sparsity; its classifier and what else `kernels` leaves out keep all weights.
 
     Attributes:
       network: its name.
@@ -75,8 +75,8 @@ class NetworkCase(abc.ABC):
       seed: of everything random.
     """
 
-    # The two forms of the dense network: all functions Flax's, or some ours.
-    dense_variants: ClassVar[tuple[str, str]]
+    # The forms of the dense network: all functions Flax's, or some ours.
+    dense_variants: ClassVar[tuple[str, ...]]
 
     network: str
     batch: int
@@ -88,6 +88,11 @@ class NetworkCase(abc.ABC):
     @abc.abstractmethod
     def title(self) -> str:
         """Network and sizes in words."""
+
+    @property
+    def classifier(self) -> str:
+        """Path of the classifier."""
+        return "fc"
 
     @abc.abstractmethod
     def build(self, *, plain: bool) -> Any:
@@ -120,7 +125,7 @@ class NetworkCase(abc.ABC):
             kernel.set_value(kernel[...] * mask)
         modules: Any = nnx.iter_modules(model)
         for path, module in modules:
-            if hasattr(module, "dtype") and path != ("fc",):
+            if hasattr(module, "dtype") and path != (self.classifier,):
                 module.dtype = jnp.dtype(self.dtype)
         return model
 
@@ -138,7 +143,7 @@ class NetworkCase(abc.ABC):
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
-        """int32[batch]."""
+        """int32[batch], or one for each row of the logits."""
         return np.random.default_rng([self.seed, 2]).integers(0, CLASSES, self.batch, dtype=np.int32)
 
     def masked(self, gradients: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

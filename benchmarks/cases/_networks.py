@@ -8,6 +8,7 @@ from typing import Any
 from ._network import NetworkCase
 from ._resnet import ResNetCase
 from ._transformer import SIZES, TransformerCase
+from ._zoo import ZOO, ZooCase
 
 
 def make(network: str, **fields: Any) -> NetworkCase:
@@ -16,13 +17,13 @@ def make(network: str, **fields: Any) -> NetworkCase:
     >>> make("vit-small", batch=8, sparsity=0.9).title
     'vit-small (4 blocks of width 384, 197 tokens)'
     """
-    kind = TransformerCase if network in SIZES else ResNetCase
+    kind = TransformerCase if network in SIZES else ZooCase if network in ZOO else ResNetCase
     return kind(network, **fields)
 
 
 def from_options(options: argparse.Namespace, sparsity: float, dtype: str = "float32") -> NetworkCase:
     """Return the case that the command line describes."""
-    transformer = options.model in SIZES
-    fields = {} if transformer else {"image": options.image}
-    batch = options.batch or (8 if transformer else 16)
+    resnet = options.model == "resnet18"
+    fields = {"image": options.image} if resnet else {}
+    batch = options.batch or (16 if resnet else 8)
     return make(options.model, batch=batch, sparsity=sparsity, dtype=dtype, **fields)

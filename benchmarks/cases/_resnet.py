@@ -40,7 +40,7 @@ class ResNetCase(NetworkCase):
     """
 
     image: int = 224
-    dense_variants: ClassVar[tuple[str, str]] = ("flax", "sparsejax pooling")
+    dense_variants: ClassVar[tuple[str, ...]] = ("flax", "sparsejax pooling")
 
     @property
     def title(self) -> str:

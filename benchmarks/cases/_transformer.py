@@ -67,7 +67,7 @@ class Transformer(nnx.Module):
 class TransformerCase(NetworkCase):
     """A transformer of `SIZES`; all projections of its blocks are pruned, its classifier is not."""
 
-    dense_variants: ClassVar[tuple[str, str]] = ("flax", "sparsejax attention")
+    dense_variants: ClassVar[tuple[str, ...]] = ("flax", "sparsejax attention")
 
     @property
     def size(self) -> Size:

@@ -32,15 +32,16 @@ def trainer(
 
     Args:
       net: module in float32.
-      inputs: float32 tensor in the layout that the network likes best.
-      labels: int[batch].
+      inputs: float32 tensor in the layout that the network likes best, or integer tokens.
+      labels: int[batch], one per row of the logits.
       momenta: reads all momenta, with a function that reads that of a named parameter.
       precision: float32; "autocast", with float32 parameters and optimizer; or "pure", with both in bfloat16 too.
     """
     import torch
 
     if precision == PURE:
-        net, inputs = net.to(torch.bfloat16), inputs.to(torch.bfloat16)
+        net = net.to(torch.bfloat16)
+        inputs = inputs.to(torch.bfloat16) if inputs.is_floating_point() else inputs
     optimizer = torch.optim.SGD(net.parameters(), LEARNING_RATE, MOMENTUM)
     targets = torch.from_numpy(labels.astype(np.int64))
 

@@ -10,7 +10,8 @@ from sparsejax._checks import fail
 from ..cases._network import NetworkCase, NetworkPeer, Trainer
 from ..cases._resnet import ResNetCase
 from ..cases._transformer import TransformerCase
-from . import _torch, network_flax, resnet_torch, sparseprop, transformer_torch
+from ..cases._zoo import ZooCase
+from . import _torch, network_flax, resnet_torch, sparseprop, transformer_torch, zoo_torch
 from ._torch_trainer import BFLOAT16, FLOAT32
 
 OURS = network_flax.OURS
@@ -23,11 +24,17 @@ def _torch_variants(case: NetworkCase, precisions: Sequence[str]) -> dict[str, C
     for precision in precisions:
         if isinstance(case, TransformerCase):
             variants[precision] = functools.partial(transformer_torch.dense, case, precision)
+        elif isinstance(case, ZooCase):
+            variants[precision] = functools.partial(zoo_torch.dense, case, precision)
         elif isinstance(case, ResNetCase):
             layouts = ("contiguous", "channels_last") if precision == FLOAT32 else ("channels_last",)
             for layout in layouts:
                 variants[f"{precision}, {layout}"] = functools.partial(resnet_torch.dense, case, precision, layout)
     return variants
+
+
+def _torch_unsupported(case: NetworkCase) -> str | None:
+    return zoo_torch.unsupported() if isinstance(case, ZooCase) else None
 
 
 def _sparseprop_unsupported(case: NetworkCase) -> str | None:
@@ -42,7 +49,7 @@ def _sparseprop(case: NetworkCase) -> dict[str, Callable[[], Trainer]]:
 
 TORCH, TORCH_BFLOAT16 = (
     NetworkPeer(
-        name, _torch.absent, lambda case: None, functools.partial(_torch_variants, precisions=precisions), dtype
+        name, _torch.absent, _torch_unsupported, functools.partial(_torch_variants, precisions=precisions), dtype
     )
     for name, precisions, dtype in (("torch", (FLOAT32,), "float32"), ("torch_bfloat16", BFLOAT16, "bfloat16"))
 )

@@ -10,9 +10,10 @@ import pytest
 from flax import nnx
 
 import sparsejax as sx
+from sparsejax.models import GPT, Bert, ViT
 from sparsejax.nn import SparseLayer, modules_of
 from sparsejax_bench import _breakdown, _cli, _network_memory, model
-from sparsejax_bench.cases import _network, _networks, _transformer
+from sparsejax_bench.cases import _network, _networks, _transformer, _zoo
 from sparsejax_bench.cases._network import NetworkPeer, Trainer
 from sparsejax_bench.peers import network_flax, networks
 
@@ -81,6 +82,45 @@ def test_all_implementations_train_the_same_transformer(transformer):
                     exact = peer.tolerance(case) == _network.TOLERANCES["float32"]
                     assert (error < 1e-4) if exact else (1e-4 < error < 0.1), seen
     assert ("bfloat16", "sparsejax", "sparsify") in seen and ("bfloat16", "xla", "flax") in seen
+
+
+def test_the_body_of_a_transformer_of_the_zoo_is_pruned():
+    counts = {name: len(_networks.make(name, batch=1, sparsity=0.9).kernels()) for name in _zoo.ZOO}
+    assert counts == {"vit_tiny": 48, "vit_small": 48, "vit_base": 48, "gpt": 48, "bert": 72}
+    text = _networks.make("gpt", batch=2, sparsity=0.9)
+    assert text.inputs.dtype == text.labels.dtype == "int32" and text.labels.shape == text.inputs.shape == (2, 128)
+    assert _networks.make("bert", batch=2, sparsity=0.9).labels.shape == (2,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vit_tiny", "gpt", "bert"])
+def test_all_implementations_train_the_same_transformer_of_the_zoo(name, monkeypatch):
+    """In PyTorch, too, where Hugging Face's library is installed."""
+    small = {"width": 24, "depth": 2, "heads": 3}
+    build = {
+        "vit_tiny": lambda rngs: ViT(10, image_size=(16, 16), patch=8, rngs=rngs, **small),
+        "gpt": lambda rngs: GPT(50, length=8, rngs=rngs, **small),
+        "bert": lambda rngs: Bert(10, vocabulary=50, length=8, rngs=rngs, **small),
+    }[name]
+    tiny = {"build": build, "input_shape": (16, 16, 3) if name == "vit_tiny" else (8,)}
+    tiny["vocabulary"] = 0 if name == "vit_tiny" else 50
+    monkeypatch.setitem(_zoo.ZOO, name, _zoo.ZOO[name]._replace(**tiny))
+    monkeypatch.setattr(_network, "CLASSES", 10)
+    case = _networks.make(name, batch=4, sparsity=0.8)
+    per_block = {"vit_tiny": 4, "gpt": 4, "bert": 6}
+    assert len(case.masks) == 2 * per_block[name]
+    sparse = modules_of(network_flax.sparse_model(case), (SparseLayer,))
+    assert case.masks.keys() <= sparse.keys()
+    right = first_step(next(iter(networks.DENSE.variants(case).values()))(), case)
+    half = dataclasses.replace(case, dtype="bfloat16")
+    peers = [(case, networks.OURS), (half, networks.OURS), (case, networks.TORCH), (case, networks.TORCH_BFLOAT16)]
+    for of, peer in peers:
+        if peer.absent() or peer.unsupported(of):
+            continue
+        for variant, start in peer.variants(of).items():
+            error = _network.difference(right, first_step(start(), of))
+            exact = peer.tolerance(of) == _network.TOLERANCES["float32"]
+            assert (error < 1e-3) if exact else (1e-4 < error < 0.1), (peer.name, variant, error)
 
 
 def test_a_gradient_of_rounding_errors_only_is_not_compared_to_itself():
