@@ -16,6 +16,7 @@ from sparsejax.models import (
     load_torch_state_dict,
     resnet18,
     resnet50,
+    save_torch_state_dict,
 )
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
@@ -191,7 +192,7 @@ def test_other_dtypes_are_cast_to_the_model(tmp_path, kind, as_file):
     np.testing.assert_array_equal(model.fc.kernel[...], linear_state()["fc.weight"].T)
 
 
-def test_rigl_stem_brings_its_pooling(torch_resnet):
+def test_rigl_stem_brings_its_pooling(torch_resnet, tmp_path):
     net, model = torch_resnet(18, rigl_pool=True), empty_resnet()
     state = net.state_dict()
     rigl = dict(state)
@@ -199,6 +200,10 @@ def test_rigl_stem_brings_its_pooling(torch_resnet):
     report = load_torch_state_dict(model, rigl)
     assert model.pool_padding == ((0, 1), (0, 1)) and "RigL" in report.notes[0]
     np.testing.assert_allclose(our_logits(model), torch_logits(net), atol=1e-4)
+    save_torch_state_dict(model, tmp_path / "model.safetensors", like=report)
+    again = empty_resnet()
+    load_torch_state_dict(again, tmp_path / "model.safetensors")
+    assert again.pool_padding == model.pool_padding
     load_torch_state_dict(model, state)
     assert model.pool_padding == ((1, 1), (1, 1))
 

@@ -150,8 +150,8 @@ HUGGING_FACE = (
 )
 
 
-def test_a_vit_of_hugging_face_has_its_epsilon():
-    """Activations are so small that timm's epsilon, 1e-6, would change the logits."""
+def test_a_vit_of_hugging_face_has_its_epsilon(tmp_path):
+    """Activations are so small that timm's epsilon, 1e-6, would change the logits, also after there and back."""
     net = Torch()
     for name, shape in (("proj.weight", (WIDTH, 3, 4, 4)), ("proj.bias", (WIDTH,))):
         net.tensor(f"patch_embed.{name}", *shape, scale=1e-5)
@@ -173,6 +173,10 @@ def test_a_vit_of_hugging_face_has_its_epsilon():
     report = load_torch(model, state)
     assert (report.missing, report.unused, model.epsilon) == ((), (), 1e-12)
     np.testing.assert_allclose(model(jnp.asarray(IMAGES)), expected, atol=1e-5 * np.abs(expected).max())
+    save_torch_state_dict(model, tmp_path / "model.safetensors", like=report)
+    again = make_vit(nnx.Rngs(1))
+    load_torch(again, tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(again(jnp.asarray(IMAGES)), model(jnp.asarray(IMAGES)))
     model.epsilon = 1e-6
     assert np.abs(model(jnp.asarray(IMAGES)) - expected).max() > 1e-3
 
