@@ -45,14 +45,25 @@ class RunDir:
     def check(self, config: TrainConfig) -> None:
         """Refuse to resume in the folder of another run; nothing is written.
 
+        A run that ended before its first checkpoint has nothing to resume, and is in nobody's way.
+
         Raises:
-          ValueError: it has a run of another configuration, an unreadable one, or checkpoints without one.
+          ValueError: it has checkpoints of another configuration or of none, or an unreadable configuration.
         """
+        has_checkpoints = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
         if self._config.exists():
-            self._check_same(config)
-        elif self.checkpoints.is_dir() and any(self.checkpoints.iterdir()):
+            difference = self._difference(config)
+            if difference is not None and has_checkpoints:
+                name, stored, wanted = difference
+                operand, rule = f"the run in {str(self.root)!r}", f"{wanted!r} to resume it"
+                fail("train", operand, f"{name} {stored!r}", rule, _START_OVER)
+        elif has_checkpoints:
             got, rule = "checkpoints but no run.json", "both, or neither"
             fail("train", f"folder {str(self.root)!r}", got, rule, _START_OVER)
+
+    def belongs_to(self, config: TrainConfig) -> bool:
+        """Tell whether the folder is that of a run of this configuration."""
+        return self._config.exists() and self._difference(config) is None
 
     def description(self) -> dict[str, Any] | None:
         """Return what builds the network again; None where it was a module of the caller's, or in runs of 0.1."""
@@ -75,13 +86,13 @@ class RunDir:
           resume: keep what an interrupted run of the same configuration left; otherwise remove what any run left.
 
         Raises:
-          ValueError: ``resume`` and the folder holds a run of another configuration.
+          ValueError: ``resume`` and the folder has checkpoints of another configuration.
           OSError: the folder cannot be written to.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         if resume:
             self.check(config)
-        if not resume or not self._config.exists():
+        if not resume or not self.belongs_to(config):
             # Checkpoints go first: whatever a kill leaves in between, none belongs to the new configuration.
             discarded = self.root / "checkpoints.discarded"
             if self.checkpoints.exists():
@@ -93,19 +104,13 @@ class RunDir:
             write_atomically(self._config, json.dumps(config.to_dict(), indent=2) + "\n")
         shutil.rmtree(self.root / "checkpoints.discarded", ignore_errors=True)
 
-    def _check_same(self, config: TrainConfig) -> None:
-        operand = f"the run in {str(self.root)!r}"
+    def _difference(self, config: TrainConfig) -> tuple[str, Any, Any] | None:
+        """The first field in which the folder's configuration differs, by name, with both values."""
         try:
             stored: dict[str, Any] = dict(json.loads(self._config.read_text()))
         except (ValueError, TypeError) as error:
+            operand = f"the run in {str(self.root)!r}"
             raise ValueError(message("train", operand, "an unreadable run.json", "JSON", _START_OVER)) from error
         wanted = config.to_dict()
-        for name in sorted(stored.keys() | wanted.keys()):
-            if stored.get(name) != wanted.get(name):
-                fail(
-                    "train",
-                    operand,
-                    f"{name} {stored.get(name)!r}",
-                    f"{wanted.get(name)!r} to resume it",
-                    _START_OVER,
-                )
+        names = (name for name in sorted(stored.keys() | wanted.keys()) if stored.get(name) != wanted.get(name))
+        return next(((name, stored.get(name), wanted.get(name)) for name in names), None)

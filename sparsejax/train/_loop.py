@@ -102,7 +102,7 @@ class TrainRun:
         if resume:
             self.dir.check(config)
         self.inputs = inputs_of_group(inputs_of(config, dataset), group)
-        stored = self.dir.stored_layers() if resume else None
+        stored = self.dir.stored_layers() if resume and self.dir.belongs_to(config) else None
         prepared = self._prepared(model, masks, stored, measure)
         self.prepared, self.plan, self.capacity = prepared, prepared.plan, prepared.capacity
         self._model, self._optimizer = prepared.model, prepared.optimizer

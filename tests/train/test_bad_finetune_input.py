@@ -78,12 +78,30 @@ CASES = {
 }
 
 
+def words(folder: Path) -> list[str]:
+    words = ["finetune", "--from", str(folder / "net.pt"), "--model", "convnet", "--data", f"folder:{folder / 'data'}"]
+    return [*words, "--batch-size", "2", "--epochs", "1", "--out", str(folder / "out")]
+
+
 @pytest.mark.parametrize("spoil", CASES)
 def test_bad_input_is_one_line_and_nothing_is_written(folder, capsys, spoil):
     spoil(folder)
-    words = ["finetune", "--from", str(folder / "net.pt"), "--model", "convnet", "--data", f"folder:{folder / 'data'}"]
-    assert main([*words, "--batch-size", "2", "--epochs", "1", "--out", str(folder / "out")]) == 2
+    assert main(words(folder)) == 2
     shown = capsys.readouterr()
     assert shown.err.startswith("error: ") and shown.err.count("\n") == 1 and not shown.out
     assert all(part in shown.err for part in CASES[spoil]), shown.err
     assert not (folder / "out").exists()
+
+
+def test_a_picture_that_breaks_off_is_named_and_what_the_error_advises_works(folder, capsys):
+    """It is found when it is decoded, in the first epoch; the folder of that run is in nobody's way."""
+    file = folder / "data/train/dog/1.png"
+    file.write_bytes(file.read_bytes()[:-30])
+    command = [*words(folder), "--size", "8"]
+    assert main(command) == 2
+    shown = capsys.readouterr()
+    assert "dog/1.png' has other content" in shown.err and "--skip-corrupt" in shown.err and not shown.out
+    assert not (folder / "out" / "result.json").exists() and not (folder / "out" / "checkpoints").exists()
+    with pytest.warns(UserWarning, match=r"Skipped .*dog/1\.png"):
+        assert main([*command, "--skip-corrupt"]) == 0
+    assert (folder / "out" / "result.json").exists()

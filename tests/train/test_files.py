@@ -18,10 +18,17 @@ from sparsejax.train.log._metrics import MetricsLog, MetricsRow, PhaseTime, phas
 
 
 def test_another_configuration_is_refused_by_field(tmp_path):
-    RunDir(tmp_path).claim(TrainConfig(epochs=2), resume=True)
-    RunDir(tmp_path).claim(TrainConfig(epochs=2), resume=True)
-    with pytest.raises(ValueError, match=r"epochs 2; expected 3 to resume it\. .*--no-resume"):
-        RunDir(tmp_path).claim(TrainConfig(epochs=3), resume=True)
+    folder = RunDir(tmp_path)
+    folder.claim(TrainConfig(epochs=2), resume=True)
+    folder.metrics.write_text("of two epochs")
+    folder.claim(TrainConfig(epochs=2), resume=True)
+    assert folder.metrics.exists()
+    folder.claim(TrainConfig(epochs=3), resume=True)  # there is no checkpoint yet
+    assert not folder.metrics.exists() and folder.belongs_to(TrainConfig(epochs=3))
+    (folder.checkpoints / "7").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"epochs 3; expected 2 to resume it\. .*--no-resume"):
+        folder.claim(TrainConfig(epochs=2), resume=True)
+    assert folder.belongs_to(TrainConfig(epochs=3))
 
 
 def test_an_unreadable_configuration_is_refused(tmp_path):
