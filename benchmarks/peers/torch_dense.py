@@ -1,6 +1,6 @@
 """PyTorch's dense layers (oneDNN and MKL), on the same kernel with zeros; contiguous and channels-last.
 
-In float32, and in bfloat16 as contestants of their own, whose results have eight bits where float32 has 24: with all
+In float32, and in bfloat16 as peers of their own, whose results have eight bits where float32 has 24: with all
 operands in bfloat16; or under ``torch.autocast``, with bfloat16 activations and a float32 kernel that each call casts.
 """
 
