@@ -24,8 +24,9 @@ class BatchNorm(nnx.BatchNorm):
     serve (a feature axis that is not the last, float16, complex) take Flax's own path.
 
     Args:
-      num_features, use_running_average, axis, momentum, epsilon, dtype, param_dtype, use_bias, use_scale, bias_init,
-        scale_init, axis_name, axis_index_groups, promote_dtype, rngs: as ``flax.nnx.BatchNorm``.
+      num_features, axis, momentum, epsilon, use_running_average: as ``flax.nnx.BatchNorm``.
+      use_bias, use_scale, bias_init, scale_init, rngs: the same.
+      dtype, param_dtype, promote_dtype, axis_name, axis_index_groups: the same.
       use_fast_variance: matters with a mask or ``axis_name`` only. Otherwise the variance is always formed from
         differences to the mean: it costs no more here, and loses no digits to a large mean.
 

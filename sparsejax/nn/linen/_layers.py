@@ -132,9 +132,11 @@ class SparseConv(nn.Module):
       features: size of the last axis of the output.
       kernel_size: one or two integers; a bare integer is one axis.
       pattern: SparsityPattern of shape (*kernel_size, in // feature_group_count, features).
-      strides, padding, input_dilation, kernel_dilation, feature_group_count, use_bias, mask, dtype, param_dtype,
-        precision, kernel_init, bias_init, promote_dtype: as in ``linen.Conv``. Padding "REFLECT" is not supported;
-        precision has no effect; the pattern must lie within ``mask``, which is kept for ``to_dense``.
+      strides, padding, input_dilation, kernel_dilation, feature_group_count: as in ``linen.Conv``; padding "REFLECT"
+        is not supported.
+      use_bias, dtype, param_dtype, kernel_init, bias_init, promote_dtype: as in ``linen.Conv``.
+      mask: as in ``linen.Conv``; the pattern must lie within it. It is kept for ``to_dense``.
+      precision: has no effect.
 
     Raises:
       ValueError: the pattern does not fit, or an option or ``dtype`` is not supported; when called, if the pattern
