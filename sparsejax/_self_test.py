@@ -158,15 +158,15 @@ def _images(count: int) -> Callable[[_Draw], Iterator[Any]]:
 
 def _norms(draw: _Draw) -> Iterator[Any]:
     """Batch norms without and with a residual and an activation."""
-    for batch in _BATCHES:
+    for batch, layouts in zip(_BATCHES, (ROW_MAJOR, BATCH_MINOR, ROW_MAJOR), strict=True):
         x, scale, bias, residual = (
             draw.normal(batch, 5, 6, 11),
             draw.sums(11),
             draw.sums(11),
             draw.normal(batch, 5, 6, 11),
         )
-        yield (x, scale, bias), {"epsilon": 1e-3, "activation": "none"}
-        yield (x, scale, bias, residual), {"epsilon": 1e-3, "activation": "relu"}
+        yield (x, scale, bias), {"epsilon": 1e-3, "activation": "none", "layouts": layouts}
+        yield (x, scale, bias, residual), {"epsilon": 1e-3, "activation": "relu", "layouts": layouts}
 
 
 def _norm_gradients(draw: _Draw) -> Iterator[Any]:
@@ -174,14 +174,14 @@ def _norm_gradients(draw: _Draw) -> Iterator[Any]:
 
     The bias of the gate that is computed from x is far from 0, so that rounding cannot move an element across it.
     """
-    for batch in _BATCHES:
+    for batch, layouts in zip(_BATCHES, (ROW_MAJOR, BATCH_MINOR, ROW_MAJOR), strict=True):
         ct, x, y = (draw.normal(batch, 5, 6, 11) for _ in range(3))
         ct_mean, ct_var, scale = (draw.sums(11) for _ in range(3))
         bias = jnp.where(jnp.arange(11) % 2, 50, -50).astype(scale.dtype)
         point = (ct, ct_mean, ct_var, x, scale, bias, jnp.zeros_like(bias), jnp.ones_like(bias))
-        yield point, {"epsilon": 1e-3, "gate": "open"}
-        yield point, {"epsilon": 1e-3, "gate": "input"}
-        yield (*point, y), {"epsilon": 1e-3, "gate": "output"}
+        yield point, {"epsilon": 1e-3, "gate": "open", "layouts": layouts}
+        yield point, {"epsilon": 1e-3, "gate": "input", "layouts": layouts}
+        yield (*point, y), {"epsilon": 1e-3, "gate": "output", "layouts": layouts}
 
 
 def _attentions(gradient: bool) -> Callable[[_Draw], Iterator[Any]]:
@@ -225,8 +225,8 @@ _CASES: dict[str, _Case] = {
     "sparsejax_max_pool_v2": _Case(_pool._max_pool, _reference_pool.max_pool, _poolings("x")),
     "sparsejax_max_take_v2": _Case(_pool._max_take, _reference_pool.max_take, _poolings("x", True)),
     "sparsejax_max_put_v2": _Case(_pool._max_put, _reference_pool.max_put, _poolings("y", True)),
-    "sparsejax_batch_norm_v1": _Case(_norm._norm, _reference_norm.batch_norm, _norms),
-    "sparsejax_batch_norm_grad_v1": _Case(_norm._grad, _reference_norm.batch_norm_grad, _norm_gradients),
+    "sparsejax_batch_norm_v2": _Case(_norm._norm, _reference_norm.batch_norm, _norms),
+    "sparsejax_batch_norm_grad_v2": _Case(_norm._grad, _reference_norm.batch_norm_grad, _norm_gradients),
     "sparsejax_attention_v1": _Case(_attention._attention, _reference_attention.attention, _attentions(False)),
     "sparsejax_attention_grad_v1": _Case(_attention._grad, _reference_attention.attention_grad, _attentions(True)),
 }

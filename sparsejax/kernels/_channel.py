@@ -20,7 +20,7 @@ from sparsejax._compat import batch_sharding, out_aval
 from sparsejax._typing import ArrayLike
 from sparsejax.kernels import _reference
 from sparsejax.kernels._batching import fold_channels
-from sparsejax.kernels._layout import Layout, Layouts
+from sparsejax.kernels._layout import Layout, shared_layout
 from sparsejax.kernels._operands import check_channel_vector, check_channels, check_same
 from sparsejax.kernels._primitive import define_bilinear, define_linear
 from sparsejax.kernels._reference import accumulator
@@ -73,13 +73,6 @@ _channel_dot = define_bilinear(
 )
 
 
-def _layouts(x: jax.Array, layout: Layout | None) -> Layouts:
-    """All arrays of the shape of ``x`` have its layout."""
-    if layout is None:
-        layout = Layout.ROW_MAJOR if x.ndim == 2 else Layout.BATCH_MINOR
-    return Layouts(layout, layout)
-
-
 def channel_sum(x: ArrayLike, *, layout: Layout | None = None) -> jax.Array:
     """Sum over all axes but the last: ``s[c] = sum of x[..., c]``.
 
@@ -97,7 +90,7 @@ def channel_sum(x: ArrayLike, *, layout: Layout | None = None) -> jax.Array:
     """
     x = jnp.asarray(x)
     check_channels("channel_sum", "x", x)
-    return _channel_sum(x, layouts=_layouts(x, layout))
+    return _channel_sum(x, layouts=shared_layout(x.ndim, layout))
 
 
 def channel_dot(x: ArrayLike, y: ArrayLike, *, layout: Layout | None = None) -> jax.Array:
@@ -118,7 +111,7 @@ def channel_dot(x: ArrayLike, y: ArrayLike, *, layout: Layout | None = None) -> 
     x, y = jnp.asarray(x), jnp.asarray(y)
     check_channels("channel_dot", "x", x)
     check_same("channel_dot", "y", y, x)
-    return _channel_dot(x, y, layouts=_layouts(x, layout))
+    return _channel_dot(x, y, layouts=shared_layout(x.ndim, layout))
 
 
 def channel_scale(x: ArrayLike, scale: ArrayLike, *, layout: Layout | None = None) -> jax.Array:
@@ -140,7 +133,7 @@ def channel_scale(x: ArrayLike, scale: ArrayLike, *, layout: Layout | None = Non
     x, scale = jnp.asarray(x), jnp.asarray(scale)
     check_channels("channel_scale", "x", x)
     check_channel_vector("channel_scale", "scale", scale, x)
-    return _channel_scale(x, scale, layouts=_layouts(x, layout))
+    return _channel_scale(x, scale, layouts=shared_layout(x.ndim, layout))
 
 
 def channel_shift(x: ArrayLike, shift: ArrayLike, *, layout: Layout | None = None) -> jax.Array:
@@ -162,7 +155,7 @@ def channel_shift(x: ArrayLike, shift: ArrayLike, *, layout: Layout | None = Non
     x, shift = jnp.asarray(x), jnp.asarray(shift)
     check_channels("channel_shift", "x", x)
     check_channel_vector("channel_shift", "shift", shift, x)
-    return x + _spread(shift, jax.typeof(x), _layouts(x, layout))
+    return x + _spread(shift, jax.typeof(x), shared_layout(x.ndim, layout))
 
 
 def add_bias(x: ArrayLike, bias: ArrayLike, *, layout: Layout | None = None) -> jax.Array:

@@ -38,3 +38,14 @@ class Layouts(NamedTuple):
 
 ROW_MAJOR = Layouts(Layout.ROW_MAJOR, Layout.ROW_MAJOR)
 BATCH_MINOR = Layouts(Layout.BATCH_MINOR, Layout.BATCH_MINOR)
+
+
+def shared_layout(rank: int, layout: Layout | None) -> Layouts:
+    """Return the layouts of an operation whose activations all have the same one.
+
+    None is the layout that products give by default: row-major for two axes, as linear layers have, and batch-minor for
+    more, as convolutions.
+    """
+    if layout is None:
+        layout = Layout.ROW_MAJOR if rank == 2 else Layout.BATCH_MINOR
+    return Layouts(layout, layout)

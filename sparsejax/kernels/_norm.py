@@ -1,8 +1,9 @@
-"""Batch norm in training, with the activation and the residual that follow it, as a primitive.
+"""Batch norm in training, with the activation and the residual that follow it, as a primitive in either layout.
 
 In the batch-minor layout a channel is one contiguous run that fits the second-level cache, so mean, variance and the
 normalised, activated result take one read and one write of memory, and the gradient another: ``x`` and the cotangent
-in, the cotangent of ``x`` out. The gradient is a primitive too, the transpose of the one for the tangents.
+in, the cotangent of ``x`` out. Row-major, where all channels of a pixel are contiguous, operands are read once for the
+sums and once more for the result. The gradient is a primitive too, the transpose of the one for the tangents.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sparsejax._compat import ad, instantiate, out_aval
 from sparsejax._typing import ArrayLike
 from sparsejax.kernels import _reference_norm
 from sparsejax.kernels._batching import fold_channels
+from sparsejax.kernels._layout import Layout, shared_layout
 from sparsejax.kernels._operands import check_channel_vector, check_channels, check_same
 from sparsejax.kernels._primitive import define, define_derivative
 from sparsejax.kernels._reference import accumulator
@@ -64,7 +66,7 @@ _norm_primitive, _norm = define(
     "sparsejax_batch_norm",
     abstract=_tangent_avals,
     reference=_reference_norm.batch_norm,
-    cpu_lowering=cpu_lowering("sparsejax_batch_norm_v1", attributes=_attributes),
+    cpu_lowering=cpu_lowering("sparsejax_batch_norm_v2", attributes=_attributes, activations="x"),
     batch=fold_channels,
     multiple_results=True,
     batch_sums=False,
@@ -86,7 +88,11 @@ _grad = define_derivative(
     abstract=_grad_avals,
     reference=_reference_norm.batch_norm_grad,
     cpu_lowering=cpu_lowering(
-        "sparsejax_batch_norm_grad_v1", attributes=_grad_attributes, in_place=_grad_in_place, in_a_loop=True
+        "sparsejax_batch_norm_grad_v2",
+        attributes=_grad_attributes,
+        in_place=_grad_in_place,
+        activations="x",
+        in_a_loop=True,
     ),
     transpose=lambda cts, *point, **params: _tangent(*cts, *point, **params),
     batch=fold_channels,
@@ -94,16 +100,16 @@ _grad = define_derivative(
 )
 
 
-def _norm_jvp(primals: Sequence[Any], tangents: Sequence[Any], epsilon: float, activation: str) -> Any:
-    y, mean, var = _norm(*primals, epsilon=epsilon, activation=activation)
+def _norm_jvp(primals: Sequence[Any], tangents: Sequence[Any], activation: str, **params: Any) -> Any:
+    y, mean, var = _norm(*primals, activation=activation, **params)
     x, scale, bias, *residual = primals
     moved, point = list(map(instantiate, tangents)), (x, scale, bias, mean, var)
     if activation == "none":
-        ty, tmean, tvar = _tangent(*moved[:3], *point, epsilon=epsilon, gate="open")
+        ty, tmean, tvar = _tangent(*moved[:3], *point, gate="open", **params)
         return (y, mean, var), (ty + moved[3] if residual else ty, tmean, tvar)
     if residual:
-        return (y, mean, var), _tangent(*moved, *point, y, epsilon=epsilon, gate="output")
-    return (y, mean, var), _tangent(*moved, *point, epsilon=epsilon, gate="input")
+        return (y, mean, var), _tangent(*moved, *point, y, gate="output", **params)
+    return (y, mean, var), _tangent(*moved, *point, gate="input", **params)
 
 
 ad.primitive_jvps[_norm_primitive] = _norm_jvp
@@ -117,6 +123,7 @@ def batch_norm(
     *,
     epsilon: float,
     activation: str = "none",
+    layout: Layout | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalise each channel by its mean and variance, then add and activate, in one pass.
 
@@ -129,6 +136,8 @@ def batch_norm(
       residual: float of the shape and dtype of ``x``, added before the activation, or None.
       epsilon: added to the variance. Static.
       activation: "none" or "relu". Static.
+      layout: how ``x``, ``residual`` and ``y`` lie in memory. Static. None is the layout that products give by default:
+        row-major for two axes, as linear layers have, and batch-minor for more, as convolutions.
 
     Returns:
       ``(y, mean, var)``: y of the shape and dtype of ``x``; mean and variance (divided by the number of elements)
@@ -139,8 +148,9 @@ def batch_norm(
     Raises:
       ValueError: shapes or dtypes disagree, or an unknown activation.
 
-    Cost: reads ``x`` (and ``residual``) and writes ``y`` once, where a channel fits the cache; the gradient reads the
-    cotangent and ``x`` (with a residual and an activation also ``y``) and writes the cotangents once.
+    Cost: batch-minor, reads ``x`` (and ``residual``) and writes ``y`` once, where a channel fits the cache; the
+    gradient reads the cotangent and ``x`` (with a residual and an activation also ``y``) and writes the cotangents
+    once. Row-major, reads ``x``, and in the gradient the cotangent, twice.
     Differentiable in all operands and for all results, any order, both modes; the derivative of ReLU at 0 is 0.
     Source: Ioffe and Szegedy 2015, "Batch Normalization", algorithm 1; He et al. 2016 for residual and ReLU.
 
@@ -160,5 +170,6 @@ def batch_norm(
     rest = () if residual is None else (jnp.asarray(residual),)
     for r in rest:
         check_same("batch_norm", "residual", r, x)
-    y, mean, var = _norm(x, scale, bias, *rest, epsilon=float(epsilon), activation=activation)
+    layouts = shared_layout(x.ndim, layout)
+    y, mean, var = _norm(x, scale, bias, *rest, epsilon=float(epsilon), activation=activation, layouts=layouts)
     return y, mean, var

@@ -1,4 +1,7 @@
-"""The meaning of the fused batch norm and of its derivatives in plain JAX."""
+"""The meaning of the fused batch norm and of its derivatives in plain JAX.
+
+``layouts`` says how arrays lie in memory (``_layout.py``) and has no part in the meaning.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ def _sum(x: jax.Array) -> jax.Array:
     return jnp.sum(x, axis=tuple(range(x.ndim - 1)))
 
 
-def batch_norm(x: Any, scale: Any, bias: Any, *residual: Any, epsilon: float, activation: str) -> tuple[Any, ...]:
+def batch_norm(
+    x: Any, scale: Any, bias: Any, *residual: Any, epsilon: float, activation: str, layouts: Any = None
+) -> tuple[Any, ...]:
     """``y = activation((x - mean) / sqrt(var + epsilon) * scale + bias [+ residual])``, and ``mean`` and ``var``."""
     wide = x.astype(scale.dtype)
     mean = _mean(wide)
@@ -29,7 +34,7 @@ def batch_norm(x: Any, scale: Any, bias: Any, *residual: Any, epsilon: float, ac
     return y.astype(x.dtype), mean, var
 
 
-def batch_norm_tangent(*operands: Any, epsilon: float, gate: str) -> tuple[Any, ...]:
+def batch_norm_tangent(*operands: Any, epsilon: float, gate: str, layouts: Any = None) -> tuple[Any, ...]:
     """The tangents of ``y, mean, var`` from those of ``x, scale, bias [, residual]``, at a point.
 
     The operands are the tangents and then the point: ``x, scale, bias, mean, var``, and ``y`` where the gate is
@@ -49,7 +54,7 @@ def batch_norm_tangent(*operands: Any, epsilon: float, gate: str) -> tuple[Any, 
 
 
 def batch_norm_grad(
-    ct: Any, ct_mean: Any, ct_var: Any, *point: Any, epsilon: float, gate: str
+    ct: Any, ct_mean: Any, ct_var: Any, *point: Any, epsilon: float, gate: str, layouts: Any = None
 ) -> tuple[jax.Array, ...]:
     """The transpose of ``batch_norm_tangent``: cotangents of ``x, scale, bias [, residual]``."""
     x, scale, bias, mean, var, *y = point

@@ -232,7 +232,7 @@ inline std::vector<Arguments> PoolCases(const std::string& target, Maker make) {
 inline Arguments NormCase(const std::string& target, Maker& make, const Dims& shape, bool residual) {
   const auto vector = [&] { return make.Floats({shape.back()}, make.sum_dtype()); };
   Arguments call{{}, {make.Floats(shape), vector(), vector()}, {}};
-  if (target == "sparsejax_batch_norm_v1") {
+  if (target == "sparsejax_batch_norm_v2") {
     call.operands = {make.Floats(shape), vector(), vector()};
   } else {
     call.operands = {make.Floats(shape), vector(), vector(), make.Floats(shape),
@@ -247,8 +247,12 @@ inline Arguments NormCase(const std::string& target, Maker& make, const Dims& sh
 
 inline std::vector<Arguments> NormCases(const std::string& target, Maker make) {
   std::vector<Arguments> cases;
-  for (const Dims& shape : {Dims{16, 20, 21, 33}, Dims{3, 5, 67}})
-    for (const bool residual : {false, true}) cases.push_back(NormCase(target, make, shape, residual));
+  for (const int64_t layout : {0, 1})
+    for (const Dims& shape : {Dims{16, 20, 21, 33}, Dims{3, 5, 67}})
+      for (const bool residual : {false, true}) {
+        cases.push_back(NormCase(target, make, shape, residual));
+        cases.back().attributes["layouts"] = Dims{layout, layout};
+      }
   return cases;
 }
 

@@ -154,8 +154,11 @@ inline std::string SizesFault(Pool& pool, bool large) {
                    {}};
     norm.attributes["activation"] = std::string("none");
     norm.attributes["epsilon"] = 1.0;
-    if (const std::string e = call("sparsejax_batch_norm_v1", norm); !e.empty()) return e;
-    if (!EndsWith(y, kElements, 4)) return "batch_norm does not write the end of more than 2**31 elements";
+    for (const int64_t layout : {0, 1}) {
+      norm.attributes["layouts"] = Dims{layout, layout};
+      if (const std::string e = call("sparsejax_batch_norm_v2", norm); !e.empty()) return e;
+      if (!EndsWith(y, kElements, 4)) return "batch_norm does not write the end of more than 2**31 elements";
+    }
   }
   return "";
 }

@@ -5,7 +5,9 @@ Usage: ``NPROC=THREADS python determinism_worker.py REPEATS``. XLA reads NPROC w
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import math
 import sys
 from collections.abc import Callable
@@ -18,7 +20,7 @@ import numpy as np
 
 import sparsejax
 from helpers.grid import ConvCase, make_pattern, normal
-from sparsejax.kernels import attention, batch_norm
+from sparsejax.kernels import Layout, attention, batch_norm
 
 # Each is split into several tasks: blocks of the batch, parts of the rows, tiles of pixels, slots of the gradient. With
 # the last matrix and convolution, several threads add to a slot, one tile or block after another.
@@ -37,7 +39,7 @@ CONVOLUTIONS = (
     (ConvCase(100, (28, 9), 6, 8, (5, 3), (1, 1), ((2, 2), (1, 1)), (1, 1), (1, 1), 1), "bfloat16"),
     (ConvCase(16, (7, 7), 128, 400, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 1), "float32"),
 )
-# Channels that are a task each, with several runs; small ones that share a task.
+# Channels that are a task each, with several runs; small ones that share a task; several parts of rows.
 NORMS = (((64, 28, 28, 5), "float32"), ((33, 40, 400), "bfloat16"))
 # Several blocks of queries and keys for each of several heads, which share keys.
 ATTENTIONS = (((2, 150, 4, 16), "float32"), ((3, 300, 2, 24), "bfloat16"))
@@ -54,8 +56,9 @@ def outputs() -> list[np.ndarray]:
         pattern, _ = make_pattern("random", case.kernel_shape)
         f = lambda d, v, p=pattern, c=case: sparsejax.conv(d, p, v, **c.options)  # noqa: E731
         results += step(f, pattern.nse, (case.batch, *case.spatial, case.in_features), dtype)
-    for shape, dtype in NORMS:
-        f = lambda r, v: batch_norm(v, None, None, r.reshape(v.shape), epsilon=1e-5, activation="relu")[0]  # noqa: E731
+    for (shape, dtype), layout in itertools.product(NORMS, Layout):
+        norm = functools.partial(batch_norm, epsilon=1e-5, activation="relu", layout=layout)
+        f = lambda r, v, n=norm: n(v, None, None, r.reshape(v.shape))[0]  # noqa: E731
         results += step(f, math.prod(shape), shape, dtype)
     for shape, dtype in ATTENTIONS:
         f = lambda k, q: attention(q, *(k.reshape(*q.shape[:2], 2, -1),) * 2, causal=True)  # noqa: E731

@@ -170,7 +170,8 @@ def norm_case(rng: np.random.Generator, target: str) -> Case:
         operands += [image, vector, vector, vector, vector]
         results += [image] * more
     arrays = [floats(rng, *operand) for operand in operands + [image] * more]
-    return Case(target, arrays, results, None, (("activation", activation), ("epsilon", 1e-5)))
+    attributes = ("activation", activation), ("epsilon", 1e-5), ("layouts", np.full(2, rng.integers(2)))
+    return Case(target, arrays, results, None, attributes)
 
 
 def attention_case(rng: np.random.Generator, target: str) -> Case:
@@ -246,8 +247,9 @@ def spoil(rng: np.random.Generator, case: Case) -> Case:
         wild = {
             "activation": pick(rng, ("none", "relu", "tanh", "")),
             "epsilon": pick(rng, (0.0, -1.0, np.nan, np.inf)),
+            "layouts": rng.integers(-1, 3, int(rng.integers(4))),
         }
-        return case._replace(attributes=tuple(wild.items())[int(rng.integers(2)) :])
+        return case._replace(attributes=tuple(wild.items())[int(rng.integers(3)) :])
     if part == 1:
         results = list(case.results)
         at = int(rng.integers(len(results)))

@@ -9,19 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from helpers.grid import assert_close, normal, wide
-from sparsejax.kernels import batch_norm
+from sparsejax.kernels import Layout, batch_norm
 
 EPSILON = 1e-3
 
 
 class NormCase(NamedTuple):
-    """One call: the shape of x, what is added, what follows, and which vectors are given."""
+    """One call: the shape of x, what is added, what follows, which vectors are given, and the layout in memory."""
 
     shape: tuple[int, ...]
     residual: bool = False
     activation: str = "none"
     scale: bool = True
     bias: bool = True
+    layout: Layout | None = None
 
 
 class Operands(NamedTuple):
@@ -55,7 +56,7 @@ def run(case: NormCase, o: Operands) -> tuple[Any, Any]:
     """Results, and the gradients of all operands that the case has."""
 
     def f(x: Any, rest: dict[str, Any]) -> Any:
-        return batch_norm(x, **rest, epsilon=EPSILON, activation=case.activation)
+        return batch_norm(x, **rest, epsilon=EPSILON, activation=case.activation, layout=case.layout)
 
     rest = {k: getattr(o, k) for k in ("scale", "bias", "residual") if getattr(o, k) is not None}
     out, vjp = jax.vjp(f, o.x, rest)
@@ -103,10 +104,15 @@ def check_norm(case: NormCase, dtype: str, seed: int = 0) -> None:
         assert np.array_equal(wide(grads["residual"]), g)
 
 
-COMPACT_NORMS = (
-    NormCase((33, 7, 5, 3), True, "relu"),
-    NormCase((16, 9, 9, 5), False, "relu"),
-    NormCase((3, 37, 41, 2), True, "none"),
-    NormCase((1, 5, 67), False, "none"),
-    NormCase((100, 4), True, "relu"),
+COMPACT_NORMS = tuple(
+    case._replace(layout=layout)
+    for layout in Layout
+    for case in (
+        NormCase((33, 7, 5, 3), True, "relu"),
+        NormCase((16, 9, 9, 5), False, "relu"),
+        NormCase((3, 37, 41, 2), True, "none"),
+        NormCase((1, 5, 67), False, "none"),
+        NormCase((7, 3, 30), False, "relu"),
+        NormCase((100, 4), True, "relu"),
+    )
 )

@@ -49,8 +49,8 @@ constexpr Target kTargets[] = {
     {"sparsejax_max_pool_v2", MaxPoolHandler},
     {"sparsejax_max_take_v2", MaxTakeHandler},
     {"sparsejax_max_put_v2", MaxPutHandler},
-    {"sparsejax_batch_norm_v1", BatchNormHandler},
-    {"sparsejax_batch_norm_grad_v1", BatchNormGradHandler},
+    {"sparsejax_batch_norm_v2", BatchNormHandler},
+    {"sparsejax_batch_norm_grad_v2", BatchNormGradHandler},
     {"sparsejax_attention_v1", AttentionHandler},
     {"sparsejax_attention_grad_v1", AttentionGradHandler},
 };
@@ -72,6 +72,8 @@ constexpr Target kOldTargets[] = {
     {"sparsejax_max_pool_v1", MaxPoolHandler},
     {"sparsejax_max_take_v1", MaxTakeHandler},
     {"sparsejax_max_put_v1", MaxPutHandler},
+    {"sparsejax_batch_norm_v1", BatchNormHandler},
+    {"sparsejax_batch_norm_grad_v1", BatchNormGradHandler},
 };
 
 }  // namespace sparsejax

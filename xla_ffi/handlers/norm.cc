@@ -1,160 +1,36 @@
-// Batch norm in training, fused with ReLU and a residual, and its gradient, on batch-minor activations. A logical array
-// (batch, ..., channels) is (channels, ..., batch) in memory, so a channel is contiguous, and channels are independent
-// of each other. A task computes whole channels: the elements that it has summed are still in its cache when it
-// normalises them. The gradient of x may have the same memory as the cotangent of y, because each element of the
-// cotangent is read for the last time before the gradient's element is written.
-#include <algorithm>
-#include <cmath>
+// Batch norm in training, fused with ReLU and a residual, and its gradient.
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
 
-#include "../plan/partition.h"
 #include "../runtime/parallel.h"
 #include "checks.h"
 #include "handlers.h"
+#include "layouts.h"
+#include "norm_jobs.h"
 #include "types.h"
 
 namespace sparsejax {
 namespace {
 
-// Elements per task, at least: a few microseconds of work, which is long compared with the time to draw a task.
-constexpr int64_t kTaskElements = 16384;
-
-// Channels of `size` elements each, `per_task` of which are computed per task.
-struct Channels {
-  int64_t count, size, per_task;
-
-  Channels(int64_t count, int64_t elements)
-      : count(count),
-        size(count ? elements / count : 0),
-        per_task(CeilDiv(kTaskElements, std::max<int64_t>(1, size))) {}
-
-  int64_t tasks() const { return CeilDiv(count, per_task); }
-
-  template <typename F>
-  void ForEachOfTask(int64_t task, const F& f) const {
-    const int64_t end = std::min(count, (task + 1) * per_task);
-    for (int64_t c = task * per_task; c < end; ++c) f(c);
-  }
-  // Calls f(offset of the run in its channel, elements of the run) for the runs of a channel.
-  template <typename F>
-  void ForEachRun(const F& f) const {
-    for (int64_t i = 0; i < size; i += kElementsPerRun) f(i, std::min(kElementsPerRun, size - i));
-  }
-};
-
-// `var` is the variance as it is stored, so that factor = scale / sqrt(var + epsilon) has the same bits in the forward
-// and the backward pass.
-template <typename A>
-NormArgs<A> MakeArgs(A mean, A var, A scale, A bias, double epsilon, bool relu) {
-  return {.mean = mean,
-          .factor = static_cast<A>(scale / std::sqrt(double{var} + epsilon)),
-          .bias = bias,
-          .relu = relu};
-}
-
-// The number of some elements, their sum, and the sum of their squared differences from the mean.
-struct Statistics {
-  double count = 0, sum = 0, squares = 0;
-
-  // Adds a run of n elements with the given sums of x - pivot and of (x - pivot)^2 (Chan, Golub and LeVeque 1979,
-  // eq. 2.1).
-  void Add(double n, double pivot, double off_pivot, double square) {
-    // If an element is infinite, so is the pivot, and off_pivot is NaN. The mean is that infinity.
-    const double run_mean = std::isfinite(off_pivot) ? pivot + off_pivot / n : pivot;
-    const double apart = count > 0 ? run_mean - sum / count : 0;
-    squares += square - off_pivot * off_pivot / n + apart * apart * (count * n / (count + n));
-    sum += run_mean * n;
-    count += n;
-  }
-};
-
-template <typename S>
-struct NormJob {
-  using A = Sum<S>;
-  Channels channels;
-  double epsilon;
-  bool relu;
-  const S *x = nullptr, *residual = nullptr;  // residual may be null
-  const A *scale = nullptr, *bias = nullptr;
-  S* y = nullptr;
-  A *mean = nullptr, *var = nullptr;
-
-  void Run(int64_t task) const {
-    channels.ForEachOfTask(task, [&](int64_t c) { RunChannel(c); });
-  }
-
- private:
-  void RunChannel(int64_t c) const {
-    const auto& storage = Element<S>::Storage();
-    const int64_t at = c * channels.size;
-    Statistics all;
-    channels.ForEachRun([&](int64_t i, int64_t n) {
-      A pivot, off_pivot, square;
-      storage.moments(x + at + i, n, &pivot, &off_pivot, &square);
-      all.Add(n, pivot, off_pivot, square);
-    });
-    mean[c] = static_cast<A>(all.sum / all.count);
-    var[c] = static_cast<A>(all.squares < 0 ? 0 : all.squares / all.count);
-    const NormArgs<A> args = MakeArgs(mean[c], var[c], scale[c], bias[c], epsilon, relu);
-    channels.ForEachRun([&](int64_t i, int64_t n) {
-      storage.normalize(args, x + at + i, residual ? residual + at + i : nullptr, y + at + i, n);
-    });
-  }
-};
-
-template <typename S>
-struct NormGradJob {
-  using A = Sum<S>;
-  Channels channels;
-  double epsilon;
-  bool relu;
-  const S *ct = nullptr, *x = nullptr, *y = nullptr;  // y and dresidual are null without a residual
-  const A *ct_mean = nullptr, *ct_var = nullptr;
-  const A *scale = nullptr, *bias = nullptr, *mean = nullptr, *var = nullptr;
-  S *dx = nullptr, *dresidual = nullptr;
-  A *dscale = nullptr, *dbias = nullptr;
-
-  void Run(int64_t task) const {
-    channels.ForEachOfTask(task, [&](int64_t c) { RunChannel(c); });
-  }
-
- private:
-  void RunChannel(int64_t c) const {
-    const auto& storage = Element<S>::Storage();
-    const int64_t at = c * channels.size;
-    const NormArgs<A> norm = MakeArgs(mean[c], var[c], scale[c], bias[c], epsilon, relu);
-    double sum = 0, along = 0;
-    channels.ForEachRun([&](int64_t i, int64_t n) {
-      A run_sum, run_along;
-      storage.norm_grad_sums(norm, ct + at + i, x + at + i, y ? y + at + i : nullptr, y ? dresidual + at + i : nullptr,
-                             n, &run_sum, &run_along);
-      sum += run_sum, along += run_along;
-    });
-    const double rstd = 1 / std::sqrt(double{var[c]} + epsilon), factor = scale[c] * rstd, n = channels.size;
-    dbias[c] = static_cast<A>(sum);
-    dscale[c] = static_cast<A>(along * rstd);
-    const A slope = static_cast<A>((2.0 * ct_var[c] - factor * rstd * rstd * along) / n);
-    const A offset = static_cast<A>((ct_mean[c] - factor * sum) / n);
-    // With a residual, its gradient, which norm_grad_sums has just written, is the cotangent times ReLU's derivative.
-    NormGradArgs<A> args = {.norm = norm, .slope = slope, .offset = offset};
-    args.norm.relu = relu && !y;
-    const S* g = y ? dresidual : ct;
-    channels.ForEachRun(
-        [&](int64_t i, int64_t n) { storage.norm_grad(args, g + at + i, x + at + i, dx + at + i, n); });
-  }
-};
-
-// Checks operands against x, which determines the shape and the dtypes.
+// Takes the attributes, and checks operands against x, which determines the shape and the dtypes.
 class NormChecker : public Checker {
  public:
-  NormChecker(const char* target, const ffi::AnyBuffer& x, std::string_view activation) : Checker(target), x_(x) {
+  NormChecker(const char* target, const ffi::AnyBuffer& x, ffi::Dictionary attributes) : Checker(target), x_(x) {
     FloatType("x", x.element_type());
     const size_t axes = x.dimensions().size();
     if (axes < 2) Fail("x", std::to_string(axes) + " axes", "two or more");
-    if (activation != "none" && activation != "relu") Fail("activation", std::string(activation), "none or relu");
+    const Layouts layouts = Layouts::Decode(attributes, *this);
+    if (layouts.x != layouts.y) Fail("layouts", "two layouts", "one for both sides");
+    row_major = layouts.x == Layout::kRowMajor;
+    const auto activation = attributes.get<std::string_view>("activation");
+    const std::string_view name = activation.has_value() ? *activation : "no value";
+    if (name != "none" && name != "relu") Fail("activation", std::string(name), "none or relu");
+    relu = name == "relu";
+    const auto given = attributes.get<double>("epsilon");
+    given.has_value() ? void(epsilon = *given) : Fail("epsilon", "no value", "a float64");
   }
   void Activation(const char* operand, const ffi::AnyBuffer& b) {
     SameType(operand, b, x_.element_type());
@@ -165,6 +41,9 @@ class NormChecker : public Checker {
     if (ok()) Size(operand, Elements(b), channels());
   }
   int64_t channels() const { return x_.dimensions().back(); }
+
+  bool row_major = false, relu = false;
+  double epsilon = 0;
 
  private:
   const ffi::AnyBuffer& x_;
@@ -190,10 +69,21 @@ std::optional<ffi::AnyBuffer> Optional(const char* operand, const ffi::Remaining
 
 using Result = ffi::Result<ffi::AnyBuffer>;
 
+// Runs the job for the layout.
+template <typename RowsJob, typename ChannelsJob, typename Operands>
+ffi::Error RunNorm(ffi::ThreadPool& pool, const NormChecker& check, int64_t elements, const Operands& operands) {
+  const auto run = [&](auto job, const Chunks& chunks) { return RunJob(pool, std::move(job), chunks, elements); };
+  if (check.row_major) {
+    const NormRows rows(check.channels(), elements);
+    return run(RowsJob(rows, operands), rows.chunks());
+  }
+  const NormChannels channels(check.channels(), elements);
+  return run(ChannelsJob{channels, operands}, channels.chunks());
+}
+
 ffi::Error BatchNormImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer scale, ffi::AnyBuffer bias,
-                         ffi::RemainingArgs rest, Result y, Result mean, Result var, std::string_view activation,
-                         double epsilon) {
-  NormChecker check("sparsejax_batch_norm", x, activation);
+                         ffi::RemainingArgs rest, Result y, Result mean, Result var, ffi::Dictionary attributes) {
+  NormChecker check("sparsejax_batch_norm", x, attributes);
   if (!check.ok()) return check.error();
   const auto residual = Optional("residual", rest, check);
   check.Activation("y", *y);
@@ -202,27 +92,25 @@ ffi::Error BatchNormImpl(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer 
   check.Vector("mean", *mean);
   check.Vector("var", *var);
   if (!check.ok()) return check.error();
-  const Channels channels(check.channels(), Elements(x));
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
     using A = Sum<S>;
-    NormJob<S> job{.channels = channels, .epsilon = epsilon, .relu = activation == "relu"};
-    job.x = OperandData<S>(x), job.residual = Data<S>(residual);
-    job.scale = Data<A>(scale), job.bias = Data<A>(bias);
-    job.y = PrepareResult<S>(*y), job.mean = PrepareResult<A>(*mean), job.var = PrepareResult<A>(*var);
-    return RunJob(pool, std::move(job), channels.tasks(), channels.count * channels.size);
+    NormOperands<S> o{.epsilon = check.epsilon, .relu = check.relu};
+    o.x = OperandData<S>(x), o.residual = Data<S>(residual);
+    o.scale = Data<A>(scale), o.bias = Data<A>(bias);
+    o.y = PrepareResult<S>(*y), o.mean = PrepareResult<A>(*mean), o.var = PrepareResult<A>(*var);
+    return RunNorm<NormRowsJob<S>, NormChannelsJob<S>>(pool, check, Elements(x), o);
   });
 }
 
 ffi::Error BatchNormGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuffer ct_mean, ffi::AnyBuffer ct_var,
                              ffi::AnyBuffer x, ffi::AnyBuffer scale, ffi::AnyBuffer bias, ffi::AnyBuffer mean,
                              ffi::AnyBuffer var, ffi::RemainingArgs rest, Result dx, Result dscale, Result dbias,
-                             ffi::RemainingRets more, std::string_view activation, double epsilon) {
-  NormChecker check("sparsejax_batch_norm_grad", x, activation);
+                             ffi::RemainingRets more, ffi::Dictionary attributes) {
+  NormChecker check("sparsejax_batch_norm_grad", x, attributes);
   if (!check.ok()) return check.error();
   const auto y = Optional("y", rest, check);
-  const bool relu = activation == "relu";
-  if (y && !relu) check.Fail("y", "a buffer", "none without an activation");
+  if (y && !check.relu) check.Fail("y", "a buffer", "none without an activation");
   if (more.size() != rest.size()) check.Fail("dresidual", std::to_string(more.size()) + " buffers", "as many as y");
   check.Activation("ct", ct);
   check.Activation("dx", *dx);
@@ -236,17 +124,16 @@ ffi::Error BatchNormGradImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBu
     check.Activation("dresidual", *dresidual);
   }
   if (!check.ok()) return check.error();
-  const Channels channels(check.channels(), Elements(x));
   return DispatchGuarded(x.element_type(), [&](auto element) {
     using S = decltype(element);
     using A = Sum<S>;
-    NormGradJob<S> job{.channels = channels, .epsilon = epsilon, .relu = relu};
-    job.ct = OperandData<S>(ct), job.ct_mean = Data<A>(ct_mean), job.ct_var = Data<A>(ct_var);
-    job.x = OperandData<S>(x), job.y = Data<S>(y);
-    job.scale = Data<A>(scale), job.bias = Data<A>(bias), job.mean = Data<A>(mean), job.var = Data<A>(var);
-    job.dx = PrepareResult<S>(*dx, ct), job.dresidual = dresidual ? PrepareResult<S>(*dresidual) : nullptr;
-    job.dscale = PrepareResult<A>(*dscale), job.dbias = PrepareResult<A>(*dbias);
-    return RunJob(pool, std::move(job), channels.tasks(), channels.count * channels.size);
+    NormGradOperands<S> o{.epsilon = check.epsilon, .relu = check.relu};
+    o.ct = OperandData<S>(ct), o.ct_mean = Data<A>(ct_mean), o.ct_var = Data<A>(ct_var);
+    o.x = OperandData<S>(x), o.y = Data<S>(y);
+    o.scale = Data<A>(scale), o.bias = Data<A>(bias), o.mean = Data<A>(mean), o.var = Data<A>(var);
+    o.dx = PrepareResult<S>(*dx, ct), o.dresidual = dresidual ? PrepareResult<S>(*dresidual) : nullptr;
+    o.dscale = PrepareResult<A>(*dscale), o.dbias = PrepareResult<A>(*dbias);
+    return RunNorm<NormGradRowsJob<S>, NormGradChannelsJob<S>>(pool, check, Elements(x), o);
   });
 }
 
@@ -262,8 +149,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(BatchNormHandler, BatchNormImpl,
                                   .Ret<ffi::AnyBuffer>()  // y
                                   .Ret<ffi::AnyBuffer>()  // mean
                                   .Ret<ffi::AnyBuffer>()  // var
-                                  .Attr<std::string_view>("activation")
-                                  .Attr<double>("epsilon"));
+                                  .Attrs());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(BatchNormGradHandler, BatchNormGradImpl,
                               ffi::Ffi::Bind()
@@ -281,7 +167,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(BatchNormGradHandler, BatchNormGradImpl,
                                   .Ret<ffi::AnyBuffer>()  // dscale
                                   .Ret<ffi::AnyBuffer>()  // dbias
                                   .RemainingRets()        // dresidual
-                                  .Attr<std::string_view>("activation")
-                                  .Attr<double>("epsilon"));
+                                  .Attrs());
 
 }  // namespace sparsejax

@@ -92,6 +92,10 @@ constexpr StorageKernels<S, A> MakeStorageKernels() {
       .normalize = Normalize<S, A>,
       .norm_grad_sums = NormGradSums<S, A>,
       .norm_grad = NormGrad<S, A>,
+      .moments_rows = Moments<S, A>,
+      .normalize_rows = Normalize<S, A>,
+      .norm_grad_sums_rows = NormGradSums<S, A>,
+      .norm_grad_rows = NormGrad<S, A>,
   };
 }
 

@@ -101,18 +101,19 @@ struct PoolArgs {
   int64_t window_h, window_w, stride_h, stride_w, pad_h, pad_w;
 };
 
-// Batch norm of one channel: z = (x - mean) * factor + bias, factor = scale / sqrt(var + epsilon); see norm.inc.h.
-template <typename A>
+// Batch norm: z = (x - mean) * factor + bias, factor = scale / sqrt(var + epsilon); see norm.inc.h. V is a number for
+// one channel, and a pointer to a number per channel for rows, in which all channels are contiguous.
+template <typename V>
 struct NormArgs {
-  A mean, factor, bias;
+  V mean, factor, bias;
   bool relu;
 };
 
 // Gradient of the same: dx = g * factor + (x - mean) * slope + offset.
-template <typename A>
+template <typename V>
 struct NormGradArgs {
-  NormArgs<A> norm;
-  A slope, offset;
+  NormArgs<V> norm;
+  V slope, offset;
 };
 
 // A product of small matrices: c[r][x] = [c[r][x] +] sum over k < steps of a[r][k] * b[k][x], for r < rows and x <
@@ -217,14 +218,20 @@ struct StorageKernels {
   void (*max_pool)(const PoolArgs&, const S* x, S* y, int32_t* arg);
   void (*max_take)(const PoolArgs&, const S* x, const int32_t* arg, S* y);
   void (*max_put)(const PoolArgs&, const S* y, const int32_t* arg, S* x);
-  // The mean of a run, rounded (`pivot`), and the sums of x - pivot and of its square.
-  void (*moments)(const S* x, int64_t n, A* pivot, A* sum, A* square);
+  // A number near the mean of a run (`pivot`), and the sums of x - pivot and of its square.
+  void (*moments)(const S* x, A* pivot, A* sum, A* square, int64_t n);
   void (*normalize)(const NormArgs<A>&, const S* x, const S* residual, S* y, int64_t n);  // residual may be null
   // The sums of g and of g * (x - mean) over a run, where g is the cotangent times the activation's derivative. With a
   // residual, the derivative is taken from y, and g is written. Without one, y and g are null, and the derivative is
   // computed from x.
-  void (*norm_grad_sums)(const NormArgs<A>&, const S* ct, const S* x, const S* y, S* g, int64_t n, A* sum, A* along);
+  void (*norm_grad_sums)(const NormArgs<A>&, const S* ct, const S* x, const S* y, S* g, A* sum, A* along, int64_t n);
   void (*norm_grad)(const NormGradArgs<A>&, const S* ct, const S* x, S* dx, int64_t n);
+  // The same for rows of n channels, with a pivot and sums over the rows for each channel.
+  void (*moments_rows)(const S* x, A* pivot, A* sum, A* square, int64_t rows, int64_t n);
+  void (*normalize_rows)(const NormArgs<const A*>&, const S* x, const S* residual, S* y, int64_t rows, int64_t n);
+  void (*norm_grad_sums_rows)(const NormArgs<const A*>&, const S* ct, const S* x, const S* y, S* g, A* sum, A* along,
+                              int64_t rows, int64_t n);
+  void (*norm_grad_rows)(const NormGradArgs<const A*>&, const S* ct, const S* x, S* dx, int64_t rows, int64_t n);
 };
 
 // Kernels that measure the highest rates of the processor; see probe.inc.h.
