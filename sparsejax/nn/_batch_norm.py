@@ -1,4 +1,4 @@
-"""Batch norm that stays in the batch-minor layout, fused with the residual and the activation that follow it."""
+"""Batch norm in the layout of its neighbours, fused with the residual and the activation that follow it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sparsejax._checks import fail
-from sparsejax.kernels import batch_norm, channel_dot, channel_scale, channel_shift, channel_sum, is_supported
+from sparsejax.kernels import Layout, batch_norm, channel_dot, channel_scale, channel_shift, channel_sum, is_supported
 
 
 class BatchNorm(nnx.BatchNorm):
@@ -19,8 +19,8 @@ class BatchNorm(nnx.BatchNorm):
     y = (x - mean) / sqrt(var + epsilon) * scale + bias, mean and var over every axis but the features
 
     ``jnp.mean`` makes XLA's CPU compiler copy activations to row-major order and compute all that is near in it; this
-    module takes ``sparsejax.kernels.batch_norm`` instead, one pass forward and one backward, and channel sums where a
-    mask or ``axis_name`` is used. What follows it can be part of that pass: see `norm_act`. Inputs that those do not
+    module takes ``sparsejax.kernels.batch_norm`` instead, one kernel forward and one backward, and channel sums where a
+    mask or ``axis_name`` is used. What follows it can be part of that kernel: see `norm_act`. Inputs that those do not
     serve (a feature axis that is not the last, float16, complex) take Flax's own path.
 
     Args:
@@ -30,12 +30,18 @@ class BatchNorm(nnx.BatchNorm):
       use_fast_variance: matters with a mask or ``axis_name`` only. Otherwise the variance is always formed from
         differences to the mean: it costs no more here, and loses no digits to a large mean.
 
+    Attributes:
+      layout: how activations of three or more axes lie in memory; row-major, unless `plan_layouts` or you set something
+        else. Those of two axes are row-major, as linear layers have them. Static; numbers do not depend on it.
+
     Source: Ioffe and Szegedy 2015; variables and defaults of Flax.
 
     >>> layer = BatchNorm(2, use_running_average=False, rngs=nnx.Rngs(0))
     >>> layer(jnp.array([[1.0, 2.0], [3.0, 6.0]])).round(3).tolist()
     [[-1.0, -1.0], [1.0, 1.0]]
     """
+
+    layout: Layout = Layout.ROW_MAJOR
 
     def __call__(
         self, x: jax.Array, use_running_average: bool | None = None, *, mask: jax.Array | None = None
@@ -94,11 +100,16 @@ class BatchNorm(nnx.BatchNorm):
         scale, bias = (None if v is None else v.astype(wide) for v in (scale, bias))
         fits = residual is None or (residual.shape, residual.dtype) == (x.shape, x.dtype)
         if fits:
-            y, mean, var = batch_norm(x, scale, bias, residual, epsilon=self.epsilon, activation=activation)
+            y, mean, var = batch_norm(
+                x, scale, bias, residual, epsilon=self.epsilon, activation=activation, layout=self._layout_of(x)
+            )
         else:
-            y, mean, var = batch_norm(x, scale, bias, epsilon=self.epsilon)
+            y, mean, var = batch_norm(x, scale, bias, epsilon=self.epsilon, layout=self._layout_of(x))
         self._update(mean, var)
         return y if fits else _activate(y, residual, activation)
+
+    def _layout_of(self, x: jax.Array) -> Layout:
+        return Layout.ROW_MAJOR if x.ndim == 2 else self.layout
 
     def _update(self, mean: jax.Array, var: jax.Array) -> None:
         """Move the running statistics towards those of a batch."""
@@ -108,8 +119,9 @@ class BatchNorm(nnx.BatchNorm):
 
     def _statistics(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """Mean and variance per feature, at least float32, averaged over ``axis_name`` if there is one."""
+        layout = self._layout_of(x)
         weight = None if mask is None else jnp.broadcast_to(mask, x.shape).astype(x.dtype)
-        count = math.prod(x.shape[:-1]) if weight is None else channel_sum(weight)
+        count = math.prod(x.shape[:-1]) if weight is None else channel_sum(weight, layout=layout)
         x = x if weight is None else x * weight
 
         def average(*sums: jax.Array) -> list[jax.Array]:
@@ -119,13 +131,13 @@ class BatchNorm(nnx.BatchNorm):
             return list(means)
 
         if self.use_fast_variance:
-            mean, square = average(channel_sum(x), channel_dot(x, x))
+            mean, square = average(channel_sum(x, layout=layout), channel_dot(x, x, layout=layout))
             return mean, jnp.maximum(0.0, square - mean * mean)
-        (mean,) = average(channel_sum(x))
-        centred = channel_shift(x.astype(mean.dtype), -mean)
+        (mean,) = average(channel_sum(x, layout=layout))
+        centred = channel_shift(x.astype(mean.dtype), -mean, layout=layout)
         if weight is not None:
             centred = centred * weight.astype(mean.dtype)
-        (var,) = average(channel_dot(centred, centred))
+        (var,) = average(channel_dot(centred, centred, layout=layout))
         return mean, var
 
     def _normalize(
@@ -136,13 +148,14 @@ class BatchNorm(nnx.BatchNorm):
         scale: jax.Array | None,
         bias: jax.Array | None,
     ) -> jax.Array:
-        wide = jnp.promote_types(jnp.result_type(x, mean), jnp.float32)
+        layout, wide = self._layout_of(x), jnp.promote_types(jnp.result_type(x, mean), jnp.float32)
         factor = jax.lax.rsqrt(var + self.epsilon).astype(wide)
         if scale is not None:
             factor = factor * scale
-        y = channel_scale(channel_shift(x.astype(wide), -mean.astype(wide)), factor)
+        centred = channel_shift(x.astype(wide), -mean.astype(wide), layout=layout)
+        y = channel_scale(centred, factor, layout=layout)
         if bias is not None:
-            y = channel_shift(y, bias.astype(wide))
+            y = channel_shift(y, bias.astype(wide), layout=layout)
         out_dtype = self.dtype or jnp.result_type(x, *(v for v in (scale, bias) if v is not None))
         return y.astype(out_dtype)
 

@@ -14,7 +14,7 @@ from flax import linen, nnx
 from sparsejax._checks import fail
 from sparsejax._compat import is_traced
 from sparsejax._typing import PyTree
-from sparsejax.kernels import BATCH_MINOR, ROW_MAJOR, Layouts
+from sparsejax.kernels import BATCH_MINOR, ROW_MAJOR, Layout, Layouts
 from sparsejax.nn._batch_norm import BatchNorm
 from sparsejax.nn._graph import modules_of, path_string, replace_modules, tied_modules, with_class
 from sparsejax.nn._layer import SparseLayer
@@ -133,8 +133,9 @@ def sparsify(
     if new:
         for path, layer in layers.items():
             if type(layer) is nnx.BatchNorm:
-                new[id(layer)] = with_class(layer, BatchNorm)
-                reason = "fused, and keeps the layout of sparse layers"
+                norm = new[id(layer)] = with_class(layer, BatchNorm)
+                norm.layout = Layout.BATCH_MINOR
+                reason = "fused, and has the layout of its neighbours"
                 rows[path] = LayerReport(path, "BatchNorm", (layer.num_features,), None, "swapped", reason)
     others = rows_of_parameters(parameters, by_path)
     result = _unshared(replace_modules(model, new), old)
@@ -169,7 +170,10 @@ def densify(model: M) -> M:
             fail("densify", f"layer '{path}'", f"a variable shared with '{tied[path]}'", "no shared variables")
         new[id(layer)] = to_dense(layer)
     for layer in modules_of(model, BatchNorm).values():
-        new[id(layer)] = with_class(layer, nnx.BatchNorm)
+        plain: Any = with_class(layer, nnx.BatchNorm)
+        if "layout" in vars(plain):
+            del plain.layout
+        new[id(layer)] = plain
     return _unshared(replace_modules(model, new), old)
 
 
@@ -310,15 +314,15 @@ def decide(
 
 
 def _planned(model: nnx.Module, sample_input: PyTree, rows: Mapping[str, LayerReport]) -> dict[str, LayerReport]:
-    """Rows of the sparse layers with their layouts, which are planned where the model's input is known."""
-    layers = modules_of(model, SparseLayer)
+    """Rows of the layers of ours with their layouts, which are planned where the model's input is known."""
+    layers = modules_of(model, (SparseLayer, BatchNorm))
     if sample_input is not None:
         plan = plan_layouts(model, sample_input)
     else:
         between = "not planned without sample_input"
         plan = {
             path: PlannedLayer(BATCH_MINOR, between)
-            if hasattr(layer, "layouts")
+            if isinstance(layer, BatchNorm) or hasattr(layer, "layouts")
             else PlannedLayer(ROW_MAJOR, "a linear layer")
             for path, layer in layers.items()
         }

@@ -25,8 +25,8 @@ class LayerReport:
         ours).
       reason: one line.
       dense_ms, sparse_ms: measured forward + backward, milliseconds; None where nothing was measured.
-      layout: of a sparse layer's activations in memory, and why: "batch-minor: between sparse layers", or "row-major to
-        batch-minor: ..." where input and output differ. None for other layers.
+      layout: of the activations of a sparse layer or a batch norm of ours in memory, and why: "batch-minor: between
+        sparse layers", or "row-major to batch-minor: ..." where input and output differ. None for other layers.
     """
 
     path: str

@@ -1,5 +1,6 @@
-"""Between sparse layers no activation is row-major, copied or transposed, forward and backward."""
+"""Between sparse layers no activation has another layout than theirs, is copied or transposed, in both directions."""
 
+import functools
 import re
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 from flax import nnx
 
 from sparsejax import SparsityPattern, conv
-from sparsejax.kernels import add_bias, avg_pool, max_pool
+from sparsejax.kernels import Layout, Layouts, add_bias, avg_pool, max_pool
 from sparsejax.nn import BatchNorm, norm_act
 
 BATCH, SIDE, CHANNELS = 64, 12, 32
@@ -29,18 +30,18 @@ def entry_instructions(text):
     return [line.strip() for line in entry.splitlines() if " = " in line]
 
 
-def offenders(text, size, edges):
-    """Instructions of activation size that are row-major or copies, but those that feed or read the network's edges."""
+def offenders(text, size, edges, layout=Layout.BATCH_MINOR):
+    """Instructions of activation size of another layout, or copies, but those that feed or read the network's edges."""
     out = []
     for line in entry_instructions(text):
         name, body = line.removeprefix("ROOT ").split(" = ", 1)
         result = body.split(" ", 1)[0]
-        for shape, layout in SHAPE.findall(result):
-            dims, order = [int(d) for d in shape.split(",")], [int(d) for d in layout.split(",")]
+        for found in SHAPE.findall(result):
+            dims, order = ([int(n) for n in numbers.split(",")] for numbers in found)
             if np.prod(dims) < size or len(dims) < 3:
                 continue
             copied = re.search(r"\} (copy|transpose)\(", body) is not None
-            if (order[0] != 0 or copied) and not any(edge in name for edge in edges):
+            if (order != list(layout.minor_to_major(len(dims))) or copied) and not any(edge in name for edge in edges):
                 out.append(line[:200])
     return out
 
@@ -61,19 +62,23 @@ def head():
     return pattern, pattern.gather(jnp.ones(pattern.shape))
 
 
-def assert_stays_batch_minor(text, x, size):
+def assert_stays(layout, text, size):
     # The input arrives row-major, as JAX arrays do, and is copied once into the layout of the first layer.
-    assert offenders(text, size, edges=("%x", "%copy", "%bitcast")) == []
+    assert offenders(text, size, ("%x", "%copy", "%bitcast"), layout) == []
     copies = [line for line in entry_instructions(text) if re.search(r"\} copy\(", line) and large(line, size)]
-    assert len(copies) <= 1, copies
+    assert len(copies) <= (layout is Layout.BATCH_MINOR), copies
 
 
-@pytest.mark.parametrize("fused", [False, True])
-def test_two_residual_blocks(fused):
+@pytest.mark.parametrize(("fused", "layout"), [(False, Layout.BATCH_MINOR), *((True, layout) for layout in Layout)])
+def test_two_residual_blocks(fused, layout):
     """With `norm_act`, and as a user's own model would write it."""
     patterns, data = make_layers(5, (3, 3, CHANNELS, CHANNELS))
-    graph, norms = nnx.split([BatchNorm(CHANNELS, rngs=nnx.Rngs(0)) for _ in range(4)])
+    modules = [BatchNorm(CHANNELS, rngs=nnx.Rngs(0)) for _ in range(4)]
+    for module in modules:
+        module.layout = layout
+    graph, norms = nnx.split(modules)
     last, last_data = head()
+    convolved = functools.partial(conv, layouts=Layouts(layout, layout))
 
     def activated(norm, x, residual=None):
         if fused:
@@ -82,11 +87,11 @@ def test_two_residual_blocks(fused):
 
     def network(data, norms, x, patterns):
         norm = nnx.merge(graph, norms)
-        x = conv(data[4], patterns[4], x)
+        x = convolved(data[4], patterns[4], x)
         for i in (0, 2):
-            y = activated(norm[i], conv(data[i], patterns[i], x))
-            x = activated(norm[i + 1], conv(data[i + 1], patterns[i + 1], y), x)
-        return conv(last_data, last, x)
+            y = activated(norm[i], convolved(data[i], patterns[i], x))
+            x = activated(norm[i + 1], convolved(data[i + 1], patterns[i + 1], y), x)
+        return convolved(last_data, last, x)
 
     def loss(data, norms, x, target, patterns):
         return ((network(data, norms, x, patterns) - target) ** 2).mean()
@@ -96,13 +101,14 @@ def test_two_residual_blocks(fused):
     assert text.count('custom_call_target="sparsejax_conv_v2"') == 6
     assert text.count('custom_call_target="sparsejax_conv_weight_grad_v2"') == 1  # of the first: nobody asks for x's
     assert text.count('custom_call_target="sparsejax_conv_backward_v2"') == 4
-    assert text.count('custom_call_target="sparsejax_batch_norm_v1"') == 4
-    assert text.count('custom_call_target="sparsejax_batch_norm_grad_v1"') == 4
-    assert_stays_batch_minor(text, x, x.size)
+    assert text.count('custom_call_target="sparsejax_batch_norm_v2"') == 4
+    assert text.count('custom_call_target="sparsejax_batch_norm_grad_v2"') == 4
+    assert_stays(layout, text, x.size)
     elementwise = [line for line in entry_instructions(text) if " fusion(" in line and large(line, x.size)]
     if fused:
-        # XLA would make scalar code of a lone addition, and a lone clamp would be one pass over memory more.
-        assert not [line for line in elementwise if re.match(r"%(wrapped_(add|clamp)|broadcast_clamp)", line)]
+        # XLA would make scalar code of a lone batch-minor addition; a lone clamp would be one pass over memory more.
+        lone = "clamp" if layout is Layout.ROW_MAJOR else "(add|clamp)"
+        assert not [line for line in elementwise if re.match(rf"%(wrapped_{lone}|broadcast_clamp)", line)]
         # Nothing is left but the sums of the cotangents that meet at the two shortcuts, and the loss
         assert len(elementwise) <= 3, elementwise
 
@@ -141,4 +147,4 @@ def test_biases_and_pooling_between_sparse_layers(kind):
 
     x = jnp.ones((BATCH, SIDE, SIDE, CHANNELS))
     text = compiled_step(loss, data, jnp.ones(CHANNELS), x, patterns)
-    assert_stays_batch_minor(text, x, x.size if kind == "bias" else x.size // 4)
+    assert_stays(Layout.BATCH_MINOR, text, x.size if kind == "bias" else x.size // 4)

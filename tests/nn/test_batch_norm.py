@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
+from sparsejax.kernels import Layout
 from sparsejax.nn import BatchNorm, norm_act
 
 OPTIONS = [
@@ -45,14 +46,18 @@ def assert_same(got, expected, tolerance):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("shape", [(6, 5), (3, 5, 5), (4, 5, 3, 5)])
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [((6, 5), Layout.BATCH_MINOR), ((3, 5, 5), Layout.ROW_MAJOR), ((4, 5, 3, 5), Layout.BATCH_MINOR)],
+)
 @pytest.mark.parametrize("masked", [False, True])
-def test_output_statistics_and_gradients(options, shape, masked):
+def test_output_statistics_and_gradients(options, shape, layout, masked):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal(shape) * 2 + 1, jnp.float32)
     w = jnp.asarray(rng.standard_normal(shape), jnp.float32)
     mask = jnp.asarray(rng.random((*shape[:-1], 1)) < 0.7).at[0].set(True) if masked else None
     theirs, ours = pair(**options)
+    ours.layout = layout
 
     def loss(module, x):
         return (module(x, mask=mask).astype(jnp.float32) * w).sum()
@@ -117,12 +122,13 @@ def composed(norm, x, residual=None, activation="relu"):
 @pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize("activation", ["relu", "none"])
 @pytest.mark.parametrize("options", [{}, {"use_scale": False, "use_bias": False}, {"dtype": jnp.bfloat16}], ids=str)
-@pytest.mark.parametrize("added", [False, True])
-def test_norm_act_is_the_sum_of_its_parts(options, added, activation, mode):
+@pytest.mark.parametrize(("added", "layout"), [(False, Layout.ROW_MAJOR), *((True, layout) for layout in Layout)])
+def test_norm_act_is_the_sum_of_its_parts(options, added, layout, activation, mode):
     rng = np.random.default_rng(1)
     dtype = options.get("dtype", jnp.float32)
     x, residual, w = (jnp.asarray(rng.standard_normal((6, 7, 3, 5)), dtype) for _ in range(3))
     theirs, ours = pair(**options)
+    ours.layout = layout
     for module in (theirs, ours):
         getattr(module, mode)()
     # Nothing that the rounding of one of them alone moves across 0.

@@ -1,4 +1,4 @@
-"""Which layout each sparse convolution gets, why, and that numbers and the compiled step follow from it."""
+"""Which layouts convolutions and batch norms get, why, and that numbers and the compiled step follow from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flax import nnx
 from sparsejax import sparsify
 from sparsejax.kernels import BATCH_MINOR, ROW_MAJOR, Layout
 from sparsejax.models import BasicBlock
-from sparsejax.nn import SparseConv, SparseLinear, densify, plan_layouts
+from sparsejax.nn import BatchNorm, SparseConv, SparseLinear, densify, norm_act, plan_layouts
 from sparsejax.pattern import SparsityPattern
 
 BATCH, SIDE, CHANNELS = 32, 6, 16
@@ -23,18 +23,18 @@ MOVED = re.compile(r"= f32\[([\d,]+)\]\{[\d,]+\S* (?:copy|transpose)\(")
 
 
 class Between(nnx.Module):
-    """A dense convolution, three sparse ones with a dense layer before the last, and a linear one."""
+    """A dense convolution, three sparse ones with a dense layer before the last, and a linear one; two batch norms."""
 
     def __init__(self, rngs: nnx.Rngs):
         self.stem = nnx.Conv(3, CHANNELS, (3, 3), rngs=rngs)
         self.first, self.second, self.last = (nnx.Conv(CHANNELS, CHANNELS, (3, 3), rngs=rngs) for _ in range(3))
-        self.norm = nnx.BatchNorm(CHANNELS, rngs=rngs)
+        self.inner, self.outer = (nnx.BatchNorm(CHANNELS, rngs=rngs) for _ in range(2))
         self.mix = nnx.Linear(CHANNELS, CHANNELS, rngs=rngs)
         self.head = nnx.Linear(CHANNELS, CHANNELS, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = nnx.relu(self.first(self.stem(x)))
-        x = nnx.gelu(self.mix(nnx.relu(self.norm(self.second(x)))))
+        x = nnx.relu(self.inner(self.first(self.stem(x))))
+        x = nnx.gelu(self.mix(norm_act(self.outer, self.second(x))))
         return self.head(self.last(x).mean((1, 2)))
 
 
@@ -56,8 +56,13 @@ def test_layouts_and_reasons():
     assert layouts["head"] == "row-major: a linear layer"
     middle = "input beside a dense convolution; output between sparse layers"
     assert layouts["first"] == f"row-major to batch-minor: {middle}"
-    # Its output goes through a batch norm, for which the conversion is worth it, to a dense product.
-    assert layouts["second"] == "batch-minor: between sparse layers"
+    # Its output goes through a batch norm, which has either layout, to a dense product.
+    assert layouts["second"] == (
+        "batch-minor to row-major: input between sparse layers; output beside a matrix product"
+    )
+    assert layouts["inner"] == "batch-minor: between sparse layers"
+    assert layouts["outer"] == "row-major: beside a matrix product"
+    assert (model.inner.layout, model.outer.layout) == (Layout.BATCH_MINOR, Layout.ROW_MAJOR)
     assert layouts["last"].startswith("row-major: ") and "a matrix product" in layouts["last"]
     assert model.first.layouts == (Layout.ROW_MAJOR, Layout.BATCH_MINOR)
     assert "layout" in str(report).splitlines()[0]
@@ -67,13 +72,16 @@ def test_layouts_stay_with_the_layer_and_change_no_number():
     model, _ = sparse_model()
     model.eval()
     graph, state = nnx.split(model)
-    assert nnx.merge(graph, state).second.layouts == model.second.layouts == BATCH_MINOR
+    assert nnx.merge(graph, state).first.layouts == model.first.layouts == (Layout.ROW_MAJOR, Layout.BATCH_MINOR)
+    assert nnx.merge(graph, state).inner.layout == model.inner.layout == Layout.BATCH_MINOR
     x = jnp.asarray(np.random.default_rng(1).standard_normal((BATCH, SIDE, SIDE, 3)), jnp.float32)
     planned = nnx.jit(lambda m, x: m(x))(model, x)
     for layer in (model.first, model.second, model.last):
         layer.layouts = ROW_MAJOR
+    model.inner.layout, model.outer.layout = Layout.ROW_MAJOR, Layout.BATCH_MINOR
     np.testing.assert_allclose(nnx.jit(lambda m, x: m(x))(model, x), planned, rtol=1e-5, atol=1e-6)
-    assert not hasattr(densify(model).first, "layouts")
+    dense = densify(model)
+    assert not hasattr(dense.first, "layouts") and not hasattr(dense.inner, "layout")
 
 
 def test_without_an_input_nothing_is_planned():
@@ -124,17 +132,55 @@ def moved(text: str, size: int) -> int:
     return sum(np.prod([int(n) for n in shape.split(",")]) >= size for shape in MOVED.findall(text))
 
 
-@pytest.mark.parametrize("kind", ["conv", "linear"])
+def sparse_conv() -> SparseConv:
+    pattern = SparsityPattern.from_mask(np.random.default_rng(0).random((3, 3, CHANNELS, CHANNELS)) < 0.1)
+    return SparseConv(CHANNELS, CHANNELS, (3, 3), pattern=pattern, rngs=nnx.Rngs(0))
+
+
+ALONE = {
+    "conv": (sparse_conv, IMAGES),
+    "norm": (lambda: BatchNorm(CHANNELS, rngs=nnx.Rngs(0)), IMAGES),
+    "norm by running averages": (lambda: BatchNorm(CHANNELS, use_running_average=True, rngs=nnx.Rngs(0)), IMAGES),
+    "norm of two axes": (lambda: BatchNorm(CHANNELS, rngs=nnx.Rngs(0)), (BATCH * SIDE, CHANNELS)),
+    "linear": (
+        lambda: SparseLinear(
+            CHANNELS,
+            CHANNELS,
+            pattern=SparsityPattern.from_mask(np.random.default_rng(0).random((CHANNELS, CHANNELS)) < 0.1),
+            rngs=nnx.Rngs(0),
+        ),
+        (4, BATCH, CHANNELS),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ALONE)
 def test_a_layer_alone_moves_no_activation(kind: str) -> None:
-    rng = np.random.default_rng(0)
-    if kind == "conv":
-        pattern = SparsityPattern.from_mask(rng.random((3, 3, CHANNELS, CHANNELS)) < 0.1)
-        layer: Any = SparseConv(CHANNELS, CHANNELS, (3, 3), pattern=pattern, rngs=nnx.Rngs(0))
-        x = jnp.ones(IMAGES)
-    else:
-        pattern = SparsityPattern.from_mask(rng.random((CHANNELS, CHANNELS)) < 0.1)
-        layer, x = SparseLinear(CHANNELS, CHANNELS, pattern=pattern, rngs=nnx.Rngs(0)), jnp.ones((4, BATCH, CHANNELS))
-    assert moved(step_text(layer, x), x.size) == 0
+    make, shape = ALONE[kind]
+    text = step_text(make(), jnp.ones(shape))
+    assert moved(text, int(np.prod(shape))) == 0
+
+
+def has_batch_minor(text: str) -> bool:
+    """Whether an activation has the batch as the fastest axis in memory."""
+    return f"f32[{','.join(map(str, IMAGES))}]{{0," in text
+
+
+class ByHand(nnx.Module):
+    """Layers of ours that nobody has planned."""
+
+    def __init__(self) -> None:
+        self.conv, self.norm = sparse_conv(), BatchNorm(CHANNELS, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return norm_act(self.norm, self.conv(x), x)
+
+
+def test_a_convolution_and_a_batch_norm_without_a_plan_are_row_major() -> None:
+    model = ByHand()
+    assert not has_batch_minor(step_text(model, jnp.ones(IMAGES)))
+    model.norm.layout = Layout.BATCH_MINOR
+    assert has_batch_minor(step_text(model, jnp.ones(IMAGES)))
 
 
 class Framed(nnx.Module):
@@ -159,6 +205,37 @@ def test_a_residual_block_moves_what_the_plan_says() -> None:
     assert planned["block/conv1"] == planned["block/conv2"] == "batch-minor: between sparse layers"
     edge = "row-major to batch-minor: input beside the model's edge; output between sparse layers"
     assert planned["enter"] == edge
+    assert planned["block/bn1"] == planned["block/bn2"] == "batch-minor: between sparse layers"
     assert moved(step_text(sparse, x), x.size) == 0
     sparse.block.conv1.layouts = ROW_MAJOR
     assert moved(step_text(sparse, x), CHANNELS * x.size) > 0
+
+
+class Bottled(nnx.Module):
+    """Batch norms between a dense and a sparse convolution, on both sides of the latter."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.enter, self.leave = (nnx.Conv(CHANNELS, CHANNELS, (1, 1), rngs=rngs) for _ in range(2))
+        self.before, self.after = (nnx.BatchNorm(CHANNELS, rngs=rngs) for _ in range(2))
+        self.conv = nnx.Conv(CHANNELS, CHANNELS, (3, 3), rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.conv(norm_act(self.before, self.enter(x)))
+        return self.leave(norm_act(self.after, x))
+
+
+@pytest.mark.parametrize("evaluates", [False, True])
+def test_batch_norms_beside_dense_convolutions_are_row_major(evaluates: bool) -> None:
+    """Also planned from a model that uses its running statistics, and then trains."""
+    model, x = Bottled(nnx.Rngs(0)), jnp.ones(IMAGES)
+    if evaluates:
+        model.eval()
+    sparse, report = sparsify(
+        model, {"conv": mask(model.conv)}, min_sparsity=0.5, policy="always", sample_input=x, skip=("enter", "leave")
+    )
+    planned = {row.path: row.layout for row in report.rows if row.layout}
+    assert planned == dict.fromkeys(("conv", "before", "after"), "row-major: beside a dense convolution")
+    sparse.train()
+    assert not has_batch_minor(step_text(sparse, x))
+    sparse.before.layout = Layout.BATCH_MINOR
+    assert has_batch_minor(step_text(sparse, x))
