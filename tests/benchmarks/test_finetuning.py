@@ -32,5 +32,5 @@ def test_rounds_alternate():
             yield
 
     seconds = finetuning.alternate({"a": walk("a"), "b": walk("b")}, 3)
-    assert "".join(taken) == "aabb" * 3
+    assert "".join(taken) == 3 * (finetuning._STEPS * "a" + finetuning._STEPS * "b")
     assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3}
