@@ -36,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     make = commands.add_parser("make", help="write pictures and the pruned network")
     make.add_argument("folder", type=Path)
-    make.add_argument("--pictures", type=int, default=200, help="in 10 classes; a fifth of them are for the test")
+    make.add_argument("--pictures", type=int, default=2000, help="in 10 classes; a fifth of them are for the test")
     make.add_argument("--sparsity", type=float, default=0.95)
     against = commands.add_parser("torch", help="train ours and PyTorch's in turn")
     against.add_argument("folder", type=Path)
