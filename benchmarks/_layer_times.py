@@ -69,7 +69,7 @@ def run(case: Case, others: Sequence[Peer], measures: Sequence[str], rounds: int
 
     Args:
       case: the layer.
-      others: implementations besides ours, which is always measured.
+      others: implementations other than ours, which is always measured.
       measures: in the order in which they are timed; an implementation without one is left out of it.
       rounds: of `interleave`.
     """

@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> BenchmarkReport:
 
 
 def _cached(folder: str) -> dict[str, str]:
-    """Variables with which workers share what they compile; what has other flags is compiled anew."""
+    """Variables with which workers share what they compile; programs with other flags are compiled again."""
     return {
         "JAX_COMPILATION_CACHE_DIR": folder,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",

@@ -300,7 +300,7 @@ def _trained(task: data.ImageTask, networks: dict[int, list[Any]], out: Path, fu
     settings = transfer.StudySettings(full=changes, kernels="dense")  # too small for sparse kernels to pay
     parts = []
     for seed, pruned in networks.items():
-        # Batch statistics are estimated anew in training, so stale and recalibrated tickets are one starting point.
+        # Batch statistics are estimated again in training, so stale and recalibrated tickets are one starting point.
         start = [backbone for backbone, _ in pruned if backbone.method != "LTH-T recalibrated"]
         folder = out / f"full-{task.name}" / f"seed-{seed}"  # a folder has one writer; tasks run side by side
         parts.append(transfer.run_transfer(start, [task], folder, regimes=("full",), seeds=(seed,), settings=settings))

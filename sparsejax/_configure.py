@@ -52,7 +52,7 @@ def configure(environment: MutableMapping[str, str] = os.environ) -> Configurati
 
     Args:
       environment: variables of the process. Settings of glibc's allocator in it (``MALLOC_...``, ``GLIBC_TUNABLES``)
-        and extra options in ``XLA_FLAGS`` stand.
+        and extra options in ``XLA_FLAGS`` are left as they are.
 
     Returns:
       What was done and why.

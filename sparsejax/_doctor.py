@@ -82,7 +82,7 @@ def doctor() -> Diagnosis:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the command: none besides those of all commands."""
+    """Declare the options of the command: none but those of all commands."""
 
 
 def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) -> int:

@@ -1,4 +1,4 @@
-"""NumPy archives from strangers: every header is compared with the size of its file before memory is reserved."""
+"""Untrusted NumPy archives: every header is compared with the size of its file before memory is reserved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pickles of strangers, checked before anything is unpickled."""
+"""Untrusted pickles, checked before anything is unpickled."""
 
 from __future__ import annotations
 

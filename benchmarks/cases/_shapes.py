@@ -46,7 +46,7 @@ class Shape:
     pad_w: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what is no layer."""
+        """Refuse sizes that no layer has."""
         if self.kind not in KINDS:
             fail("Shape", f"'{self.name}'", f"kind {self.kind!r}", f"one of {', '.join(KINDS)}")
         positive = ("batch", "in_features", "out_features", "height", "width", "window_h", "window_w", "stride")
@@ -96,7 +96,7 @@ def load(path: Path) -> list[Shape]:
     """Read shapes from a CSV file with the columns of ``shapes.csv``; missing ones take their defaults.
 
     Raises:
-      ValueError: an unknown column, a value that is no integer, or a shape that is no layer.
+      ValueError: an unknown column, a value that is not an integer, or a shape that no layer has.
     """
     types = get_type_hints(Shape)
     with path.open(newline="") as file:

@@ -31,7 +31,7 @@ def find_head(model: nnx.Module) -> str:
       model: NNX module, dense or sparse.
 
     Raises:
-      ValueError: there is none of these names; the message lists the linear layers.
+      ValueError: no linear layer has one of these names; the message lists the linear layers.
 
     >>> from sparsejax.models import MLP
     >>> find_head(MLP(4, 2, rngs=nnx.Rngs(0)))

@@ -52,7 +52,7 @@ def save_torch_state_dict(
     Raises:
       ImportError: torch (or safetensors) is needed for this file and not installed.
       ValueError: an unknown form; "coo" for a safetensors file, which has no sparse tensors; a mask of another shape or
-        for a path that is no layer; a report of another model.
+        for a path that is not a layer's; a report of another model.
 
     >>> import tempfile
     >>> from sparsejax.models import MLP, load_torch

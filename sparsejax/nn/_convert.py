@@ -220,7 +220,7 @@ def dense_kernels(model: nnx.Module) -> dict[str, np.ndarray]:
 
 
 def _check_model(function: str, model: object) -> None:
-    """Refuse what is no NNX module, and say what to call instead."""
+    """Refuse anything but an NNX module, and say what to call instead."""
     if isinstance(model, nnx.Module):
         return
     if isinstance(model, linen.Module):

@@ -1,7 +1,7 @@
 """Between a dense kernel and the stored entries of a pattern.
 
 Concrete arrays are handled by NumPy: every layer of a network has another ``nse``, and op-by-op JAX would compile each
-step anew for each of them. Traced arrays, and those inside a derivative, take the JAX path; both give the same numbers.
+step again for each of them. Traced arrays, and those inside a derivative, take the JAX path, with the same numbers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is done to parameters outside the optimizer step: masks applied or imposed, statistics estimated anew."""
+"""What is done to parameters outside the optimizer step: masks applied or imposed, statistics estimated again."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def recalibrate(update: Callable[[Any, Any], Any], statistics: PyTree, batches: 
 
     s <- mean over batches b of s_b,  where a forward pass in training mode does s <- r * s + (1 - r) * s_b
 
-    A network pruned without training afterwards, or one whose mask was chosen anew after its last step, has running
+    A network pruned without training afterwards, or one whose mask was chosen again after its last step, has running
     statistics of another network: judge its accuracy after this. Not done by any method here, as it is not by the
     authors of AC/DC.
 

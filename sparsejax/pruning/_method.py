@@ -99,7 +99,7 @@ class Method(abc.ABC):
         return [Capacity("dense", math.prod(shape)) for shape in view.shapes]
 
     def restarts(self, step: Any) -> Any:
-        """Tell whether the moments of all parameters start anew after ``step`` steps; None is never."""
+        """Tell whether the moments of all parameters are reset after ``step`` steps; None: never."""
         return None
 
 
@@ -137,7 +137,7 @@ class Rules(Method):
         return self._merged(view, [method.gradients(part) for method, part in self._parts(view)])
 
     def restarts(self, step: Any) -> Any:
-        """Moments of all parameters start anew when those of any rule do."""
+        """Moments of all parameters are reset when those of any rule are."""
         fires = [fire for _, method, _ in self.rules if (fire := method.restarts(step)) is not None]
         return _any(fires) if fires else None
 
@@ -189,7 +189,7 @@ def _any(fires: Sequence[Any]) -> jax.Array:
 def branch(fires: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
     """Return ``yes()`` if ``fires``, else ``no()``: a branch of the program where ``fires`` is traced, else at once.
 
-    Outside ``jit`` a branch of a program would be compiled anew in every step, as its closures are new.
+    Outside ``jit`` a branch of a program would be compiled again in every step, because its closures are new.
     """
     if is_traced(fires):
         return lax.cond(fires, yes, no)

@@ -97,7 +97,7 @@ def pruned_states(function: str, opt_state: PyTree) -> list[PrunedState]:
     """Return every state of ``pruned`` in an optimizer state, in flattening order.
 
     Raises:
-      ValueError: there is none, or it is inside ``optax.lookahead``, whose averages are not zero outside a mask.
+      ValueError: the state has none, or it is inside ``optax.lookahead``, whose averages are not zero outside a mask.
     """
     states = nodes_of(opt_state, PrunedState)
     if not states:

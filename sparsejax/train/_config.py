@@ -64,8 +64,8 @@ class TrainConfig:
       label_smoothing: part of the target that is spread over all classes, in [0, 1).
       precision: of forward and backward passes; weights, optimizer state and batch statistics are float32 in any case.
       freeze_backbone: train the classifier alone, on the network in inference mode; "fixed" and "dense" only.
-      source: what the network is loaded from, a PyTorch file or the folder of a run; "" starts anew. A label where a
-        module is passed.
+      source: what the network is loaded from, a PyTorch file or the folder of a run; "" starts from random weights. A
+        label where a module is passed.
       new_head: replace a classifier whose classes are not those of the data.
       structure: "" (single weights), "N:M" such as "2:4" (N of M neighbouring inputs; its sparsity is 1 - N/M), or
         "block:ROWSxCOLUMNS" such as "block:4x1" (inputs x outputs). Methods that choose masks only.

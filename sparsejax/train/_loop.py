@@ -191,7 +191,7 @@ class TrainRun:
         """Return the network of the newest checkpoint that can be loaded; nothing is written.
 
         Raises:
-          FileNotFoundError: there is none.
+          FileNotFoundError: the run has no checkpoint.
           ValueError: all are damaged.
         """
         restored = self.checkpoints.newest()

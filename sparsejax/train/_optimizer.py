@@ -102,7 +102,7 @@ def layers_kept_dense(
       channels: of the images.
       num_classes: outputs of the classifier.
       include: globs of layer paths, separated by commas; all others stay dense. "": all but those above.
-      exclude: globs of layers that stay dense besides.
+      exclude: globs of further layers that stay dense.
 
     Raises:
       ValueError: a glob that no layer matches, or nothing left to prune.

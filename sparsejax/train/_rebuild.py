@@ -59,7 +59,7 @@ def rebuilt(description: Mapping[str, Any], checkpoints: Checkpoints) -> nnx.Mod
       checkpoints: of the run.
 
     Raises:
-      FileNotFoundError: there is none.
+      FileNotFoundError: the run has no checkpoint.
       ValueError: all are damaged, or they are of another network.
     """
     restored = checkpoints.newest()

@@ -52,7 +52,7 @@ def _loss_and_grads(model: Any, images: jax.Array, labels: jax.Array) -> tuple[j
 
 @dataclass(frozen=True)
 class StepKind:
-    """What a training step does besides the mean cross-entropy of all parameters in float32.
+    """What a training step does in addition to the mean cross-entropy of all parameters in float32.
 
     Attributes:
       label_smoothing: part of the target that is spread over all classes.

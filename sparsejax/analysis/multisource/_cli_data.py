@@ -16,7 +16,7 @@ _ROLES = ("target", "sensitive", "source")
 
 
 def add_data_options(parser: argparse.ArgumentParser, known: str) -> None:
-    """Declare ``--data`` and what belongs to it; ``known`` names the data sets besides the user's own."""
+    """Declare ``--data`` and what belongs to it; ``known`` names the data sets other than the user's own."""
     add = parser.add_argument
     add("--data", required=True, metavar="NAME|csv:FILE", help=f"csv:FILE, your own table, or {known}")
     add("--path", help="the CSV file, or the folder, of a named data set; without it, it is downloaded where possible")

@@ -332,7 +332,7 @@ def _checked_plan(function: str, module: Any) -> Plan:
 
 
 def _check_module(function: str, module: Any, variables: Any) -> None:
-    """Refuse what is no unbound Linen module with its variables, and say what to call instead."""
+    """Refuse anything but an unbound Linen module with its variables, and say what to call instead."""
     hint = ""
     if isinstance(module, nnx.Module):
         hint = "For NNX, call sparsejax.nn.sparsify(model, ...)."

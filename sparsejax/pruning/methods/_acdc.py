@@ -270,7 +270,7 @@ def acdc(
       phases: ``acdc_phases(...)``, or a sequence of ``Phase(kind, start, stop)`` in optimizer steps.
       scope: ``"global"``, one threshold (published default); ``"layer"``, uniform; or any other scope. With
         ``n_of_m(2, 4)`` as structure: the published 2:4 variant, sparsity 0.5.
-      reset: what a decompression does to the inner optimizer. "all": everything kept per parameter starts anew, of
+      reset: what a decompression does to the inner optimizer. "all": everything kept per parameter starts again, of
         biases and normalisation layers too (published); "pruned": only weights that come back start at zero;
         "none": moments are left alone at every switch.
 

@@ -73,7 +73,7 @@ def straight_through(
     forward: w * mask;  w <- w - lr * (g + decay * (1 - mask) * w), g at the masked point;  mask <- top-k of |w|
 
     The loss must use ``forward_params(params, opt_state)``; so must evaluation and export, with the state that the
-    network was last trained with: a mask chosen anew after the last step meets batch statistics of another network.
+    network was last trained with: a mask chosen after the last step would meet the batch statistics of another network.
 
     Args:
       sparsity: fraction of zeros in the forward pass, in [0, 1).

@@ -172,7 +172,7 @@ def _operands(
     return leaves, samples
 
 
-@partial(jax.jit, static_argnums=1)  # a loop outside jit would be compiled anew at every call, as its body is new
+@partial(jax.jit, static_argnums=1)  # a loop outside jit would be compiled again at every call, as its body is new
 def _block_inverse(samples: Array, block: int, damping: float) -> Array:
     """Return the inverses of the blocks, float[blocks, block, block]; a short last block is padded."""
     count, size = samples.shape

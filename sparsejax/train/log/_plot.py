@@ -27,7 +27,7 @@ def plot_metrics(runs: Mapping[str, Sequence[MetricsRow]], path: Path) -> bool:
       path: the file; its suffix decides the format.
 
     Returns:
-      Whether there is a picture. Without matplotlib there is none, and a warning says so: the numbers are in
+      Whether a picture was drawn. Without matplotlib none is, and a warning says so: the numbers are in
       ``metrics.csv``, and a picture is no reason to refuse or to lose a run.
     """
     try:

@@ -32,7 +32,7 @@ class Plan:
       steps_per_epoch: full batches in the training examples.
       phases: in order, without gaps.
       method: what chooses the masks; None for a dense run.
-      tests: numbers of steps done after which the network is tested, besides the end of every epoch.
+      tests: numbers of steps done after which the network is tested, in addition to the end of every epoch.
       remark: what else a user should know before the run, or "".
       fork: number of steps done after which the dense partner goes its own way; None without one.
     """

@@ -36,8 +36,8 @@ class SGDConfig:
       drops: epochs done when the rate falls to ``factor`` of what it was; None: 51 and 101 of 150, in proportion.
       factor: of the rate at a drop.
       batch_norm: "train" (batch statistics, running averages move), "frozen" (running averages, which stay; scale and
-        shift are trained), or "recalibrated" (frozen after averages were estimated anew on the training images). For
-        features of a frozen network, "train" has no meaning.
+        shift are trained), or "recalibrated" (frozen after the averages were estimated again on the training images).
+        For features of a frozen network, "train" has no meaning.
 
     Raises:
       ValueError: a value out of range.
