@@ -134,8 +134,8 @@ def open_image(function: str, picture: PathLike | np.ndarray, mode: str) -> Any:
     Raises:
       FileNotFoundError: the file is missing.
       ImportError: Pillow is missing.
-      ValueError: the file is no image of the formats above or damaged; one side is more than 100 times the other; or
-        more than 2^27 pixels, or more than 2^23 where the file has less than a byte for 128 pixels.
+      ValueError: the file is not an image of the formats above, or it is damaged; one side is more than 100 times the
+        other; or more than 2^27 pixels, or more than 2^23 where the file has less than a byte for 128 pixels.
     """
     if isinstance(picture, np.ndarray):
         image = require("PIL.Image", function).fromarray(picture)
@@ -161,7 +161,7 @@ def picture_size(function: str, path: Path) -> tuple[int, int]:
     Raises:
       FileNotFoundError: the file is missing.
       ImportError: Pillow is missing.
-      ValueError: the file is no image.
+      ValueError: the file is not an image.
     """
     with _opened(function, path) as image:
         return image.size

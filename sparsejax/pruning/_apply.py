@@ -39,7 +39,7 @@ def init(tx: Transformation, params: PyTree) -> tuple[PyTree, PyTree]:
 
     Raises:
       ValueError: ``tx`` contains no ``pruned``, or it is inside ``optax.lookahead``.
-      TypeError: ``tx`` is no transformation.
+      TypeError: ``tx`` is not an Optax transformation.
 
     Source: the convention of all methods with a mask at initialisation (Evci et al. 2020, "RigL", section 3).
 
@@ -117,7 +117,7 @@ def prune(
 
     Raises:
       ValueError: mask, parameters and state do not match.
-      TypeError: ``tx`` is no transformation.
+      TypeError: ``tx`` is not an Optax transformation.
 
     Cost: ``tx.init`` runs once, to see which wrapper has which state.
 

@@ -108,7 +108,7 @@ def path(glob: str) -> Filter:
       Filter.
 
     Raises:
-      TypeError: ``glob`` is no string.
+      TypeError: ``glob`` is not a string.
 
     Source: ``fnmatch`` of the standard library.
 

@@ -202,7 +202,7 @@ def as_method(method: Method | Sequence[Rule], where: Predicate) -> tuple[Method
     Anything but a list is returned as it is.
 
     Raises:
-      TypeError: a rule is no ``(where, method, structure)``.
+      TypeError: a rule is not a ``(where, method, structure)``.
       ValueError: no rule, or methods that cannot stand in one wrapper.
     """
     if not isinstance(method, Sequence):

@@ -149,7 +149,7 @@ def read_run(word: str) -> RunPath:
 
     Raises:
       FileNotFoundError: no such folder or file.
-      ValueError: a sparsity that is no fraction in [0, 1).
+      ValueError: a sparsity that is not a fraction in [0, 1).
     """
     level, separator, text = word.rpartition("=")
     path: PathLike = Path(text)

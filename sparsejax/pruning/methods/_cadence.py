@@ -22,8 +22,8 @@ class Cadence:
 
     fires(t) = start <= t <= stop and ((t - start) mod update_every = 0 or t = stop)
 
-    Without the last clause a range that is no multiple of the period would miss the final sparsity (Zhu & Gupta 2017,
-    "To prune, or not to prune", equation 1, with the end added).
+    Without the last clause a range that is not a multiple of the period would miss the final sparsity (Zhu & Gupta
+    2017, "To prune, or not to prune", equation 1, with the end added).
 
     Attributes:
       update_every: period in optimizer steps.
@@ -68,7 +68,7 @@ def cadence(function: str, update_every: int, start: int, stop: int | None, *, f
       first: the earliest step at which an update has an effect; ``stop`` must not be before it.
 
     Raises:
-      ValueError: a number is no integer or out of range.
+      ValueError: a number is not an integer or out of range.
     """
     check_integer(function, "update_every", update_every)
     check_integer(function, "start", start, 0)
@@ -78,7 +78,7 @@ def cadence(function: str, update_every: int, start: int, stop: int | None, *, f
 
 
 def check_reaches(function: str, schedule: object, stop: int) -> None:
-    """Refuse a schedule that is no function, or that ends after the last update."""
+    """Refuse a schedule that is not a function, or that ends after the last update."""
     if not callable(schedule):
         got, hint = f"type {type(schedule).__name__}", "A fixed sparsity is written one_shot(...)."
         fail(function, "schedule", got, "a function step -> sparsity", hint, TypeError)

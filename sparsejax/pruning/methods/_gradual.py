@@ -150,7 +150,7 @@ def magnitude(
 
     Raises:
       ValueError: unknown scope, steps out of range, or ``stop`` is before the end of the schedule.
-      TypeError: ``schedule`` is no function.
+      TypeError: ``schedule`` is not a function.
 
     Source: Zhu & Gupta 2017, "To prune, or not to prune", section 3; Gale et al. 2019, section 3.
 
@@ -276,7 +276,7 @@ def saliency(
 
     Raises:
       ValueError: a value out of range, or ``stop`` is before the end of the schedule.
-      TypeError: ``schedule`` is no function.
+      TypeError: ``schedule`` is not a function.
 
     Source: Molchanov et al. 2017, "Pruning convolutional neural networks for resource efficient inference", equation 7;
       LeCun et al. 1990, "Optimal brain damage", equation 5 ("fisher").
@@ -323,7 +323,7 @@ def random_pruning(
 
     Raises:
       ValueError: unknown scope, steps out of range, or ``stop`` is before the end of the schedule.
-      TypeError: ``schedule`` is no function.
+      TypeError: ``schedule`` is not a function.
 
     Source: Gale et al. 2019, "The state of sparsity in deep neural networks", section 3.1.
 

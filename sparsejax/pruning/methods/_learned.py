@@ -136,7 +136,7 @@ def movement(
 
     Raises:
       ValueError: unknown scope, steps out of range, or ``stop`` is before the end of the schedule.
-      TypeError: ``schedule`` is no function.
+      TypeError: ``schedule`` is not a function.
 
     Source: Sanh et al. 2020, "Movement pruning: adaptive sparsity by fine-tuning", section 4.
 

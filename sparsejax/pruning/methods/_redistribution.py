@@ -227,7 +227,7 @@ def granet(
 
     Raises:
       ValueError: a value out of range, or a structure other than unstructured.
-      TypeError: ``schedule`` is no function.
+      TypeError: ``schedule`` is not a function.
 
     Source: Liu et al. 2021, "Sparse training via boosting pruning plasticity with neuroregeneration" (GraNet),
       section 4.

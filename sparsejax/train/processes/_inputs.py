@@ -28,7 +28,7 @@ class GroupInputs:
         """Check that batches can be divided, and that all processes have the same data.
 
         Raises:
-          ValueError: the batch is no multiple of the devices, or labels differ between processes.
+          ValueError: the batch is not a multiple of the devices, or labels differ between processes.
         """
         devices = group.mesh.size if group.mesh is not None else 1
         if inputs.batch_size % devices:

@@ -57,7 +57,7 @@ class Backbone:
       source: the run or PyTorch file that it comes from, whose names networks are saved under; "" for none.
 
     Raises:
-      ValueError: ``sparsity`` is no fraction in [0, 1).
+      ValueError: ``sparsity`` is not a fraction in [0, 1).
     """
 
     model: nnx.Module

@@ -108,8 +108,8 @@ def upstream_correlation(results: pd.DataFrame, upstream: pd.DataFrame) -> pd.Da
       ``pearson_p``, ``spearman_rho``, ``spearman_p``. A correlation with a constant side is NaN.
 
     Raises:
-      ValueError: a missing column or cell, a figure that is no fraction in (0, 1), a model twice, or fewer than three
-        models in common.
+      ValueError: a missing column or cell, a figure that is not a fraction in (0, 1), a model twice, or fewer than
+        three models in common.
 
     Source: Kornblith, Shlens & Le 2019, "Do better ImageNet models transfer better?", section 4.1.
     """

@@ -59,7 +59,7 @@ def check_upstream(function: str, upstream: pd.DataFrame) -> pd.DataFrame:
     """Check a table of upstream accuracies, one row for each (arch, method, sparsity).
 
     Raises:
-      ValueError: a missing column or cell, a figure that is no fraction in (0, 1), or a model twice.
+      ValueError: a missing column or cell, a figure that is not a fraction in (0, 1), or a model twice.
     """
     keys = ["arch", "method", "sparsity"]
     require_columns(function, "upstream", upstream, (*keys, "accuracy"))
