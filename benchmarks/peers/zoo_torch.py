@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +26,7 @@ def unsupported() -> str | None:
 
 def network(case: ZooCase) -> Any:
     """The network of this case in PyTorch: a module from inputs to logits."""
-    import transformers
-
+    transformers: Any = importlib.import_module("transformers")
     model: Any = nnx.eval_shape(lambda: case.build(plain=True))
     if isinstance(model, ViT):
         width, block = model.norm.num_features, model.blocks[0]
