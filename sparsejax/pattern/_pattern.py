@@ -51,8 +51,8 @@ class SparsityPattern:
     static argument of ``jit``; comparing or hashing a traced one is a TypeError. ``flax.serialization`` takes patterns
     as it takes modules (with ``sparsejax`` imported).
 
-    Limits: indices are int32, so a kernel has at most 2**31 - 1 weights, stored or not. Capacity, rows and columns
-    may pass the number of weights of the kernel only up to 2**24: the index arrays take
+    Limits: indices are int32, so a kernel has at most 2^31 - 1 weights, stored or not. Capacity, rows and columns
+    may pass the number of weights of the kernel only up to 2^24: the index arrays take
     ``4 * (3 * nse + rows + columns + 2)`` bytes, be the entries used or not.
     Source: compressed sparse rows as in SciPy; both orientations as in Nikdan et al. 2023 (SparseProp), section 3,
     which stores one and scatters through it.

@@ -74,6 +74,12 @@ def test_examples_of_docstrings_are_code(site):
     assert "<blockquote>" not in pages
 
 
+def test_powers_are_not_read_as_bold(site):
+    pages = {page: page.read_text() for page in site.rglob("*.html") if "notebooks" not in page.parts}
+    bold = {page.parent.name: re.findall(r".{20}\w<strong>", text) for page, text in pages.items()}
+    assert {name: found for name, found in bold.items() if found} == {}
+
+
 def test_every_package_with_public_names_is_in_the_list():
     package = Path(importlib.import_module("sparsejax").__file__).parent
     public = {
