@@ -14,3 +14,5 @@ cd tests  # away from the source tree, so that the installed package is what is 
 workers=(--numprocesses auto --maxprocesses 4 --dist loadfile)
 "$python" -m pytest -c ../pyproject.toml --rootdir .. "${workers[@]}" .
 "$python" -m pytest -c ../pyproject.toml --rootdir .. "${workers[@]}" --doctest-modules --pyargs sparsejax
+# The C++ by itself, with AddressSanitizer and UBSan; status 3: the compiler's runtimes for them are missing.
+PYTHON="$python" bash ./sanitize.sh address,undefined handlers || [[ $? == 3 ]]

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the C++ with sanitizers, away from the source tree, and runs the kernel tests with it. Any report is a failure.
 #   PYTHON=.venv/bin/python tests/sanitize.sh address,undefined   tests/cpp/handlers_test.cc, then pytest
+#   PYTHON=.venv/bin/python tests/sanitize.sh address,undefined handlers   the first of these alone, as tests/run.sh does
 #   PYTHON=.venv/bin/python tests/sanitize.sh thread              tests/cpp/handlers_test.cc
 # handlers_test has neither Python nor XLA in it. Nothing else can be run with ThreadSanitizer: XLA is not compiled with
 # it, so what orders two tasks in XLA's thread pool is invisible, and every hand-over would be reported as a race.
@@ -8,7 +9,7 @@
 set -euo pipefail
 sanitizers="${1:-}"
 [[ "$sanitizers" == address,undefined || "$sanitizers" == thread ]] || {
-  echo "usage: tests/sanitize.sh address,undefined | thread" >&2
+  echo "usage: tests/sanitize.sh address,undefined [handlers] | thread" >&2
   exit 2
 }
 cd "$(dirname "$0")/.."
@@ -46,6 +47,7 @@ export ASAN_OPTIONS=detect_stack_use_after_return=1:log_path="$work/report"
 "${fixed[@]}" "$work/build/handlers_test"
 [[ "$sanitizers" == thread ]] && exit
 "${fixed[@]}" "$work/build/handlers_test" large
+[[ "${2:-}" == handlers ]] && exit
 
 # CPython and XLA keep memory to the end, so leaks are looked for above only. Nearly all the time goes into XLA's
 # compiler and its allocations: so they are recorded briefly, little is optimised, a quarter of the parameter sets of

@@ -22,7 +22,7 @@ _LOST = ("BrokenExecutor", "KilledWorker", "RayActorError", "WorkerCrashedError"
 
 def add_backend_options(parser: argparse.ArgumentParser) -> None:
     """Declare where the jobs of a study run."""
-    text = "what runs the jobs: processes of this machine, a Dask cluster, or Ray; those write to a shared disk"
+    text = "what runs the jobs: processes of this machine, Dask, or Ray; workers on other machines need a shared disk"
     parser.add_argument("--backend", choices=get_args(Backend), default="loky", help=text)
     text = "of the Dask scheduler or the Ray cluster; without it, one is started on this machine"
     parser.add_argument("--address", default=None, help=text)
