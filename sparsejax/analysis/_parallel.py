@@ -45,12 +45,12 @@ def run_jobs(
       function: name of the caller, for messages.
       work: of one job.
       jobs: arguments of each call; they can be pickled.
-      n_jobs: processes; with an address, the cluster decides.
+      n_jobs: processes, -1 for all cores; with an address, the cluster decides.
       backend: "loky", "dask" or "ray"; None is what an enclosing ``joblib.parallel_config`` says, or loky.
       address: of a running cluster; None starts one on this machine.
 
     Raises:
-      ValueError: an unknown backend, or an address for none.
+      ValueError: an unknown backend, an address for none, or ``n_jobs`` of 0.
       ImportError: a package of the backend is missing (extras ``dask`` and ``ray``).
       OSError: there is no cluster at the address.
 
@@ -62,6 +62,8 @@ def run_jobs(
         fail(function, "backend", f"value {backend!r}", f"one of {', '.join(get_args(Backend))}")
     if address is not None and backend not in ("dask", "ray"):
         fail(function, "address", f"value {address!r} with backend {backend!r}", "none, or backend 'dask' or 'ray'")
+    if n_jobs == 0:
+        fail(function, "n_jobs", "value 0", "a number of processes, or -1 for all cores")
     calls = [joblib.delayed(work)(*job) for job in jobs]
     for attempt in range(_REPEATS + 1):
         with _BACKENDS[backend](function, n_jobs, address) as workers:

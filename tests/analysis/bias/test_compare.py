@@ -379,6 +379,10 @@ T = np.array([[1, 0], [1, 0], [0, 1]])
         ({"groups": {"a": [0, 1, 1], "b": [0, 1]}}, "2 samples in 'b'; expected 3, as 'a'"),
         ({"groups": [0, 1, 1], "group_names": ["a", "b"]}, "group_names has 2 different names; expected 1"),
         ({"train_groups": [0, 1]}, "train_labels has no value"),
+        (
+            {"train_labels": T, "train_groups": [0, 1, 1]},
+            "groups has no value; expected groups, as train_groups need them",
+        ),
         ({"groups": [0, 1, 1], "train_labels": T, "train_groups": [0, 1]}, "train_groups has 2 samples; expected 3"),
         ({"train_labels": T[:, :1]}, "train_labels has 1 columns; expected 2"),
         ({"val": {"dense": Z}}, "expected exactly dense, sparse and labels"),

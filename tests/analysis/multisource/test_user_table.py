@@ -126,6 +126,30 @@ def test_options_that_do_not_fit_are_refused(tmp_path, capsys, words, text):
     assert text in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--eta", "nan"], "eta has value nan; expected a number."),
+        (["--eta", "-1"], "eta has value -1; expected a finite number, at least 0."),
+        (["--lambda", "-0.1"], "l2 has value -0.1; expected a finite number, at least 0."),
+        (["--t", "0"], "t has value 0; expected a finite number other than 0."),
+        (["--tau", "inf"], "tau has value inf; expected a finite number other than 0."),
+        (["--jobs", "0"], "n_jobs has value 0; expected a number of processes, or -1 for all cores."),
+    ],
+)
+def test_settings_of_the_study_that_no_learner_can_use_are_refused(table, tmp_path, capsys, words, text):
+    assert run("run", "--data", f"csv:{table}", *WORDS, *words, "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert error == f"error: run_study: {text}\n"
+
+
+def test_a_source_that_only_the_test_part_has_is_refused(frame, tmp_path, capsys):
+    frame.assign(site=np.arange(len(frame)) // 2).to_csv(tmp_path / "own.csv", index=False)  # two rows each
+    assert run("run", "--data", f"csv:{tmp_path / 'own.csv'}", *WORDS, "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "of 120 sources without a row in the training part of seed 0" in error
+
+
 def test_unique_text_is_no_feature(frame, tmp_path, capsys):
     long = pd.concat([frame] * 2, ignore_index=True).assign(name=[f"n{i}" for i in range(480)])
     long.to_csv(tmp_path / "own.csv", index=False)

@@ -76,6 +76,8 @@ def test_runs_that_do_not_fit_are_refused(folder, capsys):
             "sparse has 1 run at 0.95; expected 2, one for each dense run",
         ),
         (("--sparse", folder / "groups.npz"), "has no array probs, labels, sparsity"),
+        (("--train-groups", folder / "groups.npz"), "groups has no value; expected groups, as train_groups need them"),
+        (("--out", folder / "nowhere" / "report.html"), "nowhere'; expected an existing folder"),
     ):
         assert main(words(folder, *more)) == 2
         error = capsys.readouterr().err

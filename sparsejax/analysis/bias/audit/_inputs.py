@@ -173,14 +173,15 @@ def read_training(
     missing: NumberLike | None,
 ) -> tuple[np.ndarray | None, tuple[Group, ...] | None]:
     """Return labels and groups of the training split, or None."""
+    for operand, given in (("train_labels", train_labels is not None), ("groups", len(groups) > 0)):
+        if train_groups is not None and not given:
+            fail(FUNCTION, operand, "no value", f"{operand.removeprefix('train_')}, as train_groups need them")
     if train_labels is None:
-        if train_groups is not None:
-            fail(FUNCTION, "train_labels", "no value", "labels, as train_groups need them")
         return None, None
     train = labels(FUNCTION, "train_labels", train_labels, missing=missing)
     if train.shape[1] != columns:
         fail(FUNCTION, "train_labels", f"{train.shape[1]} columns", f"{columns}, as labels")
-    if train_groups is None or not groups:
+    if train_groups is None:
         return train, None
     names = [group.name for group in groups]
     read = read_groups(FUNCTION, "train_groups", train_groups, names)

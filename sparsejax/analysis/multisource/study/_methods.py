@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any, NamedTuple
 
+from sparsejax._checks import fail
+from sparsejax.analysis._arrays import read_number
 from sparsejax.analysis.multisource.learners._adversarial import AdversarialLearner
 from sparsejax.analysis.multisource.learners._base import CLIP
 from sparsejax.analysis.multisource.learners._boosted import BoostedTrees
@@ -45,6 +48,22 @@ class Hyperparameters(NamedTuple):
 
 
 PUBLISHED = Hyperparameters()
+_TILTS = ("t", "tau")
+
+
+def check_hyperparameters(function: str, chosen: Hyperparameters) -> None:
+    """Refuse settings that no learner can use.
+
+    >>> check_hyperparameters("f", Hyperparameters(tau=0.0))
+    Traceback (most recent call last):
+    ...
+    ValueError: f: tau has value 0; expected a finite number other than 0.
+    """
+    for name, value in chosen._asdict().items():
+        number = read_number(function, name, value)
+        if not math.isfinite(number) or (number == 0 if name in _TILTS else number < 0):
+            expected = "a finite number other than 0" if name in _TILTS else "a finite number, at least 0"
+            fail(function, name, f"value {number:g}", expected)
 
 
 def version_of(method: str, legacy: bool) -> str:

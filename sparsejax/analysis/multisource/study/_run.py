@@ -31,6 +31,7 @@ from sparsejax.analysis.multisource.study._methods import (
     METHODS,
     PUBLISHED,
     Hyperparameters,
+    check_hyperparameters,
     learners_of,
     make_method,
     version_of,
@@ -92,8 +93,8 @@ def run_study(
       value, version. The version of "hterm" and "dro" is "corrected" unless ``legacy``, and tables show it.
 
     Raises:
-      ValueError: an unknown name; ``n_malicious`` is not below half of the sources; no seed; or a damaged file in the
-        folder, which is named.
+      ValueError: an unknown name; ``n_malicious`` is not below half of the sources; no seed; a hyperparameter that no
+        learner can use; a source without a row in the training part; or a damaged file in the folder, which is named.
       OSError: another process writes to the folder, or it cannot be written to.
     """
     import pandas as pd
@@ -111,6 +112,7 @@ def run_study(
         fail("run_study", "seeds", f"value {seeds}", "at least 1")
     if not 0 <= n_malicious < n_sources / 2:
         fail("run_study", "n_malicious", f"value {n_malicious}", f"less than half of {n_sources}, the sources")
+    check_hyperparameters("run_study", hyperparameters)
     if ablation:
         methods, learners = tuple(ABLATIONS), ("reg" if classifier == "linear" else "resample",)
     setting = {"learners": list(learners), "methods": list(methods), "classifier": classifier}
@@ -164,6 +166,10 @@ def _cell(
     # Labels of sources are split with the rows, in the place of the labels.
     split = None if source is None else data._replace(y=source).split(seed)[0].y
     origin = assign_sources(len(train.y), setting["n_sources"]) if split is None else split
+    lost = setting["n_sources"] - len(np.unique(origin))
+    if lost:
+        got = f"{lost} of {setting['n_sources']} sources without a row in the training part of seed {seed}"
+        fail("run_study", "source", got, "rows of each", "Drop small sources, or merge them.")
     clean = TrainingSet(train.X, train.y, train.a, origin, train.protected)
     chosen = choose_sources(setting["n_sources"], setting["n_malicious"], seed)
     bad = manipulate(adversary, clean, chosen, jax.random.key(seed))
