@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _STUDY_METHODS = ("AC/DC", "GMP", "WoodFisher", "STR", "RigL ERK 1x", "RigL ERK 5x", "LTH-T", "M-FAC", "Dense")
 _MARKERS = "os^Dv<>PX*"
 _FAR = 2.0  # interquartile ranges beyond the quartiles from which a point is drawn on the edge of the axis
+_NARROW = 0.035  # of the axis: the values of points that are nearer are written at different heights
+_LABEL = 16  # points, the length of such a value
 
 
 def plot_relative_error(
@@ -303,13 +305,18 @@ def _keep_far_points_on_the_edge(ax: Axes, points: Sequence[tuple[float, float, 
     room = 0.12 * max(float(np.ptp(near)), 1e-9)
     low, high = near.min() - room, near.max() + room
     ax.set_ylim(low - room, high + room)
-    for x, value, color in points:
+    width = max(ax.get_xlim()) - min(ax.get_xlim())
+    last, step = {"v": -np.inf, "^": -np.inf}, {"v": 0, "^": 0}
+    for x, value, color in sorted(points):
         if not low <= value <= high and np.isfinite(value):
             below = value < low
-            at = low - 0.3 * room if below else high + 0.3 * room
-            ax.plot([x], [at], marker="v" if below else "^", ms=6, color=color, clip_on=False, linestyle="")
+            at, marker = (low - 0.3 * room, "v") if below else (high + 0.3 * room, "^")
+            ax.plot([x], [at], marker=marker, ms=6, color=color, clip_on=False, linestyle="")
+            step[marker] = (step[marker] + 1) % 3 if x - last[marker] < _NARROW * width else 0
+            last[marker] = x
             style = {"fontsize": 7, "color": color, "rotation": 90, "ha": "center"}  # neighbours do not overlap
-            above, va = (4, "bottom") if below else (-4, "top")
+            away = 4 + _LABEL * step[marker]
+            above, va = (away, "bottom") if below else (-away, "top")
             ax.annotate(f"{value:.0f}", (x, at), (0, above), textcoords="offset points", va=va, **style)
 
 

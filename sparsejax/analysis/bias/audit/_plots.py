@@ -100,7 +100,8 @@ def plot_bias(comparison: Comparison, ax: Axes | None = None, *, model: ModelOut
         if np.isnan(value):
             ax.add_patch(_rectangle(j, i))
         else:
-            ax.text(j, i, f"{value:+.3f}", ha="center", va="center", fontsize=7)
+            color = "white" if abs(value) > 0.7 * limit else "black"
+            ax.text(j, i, f"{value:+.3f}", ha="center", va="center", fontsize=7, color=color)
     ax.set_xticks(range(len(comparison.pair_names)), comparison.pair_names, parse_math=False)
     ax.set_yticks(range(len(names)), names, parse_math=False)
     ax.set_title(f"change of bias amplification, {model.label}", parse_math=False)
@@ -136,7 +137,7 @@ def plot_groups(
     for row, (level, start, end) in enumerate(zip(levels, *ends, strict=True)):
         if np.isfinite([start, end]).all():
             ax.annotate("", (end, row), (start, row), arrowprops={"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0})
-            ax.plot([start], [row], "o", color=_GREY, fillstyle="none")
+            ax.plot([start], [row], "o", color="C0", fillstyle="none")
             ax.plot([end], [row], "s", color="C1", markersize=4)
             described.append(f"{level}: {start:.4f} to {end:.4f}")
     ax.set_yticks(range(len(levels)), levels, parse_math=False)
