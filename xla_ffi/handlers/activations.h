@@ -49,12 +49,18 @@ void PackRows(const Activations<const S>& x, Range features, const BatchBlocks& 
   const S* from = x.At(features.begin, b.begin(block));
   if (!x.row_major) return storage.pack_rows(from, count, b.n, valid, packed, stride);
   if (valid < stride) std::fill_n(packed, count * stride, S{});
-  // As many examples at a time as the processor's own prefetcher follows, and a few cache lines of each.
-  constexpr int64_t kFeatures = 4 * kLineBytes / sizeof(S);
+  // As many examples at a time as the processor's own prefetcher follows, and a few cache lines of each. It does not
+  // follow examples of few features; the next ones are contiguous, if they are packed whole.
+  constexpr int64_t kLine = kLineBytes / sizeof(S), kFeatures = 4 * kLine;
+  const bool ahead = count == x.features && b.lanes * count * static_cast<int64_t>(sizeof(S)) <= kAheadBytes;
   for (int64_t i = 0; i < valid; i += b.lanes)
-    for (int64_t f = 0; f < count; f += kFeatures)
-      storage.transpose(from + i * x.features + f, std::min<int64_t>(b.lanes, valid - i),
-                        std::min(kFeatures, count - f), x.features, packed + f * stride + i, stride, false);
+    for (int64_t f = 0; f < count; f += kFeatures) {
+      const int64_t features = std::min(kFeatures, count - f);
+      const S* next = from + (i + b.lanes) * count + f * b.lanes;
+      for (int64_t at = 0; ahead && at < features * b.lanes; at += kLine) __builtin_prefetch(next + at);
+      storage.transpose(from + i * x.features + f, std::min<int64_t>(b.lanes, valid - i), features, x.features,
+                        packed + f * stride + i, stride, false);
+    }
 }
 
 // Writes rows of a packed block, one per feature. `stream`: around the caches.

@@ -29,6 +29,9 @@ constexpr int64_t kPartialBytes = 512 * 1024;
 // Bytes of results that are computed in scratch before they are written to their places: half of a first-level cache.
 constexpr int64_t kStageBytes = 16 * 1024;
 
+// Bytes of row-major activations that are prefetched while as many are packed: half of a first-level cache.
+constexpr int64_t kAheadBytes = 16 * 1024;
+
 // Results of at least this many bytes are evicted from the caches before anything reads them, so the kernels write
 // them with stores that bypass the caches.
 constexpr int64_t kStreamBytes = 4 << 20;

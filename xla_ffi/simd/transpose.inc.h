@@ -4,7 +4,8 @@
 // A step takes W rows and P columns, P elements being 16 bytes: it loads W pieces of P elements, those of rows i, i +
 // P, i + 2 P, ... as one vector, and transposes P x P elements within each 16 bytes of P vectors. The result is P
 // vectors of W rows each. So a step needs P registers and few shuffles, whatever W is. Elements are converted on the
-// way.
+// way. Where a vector is four pieces and nothing is converted, W rows are transposed in blocks of W columns, which
+// reads whole cache lines.
 
 // In every 16 bytes: a0 b0 a1 b1 ... of the lower halves, and of the upper ones. bfloat16 is moved as uint16_t.
 SPARSEJAX_INLINE Vec<uint16_t, 8> InterleaveLow(Vec<uint16_t, 8> a, Vec<uint16_t, 8> b) {
@@ -171,6 +172,41 @@ SPARSEJAX_INLINE void TransposeStep(const S* src, int64_t src_stride, D* dst, in
   }
 }
 
+// In vectors of four pieces: the even pieces of a, then those of b; and the odd ones.
+template <typename V>
+SPARSEJAX_INLINE V EvenPieces(V a, V b) {
+  using Pairs = Vec<double, 8>;
+  return (V)__builtin_shufflevector((Pairs)a, (Pairs)b, 0, 1, 4, 5, 8, 9, 12, 13);
+}
+template <typename V>
+SPARSEJAX_INLINE V OddPieces(V a, V b) {
+  using Pairs = Vec<double, 8>;
+  return (V)__builtin_shufflevector((Pairs)a, (Pairs)b, 2, 3, 6, 7, 10, 11, 14, 15);
+}
+
+// W rows of W columns, where a vector is four pieces.
+template <typename A, int W, typename S>
+SPARSEJAX_INLINE void TransposeBlock(const S* src, int64_t src_stride, S* dst, int64_t dst_stride) {
+  constexpr int P = kPiece<A>;
+  static_assert(W == 4 * P && sizeof(S) == sizeof(A));
+  Vec<A, W> v[4][P];  // after the first loop: piece j of v[g][i] is column j * P + i of rows g * P to g * P + P - 1
+#pragma GCC unroll 4
+  for (int g = 0; g < 4; ++g) {
+#pragma GCC unroll 8
+    for (int i = 0; i < P; ++i) __builtin_memcpy(&v[g][i], src + (g * P + i) * src_stride, sizeof(v[g][i]));
+    TransposePieces<W>(v[g]);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < P; ++i) {
+    const Vec<A, W> even_low = EvenPieces(v[0][i], v[1][i]), even_high = EvenPieces(v[2][i], v[3][i]);
+    const Vec<A, W> odd_low = OddPieces(v[0][i], v[1][i]), odd_high = OddPieces(v[2][i], v[3][i]);
+    const Vec<A, W> columns[4] = {EvenPieces(even_low, even_high), EvenPieces(odd_low, odd_high),
+                                  OddPieces(even_low, even_high), OddPieces(odd_low, odd_high)};
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) __builtin_memcpy(dst + (j * P + i) * dst_stride, &columns[j], sizeof(columns[j]));
+  }
+}
+
 // All rows of P columns, or of fewer. `stream`: the vectors of the result are cache lines.
 template <typename A, typename S, typename D>
 SPARSEJAX_INLINE void TransposeColumns(const S* src, int64_t rows, int64_t columns, int64_t src_stride, D* dst,
@@ -192,7 +228,12 @@ template <typename A, typename S, typename D>
 SPARSEJAX_INLINE void Transpose(const S* src, int64_t rows, int64_t columns, int64_t src_stride, D* dst,
                                 int64_t dst_stride, bool stream) {
   stream = stream && AreLines<D, kVectorBytes / sizeof(D)>(dst, dst_stride, 0);
-  for (int64_t c = 0; c < columns; c += kPiece<A>)
+  constexpr int W = kVectorBytes / sizeof(A);
+  int64_t c = 0;
+  if constexpr (W == 4 * kPiece<A> && sizeof(S) == sizeof(A) && sizeof(D) == sizeof(A))
+    if (rows == W && !stream)
+      for (; c + W <= columns; c += W) TransposeBlock<A, W>(src + c, src_stride, dst + c * dst_stride, dst_stride);
+  for (; c < columns; c += kPiece<A>)
     TransposeColumns<A>(src + c, rows, columns - c, src_stride, dst + c * dst_stride, dst_stride, stream);
   if (stream) FenceLines();
 }
@@ -208,7 +249,9 @@ void TransposeRows(const S* src, int64_t rows, int64_t columns, int64_t src_stri
 // With a conversion.
 template <typename S, typename A>
 void LoadTransposed(const S* src, int64_t rows, int64_t columns, int64_t src_stride, A* dst, int64_t dst_stride) {
-  Transpose<A>(src, rows, columns, src_stride, dst, dst_stride, false);
+  constexpr int W = kVectorBytes / sizeof(A);
+  for (int64_t r = 0; r < rows; r += W)
+    Transpose<A>(src + r * src_stride, rows - r < W ? rows - r : W, columns, src_stride, dst + r, dst_stride, false);
 }
 template <typename S, typename A>
 void StoreTransposed(const A* src, int64_t rows, int64_t columns, int64_t src_stride, S* dst, int64_t dst_stride) {
