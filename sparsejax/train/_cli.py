@@ -73,14 +73,22 @@ def _run(arguments: argparse.Namespace, group: Group, refused: Callable[[BaseExc
     return 0
 
 
-def fit(arguments: argparse.Namespace, config: train.TrainConfig, group: Group) -> tuple[Any, TrainResult, str]:
+def fit(
+    arguments: argparse.Namespace, config: train.TrainConfig, group: Group, *, measure: bool = True
+) -> tuple[Any, TrainResult, str]:
     """Train by the options, with the dense twin if that is asked for.
+
+    Args:
+      arguments: the parsed options.
+      config: the run.
+      group: the processes that share it.
+      measure: as for `TrainRun`.
 
     Returns:
       What JSON shows, the result of the run itself, and the table.
     """
     quiet = arguments.json
-    options: dict[str, Any] = run_options(arguments) | {"group": group}
+    options: dict[str, Any] = run_options(arguments) | {"group": group, "measure": measure}
     if arguments.against_dense:
         pair = train.DensePair(config, arguments.out, **options)
         reports = train.reporter(quiet=quiet, lines=True), train.reporter(quiet=quiet, lines=True)

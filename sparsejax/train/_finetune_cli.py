@@ -36,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--freeze-backbone", "freeze_backbone", bool, "train the classifier alone")
     text = "also write the trained network in this form: for PyTorch, or as a program; repeat for several"
     parser.add_argument("--save", action="append", choices=FORMS, default=[], help=text)
+    text = "choose by time which layers are stored compressed; --no-measure: all that are 80 %% sparse"
+    parser.add_argument("--measure", action=argparse.BooleanOptionalAction, default=True, help=text)
     add_run_options(parser)
     add_process_options(parser)
 
@@ -52,7 +54,7 @@ def run(arguments: argparse.Namespace, refused: Callable[[BaseException], int]) 
 
 def _run(arguments: argparse.Namespace, group: Group, refused: Callable[[BaseException], int]) -> int:
     try:
-        outcome, result, text = fit(arguments, config_of(arguments, _DEFAULTS), group)
+        outcome, result, text = fit(arguments, config_of(arguments, _DEFAULTS), group, measure=arguments.measure)
         keeps = bool(arguments.save) and group.writes
         files = train.save_network(result.out, arguments.save, arguments.out) if keeps else []
     except (ValueError, OSError, ImportError) as error:

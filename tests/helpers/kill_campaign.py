@@ -97,7 +97,7 @@ def targets(data: Path | None, backbone: Path) -> list[Target]:
     """Everything that can be resumed; studies of sources only where the tables are."""
     chosen = [training(method) for method in ("magnitude", "acdc", "rigl", "set", "static", "dense")]
     chosen.append(training("static", "--against-dense"))
-    chosen.append(_training("finetune", ["finetune", "--from", str(backbone), "--data", "digits"]))
+    chosen.append(_training("finetune", ["finetune", "--from", str(backbone), "--data", "digits", "--no-measure"]))
     words = ["transfer", "--backbone", str(backbone), "--data", "digits", "--regime", "both", "--epochs", "1"]
     chosen.append(study("transfer", [*words, "--seeds", "3", "--json"]))
     if data is not None:

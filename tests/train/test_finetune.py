@@ -24,6 +24,7 @@ from sparsejax.train import (
     load_model,
     load_network,
 )
+from sparsejax.train._fixed_mask import fix_masks
 from sparsejax.train._optimizer import learning_rates
 from sparsejax.train._steps import StepKind, forward_of_kind
 from sparsejax.train.results._ratios import ratio_text
@@ -240,6 +241,25 @@ def test_commands_from_a_run_to_a_table(tmp_path, capsys):
         error = capsys.readouterr().err
         assert "model has value 'convnet'; expected 'mlp', that of the run in" in error and error.count("\n") == 1
         assert not (tmp_path / "d").exists()
+
+
+def test_a_choice_by_the_masks_alone_needs_no_times(tmp_path, monkeypatch):
+    """With --no-measure two runs store the same layers, whatever the machine does beside them."""
+    chosen = []
+
+    def recorded(*args, **options):
+        chosen.append(options["policy"])
+        return fix_masks(*args, **options)
+
+    monkeypatch.setattr("sparsejax.train._prepare.fix_masks", recorded)
+    small = ["--epochs", "1", "--batch-size", "512"]
+    words = ["train", "--method", "static", "--model", "mlp", *small, "--out", str(tmp_path / "a")]
+    assert main(words) == 0
+    words = ["finetune", "--from", str(tmp_path / "a"), *small, "--out"]
+    assert main([*words, str(tmp_path / "b"), "--no-measure"]) == 0
+    assert json.loads((tmp_path / "b" / "stored_layers.json").read_text()) == ["layers/0", "layers/1"]
+    assert main([*words, str(tmp_path / "c")]) == 0
+    assert chosen == ["always", "measured"]
 
 
 @pytest.mark.parametrize(
