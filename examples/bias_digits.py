@@ -5,6 +5,9 @@ exist; no source image is shared between splits. Model: an MLP 100-256-256-K. Th
 uses this file; by itself it trains the joint models and writes the audit:
 
     python examples/bias_digits.py --out bias.html
+    python examples/bias_digits.py --data MNIST --out bias.html
+
+``--data`` is a folder with the IDX files of MNIST, whose images of 28 x 28 pixels take the place of the digits.
 
 ``--backend dask`` and ``--backend ray`` train on a cluster, whose workers have this folder on PYTHONPATH.
 """
@@ -16,6 +19,7 @@ import functools
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,7 +30,7 @@ from flax import nnx
 
 from sparsejax import pruning
 from sparsejax.analysis._parallel import add_backend_options, run_jobs
-from sparsejax.data import corner_square, marked_samples
+from sparsejax.data import corner_square, idx_dataset, marked_samples
 from sparsejax.models import MLP
 
 ATTRIBUTES = (
@@ -42,7 +46,7 @@ BATCH = 200
 
 @dataclass(frozen=True)
 class Split:
-    """Images float32[n, 10, 10, 1] in [0, 1.5], labels int8[n, 12], and the source image of each."""
+    """Images float32[n, H, W, 1] in [0, 1.5] (10 x 10 for the digits), labels int8[n, 12], the source image of each."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -55,10 +59,12 @@ class Split:
 
 
 def attributes_of(images: np.ndarray, digits: np.ndarray) -> np.ndarray:
-    """Return the twelve attributes int8[n, 12] of clean images float[n, 8, 8]."""
+    """Return the twelve attributes int8[n, 12] of clean images float[n, S, S]."""
+    side = images.shape[1]
+    quarter, half = side // 4, side // 2
     ink = images.sum(axis=(1, 2))
-    centre = images[:, 2:6, 2:6].sum(axis=(1, 2)) / ink
-    rows, columns = np.mgrid[0:8, 0:8].astype(float)
+    centre = images[:, quarter:-quarter, quarter:-quarter].sum(axis=(1, 2)) / ink
+    rows, columns = np.mgrid[0:side, 0:side].astype(float)
     dy = rows - ((images * rows).sum(axis=(1, 2)) / ink)[:, None, None]
     dx = columns - ((images * columns).sum(axis=(1, 2)) / ink)[:, None, None]
     slant = (images * dx * dy).sum(axis=(1, 2)) / (images * dy**2).sum(axis=(1, 2))
@@ -70,8 +76,8 @@ def attributes_of(images: np.ndarray, digits: np.ndarray) -> np.ndarray:
         np.isin(digits, (1, 4, 7)),
         digits == 8,
         digits == 0,
-        images[:, :4].sum(axis=(1, 2)) > ink / 2,
-        images[:, :, :4].sum(axis=(1, 2)) > ink / 2,
+        images[:, :half].sum(axis=(1, 2)) > ink / 2,
+        images[:, :, :half].sum(axis=(1, 2)) > ink / 2,
         centre > np.median(centre),
         ink > np.median(ink),
         slant < np.median(slant),
@@ -79,21 +85,31 @@ def attributes_of(images: np.ndarray, digits: np.ndarray) -> np.ndarray:
     return np.stack(attributes, axis=1).astype(np.int8)
 
 
-def make_data(seed: int = 0) -> dict[str, Split]:
-    """Split the source images, then draw noisy views of them."""
-    from sklearn.datasets import load_digits
+def read_digits(folder: Path | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return square images in [0, 1] and digits: those of scikit-learn, or of a folder of IDX files."""
+    if folder is None:
+        from sklearn.datasets import load_digits
 
-    bunch = load_digits()
-    clean = bunch.images / 16.0
-    labels = attributes_of(clean, bunch.target)
+        bunch = load_digits()
+        return bunch.images / 16.0, bunch.target
+    data = idx_dataset(folder)
+    images = np.concatenate([data.train_images, data.test_images])[..., 0].astype(float)
+    return images, np.concatenate([data.train_labels, data.test_labels])
+
+
+def make_data(seed: int = 0, folder: Path | None = None) -> dict[str, Split]:
+    """Split the source images of `read_digits`, then draw noisy views of them."""
+    clean, digits = read_digits(folder)
+    side = clean.shape[1]
+    labels = attributes_of(clean, digits)
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(clean))
     splits, start = {}, 0
     for name, share in SHARES.items():
         stop = len(order) if name == "test" else start + round(share * len(order))
         sources = rng.choice(order[start:stop], SIZES[name])
-        canvas = np.zeros((len(sources), 10, 10))
-        canvas[:, 1:9, 1:9] = clean[sources] * rng.uniform(0.7, 1.0, len(sources))[:, None, None]
+        canvas = np.zeros((len(sources), side + 2, side + 2))
+        canvas[:, 1:-1, 1:-1] = clean[sources] * rng.uniform(0.7, 1.0, len(sources))[:, None, None]
         noisy = np.clip(canvas + rng.normal(0, 0.2, canvas.shape), 0, 1.5)
         splits[name] = Split(noisy[..., None].astype(np.float32), labels[sources], sources)
         start = stop
@@ -112,9 +128,10 @@ def _optimizer(sparsity: float, epochs: int, per_epoch: int) -> optax.GradientTr
 
 
 @functools.lru_cache(maxsize=64)
-def _trainer(outputs: int, sparsity: float, epochs: int, samples: int) -> Any:
+def _trainer(pixels: int, outputs: int, sparsity: float, epochs: int, samples: int) -> Any:
     """Compile one training run: all seeds of a configuration share it."""
-    graph = nnx.split(nnx.eval_shape(lambda: MLP(100, outputs, hidden=(256, 256), rngs=nnx.Rngs(0))), nnx.Param)[0]
+    abstract = nnx.eval_shape(lambda: MLP(pixels, outputs, hidden=(256, 256), rngs=nnx.Rngs(0)))
+    graph = nnx.split(abstract, nnx.Param)[0]
     tx = _optimizer(sparsity, epochs, samples // BATCH)
 
     @jax.jit
@@ -146,9 +163,10 @@ def train(
     images: np.ndarray, labels: np.ndarray, evaluate: Sequence[np.ndarray], *, sparsity: float, seed: int, epochs: int
 ) -> tuple[list[np.ndarray], float]:
     """Train one model, and return its logits on each array of images, and its measured sparsity."""
-    model = MLP(100, labels.shape[1], hidden=(256, 256), rngs=nnx.Rngs(seed))
+    pixels = images[0].size
+    model = MLP(pixels, labels.shape[1], hidden=(256, 256), rngs=nnx.Rngs(seed))
     params = nnx.state(model, nnx.Param)
-    fit, predict = _trainer(labels.shape[1], sparsity, epochs, len(images))
+    fit, predict = _trainer(pixels, labels.shape[1], sparsity, epochs, len(images))
     rng = np.random.default_rng((seed, 1))
     order = np.concatenate([rng.permutation(len(images))[: len(images) // BATCH * BATCH] for _ in range(epochs)])
     batches = jnp.asarray(order.reshape(-1, BATCH))
@@ -249,12 +267,15 @@ def main() -> None:
     """Train, audit, write the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default="bias.html", help="the report")
+    parser.add_argument(
+        "--data", type=Path, help="a folder with the IDX files of MNIST; without it, scikit-learn's digits"
+    )
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="processes")
     add_backend_options(parser)
     arguments = parser.parse_args()
-    data = make_data()
+    data = make_data(folder=arguments.data)
     levels = (0.0, *SPARSITIES)
     jobs = [(train_joint, data, s, seed, arguments.epochs) for s in levels for seed in range(arguments.seeds)]
     results = iter(run_many(jobs, arguments.workers, backend=arguments.backend, address=arguments.address))

@@ -27,6 +27,24 @@ def test_no_source_image_is_in_two_splits(data):
         assert split.images.shape[1:] == (10, 10, 1) and split.images.min() >= 0 and split.images.max() <= 1.5
 
 
+def test_images_of_a_folder_take_the_place_of_the_digits(tmp_path):
+    rng = np.random.default_rng(0)
+    digits = np.arange(60, dtype=np.uint8) % 10
+    images = rng.integers(1, 255, (60, 28, 28), dtype=np.uint8)
+    for kind, array in (("images-idx3", images), ("labels-idx1", digits)):
+        head = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+        (tmp_path / f"t10k-{kind}-ubyte").write_bytes(head + array.tobytes())
+    found = study.make_data(folder=tmp_path)
+    assert {name: split.images.shape for name, split in found.items()} == {
+        name: (size, 30, 30, 1) for name, size in study.SIZES.items()
+    }
+    even = found["test"].labels[:, study.ATTRIBUTES.index("even")]
+    assert (even == (digits[found["test"].sources] % 2 == 0)).all()
+    few = {name: study.Split(split.images[:200], split.labels[:200], split.sources) for name, split in found.items()}
+    run = study.train_joint(few, 0.9, 0, 2)
+    assert run["test"].shape == (200, 12) and run["sparsity"] == pytest.approx(0.9, abs=1e-3)
+
+
 def test_the_groups_are_associated_with_attributes(data):
     labels, slanted = data["train"].labels, data["train"].groups["slanted"] == 1
     rate = {name: labels[:, study.ATTRIBUTES.index(name)] for name in ("eight", "straight", "zero")}
