@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Builds the C++ with sanitizers, away from the source tree, and runs the kernel tests with it. Any report is a failure.
 #   PYTHON=.venv/bin/python tests/sanitize.sh address,undefined   tests/cpp/handlers_test.cc, then pytest
-#   PYTHON=.venv/bin/python tests/sanitize.sh address,undefined handlers   the first of these alone, as tests/run.sh does
+#   PYTHON=.venv/bin/python tests/sanitize.sh address,undefined handlers   without pytest and one call that takes minutes
 #   PYTHON=.venv/bin/python tests/sanitize.sh thread              tests/cpp/handlers_test.cc
+# tests/run.sh runs the second of them.
 # handlers_test has neither Python nor XLA in it. Nothing else can be run with ThreadSanitizer: XLA is not compiled with
 # it, so what orders two tasks in XLA's thread pool is invisible, and every hand-over would be reported as a race.
 # Needs GCC with its sanitizer runtimes; exit status 3 says that they are missing.
@@ -12,6 +13,8 @@ sanitizers="${1:-}"
   echo "usage: tests/sanitize.sh address,undefined [handlers] | thread" >&2
   exit 2
 }
+alone=""
+[[ "$sanitizers" == thread || "${2:-}" == handlers ]] && alone=1
 cd "$(dirname "$0")/.."
 python="$(command -v "${PYTHON:-python}")"
 runtime() { "${CXX:-c++}" -print-file-name="lib$1.so"; }
@@ -33,8 +36,10 @@ trap finish EXIT
 unset PYTHONPATH
 "$python" -m venv --without-pip "$work/venv"
 site="$("$work/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')"
-"$python" -m pip install --quiet --no-deps --target "$site" --config-settings=build-dir="$work/build" \
-  --config-settings=cmake.build-type=Debug --config-settings=cmake.define.SPARSEJAX_SANITIZE="$sanitizers" .
+settings=(build-dir="$work/build" cmake.build-type=Debug cmake.define.SPARSEJAX_SANITIZE="$sanitizers")
+# For handlers_test alone, the Python module is neither built nor installed: no component has the name "none".
+[[ "$alone" ]] && settings+=(build.targets=handlers_test install.components=none)
+"$python" -m pip install --quiet --no-deps --target "$site" "${settings[@]/#/--config-settings=}" .
 "$python" -c 'import sysconfig; print(*{sysconfig.get_path(p) for p in ("purelib", "platlib")}, sep="\n")' \
   > "$site/parent.pth"
 
@@ -46,8 +51,8 @@ export TSAN_OPTIONS=halt_on_error=1
 export ASAN_OPTIONS=detect_stack_use_after_return=1:log_path="$work/report"
 "${fixed[@]}" "$work/build/handlers_test"
 [[ "$sanitizers" == thread ]] && exit
-"${fixed[@]}" "$work/build/handlers_test" large
-[[ "${2:-}" == handlers ]] && exit
+"${fixed[@]}" "$work/build/handlers_test" "$([[ "$alone" ]] && echo large || echo largest)"
+[[ "$alone" ]] && exit
 
 # CPython and XLA keep memory to the end, so leaks are looked for above only. Nearly all the time goes into XLA's
 # compiler and its allocations: so they are recorded briefly, little is optimised, a quarter of the parameter sets of

@@ -130,8 +130,13 @@ inline void AddMalformed(const Arguments call, std::vector<Arguments>& cases) {
   });
 }
 
-// Of input and output, as the attribute of that name.
-inline const std::vector<Dims> kLayouts{{0, 0}, {0, 1}, {1, 0}, {1, 1}};
+// Adds the call in every combination of layouts of input and output. Making its arrays takes longer than the calls.
+inline void AddInLayouts(Arguments call, std::vector<Arguments>& cases) {
+  for (const Dims& layouts : {Dims{0, 0}, Dims{0, 1}, Dims{1, 0}, Dims{1, 1}}) {
+    call.attributes["layouts"] = layouts;
+    cases.push_back(call);
+  }
+}
 
 // In every combination of layouts: many blocks of the batch; sizes with which several threads add to a slot, in both
 // orientations; one narrow vector; a little more than a vector; small ones; a small batch in
@@ -142,10 +147,7 @@ inline std::vector<Arguments> MatrixCases(const std::string& target, Maker make)
                                                {1, 900, 1500},  {2, 900, 1500}};
   std::vector<Arguments> cases;
   for (const auto& [batch, columns, rows] : kSizes)
-    for (const Dims& layouts : kLayouts) {
-      cases.push_back(Product(target, make, make.Pattern(columns, rows), {batch, columns}, {batch, rows}));
-      cases.back().attributes["layouts"] = layouts;
-    }
+    AddInLayouts(Product(target, make, make.Pattern(columns, rows), {batch, columns}, {batch, rows}), cases);
   if (HasPositions(target))
     for (const size_t i : {4, 17, 30}) AddMalformed(cases[i], cases);
   return cases;
@@ -179,12 +181,9 @@ inline std::vector<Arguments> ConvCases(const std::string& target, Maker make) {
     for (const Axis& a : {s.y, s.x})
       for (const int64_t n : {a.in, a.out(), a.window, a.stride, a.low, a.input_dilation, a.kernel_dilation})
         geometry.push_back(n);
-    for (const Dims& layouts : kLayouts) {
-      cases.push_back(
-          Product(target, make, p, {s.batch, s.y.in, s.x.in, s.in}, {s.batch, s.y.out(), s.x.out(), s.out}));
-      cases.back().attributes["geometry"] = geometry;
-      cases.back().attributes["layouts"] = layouts;
-    }
+    Arguments call = Product(target, make, p, {s.batch, s.y.in, s.x.in, s.in}, {s.batch, s.y.out(), s.x.out(), s.out});
+    call.attributes["geometry"] = geometry;
+    AddInLayouts(std::move(call), cases);
   }
   if (HasPositions(target))
     for (const size_t i : {0, 5, 15}) AddMalformed(cases[i], cases);

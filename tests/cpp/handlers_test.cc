@@ -2,7 +2,7 @@
 // callers at once on a pool of four. All must give the same bits, whatever the results' memory held before.
 //
 // tests/sanitize.sh builds and runs it. A target without a case is a failure. With the argument `large`, only calls
-// with results of more than 2**31 elements are made.
+// with results of more than 2**31 elements are made; with `largest`, also those of them that take minutes.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -53,29 +53,36 @@ void TestRefusal(const Target& target, Arguments call, Pool& pool) {
   if (error.find("has dtype int8; expected") == std::string::npos) Die(target.name, "took int8: '" + error + "'");
 }
 
-int Main(bool large) {
+int Main(Size size) {
   if (const std::string fault = PlanCacheFault(); !fault.empty()) Die("plan cache", fault);
   Pool one(1), many(kThreads);
   SelectTable();
-  if (const std::string fault = SizesFault(many, large); !fault.empty()) Die("sizes", fault);
-  if (large) return 0;
-  for (const std::string& isa : SupportedIsas()) {
-    setenv("SPARSEJAX_ISA", isa.c_str(), /*overwrite=*/1);
-    SelectTable();
-    for (const Target& target : kTargets) {
-      for (const XLA_FFI_DataType dtype : {XLA_FFI_DataType_F32, XLA_FFI_DataType_F64, XLA_FFI_DataType_BF16}) {
-        const std::vector<Arguments> cases = CasesOf(target.name, dtype);
-        if (cases.empty()) Die(target.name, "has no case; add it to tests/cpp/cases.h");
+  if (const std::string fault = SizesFault(many, size); !fault.empty()) Die("sizes", fault);
+  if (size != Size::kOrdinary) return 0;
+  const std::vector<std::string> isas = SupportedIsas();
+  for (const Target& target : kTargets)
+    for (const XLA_FFI_DataType dtype : {XLA_FFI_DataType_F32, XLA_FFI_DataType_F64, XLA_FFI_DataType_BF16}) {
+      const std::vector<Arguments> cases = CasesOf(target.name, dtype);  // takes longer than to call the handlers
+      if (cases.empty()) Die(target.name, "has no case; add it to tests/cpp/cases.h");
+      for (const std::string& isa : isas) {
+        setenv("SPARSEJAX_ISA", isa.c_str(), /*overwrite=*/1);
+        SelectTable();
         for (const Arguments& call : cases) TestSameBits(target, call, one, many);
         TestRefusal(target, cases[0], many);
       }
     }
+  for (const std::string& isa : isas)
     std::printf("%s: %zu targets, the same bits on %d threads\n", isa.c_str(), std::size(kTargets), kThreads);
-  }
   return 0;
 }
 
 }  // namespace
 }  // namespace sparsejax::testing
 
-int main(int argc, char** argv) { return sparsejax::testing::Main(argc > 1 && std::string(argv[1]) == "large"); }
+int main(int argc, char** argv) {
+  using sparsejax::testing::Size;
+  const std::string size = argc > 1 ? argv[1] : "";
+  return sparsejax::testing::Main(size == "largest" ? Size::kLargest
+                                  : size == "large" ? Size::kLarge
+                                                    : Size::kOrdinary);
+}

@@ -74,8 +74,11 @@ inline bool EndsWith(VirtualMemory& memory, int64_t elements, float value) {
   return std::all_of(end - kLast, end, [&](float v) { return v == value; });
 }
 
-// The first fault, or nothing. `large`: also results of more than 2**31 elements, which take seconds each.
-inline std::string SizesFault(Pool& pool, bool large) {
+// Ordinary calls; also results of more than 2**31 elements, which take seconds each; also those that take minutes.
+enum class Size { kOrdinary, kLarge, kLargest };
+
+// The first fault, or nothing.
+inline std::string SizesFault(Pool& pool, Size size) {
   constexpr int64_t kBeyond = (int64_t{1} << 31) + 64, kHuge = int64_t{1} << 62;
   const auto call = [&](const char* target, Arguments arguments) { return Call(HandlerOf(target), pool, arguments); };
 
@@ -118,7 +121,7 @@ inline std::string SizesFault(Pool& pool, bool large) {
     const float* dw = reinterpret_cast<const float*>(gradient.results[0].bytes.data());
     if (dw[0] != 0 || dw[1] != 15) return "sddmm reads another feature than the one beyond 2**31 - 2";
   }
-  if (!large) return "";
+  if (size == Size::kOrdinary) return "";
   {  // A matrix of more than 2**31 elements.
     constexpr int64_t kBatch = 65536 + 64, kRows = 32768;
     VirtualMemory y(kBatch * kRows * 4);
@@ -149,16 +152,19 @@ inline std::string SizesFault(Pool& pool, bool large) {
     pool_call.attributes["geometry"] = Dims{1, 1, 1, 1, 0, kWidth, kWidth, 1, 1, 0};
     if (const std::string e = call("sparsejax_sum_pool_v2", pool_call); !e.empty()) return e;
     if (!EndsWith(y, kElements, 3)) return "sum_pool does not write the end of more than 2**31 elements";
-    Arguments norm{{image, FloatsOf({1}, {0}), FloatsOf({1}, {4})},
-                   {result, FloatsOf({1}, {7}), FloatsOf({1}, {7})},
-                   {}};
-    norm.attributes["activation"] = std::string("none");
-    norm.attributes["epsilon"] = 1.0;
-    for (const int64_t layout : {0, 1}) {
+    const auto norm_fault = [&](int64_t layout, int64_t channels, float bias) -> std::string {
+      const Dims shape{kBatch, 1, kWidth / channels, channels};
+      const auto vector = [&](float value) { return FloatsOf({channels}, std::vector<float>(channels, value)); };
+      Arguments norm{{At(x, shape), vector(0), vector(bias)}, {At(y, shape), vector(7), vector(7)}, {}};
+      norm.attributes["activation"] = std::string("none");
+      norm.attributes["epsilon"] = 1.0;
       norm.attributes["layouts"] = Dims{layout, layout};
       if (const std::string e = call("sparsejax_batch_norm_v2", norm); !e.empty()) return e;
-      if (!EndsWith(y, kElements, 4)) return "batch_norm does not write the end of more than 2**31 elements";
-    }
+      return EndsWith(y, kElements, bias) ? "" : "batch_norm does not write the end of more than 2**31 elements";
+    };
+    if (const std::string e = norm_fault(0, 1, 4); !e.empty()) return e;
+    if (const std::string e = norm_fault(1, 16, 5); !e.empty()) return e;
+    if (size == Size::kLargest) return norm_fault(1, 1, 7);  // as many rows as elements
   }
   return "";
 }
