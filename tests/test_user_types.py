@@ -92,10 +92,13 @@ sx.cpu_info().cores
 """
 
 
-def check(folder: Path, script: str) -> list[tuple[int, str]]:
-    """Line and message of every error that pyright reports for a script."""
-    path = folder / "script.py"
-    path.write_text(script)
+@pytest.fixture(scope="module")
+def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int, str]]:
+    """By script, the message of every line that pyright reports an error for; one run reads the packages once."""
+    folder = tmp_path_factory.mktemp("scripts")
+    scripts = {"right.py": SCRIPT, "wrong.py": WRONG}
+    for name, text in scripts.items():
+        (folder / name).write_text(text)
     settings = {"typeCheckingMode": "standard", "pythonVersion": "3.11", "extraPaths": [str(root())]}
     (folder / "pyrightconfig.json").write_text(json.dumps(settings))
     command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson", "-p", str(folder)]
@@ -104,21 +107,23 @@ def check(folder: Path, script: str) -> list[tuple[int, str]]:
         report = json.loads(done.stdout)
     except json.JSONDecodeError:
         pytest.fail(f"pyright did not run: {done.stdout[-500:]} {done.stderr[-500:]}")
-    errors = [item for item in report["generalDiagnostics"] if item["severity"] == "error"]
-    return [(item["range"]["start"]["line"], item["message"]) for item in errors]
+    found: dict[str, dict[int, str]] = {name: {} for name in scripts}
+    for item in report["generalDiagnostics"]:
+        if item["severity"] == "error":
+            found[Path(item["file"]).name][item["range"]["start"]["line"]] = item["message"]
+    return found
 
 
 def root() -> Path:
     return Path(sparsejax.__file__).parents[1]
 
 
-def test_a_script_gets_the_types_it_expects(tmp_path: Path) -> None:
-    assert check(tmp_path, SCRIPT) == []
+def test_a_script_gets_the_types_it_expects(errors: dict[str, dict[int, str]]) -> None:
+    assert errors["right.py"] == {}
 
 
-def test_wrong_arguments_and_names_are_errors(tmp_path: Path) -> None:
+def test_wrong_arguments_and_names_are_errors(errors: dict[str, dict[int, str]]) -> None:
     lines = WRONG.splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("sx."))
-    reported = {line for line, _ in check(tmp_path, WRONG)}
-    missed = [line for i, line in enumerate(lines) if i >= first and i not in reported]
+    missed = [line for i, line in enumerate(lines) if i >= first and i not in errors["wrong.py"]]
     assert missed == []
