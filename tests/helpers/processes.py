@@ -10,6 +10,8 @@ from pathlib import Path
 import sparsejax
 
 TESTS = Path(__file__).resolve().parents[1]
+# For a process in which nothing depends on how well XLA compiles: compiling takes most of the time of such a process.
+LITTLE_OPTIMIZED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def run_python(*arguments: str, timeout: float, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
