@@ -7,14 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from helpers.processes import LITTLE_OPTIMIZED
+
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
 def run_reduced(name: str, **settings: str) -> str:
     """Return what it prints; the settings are added to the environment."""
-    # Compiling takes most of the time, so little is optimised; tables are printed in full.
-    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "MPLBACKEND": "Agg", "COLUMNS": "250"}
-    environment = os.environ | quick | {"SPARSEJAX_NOTEBOOK_SIZE": "small"} | settings
+    whole_tables = {"MPLBACKEND": "Agg", "COLUMNS": "250"}
+    environment = os.environ | LITTLE_OPTIMIZED | whole_tables | {"SPARSEJAX_NOTEBOOK_SIZE": "small"} | settings
     command = [sys.executable, str(NOTEBOOKS / f"{name}.py")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

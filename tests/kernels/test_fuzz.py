@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.processes import run_python, tail
+from helpers.processes import LITTLE_OPTIMIZED, run_python, tail
 from helpers.sampling import SAMPLE
 
 WORKER = str(Path(__file__).parents[1] / "helpers" / "fuzz_worker.py")
@@ -16,7 +16,7 @@ PEAK_MIB = 3000
 
 def fuzz(seed: int, first: int, last: int, timeout: float) -> None:
     """Run the cases in one process, with results poisoned, and check that the checks were both passed and failed."""
-    poison = {"SPARSEJAX_POISON": "1"}
+    poison = {"SPARSEJAX_POISON": "1"} | LITTLE_OPTIMIZED
     process = run_python(WORKER, str(seed), str(first), str(last), timeout=timeout, env=poison)
     assert process.returncode == 0, tail(process)
     found = re.search(r"accepted (\d+) peak (\d+)", process.stdout)
