@@ -22,19 +22,59 @@ _BINARY = {10: "cifar-10-batches-bin", 100: "cifar-100-binary"}
 _PYTHON = {10: "cifar-10-batches-py", 100: "cifar-100-python"}
 # Bytes before the pixels in the binary form: the class, after the coarse class in CIFAR-100.
 _HEAD = {10: 1, 100: 2}
-# What the pickled arrays need: nothing here runs code of the file.
-_ALLOWED = {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")} | {
-    (f"{module}.multiarray", "_reconstruct") for module in ("numpy.core", "numpy._core")
+
+
+class _PickledArray:
+    """An array as its pickle describes it. NumPy would reserve whatever the description says."""
+
+    def __init__(self, *_: Any) -> None:
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def pixels(self) -> np.ndarray:
+        """Return the uint8 array; ValueError for any other, or a description that its bytes do not fit."""
+        _, shape, dtype, is_fortran, content = self.state
+        if not isinstance(dtype, _PickledDtype) or dtype.code not in ("u1", b"u1"):
+            raise ValueError("its pixels are no uint8 array")
+        return np.frombuffer(content, np.uint8).reshape(shape, order="F" if is_fortran else "C")
+
+
+class _PickledDtype:
+    """A dtype as its pickle describes it, of which only the code counts."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        self.code = code
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _latin1(text: str, encoding: Any) -> bytes:
+    """Bytes as Python 3 pickles them for Python 2."""
+    if encoding not in ("latin1", b"latin1"):
+        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+# What the pickled arrays need, each replaced by what reserves no more than the file has.
+_GLOBALS: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): None,
+    ("numpy", "dtype"): _PickledDtype,
+    ("_codecs", "encode"): _latin1,
+    ("numpy.core.multiarray", "_reconstruct"): _PickledArray,
+    ("numpy._core.multiarray", "_reconstruct"): _PickledArray,
 }
 
 
 class _Arrays(pickle.Unpickler):
-    """Read containers and NumPy arrays, and refuse everything else."""
+    """Read containers and descriptions of NumPy arrays, and refuse everything else."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        if (module_name, global_name) not in _ALLOWED:
+        if (module_name, global_name) not in _GLOBALS:
             raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
-        return super().find_class(module_name, global_name)
+        return _GLOBALS[module_name, global_name]
 
 
 def read_cifar(root: Path, num_classes: int) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
@@ -81,8 +121,8 @@ def _read_python(path: Path, num_classes: int) -> tuple[np.ndarray, list[int]]:
         file.seek(0)
         content = _Arrays(file, encoding="bytes").load()
         labels = list(map(int, content[b"labels" if num_classes == 10 else b"fine_labels"]))
-        pixels = np.asarray(content[b"data"], np.uint8)
-    except Exception as error:  # the unpickler and NumPy raise many kinds for damaged files
+        pixels = content[b"data"].pixels()
+    except Exception as error:  # the unpickler raises many kinds for damaged files
         raise unreadable("downstream_task", path, error, "a batch of CIFAR") from error
     if labels and not 0 <= min(labels) <= max(labels) < num_classes:
         got = f"classes {min(labels)} to {max(labels)}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -167,13 +169,27 @@ def picture_size(function: str, path: Path) -> tuple[int, int]:
         return image.size
 
 
-def _opened(function: str, path: Path) -> Any:
-    try:
-        return require("PIL.Image", function).open(path, formats=_FORMATS)
-    except Exception as error:  # Pillow's readers raise many kinds for damaged files
-        if isinstance(error, ImportError):
-            raise
-        raise unreadable(function, path, error, "an image", _SKIP) from error
+@contextlib.contextmanager
+def _opened(function: str, path: Path) -> Generator[Any]:
+    opened = require("PIL.Image", function).open
+    with contextlib.ExitStack() as stack:
+        try:
+            image = opened(stack.enter_context(_File(path)), formats=_FORMATS)
+        except Exception as error:  # Pillow's readers raise many kinds for damaged files
+            raise unreadable(function, path, error, "an image", _SKIP) from error
+        yield image
+
+
+class _File(io.BufferedReader):
+    """A file whose ``read`` reserves no more than what is left of it, whatever length its content declares."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, self._size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def resized_crop(image: Any, sides: Sequence[int], corner: Sequence[int], size: int, resampling: int) -> np.ndarray:

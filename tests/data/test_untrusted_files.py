@@ -50,6 +50,18 @@ def test_mutated_files_are_read_or_refused(name, tmp_path):
     assert tried >= 10 and refused
 
 
+@pytest.mark.parametrize(
+    ("name", "edits"),
+    [
+        ("cifar10", [(0, 220, 0)]),  # a pickle that asks for an array of 141 MB
+        ("png", [(0, 5334, 2)]),  # a chunk that declares 64 MB
+        ("image_folder", [(0, 1666, 2)]),
+    ],
+)
+def test_what_the_campaign_has_found(name, edits, tmp_path):
+    Case(name, tmp_path / "root").run(0, edits)
+
+
 def convnet_state(classes: int) -> dict[str, Any]:
     """Return the checkpoint of the command line's ``convnet`` for colour pictures."""
     state: dict[str, Any] = {"fc.weight": torch.ones(classes, 128), "fc.bias": torch.ones(classes)}
