@@ -19,7 +19,7 @@ from sparsejax.nn._batch_norm import BatchNorm
 from sparsejax.nn._graph import modules_of, path_string, replace_modules, tied_modules, with_class
 from sparsejax.nn._layer import SparseLayer
 from sparsejax.nn._layer_checks import stored_entries
-from sparsejax.nn._layout_plan import PlannedLayer, describe_layout, plan_layouts
+from sparsejax.nn._layout_plan import PlannedLayer, describe_layout, has_layout, plan_layouts
 from sparsejax.nn._masks import flat_masks, skipped_layers
 from sparsejax.nn._model_time import time_models
 from sparsejax.nn._policy import Policy, check_policy, nominal_call, predict_layers, time_layers
@@ -321,9 +321,7 @@ def _planned(model: nnx.Module, sample_input: PyTree, rows: Mapping[str, LayerRe
     else:
         between = "not planned without sample_input"
         plan = {
-            path: PlannedLayer(BATCH_MINOR, between)
-            if isinstance(layer, BatchNorm) or hasattr(layer, "layouts")
-            else PlannedLayer(ROW_MAJOR, "a linear layer")
+            path: PlannedLayer(BATCH_MINOR, between) if has_layout(layer) else PlannedLayer(ROW_MAJOR, "a linear layer")
             for path, layer in layers.items()
         }
     return {

@@ -210,7 +210,7 @@ def plan_layouts(model: nnx.Module, sample_input: PyTree) -> dict[str, PlannedLa
     layers/1 BATCH_MINOR ROW_MAJOR
     """
     layers = modules_of(model, (SparseLayer, BatchNorm))
-    movable = {path: layer for path, layer in layers.items() if _has_layout(layer)}
+    movable = {path: layer for path, layer in layers.items() if has_layout(layer)}
     trace = _traced(model, sample_input) if movable else _Trace()
     plan: dict[str, PlannedLayer] = {}
     for path, layer in layers.items():
@@ -229,7 +229,8 @@ def plan_layouts(model: nnx.Module, sample_input: PyTree) -> dict[str, PlannedLa
     return plan
 
 
-def _has_layout(layer: Any) -> bool:
+def has_layout(layer: Any) -> bool:
+    """Tell whether a layer of ours can have its activations in either layout."""
     return isinstance(layer, BatchNorm) or hasattr(layer, "layouts")
 
 
@@ -279,7 +280,7 @@ def _traced(model: nnx.Module, sample_input: PyTree) -> _Trace:
     clone = nnx.clone(model, graph=True)
     scoped: dict[int, nnx.Module] = {}
     for path, layer in modules_of(clone, (SparseLayer, BatchNorm)).items():
-        if _has_layout(layer):
+        if has_layout(layer):
             replacement: Any = with_class(layer, _scoped(type(layer)))
             replacement.scope = f"{_SCOPE}{path.replace('/', ':')};"
             scoped[id(layer)] = replacement
