@@ -49,9 +49,10 @@ if setarch "$(uname -m)" -R true 2> /dev/null; then fixed=(setarch "$(uname -m)"
 
 export TSAN_OPTIONS=halt_on_error=1
 export ASAN_OPTIONS=detect_stack_use_after_return=1:log_path="$work/report"
-"${fixed[@]}" "$work/build/handlers_test"
-[[ "$sanitizers" == thread ]] && exit
-"${fixed[@]}" "$work/build/handlers_test" "$([[ "$alone" ]] && echo large || echo largest)"
+"${fixed[@]}" "$work/build/handlers_test" &
+ordinary=$!
+[[ "$sanitizers" == thread ]] || "${fixed[@]}" "$work/build/handlers_test" "$([[ "$alone" ]] && echo large || echo largest)"
+wait "$ordinary"
 [[ "$alone" ]] && exit
 
 # CPython and XLA keep memory to the end, so leaks are looked for above only. Nearly all the time goes into XLA's
