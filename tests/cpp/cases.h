@@ -130,7 +130,7 @@ inline void AddMalformed(const Arguments call, std::vector<Arguments>& cases) {
   });
 }
 
-// Adds the call in every combination of layouts of input and output. Making its arrays takes longer than the calls.
+// Adds the call in every combination of layouts of input and output.
 inline void AddInLayouts(Arguments call, std::vector<Arguments>& cases) {
   for (const Dims& layouts : {Dims{0, 0}, Dims{0, 1}, Dims{1, 0}, Dims{1, 1}}) {
     call.attributes["layouts"] = layouts;

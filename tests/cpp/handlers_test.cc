@@ -62,7 +62,7 @@ int Main(Size size) {
   const std::vector<std::string> isas = SupportedIsas();
   for (const Target& target : kTargets)
     for (const XLA_FFI_DataType dtype : {XLA_FFI_DataType_F32, XLA_FFI_DataType_F64, XLA_FFI_DataType_BF16}) {
-      const std::vector<Arguments> cases = CasesOf(target.name, dtype);  // takes longer than to call the handlers
+      const std::vector<Arguments> cases = CasesOf(target.name, dtype);
       if (cases.empty()) Die(target.name, "has no case; add it to tests/cpp/cases.h");
       for (const std::string& isa : isas) {
         setenv("SPARSEJAX_ISA", isa.c_str(), /*overwrite=*/1);
