@@ -173,8 +173,8 @@ def read_training(
     missing: NumberLike | None,
 ) -> tuple[np.ndarray | None, tuple[Group, ...] | None]:
     """Return labels and groups of the training split, or None."""
-    for operand, given in (("train_labels", train_labels is not None), ("groups", len(groups) > 0)):
-        if train_groups is not None and not given:
+    for operand, present in (("train_labels", train_labels is not None), ("groups", len(groups) > 0)):
+        if train_groups is not None and not present:
             fail(FUNCTION, operand, "no value", f"{operand.removeprefix('train_')}, as train_groups need them")
     if train_labels is None:
         return None, None
