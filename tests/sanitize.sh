@@ -26,6 +26,7 @@ runtime() { "${CXX:-c++}" -print-file-name="lib$1.so"; }
 work="$(mktemp -d)"
 finish() {
   local status=$?
+  kill $(jobs -p) 2> /dev/null || true
   cat "$work"/report.* >&2 2> /dev/null || true  # of AddressSanitizer; the tests hold back what their processes write
   rm -rf "$work"
   exit "$status"

@@ -54,8 +54,8 @@ def test_mutated_files_are_read_or_refused(name, tmp_path):
     ("name", "edits"),
     [
         ("cifar10", [(0, 220, 0)]),  # a pickle that asks for an array of 141 MB
-        ("png", [(0, 5334, 2)]),  # a chunk that declares 64 MB
-        ("image_folder", [(0, 1666, 2)]),
+        ("png", [(0, 5334, 6)]),  # a chunk that declares 1 GB
+        ("image_folder", [(0, 1666, 6)]),
     ],
 )
 def test_what_the_campaign_has_found(name, edits, tmp_path):
