@@ -54,9 +54,9 @@ void TestRefusal(const Target& target, Arguments call, Pool& pool) {
 }
 
 int Main(Size size) {
-  if (const std::string fault = PlanCacheFault(); !fault.empty()) Die("plan cache", fault);
   Pool one(1), many(kThreads);
   SelectTable();
+  if (const std::string fault = PlanCacheFault(); !fault.empty()) Die("plan cache", fault);
   if (const std::string fault = SizesFault(many, size); !fault.empty()) Die("sizes", fault);
   if (size != Size::kOrdinary) return 0;
   const std::vector<std::string> isas = SupportedIsas();
@@ -71,8 +71,12 @@ int Main(Size size) {
         TestRefusal(target, cases[0], many);
       }
     }
-  for (const std::string& isa : isas)
+  for (const std::string& isa : isas) {
+    setenv("SPARSEJAX_ISA", isa.c_str(), /*overwrite=*/1);
+    SelectTable();
+    if (const std::string fault = DigestFault(); !fault.empty()) Die("digest, " + isa, fault);
     std::printf("%s: %zu targets, the same bits on %d threads\n", isa.c_str(), std::size(kTargets), kThreads);
+  }
   return 0;
 }
 

@@ -78,10 +78,11 @@ struct ConvCall {
     std::vector<int64_t> numbers(geometry.begin(), geometry.end());
     numbers.insert(numbers.end(), {perm.has_value(), both, batch, static_cast<int64_t>(layouts.x),
                                    static_cast<int64_t>(layouts.y), k.lanes, k.max_vecs, sizeof(S)});
-    return {std::move(numbers),
-            {{{indptr.typed_data(), Elements(indptr)},
-              {indices.typed_data(), Elements(indices)},
-              {perm ? perm->typed_data() : nullptr, perm ? Elements(*perm) : 0}}}};
+    PlanKey key(std::move(numbers));
+    key.Add(indptr.typed_data(), Elements(indptr));
+    key.Add(indices.typed_data(), Elements(indices));
+    if (perm) key.Add(perm->typed_data(), Elements(*perm));
+    return key;
   }
 };
 

@@ -2,7 +2,7 @@
 //
 // The gradient of the values is scattered to the positions in `perm_t`. If these are not a permutation, elements of the
 // gradient would remain unwritten, and others would depend on which thread writes last. Checking this takes longer than
-// one per cent of a call, so arrays that were checked are kept, and a call compares its array with them.
+// one per cent of a call, so the digests of arrays that were checked are kept.
 #ifndef SPARSEJAX_RUNTIME_CHECKED_POSITIONS_H_
 #define SPARSEJAX_RUNTIME_CHECKED_POSITIONS_H_
 
@@ -14,14 +14,16 @@
 
 namespace sparsejax {
 
-// Whether the first n positions are a permutation of 0, ..., n - 1. An array of which this is known is only compared.
+// Whether the first n positions are a permutation of 0, ..., n - 1. An array of which this is known is only read for
+// its digest.
 inline bool ArePermutation(const int32_t* positions, int64_t n) {
   struct Known {
     int64_t bytes() const { return 0; }
   };
   // Never destroyed, because threads of XLA's pool may outlive static objects.
   static auto* const known = new PlanCache<Known>;
-  const PlanKey key{.numbers = {n}, .arrays = {{{positions, n}, {nullptr, 0}, {nullptr, 0}}}};
+  PlanKey key;
+  key.Add(positions, n);
   if (known->Find(key) != nullptr) return true;
   if (!AreDistinct(positions, n, n)) return false;
   known->Keep(key, std::make_shared<const Known>());

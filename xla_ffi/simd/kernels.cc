@@ -34,6 +34,8 @@ namespace {
 //
 #include "attention.inc.h"
 //
+#include "digest.inc.h"
+//
 #include "probe.inc.h"
 
 template <typename S>
@@ -118,6 +120,7 @@ const KernelTable& GetTable() {
       .storage_f64 = MakeStorageKernels<double, double>(),
       .storage_bf16 = MakeStorageKernels<bfloat16, float>(),
       .all_below = AllBelow,
+      .digest_block = DigestBlock,
       .probe = {.flops_per_iteration = 2 * kMaxVecs * static_cast<int>(kVectorBytes / sizeof(float)),
                 .fma = ProbeFma,
                 .read = ProbeRead},

@@ -234,6 +234,9 @@ struct StorageKernels {
   void (*norm_grad_rows)(const NormGradArgs<const A*>&, const S* ct, const S* x, S* dx, int64_t rows, int64_t n);
 };
 
+// Numbers per block of a digest.
+constexpr int kDigestBlock = 1024;
+
 // Kernels that measure the highest rates of the processor; see probe.inc.h.
 struct ProbeKernels {
   int flops_per_iteration;
@@ -252,6 +255,8 @@ struct KernelTable {
   StorageKernels<double, double> storage_f64;
   StorageKernels<bfloat16, float> storage_bf16;
   bool (*all_below)(const int32_t* values, int64_t n, int32_t limit);  // 0 <= values < limit; limit > 0
+  // Two hashes of a block under 2 * kDigestBlock keys; see digest.inc.h.
+  void (*digest_block)(const int32_t* block, const uint32_t* keys, uint64_t* sums);
   ProbeKernels probe;
 };
 
