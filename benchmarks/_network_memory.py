@@ -12,6 +12,7 @@ import jax
 import optax
 from flax import nnx
 
+from sparsejax._native import ffi
 from sparsejax._table import text_table
 from sparsejax.nn import Pattern
 
@@ -57,9 +58,10 @@ def _peaks(case: NetworkCase, others: list[NetworkPeer], threads: int) -> tuple[
             child = _worker.start(StepMemory, threads)
             try:
                 peak = child.ask("measure", peer=peer.name, variant=variant, case=dataclasses.asdict(case))
+                plans = child.ask("plans")
             finally:
                 child.close()
-            peaks.append({"name": peer.name, "variant": variant, "peak": peak})
+            peaks.append({"name": peer.name, "variant": variant, "peak": peak, "plans": plans})
             progress(f"{peer.name}, {variant}: {peak / _MIB:.0f} MiB")
     return peaks, status
 
@@ -84,6 +86,10 @@ class StepMemory:
         Path("/proc/self/clear_refs").write_text("5")
         trainer.step()
         return _status("VmHWM") - before
+
+    def plans(self) -> int:
+        """Return bytes that this process keeps of plans of our convolutions."""
+        return ffi.plan_bytes()
 
 
 def _status(name: str) -> int:
@@ -114,14 +120,25 @@ def _text(
     rows = [(f"{p['name']}, {p['variant']}", f"{p['peak'] / _MIB:.0f}") for p in peaks]
     lines = [text_table((head, "MiB at the peak of a step"), rows)]
     lines += [f"{name} {reason}" for name, reason in status.items() if reason != OK]
+    plans = max((p["plans"] for p in peaks), default=0)
     sizes = [
         (
             name,
-            *(f"{k[part] / _MIB:.1f}" for part in ("dense", "sparse", "pattern")),
+            *(f"{size / _MIB:.1f}" for size in (k["dense"], k["sparse"], k["pattern"], plans)),
             f"{100 * k['sparse'] / k['dense']:.1f} %",
             f"{100 * (k['sparse'] + k['pattern']) / k['dense']:.1f} %",
+            f"{100 * (k['sparse'] + k['pattern'] + plans) / k['dense']:.1f} %",
         )
         for name, k in kept.items()
     ]
-    columns = ("parameters + optimizer state, MiB", "dense", "sparse", "pattern", "sparse share", "with pattern")
+    columns = (
+        "parameters + optimizer state, MiB",
+        "dense",
+        "sparse",
+        "pattern",
+        "plans",
+        "sparse share",
+        "with pattern",
+        "and plans",
+    )
     return "\n".join([*lines, "", text_table(columns, sizes)])

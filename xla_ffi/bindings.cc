@@ -65,6 +65,7 @@ NB_MODULE(_ffi, m) {
   m.def("probe_read", &sparsejax::ReadRate, nb::arg("bytes"), nb::arg("seconds"),
         nb::call_guard<nb::gil_scoped_release>(),
         "Highest rate of this thread of reading a buffer of this size again and again, bytes/s.");
+  m.def("plan_bytes", &sparsejax::PlanBytes, "Bytes of the plans of convolutions that are kept for later calls.");
   m.def("isa", [] { return std::string(sparsejax::Table().isa); }, "Instruction set in use.");
   m.def("supported_isas", &sparsejax::SupportedIsas, "Instruction sets this processor can run, best first.");
 }

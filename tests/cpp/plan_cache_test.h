@@ -57,6 +57,7 @@ inline std::string PlanCacheFault() {
   keep(key(5, b), 50);
   if (size_of(key(2, moved)) != 0) return "keeps a plan that no recent call has used";
   if (size_of(key(1, b)) != 20 || size_of(key(5, b)) != 50) return "loses a plan in use";
+  if (cache.bytes() != 70) return "counts other bytes than those of its plans";
   return "";
 }
 

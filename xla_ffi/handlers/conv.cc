@@ -341,6 +341,8 @@ ffi::Error ConvBackwardImpl(ffi::ThreadPool pool, ffi::AnyBuffer ct, ffi::AnyBuf
 
 }  // namespace
 
+int64_t PlanBytes() { return Plans().bytes(); }
+
 XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvHandler, ConvImpl, BindProduct().Attrs());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvInputGradHandler, ConvInputGradImpl, BindTransposedProduct().Attrs());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvWeightGradHandler, ConvWeightGradImpl, BindProduct().Attrs());

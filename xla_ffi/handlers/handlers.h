@@ -2,6 +2,8 @@
 #ifndef SPARSEJAX_HANDLERS_HANDLERS_H_
 #define SPARSEJAX_HANDLERS_HANDLERS_H_
 
+#include <cstdint>
+
 #include "xla/ffi/api/ffi.h"
 
 namespace sparsejax {
@@ -25,6 +27,9 @@ XLA_FFI_DECLARE_HANDLER_SYMBOL(BatchNormHandler);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(BatchNormGradHandler);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(AttentionHandler);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(AttentionGradHandler);
+
+// Bytes of the plans of convolutions that are kept for later calls.
+int64_t PlanBytes();
 
 struct Target {
   const char* name;

@@ -53,9 +53,13 @@ class PlanCache {
     const std::lock_guard<std::mutex> lock(mutex_);
     std::erase_if(entries_, [&](const Entry& e) { return calls_ - e.last_used > kRecent; });
     if (WithKey(key) != nullptr) return;  // stored by another thread in the meantime
-    int64_t bytes = plan->bytes();
-    for (const Entry& e : entries_) bytes += e.plan->bytes();
-    if (bytes <= kMostBytes) entries_.push_back({key, std::move(plan), calls_});
+    if (Sum() + plan->bytes() <= kMostBytes) entries_.push_back({key, std::move(plan), calls_});
+  }
+
+  // Of all plans.
+  int64_t bytes() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return Sum();
   }
 
  private:
@@ -71,6 +75,12 @@ class PlanCache {
   Entry* WithKey(const PlanKey& key) {
     const auto at = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.key == key; });
     return at == entries_.end() ? nullptr : &*at;
+  }
+
+  int64_t Sum() const {
+    int64_t sum = 0;
+    for (const Entry& e : entries_) sum += e.plan->bytes();
+    return sum;
   }
 
   std::mutex mutex_;
