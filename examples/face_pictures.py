@@ -2,6 +2,8 @@
 
     python examples/face_pictures.py faces --count 1200
 
+``--shares 0.2 0.05`` puts fewer pictures into train and val, and the rest into test, where they cost little time.
+
 The drawings have four attributes. ``Male`` (hair) is the group. ``Smiling`` is correlated with it and drawn faintly, so
 that a model has a reason to lean on the hair; ``Wearing_Hat`` is rare and correlated; ``Eyeglasses`` is clear and
 independent of the group.
@@ -10,6 +12,7 @@ independent of the group.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,7 @@ from sparsejax.data import CelebA
 NAMES = ("Male", "Smiling", "Wearing_Hat", "Eyeglasses")
 _SIDE = 32
 _SPLITS = ("train", "val", "test")
-_SHARES = (0.6, 0.15, 0.25)
+_SHARES = (0.6, 0.15)  # of train and val; the rest is test
 
 
 def read_pictures(folder: Path) -> CelebA:
@@ -54,13 +57,13 @@ def read_pictures(folder: Path) -> CelebA:
             )
         split = table["split"].map(_SPLITS.index).to_numpy()
     else:
-        split = np.random.default_rng(0).permutation(np.repeat(range(3), _sizes(len(table))))
+        split = np.random.default_rng(0).permutation(np.repeat(range(3), _sizes(len(table), _SHARES)))
     files = tuple(table["file"])
     return CelebA(Path(folder), tuple(names), labels.astype(np.uint8), split.astype(np.int8), files, None, ".")
 
 
-def _sizes(count: int) -> list[int]:
-    train, val = (round(share * count) for share in _SHARES[:2])
+def _sizes(count: int, shares: Sequence[float]) -> list[int]:
+    train, val = (round(share * count) for share in shares)
     return [train, val, count - train - val]
 
 
@@ -96,8 +99,8 @@ def draw_faces(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return pictures, labels
 
 
-def write_faces(folder: Path, count: int = 1200, seed: int = 0) -> None:
-    """Write the drawings as PNG files with ``attributes.csv``."""
+def write_faces(folder: Path, count: int = 1200, seed: int = 0, shares: Sequence[float] = _SHARES) -> None:
+    """Write the drawings as PNG files with ``attributes.csv``; ``shares`` of train and val, the rest is test."""
     import pandas as pd
     from PIL import Image
 
@@ -106,7 +109,7 @@ def write_faces(folder: Path, count: int = 1200, seed: int = 0) -> None:
     files = [f"{number:05d}.png" for number in range(count)]
     for name, picture in zip(files, pictures, strict=True):
         Image.fromarray(picture).save(folder / name)
-    split = np.repeat(_SPLITS, _sizes(count))
+    split = np.repeat(_SPLITS, _sizes(count, shares))
     table = pd.DataFrame({"file": files, "split": split} | dict(zip(NAMES, labels.T, strict=True)))
     table.to_csv(folder / "attributes.csv", index=False)
 
@@ -117,8 +120,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=1200)
     parser.add_argument("--seed", type=int, default=0)
+    text = "shares of train and val; the rest is test (default 0.6 0.15)"
+    parser.add_argument("--shares", type=float, nargs=2, default=_SHARES, metavar=("TRAIN", "VAL"), help=text)
     arguments = parser.parse_args()
-    write_faces(arguments.folder, arguments.count, arguments.seed)
+    if min(arguments.shares) < 0 or sum(arguments.shares) > 1:
+        parser.error(f"--shares has {arguments.shares}; expected two numbers of at least 0 whose sum is at most 1.")
+    write_faces(arguments.folder, arguments.count, arguments.seed, arguments.shares)
     print(f"{arguments.count} pictures in {arguments.folder}")
 
 

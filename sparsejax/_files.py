@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, Literal, TypeAlias
 
 from sparsejax._checks import fail, message
 
@@ -42,6 +42,19 @@ def existing_folder(function: str, path: PathLike, operand: str = "folder", hint
     if not _is(path, "folder"):
         fail(function, operand, f"value {str(path)!r}", "an existing folder", hint, FileNotFoundError)
     return path
+
+
+def place_for(function: str, path: Path, kind: Literal["file", "folder"]) -> None:
+    """Refuse a path of ``--out`` where no file, or no folder, can be written, before anything is computed.
+
+    Raises:
+      FileNotFoundError: the folder of the path does not exist.
+      FileExistsError: the other kind is at this place.
+    """
+    existing_folder(function, path.parent, "folder of --out")
+    other = "folder" if kind == "file" else "file"
+    if _is(path, other):
+        fail(function, "--out", f"value {str(path)!r}, a {other}", f"a {kind}, or a free name", error=FileExistsError)
 
 
 def text_lines(function: str, path: PathLike, hint: str = "") -> list[str]:

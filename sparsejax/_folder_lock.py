@@ -41,6 +41,7 @@ def folder_lock(folder: str | os.PathLike[str], function: str) -> Generator[Path
 
     Raises:
       FolderInUseError: another process holds the lock; the message has its pid and host.
+      NotADirectoryError: a file is where the folder would be.
       OSError: the folder cannot be made or written to.
       ImportError: ``filelock`` is missing.
 
@@ -51,7 +52,11 @@ def folder_lock(folder: str | os.PathLike[str], function: str) -> Generator[Path
     """
     filelock = require("filelock", function)
     path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        got = "a file at this place, or above it"
+        fail(function, f"folder {str(path)!r}", got, "a folder, or a name that is free", error=NotADirectoryError)
     lock, owner = filelock.FileLock(path.resolve() / _LOCK, is_singleton=True), path / _OWNER
     try:
         lock.acquire(timeout=0)

@@ -92,6 +92,30 @@ def test_a_second_audit_is_refused(writer, tmp_path_factory, tmp_path, capsys):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("below", [".", "folder/deeper"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "--model", "mlp", "--epochs", "1"],
+        ["transfer", "--backbone", "none", "--data", "digits"],
+        ["multisource", "run", "--data", "germancredit"],
+        ["multisource", "filter", "--data", "csv:FILE", "--target", "y", "--sensitive", "a", "--source", "s"],
+    ],
+    ids=["train", "transfer", "run", "filter"],
+)
+def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path, capsys, shared_data, words, below):
+    (tmp_path / "taken").touch()
+    table = tmp_path / "own.csv"
+    table.write_text("y,a,s,x\n" + "".join(f"{i % 2},{i // 2 % 2},{i % 3},{i}\n" for i in range(60)))
+    words = [word.replace("FILE", str(table)) for word in words]
+    words += ["--path", str(shared_data / "flea")] if "germancredit" in words else []
+    place = tmp_path / "taken" / below
+    assert main([*words, "--out", str(place)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert f"folder {str(place)!r} has a file at this place, or above it; expected a folder, or a name" in err
+
+
 def test_the_lock_of_a_killed_process_is_taken_over(writer, tmp_path):
     with pytest.raises(FolderInUseError), folder_lock(tmp_path, "train"):
         pass

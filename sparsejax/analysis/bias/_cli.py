@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax._files import existing_folder
+from sparsejax._files import place_for
 from sparsejax._npz import read_npz
 from sparsejax.analysis.bias.audit._audit import BiasAudit
 from sparsejax.analysis.bias.audit._compare import compare
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, refuse: Callable[[BaseException], int]) -> int:
     """Run the command; ``refuse`` reports an error of the user."""
     try:
-        existing_folder(_FUNCTION, arguments.out.parent, "folder of --out")
+        place_for(_FUNCTION, arguments.out, "file" if arguments.out.suffix == ".html" else "folder")
         audit = _audit(arguments)
         if arguments.out.suffix == ".html":
             audit.to_html(arguments.out, hash_ids=arguments.hash_ids)

@@ -31,26 +31,33 @@ def add_filter(commands: Any) -> None:
 
 
 def _filter(options: argparse.Namespace) -> int:
-    import numpy as np
-
     from sparsejax.analysis import multisource as ms
 
     data, source = read_data(options)
     if source is None:
         fail("filter", "--data", f"value {options.data!r}, one source", "csv:FILE or folktables, which have sources")
+    with folder_lock(options.out, "multisource"):  # first, so that a folder that cannot be written to is known early
+        flea, notes = _fit(options, data, source)
+        facts = {"data": options.data, "features": ", ".join(data.columns)}
+        if options.target is not None:
+            facts |= {"target": options.target, "sensitive": data.columns[data.protected], "source": options.source}
+        ms.write_filter_report(flea, options.out, name=data.name, facts=facts, warnings=notes)
+    _print(flea, notes, options)
+    return 0
+
+
+def _fit(options: argparse.Namespace, data: Any, source: Any) -> tuple[Any, list[str]]:
+    """Return the fitted filter and what it warned of."""
+    import numpy as np
+
+    from sparsejax.analysis import multisource as ms
+
     keep = number_to_keep(options, len(np.unique(source.astype(str))))
     flea = ms.FLEA(n_keep=keep, disparity=options.disparity, aggregation=options.aggregation)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ms.SourceWarning)
         flea.fit(data.X, data.y, sensitive_features=data.a, source=source)
-    notes = [str(each.message) for each in caught if issubclass(each.category, ms.SourceWarning)]
-    facts = {"data": options.data, "features": ", ".join(data.columns)}
-    if options.target is not None:
-        facts |= {"target": options.target, "sensitive": data.columns[data.protected], "source": options.source}
-    with folder_lock(options.out, "multisource"):
-        ms.write_filter_report(flea, options.out, name=data.name, facts=facts, warnings=notes)
-    _print(flea, notes, options)
-    return 0
+    return flea, [str(each.message) for each in caught if issubclass(each.category, ms.SourceWarning)]
 
 
 def _print(flea: Any, notes: list[str], options: argparse.Namespace) -> None:

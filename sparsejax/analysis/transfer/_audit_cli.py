@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sparsejax._files import existing_folder, write_atomically
+from sparsejax._files import place_for, write_atomically
 from sparsejax._npz import read_npz
 
 _FUNCTION = "audit"
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, refuse: Callable[[BaseException], int]) -> int:
     """Run the command; ``refuse`` reports an error of the user."""
     try:
-        existing_folder(_FUNCTION, arguments.out.parent, "folder of --out")
+        place_for(_FUNCTION, arguments.out, "file")
         audit = _audit(arguments)
         write_atomically(arguments.out, audit.to_html())
         if arguments.table is not None:

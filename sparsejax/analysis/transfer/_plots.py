@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _STUDY_METHODS = ("AC/DC", "GMP", "WoodFisher", "STR", "RigL ERK 1x", "RigL ERK 5x", "LTH-T", "M-FAC", "Dense")
 _MARKERS = "os^Dv<>PX*"
 _FAR = 2.0  # interquartile ranges beyond the quartiles from which a point is drawn on the edge of the axis
+_STRETCH = 2.0  # how much longer than for the other points an axis may be before far ones go to the edge
+_APART = 0.018  # of the range of sparsities: between the bars of two methods at the same one
 _NARROW = 0.035  # of the axis: the values of points that are nearer are written at different heights
 _LABEL = 16  # points, the length of such a value
 
@@ -42,7 +44,8 @@ def plot_relative_error(
     """Draw the relative error increase against sparsity: a panel for each regime, a line for each method.
 
     Points are means over data sets with their standard error, or medians. The dashed line is the dense model; below it
-    a sparse model makes fewer errors. Points far from all others are drawn on the edge of the axis, with their value.
+    a sparse model makes fewer errors. Points far from all others are drawn on the edge of the axis, with their value;
+    methods at the same sparsity a little beside each other.
 
     Args:
       results: one row for each run.
@@ -62,7 +65,7 @@ def plot_relative_error(
         table[table["method"] != baseline],
         f"rel_err_{statistic}",
         "rel_err_sem" if statistic == "mean" else None,
-        f"relative error increase, {statistic} over data sets, %",
+        f"relative error increase, %\n({statistic} over data sets)",
         axes,
     )
 
@@ -79,7 +82,7 @@ def plot_datasets(
     """Draw accuracy against sparsity, a panel for each data set, a line for each method.
 
     Points are means over seeds with their standard deviation; the dashed line is the dense model. Points far from all
-    others are drawn on the edge of the axis, with their value.
+    others are drawn on the edge of the axis, with their value; methods at the same sparsity a little beside each other.
 
     Args:
       results: one row for each run.
@@ -102,16 +105,17 @@ def plot_datasets(
         size = (2.6 * columns, 2.1 * rows)
         axes = _pyplot().subplots(rows, columns, figsize=size, layout="constrained", sharex=True, squeeze=False)[1]
     flat = np.asarray(axes).ravel()
-    styles = styles_of(table[table["method"] != baseline])
+    styles, levels = styles_of(table[table["method"] != baseline]), table.loc[table["method"] != baseline, "sparsity"]
     for ax, name in zip(flat, names, strict=False):
         part = table[table["dataset"] == name]
         ax.axhline(100 * part["dense_mean"].iloc[0], color="0.4", linestyle="--", label=baseline)
-        points: list[tuple[float, float, str]] = [(0.0, 100 * part["dense_mean"].iloc[0], "0.4")]
-        for method, style in styles.items():
+        points = [_Point(0.0, 100 * part["dense_mean"].iloc[0], 0.0, "0.4")]
+        for place, (method, style) in enumerate(styles.items()):
             line = part[part["method"] == method].sort_values("sparsity")
-            spread = 100 * line["std"].fillna(0.0)
-            ax.errorbar(line["sparsity"], 100 * line["mean"], spread, **style._asdict(), ms=4, label=method)
-            points += [(x, 100 * y, style.color) for x, y in zip(line["sparsity"], line["mean"], strict=True)]
+            x = _beside(line["sparsity"], levels, place, len(styles))
+            y, spread = 100 * line["mean"], 100 * line["std"].fillna(0.0)
+            ax.errorbar(x, y, spread, **style._asdict(), ms=4, label=method)
+            points += [_Point(*at, style.color) for at in zip(x, y, spread, strict=True)]
         _keep_far_points_on_the_edge(ax, points)
         ax.set_title(name, fontsize="medium")
         ax.grid(alpha=0.3)
@@ -171,12 +175,12 @@ def plot_difficulty(
     if table.empty:
         fail("plot_difficulty", "sparsity", f"value {sparsity:g} in {regime!r}", "a level in the table")
     ax = _axes(ax, (5, 3.6))
-    points: list[tuple[float, float, str]] = []
+    points: list[_Point] = []
     for method, (color, marker) in styles_of(table).items():
         part = table[table["method"] == method]
         x, y = 100 * part["difficulty"].to_numpy(), 100 * part["rel_err_increase"].to_numpy()
         ax.plot(x, y, marker, ms=4, color=color, label=method)
-        points += [(*at, color) for at in zip(x, y, strict=True)]
+        points += [_Point(*at, 0.0, color) for at in zip(x, y, strict=True)]
         if len(x) > 1 and np.ptp(x) > 0:
             ends = np.array([x.min(), x.max()])
             ax.plot(ends, np.polyval(np.polyfit(x, y, 1), ends), color=color, alpha=0.5)
@@ -242,21 +246,30 @@ def _lines(table: pd.DataFrame, column: str, error: str | None, label: str, axes
     regimes = sorted(table["regime"].unique())
     axes = _panels(axes, len(regimes))
     for ax, regime in zip(np.ravel(axes), regimes, strict=False):
-        points: list[tuple[float, float, str]] = []
-        for method, style in styles_of(table).items():
+        points: list[_Point] = []
+        styles = styles_of(table)
+        for place, (method, style) in enumerate(styles.items()):
             line = table[(table["regime"] == regime) & (table["method"] == method)].sort_values("sparsity")
-            bars = None if error is None else percent * line[error].fillna(0.0)
             value = percent * line[column]
-            ax.errorbar(line["sparsity"], value, bars, **style._asdict(), ms=5, capsize=2, label=method)
-            points += [(x, y, style.color) for x, y in zip(line["sparsity"], value, strict=True)]
+            bars = 0.0 * value if error is None else percent * line[error].fillna(0.0)
+            x = _beside(line["sparsity"], table["sparsity"], place, len(styles))
+            shown = None if error is None else bars
+            ax.errorbar(x, value, shown, **style._asdict(), ms=5, capsize=2, label=method)
+            points += [_Point(*at, style.color) for at in zip(x, value, bars, strict=True)]
         if percent == 100:
             ax.axhline(0, color="0.4", linestyle="--")
             _keep_far_points_on_the_edge(ax, points)
-        ax.set(title=regime, xlabel="sparsity", ylabel=label)
+        ax.set(title=regime, xlabel="sparsity")
         ax.locator_params(axis="x", nbins=5)
         ax.grid(alpha=0.3)
+    np.ravel(axes)[0].set_ylabel(label)
     _legend(np.ravel(axes)[len(regimes) - 1])
     return axes
+
+
+def _beside(levels: pd.Series, every: pd.Series, place: int, count: int) -> pd.Series:
+    """Move a method's points a little to the side, so that the bars of several at the same sparsity are all seen."""
+    return levels + (place - (count - 1) / 2) * _APART * max(every.max() - every.min(), 0.05)
 
 
 def _legend(ax: Axes) -> None:
@@ -287,27 +300,35 @@ def styles_of(table: pd.DataFrame) -> Mapping[str, _Style]:
     return {name: _Style(f"C{at % 10}", _MARKERS[at % len(_MARKERS)]) for name, at in places.items()}
 
 
-def _keep_far_points_on_the_edge(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Fit the vertical axis to most points; those far from them are drawn on its edge, with their value.
+class _Point(NamedTuple):
+    x: float
+    value: float
+    error: float
+    color: str
+
+
+def _keep_far_points_on_the_edge(ax: Axes, points: Sequence[_Point]) -> None:
+    """Fit the vertical axis to most points and their bars; those far from them are drawn on its edge, with their value.
 
     Args:
       ax: with everything drawn.
-      points: position, value and colour of each point.
+      points: all of them.
     """
-    values = np.array([value for _, value, _ in points if np.isfinite(value)])
+    values, errors = np.array([(p.value, p.error) for p in points if np.isfinite(p.value)]).reshape(-1, 2).T
     if len(values) < 4:
         return
     first, third = np.percentile(values, [25, 75])
     reach = _FAR * max(third - first, 1e-9)
-    near = values[(values >= first - reach) & (values <= third + reach)]
-    if len(near) == len(values):
+    near = (values >= first - reach) & (values <= third + reach)
+    if np.ptp(values) <= _STRETCH * np.ptp(values[near]):
         return
-    room = 0.12 * max(float(np.ptp(near)), 1e-9)
-    low, high = near.min() - room, near.max() + room
-    ax.set_ylim(low - room, high + room)
+    low, high = (values - errors)[near].min(), (values + errors)[near].max()
+    room = 0.12 * max(high - low, 1e-9)
+    low, high = low - room, high + room
+    ax.set_ylim(low - room * (values < low).any(), high + room * (values > high).any())
     width = max(ax.get_xlim()) - min(ax.get_xlim())
     last, step = {"v": -np.inf, "^": -np.inf}, {"v": 0, "^": 0}
-    for x, value, color in sorted(points):
+    for x, value, _, color in sorted(points):
         if not low <= value <= high and np.isfinite(value):
             below = value < low
             at, marker = (low - 0.3 * room, "v") if below else (high + 0.3 * room, "^")
@@ -315,6 +336,7 @@ def _keep_far_points_on_the_edge(ax: Axes, points: Sequence[tuple[float, float, 
             step[marker] = (step[marker] + 1) % 3 if x - last[marker] < _NARROW * width else 0
             last[marker] = x
             style = {"fontsize": 7, "color": color, "rotation": 90, "ha": "center"}  # neighbours do not overlap
+            style["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.3}
             away = 4 + _LABEL * step[marker]
             above, va = (away, "bottom") if below else (-away, "top")
             ax.annotate(f"{value:.0f}", (x, at), (0, above), textcoords="offset points", va=va, **style)

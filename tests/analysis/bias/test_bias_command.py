@@ -87,3 +87,14 @@ def test_errors_are_one_line(folder, capsys, changes, message):
     assert main(words(folder, **changes)) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and len(err.splitlines()) == 1 and message in err
+
+
+@pytest.mark.parametrize(("name", "is_folder", "expected"), [("x.html", True, "file"), ("x", False, "folder")])
+def test_a_place_of_the_other_kind_is_refused_before_anything_is_read(tmp_path, capsys, name, is_folder, expected):
+    place = tmp_path / name
+    place.mkdir() if is_folder else place.touch()
+    every = ["bias", "--dense", "none.npz", "--sparse", "none.npz", "--labels", "none.npz", "--out", str(place)]
+    assert main(every) == 2
+    found = "folder" if is_folder else "file"
+    error = f"bias: --out has value {str(place)!r}, a {found}; expected a {expected}, or a free name."
+    assert capsys.readouterr().err == f"error: {error}\n"

@@ -351,6 +351,8 @@ def test_plots_return_axes(report):
     ax = report.plot_bias()
     assert ax.get_title() == "change of bias amplification, 99 %"
     assert report.plot_groups(metric="false_positive_rate").get_xlabel() == "false positive rate"
+    legend = report.plot_groups().get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["dense", "99 %"]
     given = pyplot.subplots()[1]
     assert report.plot_reliability(given) is given
     with pytest.raises(ValueError, match="metric has value 'speed'"):

@@ -168,3 +168,12 @@ def test_published_reference_case(shared_data):
     assert found.kept_sources_.tolist() == [0, 1, 2] == found.kept_by_["discrepancy"].tolist()
     assert found.kept_by_["disparity"].tolist() == [0, 1, 2]
     assert len(set(found.kept_by_["disbalance"]) & {3, 4}) == 1
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [1e300, 1e-300])
+def test_columns_of_huge_and_tiny_numbers_count_as_others_do(problem, fitted, scale):
+    X = problem["X"] * [scale, 1, 1]
+    found = ms.FLEA().fit(**problem | {"X": np.column_stack([X, np.full(400, scale)])})  # and a constant one
+    np.testing.assert_allclose(found.d_scores_, fitted.d_scores_, atol=0.05)
+    assert found.kept_sources_.tolist() == fitted.kept_sources_.tolist()

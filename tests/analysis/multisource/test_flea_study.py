@@ -75,6 +75,18 @@ def test_bars_have_the_heights_of_the_summary(results):
         ms.plot_bars(ms.summarise(results), "toy", "adv")
 
 
+def test_the_axes_of_bars_span_what_is_drawn(results):
+    summary = ms.summarise(results)
+    for ax in ms.plot_bars(summary, "toy", "reg").axes:
+        bars = [bar.get_height() for bars in ax.containers if len(bars) == 11 for bar in bars]
+        lines = [line.get_ydata()[0] for line in ax.lines if len(line.get_xdata()) == 2]
+        low, high = ax.get_ylim()
+        assert low < min(bars + lines) and high > max(bars + lines)
+        assert max(bars + lines) - min(bars + lines) > 0.7 * (high - low)
+    empty = summary.assign(mean=np.nan, std=np.nan)
+    assert ms.plot_bars(empty, "toy", "reg").axes[0].get_ylim() == (0.0, 1.0)
+
+
 def test_heat_map_marks_sources():
     ax = ms.plot_scores(np.eye(3), list("abc"), ["b"])
     assert [tick.label1.get_color() for tick in ax.get_xaxis().get_major_ticks()] == ["black", "red", "black"]

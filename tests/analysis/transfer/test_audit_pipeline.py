@@ -78,6 +78,7 @@ def test_runs_that_do_not_fit_are_refused(folder, capsys):
         (("--sparse", folder / "groups.npz"), "has no array probs, labels, sparsity"),
         (("--train-groups", folder / "groups.npz"), "groups has no value; expected groups, as train_groups need them"),
         (("--out", folder / "nowhere" / "report.html"), "nowhere'; expected an existing folder"),
+        (("--out", folder), "a folder; expected a file, or a free name"),
     ):
         assert main(words(folder, *more)) == 2
         error = capsys.readouterr().err

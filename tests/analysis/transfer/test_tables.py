@@ -198,8 +198,20 @@ def test_one_method_that_is_far_off_does_not_stretch_the_axis(runs):
         if panel.get_visible():
             assert panel.get_ylim()[0] > 1.0  # percent: the point at 1 % is below the axis
             assert "1" in [text.get_text() for text in panel.texts]
+            for bars in (each for each in panel.containers if each.get_label() != "LTH-T"):
+                ends = np.concatenate(bars.lines[2][0].get_segments())[:, 1]
+                assert panel.get_ylim()[0] < ends.min() and ends.max() < panel.get_ylim()[1]
     near = transfer.plot_datasets(runs, regime="full").ravel()[0]
     assert not near.texts
+
+
+def test_a_point_that_is_not_far_is_drawn_where_it_is(runs):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    one = runs[(runs["dataset"] == "cars") & (runs["regime"] == "full")]
+    wide = one.assign(value=one["value"].where(one["sparsity"] < one["sparsity"].max(), one["value"].min() - 0.02))
+    panel = transfer.plot_datasets(wide, regime="full").ravel()[0]
+    assert not panel.texts and panel.get_ylim()[0] < 100 * wide["value"].min()
 
 
 def test_a_method_has_one_colour_and_marker_in_every_figure(runs):

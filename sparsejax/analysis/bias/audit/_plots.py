@@ -137,13 +137,17 @@ def plot_groups(
     for row, (level, start, end) in enumerate(zip(levels, *ends, strict=True)):
         if np.isfinite([start, end]).all():
             ax.annotate("", (end, row), (start, row), arrowprops={"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0})
-            ax.plot([start], [row], "o", color="C0", fillstyle="none")
-            ax.plot([end], [row], "s", color="C1", markersize=4)
+            shown = ("dense", model.label) if not described else ("", "")  # once in the legend
+            ax.plot([start], [row], "o", color="C0", fillstyle="none", label=shown[0])
+            ax.plot([end], [row], "s", color="C1", markersize=4, label=shown[1])
             described.append(f"{level}: {start:.4f} to {end:.4f}")
     ax.set_yticks(range(len(levels)), levels, parse_math=False)
     ax.set(xlabel=metric.replace("_", " "), ylim=(len(levels) - 0.5, -0.5), label="; ".join(described))
     ax.set_title(f"dense to {model.label}", parse_math=False)
     ax.grid(alpha=0.3)
+    if described:
+        for text in ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0)).get_texts():
+            text.set_parse_math(False)
     return ax
 
 

@@ -32,7 +32,11 @@ class Stack(NamedTuple):
 
 
 def stack_sources(X: np.ndarray, y: np.ndarray, a: np.ndarray, source: np.ndarray) -> Stack:
-    """Stack the sources. Call it, and use its result, with 64-bit types enabled."""
+    """Stack the sources. Call it, and use its result, with 64-bit types enabled.
+
+    Columns are divided by powers of two, so that squares stay finite; a filter standardises them in any case.
+    """
+    X = np.ldexp(X, -np.frexp(np.abs(X).max(0))[1])  # exact
     sizes = np.bincount(source)
     rows = -(-sizes.max() // ROUND) * ROUND
     order = np.argsort(source, kind="stable")

@@ -38,7 +38,7 @@ def plot_bars(
 ) -> Figure:
     """Draw bars of accuracy and fairness for each adversary and method, with one standard deviation as whiskers.
 
-    The vertical axes start below the lowest bar, not at 0.
+    The vertical axes span the bars, whiskers and lines: they start above 0.
 
     Args:
       summary: data frame of `summarise`, or of published results.
@@ -76,20 +76,29 @@ def plot_bars(
             mean, std = values.loc[(method, adversary), ["mean", "std"]]
             return (1 - mean if metric == "dp_violation" else mean), std
 
-        lowest = 1.0
+        drawn = [of(method, "none")[0] for method in clean]
         for place, method in enumerate(bars):
             mean, std = np.array([of(method, adversary) for adversary in adversaries]).T
             x = np.arange(len(adversaries)) + (place - (len(bars) - 1) / 2) * width
             ax.bar(x, mean, width, yerr=std, label=shown[method], color=_colour(method), error_kw={"linewidth": 0.7})
-            lowest = np.nanmin([lowest, *(mean - std)])
+            drawn += [*(mean - std), *(mean + std)]
         for method, style in zip(clean, ("--", ":"), strict=False):
             ax.axhline(of(method, "none")[0], color="black", linestyle=style, linewidth=0.8, label=method)
-        ax.set_ylim(max(0.0, lowest - 0.05), 1.0)  # the message is in the differences
+        ax.set_ylim(*_limits(drawn))
         ax.set_ylabel(title)
     axes[0].set_title(f"{dataset}, {classifier}, learner {learner}")
     axes[0].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes[1].set_xticks(range(len(adversaries)), [PAPER_LABELS[name] for name in adversaries])
     return figure
+
+
+def _limits(drawn: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis of shares: the message is in the differences, so only what is drawn, with a margin, is shown."""
+    finite = np.asarray(drawn)[np.isfinite(drawn)]
+    if not finite.size:
+        return 0.0, 1.0
+    margin = 0.05 * max(finite.max() - finite.min(), 0.1)
+    return max(0.0, finite.min() - margin), min(1.0 + margin, finite.max() + margin)
 
 
 def plot_scores(
