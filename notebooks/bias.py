@@ -331,40 +331,9 @@ with tempfile.TemporaryDirectory() as folder:
 # every sparsity.
 
 # %%
-frame = report.table.to_pandas()
 sparse = levels[1:]
 at = {level: f"{100 * level:g} %" for level in levels}
-
-
-def per_seed(metric, level, thresholds="default"):
-    """Mean over attributes, one number per seed."""
-    where = (frame.metric == metric) & (frame.sparsity == level) & (frame.thresholds == thresholds)
-    return frame[where & (frame.group == "")].groupby("seed")["value"].mean().to_numpy()
-
-
-def overridden(run):
-    """Bias amplification where the dense model of the same seed decides the cells that it marks as exposed."""
-    dense = report.dense_run(run)
-    p = 1 / (1 + np.exp(-dense.model.logits[dense.seed]))
-    decided = bias.override_predictions(run.y_pred, np.abs(p - 0.5) < 0.4, source="dense", dense_pred=dense.y_pred)
-    options = {"y_train": train.labels, "sensitive_train": train.groups}
-    value = bias.bias_amplification(test.labels, decided.y_pred, test.groups, **options).value
-    return np.where(report.frame.is_self, np.nan, value.reshape(report.frame.is_self.shape)).T
-
-
-values = {}  # (treatment, sparsity) -> one array of cells per seed
-for model in (report.inputs.dense, *report.inputs.sparse):
-    for thresholds in ("default", "calibrated"):
-        values[thresholds, model.sparsity] = [
-            run.measures["bias_amplification"].value for run in report.runs_of(model, thresholds)
-        ]
-    if model is not report.inputs.dense:
-        values["override", model.sparsity] = [overridden(run) for run in report.runs_of(model)]
-common = np.isfinite(np.concatenate([np.stack(each) for each in values.values()])).all(axis=0)
-common_ba = {key: np.array([each[common].mean() for each in arrays]) for key, arrays in values.items()}
-print(f"{common.sum()} cells are defined in all of {sum(map(len, values.values()))} runs and treatments")
-
-numbers = []
+numbers = study.findings(report, data)  # those about the joint models
 
 
 def claim(finding, of_level, margin=0.0, where=sparse):
@@ -372,38 +341,6 @@ def claim(finding, of_level, margin=0.0, where=sparse):
     numbers.extend(evidence(finding, at[level], of_level(level), margin) for level in where)
 
 
-dense_ba = common_ba["default", 0.0]
-claim(
-    "accuracy is no more than 1.5 points below dense",
-    margin=-1.5,
-    of_level=lambda s: 100 * (per_seed("accuracy", s) - per_seed("accuracy", 0.0)),
-)
-claim(
-    "bias amplification grows by no more than its standard deviation over dense seeds (difference, sign reversed)",
-    margin=-dense_ba.std(ddof=1),
-    of_level=lambda s: dense_ba - common_ba["default", s],
-)
-claim("outputs are less certain than dense", lambda s: per_seed("uncertainty", s) - per_seed("uncertainty", 0.0))
-for name, metric in (
-    ("probabilities", "interdependence_prob"),
-    ("decisions, as in the paper's code", "interdependence_hard"),
-):
-    claim(
-        f"outputs depend more on each other than dense ({name})",
-        lambda s, metric=metric: per_seed(metric, s) - per_seed(metric, 0.0),
-    )
-claim("bias amplification is above dense", lambda s: common_ba["default", s] - dense_ba)
-claim("threshold calibration lowers bias amplification", lambda s: common_ba["default", s] - common_ba["calibrated", s])
-flipped = report.flips.to_pandas()
-claim(
-    "the dense model marks 95 % or more of the decisions that flip",
-    margin=0.95,
-    of_level=lambda s: flipped[(flipped.sparsity == s) & (flipped.model != "churn")].coverage,
-)
-claim(
-    "dense decisions on exposed cells lower bias amplification",
-    lambda s: common_ba["default", s] - common_ba["override", s],
-)
 claim("the risk ranking of the dense model agrees with the change (rank correlation)", lambda s: correlations[s][:, 0])
 for (target, shares), part in marker_runs.groupby(["target", "shares"], sort=False):
     bba = part.set_index(["sparsity", "seed"])["bBA"]

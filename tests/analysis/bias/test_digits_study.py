@@ -12,6 +12,7 @@ from sparsejax.analysis import bias
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "examples"))
 import bias_digits as study
+import verdicts
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,27 @@ def test_a_short_run_shows_the_first_trends(data):
     ratio = report.table.where(attribute="eight", metric="rare_value_ratio", sparsity=0.98)
     by_thresholds = dict(zip(ratio["thresholds"], ratio["value"], strict=True))
     assert by_thresholds["default"] < 0.4 and by_thresholds["calibrated"] > 0.6
+
+
+def test_findings_pair_the_seeds(data):
+    """Outputs that are the truth and noise, more of it for the sparse models; numbers are differences of a seed."""
+    rng = np.random.default_rng(0)
+    few = {name: study.Split(s.images[:1500], s.labels[:1500], s.sources[:1500]) for name, s in data.items()}
+
+    def noisy(level):
+        return {name: 2.0 * few[name].labels - 1 + level * rng.normal(size=(1500, 12)) for name in ("val", "test")}
+
+    runs = {0.0: [noisy(0.5 + 0.1 * seed) for seed in range(3)], 0.9: [noisy(1 + 0.1 * seed) for seed in range(3)]}
+    found = {each.finding: each for each in study.findings(study.audit(few, runs), few)}
+    assert len(found) == 9 and {each.at for each in found.values()} == {"90 %"}
+    right = {level: [((run["test"] > 0) == few["test"].labels).mean() for run in each] for level, each in runs.items()}
+    accuracy = found["accuracy is no more than 1.5 points below dense"]
+    expected = 100 * np.subtract(right[0.9], right[0.0])
+    np.testing.assert_allclose(accuracy.values, expected, atol=1e-6)
+    assert accuracy.margin == -1.5 and verdicts.verdict(accuracy.values, -1.5) == "does not show"
+    bounded, grown = (found[name] for name in found if name.startswith("bias amplification"))
+    np.testing.assert_allclose(grown.values, np.negative(bounded.values))
+    assert bounded.margin < 0
 
 
 @pytest.mark.slow
