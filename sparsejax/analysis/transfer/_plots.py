@@ -109,7 +109,7 @@ def plot_datasets(
     for ax, name in zip(flat, names, strict=False):
         part = table[table["dataset"] == name]
         ax.axhline(100 * part["dense_mean"].iloc[0], color="0.4", linestyle="--", label=baseline)
-        points = [_Point(0.0, 100 * part["dense_mean"].iloc[0], 0.0, "0.4")]
+        points = [_Point(np.nan, 100 * part["dense_mean"].iloc[0], 0.0, "0.4")]
         for place, (method, style) in enumerate(styles.items()):
             line = part[part["method"] == method].sort_values("sparsity")
             x = _beside(line["sparsity"], levels, place, len(styles))
@@ -301,7 +301,7 @@ def styles_of(table: pd.DataFrame) -> Mapping[str, _Style]:
 
 
 class _Point(NamedTuple):
-    x: float
+    x: float  # NaN: a level across the axis, which is always shown
     value: float
     error: float
     color: str
@@ -314,22 +314,23 @@ def _keep_far_points_on_the_edge(ax: Axes, points: Sequence[_Point]) -> None:
       ax: with everything drawn.
       points: all of them.
     """
-    values, errors = np.array([(p.value, p.error) for p in points if np.isfinite(p.value)]).reshape(-1, 2).T
+    x, values, errors = np.array([p[:3] for p in points if np.isfinite(p.value)]).reshape(-1, 3).T
     if len(values) < 4:
         return
     first, third = np.percentile(values, [25, 75])
     reach = _FAR * max(third - first, 1e-9)
-    near = (values >= first - reach) & (values <= third + reach)
+    near = (values >= first - reach) & (values <= third + reach) | np.isnan(x)
     if np.ptp(values) <= _STRETCH * np.ptp(values[near]):
         return
     low, high = (values - errors)[near].min(), (values + errors)[near].max()
     room = 0.12 * max(high - low, 1e-9)
     low, high = low - room, high + room
-    ax.set_ylim(low - room * (values < low).any(), high + room * (values > high).any())
+    bottom, top = low - room * (values < low).any(), high + room * (values > high).any()
+    ax.set_ylim(bottom, top)
     width = max(ax.get_xlim()) - min(ax.get_xlim())
     last, step = {"v": -np.inf, "^": -np.inf}, {"v": 0, "^": 0}
     for x, value, _, color in sorted(points):
-        if not low <= value <= high and np.isfinite(value):
+        if not bottom <= value <= top and np.isfinite(value):
             below = value < low
             at, marker = (low - 0.3 * room, "v") if below else (high + 0.3 * room, "^")
             ax.plot([x], [at], marker=marker, ms=6, color=color, clip_on=False, linestyle="")

@@ -214,6 +214,17 @@ def test_a_point_that_is_not_far_is_drawn_where_it_is(runs):
     assert not panel.texts and panel.get_ylim()[0] < 100 * wide["value"].min()
 
 
+def test_the_level_of_the_dense_model_is_always_inside(runs):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    low = runs.assign(value=runs["value"].where(runs["method"] == "Dense", 0.1 * runs["value"]))
+    for panel in transfer.plot_datasets(low, regime="full").ravel():
+        if panel.get_visible():
+            (level,) = (line.get_ydata()[0] for line in panel.lines if line.get_label() == "Dense")
+            assert panel.get_ylim()[0] < level < panel.get_ylim()[1] and not panel.texts
+            assert panel.get_xlim()[0] > 0.5
+
+
 def test_a_method_has_one_colour_and_marker_in_every_figure(runs):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
