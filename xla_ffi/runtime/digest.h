@@ -38,7 +38,8 @@ inline std::array<int64_t, 2> DigestOf(const int32_t* values, int64_t n) {
     for (int i = 0; i < 2; ++i)
       for (const uint64_t half : {sums[i] >> 32, sums[i] & UINT32_MAX}) {
         const auto product = static_cast<unsigned __int128>(digest[i]) * keys->point[i] + half;
-        const uint64_t folded = (static_cast<uint64_t>(product) & DigestKeys::kPrime) + static_cast<uint64_t>(product >> 61);
+        const uint64_t folded =
+            (static_cast<uint64_t>(product) & DigestKeys::kPrime) + static_cast<uint64_t>(product >> 61);
         digest[i] = folded >= DigestKeys::kPrime ? folded - DigestKeys::kPrime : folded;
       }
   };
