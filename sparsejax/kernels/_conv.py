@@ -16,7 +16,7 @@ from sparsejax.kernels._batching import fold_batch
 from sparsejax.kernels._geometry import ConvGeometry, PaddingLike, PerAxis, per_axis, resolve_padding
 from sparsejax.kernels._layout import BATCH_MINOR, Layouts
 from sparsejax.kernels._operands import check_activations, check_data, pattern_operands
-from sparsejax.kernels._primitive import define_bilinear, define_gradients
+from sparsejax.kernels._primitive import define_bilinear, define_gradients, on_both_orientations
 from sparsejax.kernels._targets import cpu_lowering
 from sparsejax.pattern import SparsityPattern
 
@@ -52,18 +52,20 @@ _conv_tangent, _conv_backward = define_gradients(
     cpu_lowering=cpu_lowering("sparsejax_conv_backward_v2", attributes=_attributes, activations="yxx"),
 )
 
-_conv_input_grad = define_bilinear(
-    "sparsejax_conv_input_grad",
-    abstract=lambda data, y, *_, geometry, layouts: out_aval(
-        y, (y.shape[0], *geometry.in_spatial, geometry.in_features), y.dtype
-    ),
-    reference=_reference.conv_input_grad,
-    cpu_lowering=cpu_lowering("sparsejax_conv_input_grad_v2", (0, 1, 4, 5, 6), _attributes, activations="yx"),
-    transpose=(
-        lambda ct, y, aval, *p, **params: _conv_weight_grad(ct, y, *p, **params),
-        lambda ct, data, aval, *p, **params: _conv(data, ct, *p, **params),
-    ),
-    batch=fold_batch(1),
+_conv_input_grad = on_both_orientations(
+    define_bilinear(
+        "sparsejax_conv_input_grad",
+        abstract=lambda data, y, *_, geometry, layouts: out_aval(
+            y, (y.shape[0], *geometry.in_spatial, geometry.in_features), y.dtype
+        ),
+        reference=_reference.conv_input_grad,
+        cpu_lowering=cpu_lowering("sparsejax_conv_input_grad_v2", (0, 1, 4, 5, 6), _attributes, activations="yx"),
+        transpose=(
+            lambda ct, y, aval, *p, **params: _conv_weight_grad(ct, y, *p, **params),
+            lambda ct, data, aval, *p, **params: _conv(data, ct, *p, **params),
+        ),
+        batch=fold_batch(1),
+    )
 )
 
 _conv_weight_grad = define_bilinear(

@@ -15,7 +15,7 @@ from sparsejax.kernels import _reference
 from sparsejax.kernels._batching import fold_batch
 from sparsejax.kernels._layout import ROW_MAJOR, Layouts
 from sparsejax.kernels._operands import check_activations, check_data, pattern_operands
-from sparsejax.kernels._primitive import define_bilinear, define_gradients
+from sparsejax.kernels._primitive import define_bilinear, define_gradients, on_both_orientations
 from sparsejax.kernels._targets import cpu_lowering
 from sparsejax.pattern import SparsityPattern
 
@@ -52,18 +52,20 @@ _spmm_tangent, _spmm_backward = define_gradients(
     cpu_lowering=cpu_lowering("sparsejax_spmm_backward_v2", activations="yxx"),
 )
 
-_spmm_t = define_bilinear(
-    "sparsejax_spmm_t",
-    abstract=lambda data, y, indptr, indices, indptr_t, *_, layouts: out_aval(
-        y, (y.shape[0], indptr_t.shape[0] - 1), y.dtype
-    ),
-    reference=_reference.spmm_t,
-    cpu_lowering=cpu_lowering("sparsejax_spmm_t_v2", (0, 1, 4, 5, 6), activations="yx"),
-    transpose=(
-        lambda ct, y, aval, *p, layouts: _sddmm(ct, y, *p, layouts=layouts),
-        lambda ct, data, aval, *p, layouts: _spmm(data, ct, *p, layouts=layouts),
-    ),
-    batch=fold_batch(1),
+_spmm_t = on_both_orientations(
+    define_bilinear(
+        "sparsejax_spmm_t",
+        abstract=lambda data, y, indptr, indices, indptr_t, *_, layouts: out_aval(
+            y, (y.shape[0], indptr_t.shape[0] - 1), y.dtype
+        ),
+        reference=_reference.spmm_t,
+        cpu_lowering=cpu_lowering("sparsejax_spmm_t_v2", (0, 1, 4, 5, 6), activations="yx"),
+        transpose=(
+            lambda ct, y, aval, *p, layouts: _sddmm(ct, y, *p, layouts=layouts),
+            lambda ct, data, aval, *p, layouts: _spmm(data, ct, *p, layouts=layouts),
+        ),
+        batch=fold_batch(1),
+    )
 )
 
 _sddmm = define_bilinear(

@@ -68,12 +68,13 @@ def check_same(name: str, operand: str, y: jax.Array, x: jax.Array) -> None:
 def pattern_operands(pattern: SparsityPattern) -> tuple[jax.Array, ...]:
     """Return the index arrays in the order in which every product takes them, with their lengths and dtypes checked."""
     nse = pattern.indices.shape
+    transposed = (0,) if pattern.is_forward_only else nse
     expected = {
         "indptr": (pattern.rows + 1,),
         "indices": nse,
         "indptr_t": (pattern.columns + 1,),
-        "indices_t": nse,
-        "perm_t": nse,
+        "indices_t": transposed,
+        "perm_t": transposed,
     }
     arrays = []
     for field, shape in expected.items():

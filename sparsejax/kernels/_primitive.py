@@ -26,6 +26,7 @@ from sparsejax._compat import (
     zero_tangent,
 )
 from sparsejax.kernels._partition import over_devices
+from sparsejax.pattern._build import both_orientations
 
 Rule = Callable[..., Any]
 
@@ -197,6 +198,11 @@ def define_bilinear(name: str, *, transpose: tuple[Rule, Rule], tangent: Rule | 
     return call
 
 
+def on_both_orientations(call: Rule) -> Rule:
+    """The function that binds a bilinear product which reads the transposed orientation of its pattern."""
+    return lambda a, b, *index, **params: call(a, b, *both_orientations(*index), **params)
+
+
 def define_gradients(
     name: str, *, product: Rule, abstract: Rule, transpose: tuple[Rule, Rule], cpu_lowering: Rule
 ) -> tuple[Rule, Rule]:
@@ -234,7 +240,7 @@ def define_gradients(
         abstract=lambda ta, tb, *point, **params: (abstract(*point, **params),),
         reference=tangents,
         cpu_lowering=None,
-        transpose=lambda cts, *point, **params: backward(*cts, *point, **params),
+        transpose=lambda cts, a, b, *index, **params: backward(*cts, a, b, *both_orientations(*index), **params),
         batch=mapped(tangents),
     )
     backward = define_derivative(

@@ -18,7 +18,7 @@ from sparsejax.nn._linear_general import SparseLinearGeneral
 from sparsejax.nn._lora import SparseLoRALinear
 from sparsejax.nn._optimizer import carry_optimizer
 from sparsejax.nn._optimizer_views import dense_view, kernel_mask
-from sparsejax.nn._pattern import Pattern
+from sparsejax.nn._pattern import Pattern, forward_only
 from sparsejax.nn._record import record_inputs
 from sparsejax.nn._registry import register_sparse
 from sparsejax.nn._report import LayerReport, SparsifyReport
@@ -45,6 +45,7 @@ __all__ = [
     "dense_view",
     "densify",
     "dot_product_attention",
+    "forward_only",
     "kernel_mask",
     "linen",
     "max_pool",

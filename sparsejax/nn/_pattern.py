@@ -31,6 +31,28 @@ class Pattern(nnx.Variable[SparsityPattern]):
     """
 
 
+def forward_only(model: nnx.Module) -> int:
+    """Replace the patterns of a model, in place, by those for inference (``SparsityPattern.forward_only``).
+
+    Returns:
+      The bytes that the model takes less: 8 per stored entry.
+
+    >>> import jax.numpy as jnp, sparsejax as sx
+    >>> pattern = SparsityPattern.from_mask(jnp.eye(8, dtype=bool))
+    >>> layer = sx.nn.SparseLinear(8, 8, pattern=pattern, rngs=nnx.Rngs(0))
+    >>> forward_only(layer), forward_only(layer)
+    (64, 0)
+    """
+    freed = 0
+    for _, node in nnx.iter_graph(model, graph=True):
+        if isinstance(node, Pattern):
+            old = node.get_value()
+            new = old.forward_only()
+            node.set_value(new)
+            freed += sum(a.nbytes for a in jax.tree.leaves(old)) - sum(a.nbytes for a in jax.tree.leaves(new))
+    return freed
+
+
 def _pattern_to_state(pattern: SparsityPattern) -> dict[str, Any]:
     """A pattern for ``flax.serialization``: its arrays by name, and its shape."""
     return {name: getattr(pattern, name) for name in ARRAYS} | {"shape": np.asarray(pattern.shape, np.int64)}

@@ -43,6 +43,8 @@ class Pattern(Protocol):
     def columns(self) -> int: ...
     @property
     def nse(self) -> int: ...
+    @property
+    def is_forward_only(self) -> bool: ...
 
 
 def build_on_host(mask: np.ndarray, nse: int | None) -> PatternArrays:
@@ -82,6 +84,20 @@ def build_traced(mask: jax.Array, nse: int) -> PatternArrays:
         indices_t=jnp.where(padding, 0, row_t).astype(jnp.int32),
         perm_t=jnp.where(padding, jnp.arange(nse, dtype=jnp.int32), perm_t),
     )
+
+
+def both_orientations(
+    indptr: jax.Array, indices: jax.Array, indptr_t: jax.Array, indices_t: jax.Array, perm_t: jax.Array
+) -> PatternArrays:
+    """Return the index arrays with those of the transposed orientation derived by a sort, where they are left out."""
+    if indices_t.shape == indices.shape:
+        return PatternArrays(indptr, indices, indptr_t, indices_t, perm_t)
+    position = jnp.arange(indices.shape[0], dtype=jnp.int32)
+    padding = position >= indptr[-1]
+    row = jnp.searchsorted(indptr, position, side="right").astype(jnp.int32) - 1
+    last = jnp.iinfo(jnp.int32).max
+    perm = jnp.argsort(jnp.where(padding, last, indices), stable=True).astype(jnp.int32)
+    return PatternArrays(indptr, indices, indptr_t, jnp.where(padding, 0, row[perm]), perm)
 
 
 def _pointers(counts: jax.Array) -> jax.Array:

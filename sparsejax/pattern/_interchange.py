@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax._checks import fail
-from sparsejax.pattern._build import Pattern, PatternArrays
+from sparsejax.pattern._build import Pattern, PatternArrays, both_orientations
 from sparsejax.pattern._limits import check_stored
 
 
@@ -74,8 +74,9 @@ def to_bcsr(pattern: Pattern, data: Any) -> Any:
 
     data = jnp.asarray(data)
     _check_matrix(pattern, data, "to_bcsr")
+    _, _, indptr_t, indices_t, perm_t = both_orientations(*(getattr(pattern, name) for name in PatternArrays._fields))
     return BCSR(
-        (data[pattern.perm_t], pattern.indices_t, pattern.indptr_t),
+        (data[perm_t], indices_t, indptr_t),
         shape=pattern.shape,
         indices_sorted=True,
         unique_indices=True,

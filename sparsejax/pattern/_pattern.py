@@ -38,8 +38,8 @@ class SparsityPattern:
       indptr: int32[rows + 1], first entry of each row.
       indices: int32[nse], column of each entry.
       indptr_t: int32[columns + 1], first entry of each column.
-      indices_t: int32[nse], row of each entry, in column order.
-      perm_t: int32[nse], position in ``data`` of each entry, in column order.
+      indices_t: int32[nse], row of each entry, in column order; int32[0] after ``forward_only``.
+      perm_t: int32[nse], position in ``data`` of each entry, in column order; int32[0] after ``forward_only``.
       shape: the kernel's shape; static.
 
     ``nse`` is a static capacity. Entries at and past ``indptr[-1]`` are padding: kernels ignore them and their
@@ -194,12 +194,32 @@ class SparsityPattern:
         check_nse("SparsityPattern.pad_to", nse, self.shape)
         extra = nse - self.nse
         zeros = jnp.zeros((extra,), jnp.int32)
+        padded = dataclasses.replace(self, indices=jnp.concatenate([self.indices, zeros]))
+        if self.is_forward_only:
+            return padded
         return dataclasses.replace(
-            self,
-            indices=jnp.concatenate([self.indices, zeros]),
+            padded,
             indices_t=jnp.concatenate([self.indices_t, zeros]),
             perm_t=jnp.concatenate([self.perm_t, jnp.arange(self.nse, nse, dtype=jnp.int32)]),
         )
+
+    @property
+    def is_forward_only(self) -> bool:
+        """Whether ``indices_t`` and ``perm_t`` are left out; see ``forward_only``."""
+        return self.indices_t.shape == (0,) and self.nse > 0
+
+    def forward_only(self) -> SparsityPattern:
+        """Return the pattern for inference, without ``indices_t`` and ``perm_t``: 4 bytes per entry instead of 12.
+
+        Everything works as before. What needs the transposed orientation, such as the gradient of an input, derives it
+        by a sort in every call, so train with the whole pattern.
+
+        >>> p = SparsityPattern.from_mask(jnp.eye(2, dtype=bool)).forward_only()
+        >>> p.indices.shape, p.indices_t.shape
+        ((2,), (0,))
+        """
+        none = jnp.zeros((0,), jnp.int32)
+        return dataclasses.replace(self, indices_t=none, perm_t=none)
 
     def validate(self) -> SparsityPattern:
         """Check every array on the host and return the pattern.

@@ -22,8 +22,8 @@ def validate(pattern: Pattern) -> None:
         "indptr": pattern.rows + 1,
         "indices": nse,
         "indptr_t": pattern.columns + 1,
-        "indices_t": nse,
-        "perm_t": nse,
+        "indices_t": 0 if pattern.is_forward_only else nse,
+        "perm_t": 0 if pattern.is_forward_only else nse,
     }
     for name, array in arrays.items():
         if array.ndim != 1 or array.shape[0] != lengths[name]:
@@ -31,6 +31,11 @@ def validate(pattern: Pattern) -> None:
         if array.dtype != np.int32:
             fail(_NAME, name, f"dtype {array.dtype}", "dtype int32")
     _check_orientation("indptr", arrays["indptr"], "indices", arrays["indices"], pattern.columns, nse)
+    if pattern.is_forward_only:
+        counts = np.bincount(arrays["indices"][: arrays["indptr"][-1]], minlength=pattern.columns)
+        if (np.diff(arrays["indptr_t"]) != counts).any() or arrays["indptr_t"][0] != 0:
+            fail(_NAME, "indptr_t", "pointers that differ from the row orientation", "the entries of each column")
+        return
     _check_orientation("indptr_t", arrays["indptr_t"], "indices_t", arrays["indices_t"], pattern.rows, nse)
     _check_agreement(arrays)
 
