@@ -20,7 +20,7 @@ COMMANDS = {
     "small": "time forward products of batches of 1, 4 and 16 against sparse and dense libraries",
     "scaling": "time every layer with one thread and with more",
     "attention": "time attention against that of JAX and PyTorch",
-    "blocks": "time patterns of blocks against scattered weights",
+    "blocks": "time patterns of blocks and of equal rows against scattered weights",
     "overhead": "time calls of tiny layers against empty calls",
     "rule": 'fit the cost model of sparsify(policy="rule") to the JSON of layers, and judge it',
     "peak": "measure multiply-adds and bandwidth of every instruction set",

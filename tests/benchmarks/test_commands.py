@@ -76,7 +76,7 @@ def test_blocks(capsys, monkeypatch):
     assert [(row["dtype"], row["measure"]) for row in found["rows"]] == [
         (dtype, measure) for dtype in ("float32", "bfloat16") for measure in ("forward", "step")
     ]
-    assert all(set(row["against"]) == {str(block) for block in blocks.BLOCKS} for row in found["rows"])
+    assert all(set(row["against"]) == set(blocks.PATTERNS) for row in found["rows"])
     assert found["summary"][0]["must"] == 1.3 and found["summary"][0]["measured"] > 0
 
 
