@@ -206,7 +206,7 @@ class SparsityPattern:
     @property
     def is_forward_only(self) -> bool:
         """Whether ``indices_t`` and ``perm_t`` are left out; see ``forward_only``."""
-        return self.indices_t.shape == (0,) and self.nse > 0
+        return np.shape(self.indices_t) == (0,) and self.nse > 0
 
     def forward_only(self) -> SparsityPattern:
         """Return the pattern for inference, without ``indices_t`` and ``perm_t``: 4 bytes per entry instead of 12.

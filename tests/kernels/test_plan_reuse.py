@@ -22,6 +22,7 @@ from helpers.grid import (
     stored,
 )
 from sparsejax import SparsityPattern
+from sparsejax._native import ffi
 
 # Of one phase and of several; the first has entries enough for passes over its channels, where vectors are narrow.
 CASES = (
@@ -80,3 +81,17 @@ def test_patterns_on_several_threads() -> None:
     with ThreadPoolExecutor(8) as pool:
         for done in [pool.submit(check, i % 2, 100 + 10 * (i % 5)) for i in range(40)]:
             done.result()
+
+
+def test_a_plan_keeps_no_copy_of_the_pattern() -> None:
+    """It has an offset and a position for each entry; indices of another four bytes would pass the bound."""
+    mask = make_mask("random", (3, 3, 64, 128), np.random.default_rng(5))
+    pattern = SparsityPattern.from_mask(mask)
+    call = jax.jit(lambda d, x: sparsejax.conv(d, pattern, x, padding="VALID"))
+    data, x = normal(1, (pattern.nse,), "float32"), normal(2, (16, 4, 4, 64), "float32")
+    before = ffi.plan_bytes()
+    first = np.asarray(call(data, x))
+    added = ffi.plan_bytes() - before
+    np.testing.assert_array_equal(call(data, x), first)
+    assert ffi.plan_bytes() - before == added
+    assert 4 * pattern.nse < added < 9 * pattern.nse
