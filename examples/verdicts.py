@@ -1,8 +1,8 @@
 """What numbers say about a finding: an interval over seeds, a rule, and sentences that follow it.
 
-The notebooks use this file. A finding is a claim that a number is above a margin, at each sparsity. The number of a
-seed is paired where two models share the seed. Rule, per sparsity, with the 95-percent t interval of the mean over
-seeds:
+The notebooks use this file. A finding is a claim that a number is above a margin, at each sparsity (or on each table).
+The number of a seed is paired where two models share the seed. Rule, per sparsity, with the 95-percent t interval of
+the mean over seeds:
 
     shows           the whole interval is above the margin
     does not show   the whole interval is below the margin
@@ -121,7 +121,7 @@ def sentences(rows: Any) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:+.3g}"
+    return f"{0.0 if abs(value) < 1e-9 else value:+.3g}"  # below what is stored: the rounding of thirds
 
 
 def show(numbers: Sequence[Evidence], settings: Sequence[float] = ()) -> Any:

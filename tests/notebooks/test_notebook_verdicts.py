@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 import transfer_digits  # noqa: E402
 import verdicts  # noqa: E402
 
-NOTEBOOKS = ("acdc", "bias", "transfer")
+NOTEBOOKS = ("acdc", "bias", "flea", "transfer")
 NUMBER = re.compile(r"(?<![\w.])[+-]?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 
 

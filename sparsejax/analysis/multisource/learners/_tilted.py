@@ -28,7 +28,7 @@ class HierarchicalTERM(LinearClassifier):
       t: tilt over sources; negative: towards the best.
       l2: penalty on the weights, the intercept left out.
       legacy: use the loss of the published numbers, which applies the sigmoid twice: the cross-entropy takes the
-        probability for a logit. It understates the method.
+        probability for a logit.
       max_iter: most iterations of BFGS, and of the logistic regression (C = 1) that it starts from.
       tol: on the largest entry of the gradient.
 
