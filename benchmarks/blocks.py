@@ -20,6 +20,7 @@ from .harness._targets import outcome, outcome_table
 
 # Batch, inputs and outputs of linear layers.
 SHAPES = ((512, 768, 3072), (512, 3072, 768), (1576, 384, 1536))
+
 Step = Callable[[], Any]
 Mask = Callable[[np.random.Generator, int, int, float], np.ndarray]
 
