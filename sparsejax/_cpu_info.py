@@ -13,7 +13,7 @@ class CpuInfo:
     """The processor as the kernels see it.
 
     Attributes:
-      isa: instruction set in use; ``SPARSEJAX_ISA`` chooses a lower one when the package is imported.
+      isa: instruction set in use; ``SPARSEJAX_ISA`` chooses another one when the package is imported.
       supported_isas: instruction sets that this processor can run, best first.
       threads: threads of XLA's pool, which the kernels share with every other operation.
     """

@@ -177,7 +177,9 @@ def attention(
     Returns:
       float of the shape and dtype of ``q``. A query that sees no key gets the mean of all values, as from
       ``jax.nn.dot_product_attention``, and gives no gradient to ``q`` and ``k``. Without keys the result is 0. Sums are
-      formed in float32 for bfloat16; their order does not depend on the number of threads.
+      formed in float32 for bfloat16; their order does not depend on the number of threads. With the instruction
+      set ``avx512_bf16`` the weights, and in the gradient the slopes of the scores, are rounded to bfloat16 before they
+      are multiplied.
 
     Raises:
       ValueError: shapes or dtypes disagree.

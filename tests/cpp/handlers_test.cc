@@ -16,6 +16,7 @@
 #include "fake_runtime.h"
 #include "plan_cache_test.h"
 #include "sizes_test.h"
+#include "small_batch_test.h"
 
 namespace sparsejax::testing {
 namespace {
@@ -75,6 +76,9 @@ int Main(Size size) {
     setenv("SPARSEJAX_ISA", isa.c_str(), /*overwrite=*/1);
     SelectTable();
     if (const std::string fault = DigestFault(); !fault.empty()) Die("digest, " + isa, fault);
+    for (const std::string& fault :
+         {SmallBatchFaults<float>(), SmallBatchFaults<double>(), SmallBatchFaults<bfloat16>()})
+      if (!fault.empty()) Die("small batch, " + isa, fault);
     std::printf("%s: %zu targets, the same bits on %d threads\n", isa.c_str(), std::size(kTargets), kThreads);
   }
   return 0;

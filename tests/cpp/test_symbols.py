@@ -12,11 +12,16 @@ from pathlib import Path
 
 import pytest
 
-KERNELS = Path(__file__).resolve().parents[2] / "xla_ffi" / "simd" / "kernels.cc"
+SIMD = Path(__file__).resolve().parents[2] / "xla_ffi" / "simd"
+X86, ARM = ("x86_64", "AMD64"), ("aarch64", "arm64")
+AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]
 LEVELS = {
-    "baseline": [],
-    "avx2": ["-mavx2", "-mfma"],
-    "avx512": ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"],
+    "baseline": ("kernels.cc", X86 + ARM, []),
+    "avx2": ("kernels.cc", X86, ["-mavx2", "-mfma"]),
+    "avx512": ("kernels.cc", X86, AVX512),
+    "avx512_bf16": ("kernels_bfloat16.cc", X86, [*AVX512, "-mavx512bf16", "-DSPARSEJAX_ISA_BASE=avx512"]),
+    "neon": ("kernels.cc", ARM, []),
+    "neon_bf16": ("kernels_bfloat16.cc", ARM, ["-march=armv8.2-a+bf16", "-DSPARSEJAX_ISA_BASE=neon"]),
 }
 
 
@@ -25,12 +30,13 @@ def test_objects_define_only_their_getter(level, tmp_path):
     compiler, nm = shutil.which("c++") or shutil.which("g++"), shutil.which("gcc-nm") or shutil.which("nm")
     if compiler is None or nm is None:
         pytest.skip("no compiler")
-    if level != "baseline" and platform.machine() not in ("x86_64", "AMD64"):
-        pytest.skip("not x86-64")
-    flags = ["-std=c++20", "-O1", "-flto", "-fPIC", "-fno-exceptions", "-fno-rtti", *LEVELS[level]]
+    source, machines, options = LEVELS[level]
+    if platform.machine() not in machines:
+        pytest.skip(f"not one of {', '.join(machines)}")
+    flags = ["-std=c++20", "-O1", "-flto", "-fPIC", "-fno-exceptions", "-fno-rtti", *options]
     namespace = f"-DSPARSEJAX_ISA_NAMESPACE={level}"
     target = tmp_path / "kernels.o"
-    subprocess.run([compiler, *flags, namespace, "-c", str(KERNELS), "-o", str(target)], check=True)
+    subprocess.run([compiler, *flags, namespace, "-c", str(SIMD / source), "-o", str(target)], check=True)
     listing = subprocess.run(
         [nm, "-C", "--defined-only", "-g", str(target)], capture_output=True, text=True, check=True
     )

@@ -144,7 +144,7 @@ struct AttentionJob : AttentionOperands<S> {
     const auto& sizes = this->sizes;
     const int64_t head = task / blocks(), b = head / sizes.heads, h = head % sizes.heads;
     const A* packed = this->PackedKeys(call, b, h / sizes.group());
-    const int64_t lanes = Element<S>::Sums().attention.lanes, first = task % blocks() * kTaskQueries;
+    const int64_t lanes = Element<S>::Attention().lanes, first = task % blocks() * kTaskQueries;
     const int64_t end = std::min(sizes.queries, first + kTaskQueries);
     const int64_t keys = std::min(kForwardKeys, sizes.keys);
     A* memory = Scratch::Local(Scratch::kPackedY).Get<A>((2 * sizes.features + 2 * keys + 4) * lanes);
@@ -155,7 +155,7 @@ struct AttentionJob : AttentionOperands<S> {
   // The queries from i on, at most as many as are computed together.
   void RunLanes(int64_t b, int64_t h, int64_t i, int64_t n, const A* packed, A* memory) const {
     const auto& sizes = this->sizes;
-    const auto& kernels = Element<S>::Sums().attention;
+    const auto& kernels = Element<S>::Attention();
     const int64_t lanes = kernels.lanes, features = sizes.features, row = this->Row(features);
     const int64_t most_keys = std::min(kForwardKeys, sizes.keys);
     A *q = memory, *out = q + features * lanes, *scores = out + features * lanes, *extra = scores + most_keys * lanes;
@@ -239,7 +239,7 @@ struct AttentionGradJob : AttentionOperands<S> {
 
   void RunBlock(int64_t b, int64_t h, int64_t i, int64_t n, const A* packed, A* grads, const Memory& m) const {
     const auto& sizes = this->sizes;
-    const auto& kernels = Element<S>::Sums().attention;
+    const auto& kernels = Element<S>::Attention();
     const int64_t features = sizes.features, row = this->Row(features), wide = m.wide;
     const bool sees_nothing = Load(b, h, i, n, m);
     std::fill_n(m.dq, features * wide, A(0));
@@ -294,7 +294,7 @@ struct AttentionGradJob : AttentionOperands<S> {
       this->extra.Fill(b, h, i, n, j, keys, m.extra, m.wide);
       block.extra = m.extra;
     }
-    Element<S>::Sums().attention.softmax_grad(block);
+    Element<S>::Attention().softmax_grad(block);
   }
 };
 

@@ -92,10 +92,10 @@ struct ConvJob {
  private:
   void Pieces(int64_t program, Range rows, const S* packed, const RunView<S>& to, bool stream) const {
     const ConvTiling& t = work.tiling();
-    const int64_t shared = work.plan->shared;
-    ForEachPiece(to.vectors, MostVecs<S>(shared), [&](int64_t first, int vecs) {
+    const auto kernel = SpmmKernel<S>(work.plan->shared);
+    ForEachPiece(to.vectors, kernel.most_vecs, [&](int64_t first, int vecs) {
       const SpmmArgs<S> args = Args(rows, packed, to, first, vecs, stream);
-      RunPasses(SpmmKernel<S>(shared), args, t.vector, t.passes,
+      RunPasses(kernel.run, args, t.vector, t.passes,
                 [&](int64_t pass) { return work.programs().View(program + pass); });
     });
   }
@@ -196,15 +196,15 @@ struct ConvBackwardJob {
   void Pieces(int64_t program, Range rows, const S* packed, const RunView<const S>& from, const RunView<S>& to,
               bool stream, Sum<S>* dw) const {
     const ConvTiling& t = product.work.tiling();
-    const int64_t shared = product.work.plan->shared;
-    ForEachPiece(to.vectors, MostVecs<S>(shared), [&](int64_t first, int vecs) {
+    const auto kernel = BackwardKernel<S>(product.work.plan->shared);
+    ForEachPiece(to.vectors, kernel.most_vecs, [&](int64_t first, int vecs) {
       BackwardArgs<S> args{product.Args(rows, packed, to, first, vecs, stream)};
       args.tile = from.at + first * from.vec_stride;
       args.tile_row_stride = from.row_stride;
       args.tile_vec_stride = from.vec_stride;
       args.last_lanes = static_cast<int>(first + vecs == to.vectors ? to.last_lanes : t.vector);
       args.dw = dw;
-      RunPasses(BackwardKernel<S>(shared), args, t.vector, t.passes,
+      RunPasses(kernel.run, args, t.vector, t.passes,
                 [&](int64_t pass) { return product.work.programs().View(program + pass); });
     });
   }

@@ -172,6 +172,9 @@ RunView<T> InScratch(const ConvTiling& t, Scratch::Slot slot, Range rows, const 
           .last_lanes = used - (vectors - 1) * t.vector};
 }
 
+// Short pieces of activations are prefetched this many features before they are copied.
+constexpr int64_t kFeaturesAhead = 4;
+
 // The run of an array of the destination's shape, which has `features`, packed in scratch; zero where there is no
 // pixel.
 template <typename S>
@@ -179,7 +182,9 @@ RunView<const S> PackRun(const ConvTiling& t, const S* planes, int64_t features,
                          const ConvTiling::Tile& tile) {
   const RunView<S> view = InScratch<S>(t, Scratch::kPackedY, rows, run);
   const int64_t used = run.pixels * t.lanes;
-  std::fill_n(view.at, (rows.end - rows.begin) * view.row_stride, S{});
+  const int64_t whole = run.rows == 1 ? used : 0;  // elements of a row of the view that will be written, if all of them
+  for (int64_t r = 0; r < rows.end - rows.begin; ++r)
+    std::fill(view.at + r * view.row_stride + whole, view.at + (r + 1) * view.row_stride, S{});
   if (t.destination_row_major) {
     const Pixels<const S> from(planes, t.y.out() * t.x.out(), features, tile);
     ForEachPixels(t, run, [&](int64_t pixel, int64_t count, int64_t at) {
@@ -190,6 +195,7 @@ RunView<const S> PackRun(const ConvTiling& t, const S* planes, int64_t features,
   std::vector<int32_t> pixel(run.pixels);
   for (int64_t i = 0; i < run.pixels; ++i) pixel[i] = static_cast<int32_t>(i * t.x.step());
   const auto& storage = Element<S>::Storage();
+  const int64_t plane = t.y.out() * t.x.out() * t.batch;
   for (int64_t r = rows.begin; r < rows.end; ++r)
     for (int64_t i = 0; i < run.rows; ++i) {
       const S* from = Planes(t, planes, r) + run.Pixel(t, i) * t.batch + tile.batch_begin;
@@ -197,7 +203,8 @@ RunView<const S> PackRun(const ConvTiling& t, const S* planes, int64_t features,
       if (t.lanes == t.batch && t.x.step() == 1) {
         storage.copy_rows(from, 1, used, used, to, used);
       } else {
-        storage.pack_pixels(from, pixel.data(), run.pixels, t.batch, tile.batch_valid, t.lanes, 0, to);
+        storage.pack_pixels(from, pixel.data(), run.pixels, t.batch, tile.batch_valid, t.lanes, kFeaturesAhead * plane,
+                            to);
       }
     }
   return view;
@@ -231,8 +238,12 @@ void StoreRun(const ConvTiling& t, const RunView<S>& view, S* planes, int64_t fe
     if (t.x.step() == 1 && tile.batch_valid == t.batch) {
       store(from, count, view.row_stride, run.pixels * t.lanes, to, plane);
     } else {
-      for (int64_t r = 0; r < count; ++r)
-        store(from + r * view.row_stride, run.pixels, t.lanes, tile.batch_valid, to + r * plane, t.x.step() * t.batch);
+      for (int64_t r = 0; r < count; ++r) {
+        S* row = to + r * plane;
+        for (int64_t p = 0; p < run.pixels; ++p)
+          __builtin_prefetch(row + kFeaturesAhead * plane + p * t.x.step() * t.batch, 1);
+        store(from + r * view.row_stride, run.pixels, t.lanes, tile.batch_valid, row, t.x.step() * t.batch);
+      }
     }
   }
 }

@@ -41,7 +41,7 @@ struct MatmulBackwardJob {
     args.tile_vec_stride = blocks.lanes;
     args.last_lanes = blocks.lanes;
     args.dw = dw;
-    RunAndStore(BackwardKernel<S>(work.shared), args, work, block, rows, programs, dx, [&](Range some) {
+    RunAndStore(BackwardKernel<S>(work.shared).run, args, work, block, rows, programs, dx, [&](Range some) {
       // The same rows of the next group.
       const int64_t group = rows.end - rows.begin, end = std::min(some.end + group, x.features);
       PrefetchRows(x, {some.begin + group, end}, blocks, block);
@@ -89,7 +89,7 @@ ffi::Error RunMatmulBackward(ffi::ThreadPool& pool, bool is_fused, const Rows& p
   }
   const int64_t shared = SharedRows(transposed.row_ptr, transposed.indices, transposed.rows);
   const BatchBlocks blocks =
-      BlocksFor<S>(transposed, ct.n, std::min<int64_t>(BatchBlocks::kGoodTile, MostVecs<S>(shared)));
+      BlocksFor<S>(transposed, ct.n, std::min<int64_t>(BatchBlocks::kGoodTile, BackwardKernel<S>(shared).most_vecs));
   const int64_t entries = transposed.entries();
   const SlotTasks tasks = TasksFor<S>(pool, transposed, ct, blocks, nse);
   Slots<S> sums(dw, nse, entries, tasks.slots, transposed.id, entries);

@@ -174,7 +174,7 @@ struct SpmmJob {
   void RunRows(Range rows, int64_t block, const Block<S>& source) const {
     const BatchBlocks& blocks = work.blocks;
     const auto& narrow = Element<S>::Products().spmm_narrow;
-    const auto kernel = blocks.narrow >= 0 ? narrow[blocks.narrow] : SpmmKernel<S>(work.shared);
+    const auto kernel = blocks.narrow >= 0 ? narrow[blocks.narrow] : SpmmKernel<S>(work.shared).run;
     const PassPrograms programs(work, rows, source.stride);
     const SpmmArgs<S> args{.row_end = programs.count(), .data = data.get(), .x = source.data};
     RunAndStore(kernel, args, work, block, rows, programs, y, [](Range) {});
@@ -273,7 +273,8 @@ template <typename S>
 PlannedJob<SpmmJob<S>> PlanSpmm(const ffi::ThreadPool& pool, const Rows& p, Values<S> data,
                                 const Activations<const S>& x, const Activations<S>& y) {
   const int64_t shared = SharedRows(p.row_ptr, p.indices, p.rows);
-  const BatchBlocks blocks = BlocksFor<S>(p, x.n, std::min<int64_t>(BatchBlocks::kGoodTile, MostVecs<S>(shared)));
+  const BatchBlocks blocks =
+      BlocksFor<S>(p, x.n, std::min<int64_t>(BatchBlocks::kGoodTile, SpmmKernel<S>(shared).most_vecs));
   const int64_t parts = RowParts(blocks.count, RepaidParts<S>(p, x, blocks), p.rows, pool.num_threads());
   data = data.At(p.id, p.entries());
   const Chunks chunks{.before = data.chunks(), .run = x.n == 0 || p.rows == 0 ? 0 : blocks.count * parts, .after = 0};

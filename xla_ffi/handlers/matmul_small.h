@@ -59,14 +59,16 @@ struct SmallBatchJob {
  private:
   void RunRows(Range rows, const Sum<S>* source, S* to) const {
     const Rows& p = work.pattern;
-    const bool ok = Element<S>::Products().small_batch[kernel]({.row_ptr = p.row_ptr,
-                                                                .indices = p.indices,
-                                                                .features = p.features,
-                                                                .row_begin = rows.begin,
-                                                                .row_end = rows.end,
-                                                                .data = data,
-                                                                .x = source,
-                                                                .y = to});
+    const auto& k = Element<S>::Products();
+    const auto product = kernel < 2 && HasSlowGathers() ? k.small_batch_loads[kernel] : k.small_batch[kernel];
+    const bool ok = product({.row_ptr = p.row_ptr,
+                             .indices = p.indices,
+                             .features = p.features,
+                             .row_begin = rows.begin,
+                             .row_end = rows.end,
+                             .data = data,
+                             .x = source,
+                             .y = to});
     if (!ok) in_range->store(false, std::memory_order_relaxed);
   }
 };

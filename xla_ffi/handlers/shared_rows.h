@@ -2,7 +2,6 @@
 #ifndef SPARSEJAX_HANDLERS_SHARED_ROWS_H_
 #define SPARSEJAX_HANDLERS_SHARED_ROWS_H_
 
-#include <algorithm>
 #include <cstdint>
 
 #include "../plan/shared_rows.h"
@@ -10,21 +9,24 @@
 
 namespace sparsejax {
 
-// The kernels for groups of `shared` rows, and the vectors in their largest tile.
+// A kernel for groups of `shared` rows, and the vectors in its largest tile.
+template <typename Args>
+struct SharedKernel {
+  void (*run)(const Args&);
+  int most_vecs;
+};
+
 template <typename S>
-auto SpmmKernel(int64_t shared) {
+SharedKernel<SpmmArgs<S>> SpmmKernel(int64_t shared) {
   const auto& k = Element<S>::Products();
-  return shared == 1 ? k.spmm : k.spmm_shared[shared / 4];
+  if (shared == 1) return {k.spmm, k.max_vecs};
+  return {k.spmm_shared[shared / 4], k.spmm_shared_max_vecs[shared / 4]};
 }
 template <typename S>
-auto BackwardKernel(int64_t shared) {
+SharedKernel<BackwardArgs<S>> BackwardKernel(int64_t shared) {
   const auto& k = Element<S>::Products();
-  return shared == 1 ? k.backward : k.backward_shared[shared / 4];
-}
-template <typename S>
-int MostVecs(int64_t shared) {
-  const auto& k = Element<S>::Products();
-  return shared == 1 ? k.max_vecs : k.shared_max_vecs[shared / 4];
+  if (shared == 1) return {k.backward, k.max_vecs};
+  return {k.backward_shared[shared / 4], k.backward_shared_max_vecs[shared / 4]};
 }
 
 }  // namespace sparsejax

@@ -26,6 +26,7 @@ struct Element<float> {
   static const StorageKernels<float, float>& Storage() { return Table().storage_f32; }
   static const ProductKernels<float>& Products() { return Table().f32; }
   static const SumKernels<float>& Sums() { return Table().sums_f32; }
+  static const AttentionKernels<float>& Attention() { return Table().attention_f32; }
 };
 
 template <>
@@ -33,6 +34,7 @@ struct Element<double> {
   static const StorageKernels<double, double>& Storage() { return Table().storage_f64; }
   static const ProductKernels<double>& Products() { return Table().f64; }
   static const SumKernels<double>& Sums() { return Table().sums_f64; }
+  static const AttentionKernels<double>& Attention() { return Table().attention_f64; }
 };
 
 template <>
@@ -40,6 +42,7 @@ struct Element<bfloat16> {
   static const StorageKernels<bfloat16, float>& Storage() { return Table().storage_bf16; }
   static const ProductKernels<bfloat16>& Products() { return Table().bf16; }
   static const SumKernels<float>& Sums() { return Table().sums_f32; }
+  static const AttentionKernels<float>& Attention() { return Table().attention_bf16; }
 };
 
 // Whether elements are stored in the type of their sums.

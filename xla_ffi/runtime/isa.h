@@ -9,7 +9,8 @@
 
 namespace sparsejax {
 
-// Names of the instruction sets that this processor supports, best first.
+// Names of the instruction sets that this processor supports: those that may be chosen without SPARSEJAX_ISA, best
+// first, then the others.
 std::vector<std::string> SupportedIsas();
 
 // Chooses the table. Called once, when the module is loaded. Throws std::invalid_argument if SPARSEJAX_ISA has an
@@ -18,6 +19,9 @@ void SelectTable();
 
 // The table chosen by SelectTable.
 const KernelTable& Table();
+
+// Whether gathering takes longer than a load for each lane.
+bool HasSlowGathers();
 
 }  // namespace sparsejax
 

@@ -11,31 +11,29 @@
 // For U entries: adds their products with the values to y, and computes their products with the tile, without the sum
 // over lanes. `last`: the counted lanes of the last vector.
 template <typename S, int W, int Q, int U, bool kFull>
-SPARSEJAX_INLINE void BothProducts(const BackwardArgs<S>& a, const typename Packed<S, W>::V* tile, int64_t e,
+SPARSEJAX_INLINE void BothProducts(const BackwardArgs<S>& a, const typename Packed<S, W>::Factor* tile, int64_t e,
                                    typename Packed<S, W>::Bits last, typename Packed<S, W>::V* y,
                                    typename Packed<S, W>::V* sum) {
   using P = Packed<S, W>;
-  constexpr int K = P::kParts;
+  constexpr int E = U < P::kEntries ? U : P::kEntries;
   const S* x[U];
-  Sum<S> w[U];
 #pragma GCC unroll 4
-  for (int u = 0; u < U; ++u) {
-    x[u] = a.x + a.program.offset[e + u] * a.program.offset_scale;
-    w[u] = a.data[e + u];
-  }
+  for (int u = 0; u < U; ++u) x[u] = a.x + a.program.offset[e + u] * a.program.offset_scale;
 #pragma GCC unroll 16
   for (int q = 0; q < Q; ++q) {
 #pragma GCC unroll 4
-    for (int u = 0; u < U; ++u) {
-      typename P::V part[K], counted[K];
-      P::Read(x[u] + q * W, part);
-      if (!kFull && q == Q - 1) P::Read(x[u] + q * W, last, counted);
+    for (int u = 0; u < U; u += E) {
+      typename P::Elements v[E];
 #pragma GCC unroll 2
-      for (int k = 0; k < K; ++k) {
-        InRegister(part[k]);
-        y[q * K + k] += w[u] * part[k];
-        const auto v = !kFull && q == Q - 1 ? counted[k] : part[k];
-        sum[u] = q + k == 0 ? tile[0] * v : sum[u] + tile[q * K + k] * v;
+      for (int i = 0; i < E; ++i) {
+        v[i] = P::Read(x[u + i] + q * W);
+        InRegister(v[i]);
+      }
+      P::template AddProducts<E>(a.data + e + u, v, y + q * P::kParts);
+#pragma GCC unroll 2
+      for (int i = 0; i < E; ++i) {
+        const auto counted = !kFull && q == Q - 1 ? P::Masked(v[i], last) : v[i];
+        P::AddDot(tile + q * P::kFactors, counted, q == 0, sum[u + i]);
       }
     }
   }
@@ -57,12 +55,13 @@ void BackwardTile(const BackwardArgs<S>& args) {
     const S* row = a.tile + r * a.tile_row_stride;
     S* y = a.y + r * a.y_row_stride;
     PrefetchRow<S>(a, a.row_begin + r + 1);
-    V acc[N], tile[N];
+    V acc[N];
+    typename P::Factor tile[Q * P::kFactors];
 #pragma GCC unroll 16
     for (int i = 0; i < N; ++i) acc[i] = Load<Sum<S>, P::kLanes>(init + r * init_stride + i * P::kLanes);
 #pragma GCC unroll 16
     for (int q = 0; q < Q; ++q) {
-      P::Read(row + q * a.tile_vec_stride, tile + q * P::kParts);
+      P::ToFactor(P::Read(row + q * a.tile_vec_stride), tile + q * P::kFactors);
       __builtin_prefetch(row + kRowsAhead * a.tile_row_stride + q * a.tile_vec_stride);
       if (!stream && a.sums == nullptr) __builtin_prefetch(y + kRowsAhead * a.y_row_stride + q * a.y_vec_stride, 1);
     }

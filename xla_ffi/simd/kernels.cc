@@ -28,46 +28,28 @@ namespace {
 //
 #include "small_batch.inc.h"
 //
+#include "product_kernels.inc.h"
+//
 #include "pool.inc.h"
 //
 #include "norm.inc.h"
 //
 #include "attention.inc.h"
 //
+#include "indices.inc.h"
+//
 #include "digest.inc.h"
 //
 #include "probe.inc.h"
 
-template <typename S>
-constexpr ProductKernels<S> MakeProductKernels() {
-  constexpr int kLanes = kVectorBytes / sizeof(S), kMost = kMaxVecs / Packed<S, kLanes>::kParts;
-  constexpr int kHalf = kLanes / 2, kQuarter = kLanes >= 8 ? kLanes / 4 : 1;
-  return {
-      .lanes = kLanes,
-      .max_vecs = kMost,
-      .narrow_lanes = {kHalf, kQuarter, 1},
-      .spmm = SpmmDispatch<S, kLanes, kMost>,
-      .spmm_narrow = {SpmmDispatch<S, kHalf, 1>, SpmmDispatch<S, kQuarter, 1>, SpmmDispatch<S, 1, 1>},
-      .sddmm = SddmmDispatch<S, kLanes, kMost>,
-      .sddmm_narrow = {SddmmDispatch<S, kHalf, 1>, SddmmDispatch<S, kQuarter, 1>, SddmmDispatch<S, 1, 1>},
-      .backward = BackwardDispatch<S, kLanes, kMost>,
-      .shared_max_vecs = {kSharedVecs<S, 2>, kSharedVecs<S, 4>},
-      .spmm_shared = {SpmmSharedDispatch<S, kLanes, 2>, SpmmSharedDispatch<S, kLanes, 4>},
-      .backward_shared = {BackwardSharedDispatch<S, kLanes, 2>, BackwardSharedDispatch<S, kLanes, 4>},
-      .small_batch = {SmallBatchKernel<S, 1>(), SmallBatchKernel<S, 2>(), SmallBatchKernel<S, 4>(),
-                      SmallBatchKernel<S, 8>(), SmallBatchKernel<S, 16>()},
-  };
-}
-
 template <typename A>
-constexpr SumKernels<A> MakeSumKernels() {
+constexpr AttentionKernels<A> MakeAttentionKernels() {
   return {
-      .add_slots = AddSlots<A>,
-      .attention = {.lanes = kTileVecs * static_cast<int>(kVectorBytes / sizeof(A)),
-                    .product = Product<A>,
-                    .softmax = Softmax<A>,
-                    .softmax_grad = SoftmaxGrad<A>,
-                    .scale_lanes = ScaleLanes<A>},
+      .lanes = kTileVecs * static_cast<int>(kVectorBytes / sizeof(A)),
+      .product = Product<A>,
+      .softmax = Softmax<A>,
+      .softmax_grad = SoftmaxGrad<A>,
+      .scale_lanes = ScaleLanes<A>,
   };
 }
 
@@ -101,9 +83,6 @@ constexpr StorageKernels<S, A> MakeStorageKernels() {
   };
 }
 
-#define SPARSEJAX_STRING2(x) #x
-#define SPARSEJAX_STRING(x) SPARSEJAX_STRING2(x)
-
 }  // namespace
 
 namespace SPARSEJAX_ISA_NAMESPACE {
@@ -114,8 +93,11 @@ const KernelTable& GetTable() {
       .f32 = MakeProductKernels<float>(),
       .f64 = MakeProductKernels<double>(),
       .bf16 = MakeProductKernels<bfloat16>(),
-      .sums_f32 = MakeSumKernels<float>(),
-      .sums_f64 = MakeSumKernels<double>(),
+      .sums_f32 = {.add_slots = AddSlots<float>},
+      .sums_f64 = {.add_slots = AddSlots<double>},
+      .attention_f32 = MakeAttentionKernels<float>(),
+      .attention_f64 = MakeAttentionKernels<double>(),
+      .attention_bf16 = MakeAttentionKernels<float>(),
       .storage_f32 = MakeStorageKernels<float, float>(),
       .storage_f64 = MakeStorageKernels<double, double>(),
       .storage_bf16 = MakeStorageKernels<bfloat16, float>(),

@@ -1,11 +1,12 @@
-// How kernels read packed elements of type S as vectors of the type of their sums, and how they write sums as S.
+// How kernels read packed elements of type S, multiply and add them as vectors of the type of their sums, and write
+// sums as S.
 //
 // W consecutive elements are kParts vectors of kLanes. float and double have one part. A bfloat16 is the upper half of
 // a float, so W of them are W / 2 words of 32 bits: the even elements, shifted up, are one part, and the odd ones,
 // without the lower half, are the other. Both are exact. A tile takes half of the bytes of float, which is what limits
 // kernels that read the second-level cache, for one operation more per vector of sums. Results are put together in the
-// same way, so no element changes its place. (Products of pairs, vdpbf16ps, take four times as long as a multiply-add
-// on Sapphire Rapids.)
+// same way, so no element changes its place. packed_pairs.inc.h has the form for processors that multiply pairs of
+// bfloat16.
 
 template <typename To, typename From>
 SPARSEJAX_INLINE To BitCast(From v) {
@@ -26,8 +27,10 @@ SPARSEJAX_INLINE void InRegister([[maybe_unused]] V& v) {
 template <typename S, int W>
 struct Packed {
   static constexpr int kParts = 1, kLanes = W;
+  static constexpr int kEntries = 1;  // the most that AddProducts takes
   using V = Vec<S, W>;
   using Bits = Vec<typename IntOf<sizeof(S)>::type, W>;
+  using Elements = V;  // W of them, as they lie in memory
 
   // All bits set in the first n elements.
   static Bits Mask(int n) {
@@ -37,20 +40,34 @@ struct Packed {
     return bits;
   }
 
-  static SPARSEJAX_INLINE void Read(const S* p, V* part) { part[0] = Load<S, W>(p); }
+  static SPARSEJAX_INLINE Elements Read(const S* p) { return Load<S, W>(p); }
   // The same with zeros outside `mask`.
-  static SPARSEJAX_INLINE void Read(const S* p, Bits mask, V* part) {
-    part[0] = BitCast<V>(BitCast<Bits>(Load<S, W>(p)) & mask);
-  }
+  static SPARSEJAX_INLINE Elements Masked(Elements x, Bits mask) { return BitCast<V>(BitCast<Bits>(x) & mask); }
   static SPARSEJAX_INLINE void Write(S* p, const V* part) { Store<S, W>(p, part[0]); }
   static SPARSEJAX_INLINE void WriteLine(S* p, const V* part) { StoreLine<S, W>(p, part[0]); }
+
+  // sum += data[u] * x[u] for u < E.
+  template <int E>
+  static SPARSEJAX_INLINE void AddProducts(const S* data, const Elements* x, V* sum) {
+    sum[0] += data[0] * x[0];
+  }
+  // One factor of a product of elements, in the form in which AddDot takes it fastest: kFactors vectors.
+  static constexpr int kFactors = 1;
+  using Factor = V;
+  static SPARSEJAX_INLINE void ToFactor(Elements x, Factor* factor) { factor[0] = x; }
+  // sum += the product, or sum = the product where it is the first one; the lanes of `sum` are to be added.
+  static SPARSEJAX_INLINE void AddDot(const Factor* factor, Elements x, bool first, V& sum) {
+    sum = first ? factor[0] * x : sum + factor[0] * x;
+  }
 };
 
 template <int W>
 struct Packed<bfloat16, W> {
   static constexpr int kParts = 2, kLanes = W / 2;
+  static constexpr int kEntries = 1;
   using V = Vec<float, kLanes>;
   using Bits = Vec<uint32_t, kLanes>;
+  using Elements = Bits;
 
   static Bits Mask(int n) {
     Bits bits{};
@@ -65,8 +82,13 @@ struct Packed<bfloat16, W> {
     return bits;
   }
 
-  static SPARSEJAX_INLINE void Read(const bfloat16* p, V* part) { Split(Words(p), part); }
-  static SPARSEJAX_INLINE void Read(const bfloat16* p, Bits mask, V* part) { Split(Words(p) & mask, part); }
+  static SPARSEJAX_INLINE Elements Read(const bfloat16* p) {
+    Bits words;
+    __builtin_memcpy(&words, p, sizeof(words));
+    if constexpr (sizeof(Bits) > 8) InRegister(words);
+    return words;
+  }
+  static SPARSEJAX_INLINE Elements Masked(Elements x, Bits mask) { return x & mask; }
   static SPARSEJAX_INLINE void Write(bfloat16* p, const V* part) {
     const Bits words = Join(part);
     __builtin_memcpy(p, &words, sizeof(words));
@@ -75,17 +97,25 @@ struct Packed<bfloat16, W> {
     StoreLine<uint32_t, kLanes>(reinterpret_cast<uint32_t*>(p), Join(part));
   }
 
+  template <int E>
+  static SPARSEJAX_INLINE void AddProducts(const float* data, const Elements* x, V* sum) {
+    sum[0] += data[0] * Even(x[0]);
+    sum[1] += data[0] * Odd(x[0]);
+  }
+  static constexpr int kFactors = 2;
+  using Factor = V;
+  static SPARSEJAX_INLINE void ToFactor(Elements x, Factor* factor) {
+    factor[0] = Even(x);
+    factor[1] = Odd(x);
+  }
+  static SPARSEJAX_INLINE void AddDot(const Factor* factor, Elements x, bool first, V& sum) {
+    sum = first ? factor[0] * Even(x) : sum + factor[0] * Even(x);
+    sum += factor[1] * Odd(x);
+  }
+
  private:
-  static SPARSEJAX_INLINE Bits Words(const bfloat16* p) {
-    Bits words;
-    __builtin_memcpy(&words, p, sizeof(words));
-    return words;
-  }
-  static SPARSEJAX_INLINE void Split(Bits words, V* part) {
-    if constexpr (sizeof(Bits) > 8) InRegister(words);
-    part[0] = BitCast<V>(words << 16);
-    part[1] = BitCast<V>(words & 0xffff0000u);
-  }
+  static SPARSEJAX_INLINE V Even(Elements x) { return BitCast<V>(x << 16); }
+  static SPARSEJAX_INLINE V Odd(Elements x) { return BitCast<V>(x & 0xffff0000u); }
   // Rounds to nearest even. The lower half of a NaN is zero, because it is that of an operand, or the processor's own;
   // so rounding keeps it a NaN.
   static SPARSEJAX_INLINE Bits Join(const V* part) {
@@ -97,13 +127,27 @@ struct Packed<bfloat16, W> {
 
 template <>
 struct Packed<bfloat16, 1> {
-  static constexpr int kParts = 1, kLanes = 1;
+  static constexpr int kParts = 1, kLanes = 1, kFactors = 1, kEntries = 1;
   using V = float;
   using Bits = int32_t;
+  using Elements = float;
+  using Factor = float;
 
   static Bits Mask(int) { return 0; }
-  static SPARSEJAX_INLINE void Read(const bfloat16* p, V* part) { part[0] = Widen(*p); }
-  static SPARSEJAX_INLINE void Read(const bfloat16* p, Bits, V* part) { Read(p, part); }
+  static SPARSEJAX_INLINE Elements Read(const bfloat16* p) { return Widen(*p); }
+  static SPARSEJAX_INLINE Elements Masked(Elements x, Bits) { return x; }
   static SPARSEJAX_INLINE void Write(bfloat16* p, const V* part) { Narrow(part[0], p); }
   static SPARSEJAX_INLINE void WriteLine(bfloat16*, const V*) {}
+  template <int E>
+  static SPARSEJAX_INLINE void AddProducts(const float* data, const Elements* x, V* sum) {
+    sum[0] += data[0] * x[0];
+  }
+  static SPARSEJAX_INLINE void ToFactor(Elements x, Factor* factor) { factor[0] = x; }
+  static SPARSEJAX_INLINE void AddDot(const Factor* factor, Elements x, bool first, V& sum) {
+    sum = first ? factor[0] * x : sum + factor[0] * x;
+  }
 };
+
+#if defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#include "packed_pairs.inc.h"
+#endif

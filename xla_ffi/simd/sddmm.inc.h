@@ -8,18 +8,16 @@
 
 // The products of U entries with the tile, without the sum over lanes. `last`: the counted lanes of the last vector.
 template <typename S, int W, int Q, int U, bool kFull>
-SPARSEJAX_INLINE void Products(const S* const* x, const typename Packed<S, W>::V* y, typename Packed<S, W>::Bits last,
-                               typename Packed<S, W>::V* sum) {
+SPARSEJAX_INLINE void Products(const S* const* x, const typename Packed<S, W>::Factor* y,
+                               typename Packed<S, W>::Bits last, typename Packed<S, W>::V* sum) {
   using P = Packed<S, W>;
-  constexpr int K = P::kParts;
 #pragma GCC unroll 16
   for (int q = 0; q < Q; ++q)
 #pragma GCC unroll 4
     for (int u = 0; u < U; ++u) {
-      typename P::V part[K];
-      !kFull&& q == Q - 1 ? P::Read(x[u] + q * W, last, part) : P::Read(x[u] + q * W, part);
-#pragma GCC unroll 2
-      for (int k = 0; k < K; ++k) sum[u] = q + k == 0 ? y[0] * part[0] : sum[u] + y[q * K + k] * part[k];
+      auto v = P::Read(x[u] + q * W);
+      if (!kFull && q == Q - 1) v = P::Masked(v, last);
+      P::AddDot(y + q * P::kFactors, v, q == 0, sum[u]);
     }
 }
 
@@ -35,10 +33,10 @@ void SddmmTile(const SddmmArgs<S>& args) {
     const int64_t end = p.end[r];
     if (e == end) continue;
     const S* row = a.y + (r - a.row_begin) * a.y_row_stride;
-    V y[Q * P::kParts];
+    typename P::Factor y[Q * P::kFactors];
 #pragma GCC unroll 16
     for (int q = 0; q < Q; ++q) {
-      P::Read(row + q * a.y_vec_stride, y + q * P::kParts);
+      P::ToFactor(P::Read(row + q * a.y_vec_stride), y + q * P::kFactors);
       __builtin_prefetch(row + kRowsAhead * a.y_row_stride + q * a.y_vec_stride);
     }
     for (; e + 4 <= end; e += 4) {

@@ -32,20 +32,23 @@ void SpmmSharedTile(const SpmmArgs<S>& args) {
 #pragma GCC unroll 16
       for (int j = 0; j < N; ++j) acc[i][j] = Load<Sum<S>, P::kLanes>(init + j * P::kLanes);
     }
-    for (int64_t e = 0; e < n; ++e) {
-      const S* x = a.x + offset[first + e] * scale;
+    // Entries `at` to `at + E`.
+    const auto add = [&]<int E>(int64_t at) SPARSEJAX_LAMBDA {
 #pragma GCC unroll 16
       for (int q = 0; q < Q; ++q) {
-        V part[K];
-        P::Read(x + q * W, part);
+        typename P::Elements x[E];
 #pragma GCC unroll 2
-        for (int k = 0; k < K; ++k) {
-          InRegister(part[k]);
-#pragma GCC unroll 4
-          for (int i = 0; i < R; ++i) acc[i][q * K + k] += data[i][e] * part[k];
+        for (int j = 0; j < E; ++j) {
+          x[j] = P::Read(a.x + offset[first + at + j] * scale + q * W);
+          InRegister(x[j]);
         }
+#pragma GCC unroll 4
+        for (int i = 0; i < R; ++i) P::template AddProducts<E>(data[i] + at, x, acc[i] + q * K);
       }
-    }
+    };
+    int64_t e = 0;
+    for (; e + P::kEntries <= n; e += P::kEntries) add.template operator()<P::kEntries>(e);
+    if (P::kEntries > 1 && e < n) add.template operator()<1>(e);
 #pragma GCC unroll 4
     for (int i = 0; i < R; ++i)
       WriteRow<S, W, Q>(a, acc[i], a.y + (r + i) * a.y_row_stride,
@@ -73,28 +76,29 @@ SPARSEJAX_INLINE void AddSums(const V (&sum)[4 / R][R], A* const* dw, int64_t e)
 // For U entries from `e` on: adds their products with the values to y, and computes their products with the tile.
 template <typename S, int W, int Q, int R, int U, bool kFull>
 SPARSEJAX_INLINE void SharedProducts(const BackwardArgs<S>& a, const int32_t* offset, const Sum<S>* const* data,
-                                     const Sum<S>* tile, int64_t e, typename Packed<S, W>::Bits last,
+                                     const typename Packed<S, W>::Factor* tile, int64_t e,
+                                     typename Packed<S, W>::Bits last,
                                      typename Packed<S, W>::V (&y)[R][Q * Packed<S, W>::kParts],
                                      typename Packed<S, W>::V (&sum)[U][R]) {
   using P = Packed<S, W>;
-  constexpr int K = P::kParts;
+  constexpr int E = U < P::kEntries ? U : P::kEntries;
 #pragma GCC unroll 2
-  for (int u = 0; u < U; ++u) {
-    const S* x = a.x + offset[e + u] * a.program.offset_scale;
+  for (int u = 0; u < U; u += E) {
 #pragma GCC unroll 16
     for (int q = 0; q < Q; ++q) {
-      typename P::V part[K], counted[K];
-      P::Read(x + q * W, part);
-      if (!kFull && q == Q - 1) P::Read(x + q * W, last, counted);
+      typename P::Elements v[E];
 #pragma GCC unroll 2
-      for (int k = 0; k < K; ++k) {
-        InRegister(part[k]);
-        const auto v = !kFull && q == Q - 1 ? counted[k] : part[k];
+      for (int j = 0; j < E; ++j) {
+        v[j] = P::Read(a.x + offset[e + u + j] * a.program.offset_scale + q * W);
+        InRegister(v[j]);
+      }
 #pragma GCC unroll 4
-        for (int i = 0; i < R; ++i) {
-          const auto t = Load<Sum<S>, P::kLanes>(tile + ((i * Q + q) * K + k) * P::kLanes);
-          y[i][q * K + k] += data[i][e + u] * part[k];
-          sum[u][i] = q + k == 0 ? t * v : sum[u][i] + t * v;
+      for (int i = 0; i < R; ++i) {
+        P::template AddProducts<E>(data[i] + e + u, v, y[i] + q * P::kParts);
+#pragma GCC unroll 2
+        for (int j = 0; j < E; ++j) {
+          const auto counted = !kFull && q == Q - 1 ? P::Masked(v[j], last) : v[j];
+          P::AddDot(tile + (i * Q + q) * P::kFactors, counted, q == 0, sum[u + j][i]);
         }
       }
     }
@@ -105,11 +109,11 @@ template <typename S, int W, int Q, int R, bool kFull>
 void BackwardSharedTile(const BackwardArgs<S>& args) {
   using P = Packed<S, W>;
   using V = typename P::V;
-  constexpr int N = Q * P::kParts, U = 4 / R;
+  constexpr int N = Q * P::kParts, F = Q * P::kFactors, U = 4 / R;
   const BackwardArgs<S> a = args;  // a copy, which the compiler knows not to be changed by the stores below
   const auto last = P::Mask(a.last_lanes);
   const bool stream = a.stream && AreLines<S, W>(a.y, a.y_row_stride, a.y_vec_stride);
-  alignas(64) Sum<S> tile[R * Q * W];
+  typename P::Factor tile[R * F];
   for (int64_t r = 0; r < a.row_end - a.row_begin; r += R) {
     const int32_t* begin = a.program.begin + a.row_begin + r;
     const int32_t* offset = a.program.offset + begin[0];
@@ -124,19 +128,14 @@ void BackwardSharedTile(const BackwardArgs<S>& args) {
       const Sum<S>* init = a.init != nullptr ? a.init + (r + i) * Q * W : Zeros<Sum<S>, Q * W>::values;
       const S* row = a.tile + (r + i) * a.tile_row_stride;
 #pragma GCC unroll 16
+      for (int j = 0; j < N; ++j) acc[i][j] = Load<Sum<S>, P::kLanes>(init + j * P::kLanes);
+#pragma GCC unroll 16
       for (int q = 0; q < Q; ++q) {
-        V part[P::kParts];
-        P::Read(row + q * a.tile_vec_stride, part);
-#pragma GCC unroll 2
-        for (int k = 0; k < P::kParts; ++k) {
-          const int j = q * P::kParts + k;
-          Store<Sum<S>, P::kLanes>(tile + (i * N + j) * P::kLanes, part[k]);
-          acc[i][j] = Load<Sum<S>, P::kLanes>(init + j * P::kLanes);
-        }
+        P::ToFactor(P::Read(row + q * a.tile_vec_stride), tile + i * F + q * P::kFactors);
         __builtin_prefetch(row + kRowsAhead * a.tile_row_stride + q * a.tile_vec_stride);
       }
     }
-    const Sum<S>* of_tile = tile;
+    const typename P::Factor* of_tile = tile;
     int64_t e = 0;
     for (; e + U <= n; e += U) {
       asm("" : "+r"(of_tile));  // keeps the tile in memory: there are no registers for it

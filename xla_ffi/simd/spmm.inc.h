@@ -71,23 +71,26 @@ void SpmmTile(const SpmmArgs<S>& args) {
 #pragma GCC unroll 16
       for (int q = 0; q < Q; ++q) __builtin_prefetch(y + q * a.y_vec_stride, 1);
     }
-    const auto add = [&](int64_t entry, V* to) SPARSEJAX_LAMBDA {
-      const Sum<S> w = a.data[entry];
-      const S* x = a.x + offset[entry] * scale;
+    // Entries `at` to `at + E`.
+    const auto add = [&]<int E>(int64_t at, V* to) SPARSEJAX_LAMBDA {
 #pragma GCC unroll 16
       for (int q = 0; q < Q; ++q) {
-        V part[K];
-        P::Read(x + q * W, part);
+        typename P::Elements x[E];
 #pragma GCC unroll 2
-        for (int k = 0; k < K; ++k) to[q * K + k] += w * part[k];
+        for (int i = 0; i < E; ++i) {
+          x[i] = P::Read(a.x + offset[at + i] * scale + q * W);
+          if (P::kEntries > 1) InRegister(x[i]);
+        }
+        P::template AddProducts<E>(a.data + at, x, to + q * K);
       }
     };
-    for (; e + U <= end; e += U) {
+    for (; e + U * P::kEntries <= end; e += U * P::kEntries) {
 #pragma GCC unroll 16
-      for (int u = 0; u < U; ++u) add(e + u, acc[u]);
+      for (int u = 0; u < U; ++u) add.template operator()<P::kEntries>(e + u * P::kEntries, acc[u]);
     }
+    for (; e + P::kEntries <= end && U > 1; e += P::kEntries) add.template operator()<P::kEntries>(e, acc[0]);
+    if (P::kEntries > 1 && e < end) add.template operator()<1>(e, acc[0]);
     if constexpr (U > 1) {
-      for (; e < end; ++e) add(e, acc[0]);
 #pragma GCC unroll 16
       for (int half = U / 2; half > 0; half /= 2)
 #pragma GCC unroll 16

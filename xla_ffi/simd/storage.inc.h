@@ -97,11 +97,39 @@ void PackRows(const S* src, int64_t rows, int64_t src_stride, int64_t n, A* dst,
   }
 }
 
+// Copies at most a vector of bytes as two pieces, which overlap: in registers, where the compiler would call memcpy.
+template <int kPiece = kVectorBytes / 2>
+SPARSEJAX_INLINE void CopyFew(const char* from, int64_t bytes, char* to) {
+  if constexpr (kPiece == 1) {
+    if (bytes == 1) *to = *from;
+  } else if (bytes >= kPiece) {
+    char first[kPiece], last[kPiece];
+    __builtin_memcpy(first, from, kPiece);
+    __builtin_memcpy(last, from + bytes - kPiece, kPiece);
+    __builtin_memcpy(to, first, kPiece);
+    __builtin_memcpy(to + bytes - kPiece, last, kPiece);
+  } else {
+    CopyFew<kPiece / 2>(from, bytes, to);
+  }
+}
+
+template <typename S>
+SPARSEJAX_INLINE void CopyFew(const S* from, int64_t n, S* to) {
+  CopyFew(reinterpret_cast<const char*>(from), n * static_cast<int64_t>(sizeof(S)), reinterpret_cast<char*>(to));
+}
+
 template <typename S, typename D>
 void CopyRows(const S* src, int64_t rows, int64_t src_stride, int64_t n, D* dst, int64_t dst_stride) {
+  constexpr int kFew = kVectorBytes / sizeof(S);
   for (int64_t r = 0; r < rows; ++r) {
     const S* __restrict from = src + r * src_stride;
     D* __restrict to = dst + r * dst_stride;
+    if constexpr (sizeof(S) == sizeof(D)) {
+      if (n <= kFew) {
+        CopyFew(from, n, to);
+        continue;
+      }
+    }
     for (int64_t i = 0; i < n; ++i) Convert(from[i], &to[i]);
   }
 }
@@ -122,7 +150,11 @@ void PackPixelsOf(const S* __restrict src, const int32_t* pixel, int64_t count, 
       __builtin_memcpy(dst, from, kLanes * sizeof(S));
       continue;
     }
-    for (int64_t j = 0; j < valid; ++j) dst[j] = from[j];
+    if (valid <= static_cast<int64_t>(kVectorBytes / sizeof(S))) {
+      CopyFew(from, valid, dst);
+    } else {
+      for (int64_t j = 0; j < valid; ++j) dst[j] = from[j];
+    }
     for (int64_t j = valid; j < lanes; ++j) dst[j] = S{};
   }
 }
@@ -206,15 +238,4 @@ void AddSlots(T* dst, int64_t stride, int64_t slots, int64_t n) {
     T* __restrict to = dst;
     for (int64_t i = 0; i < n; ++i) to[i] += from[i];
   }
-}
-
-bool AllBelow(const int32_t* values, int64_t n, int32_t limit) {
-  // The sign bit of v | (limit - 1 - v) is set exactly where v < 0 or v >= limit.
-  uint32_t signs = 0;
-  const uint32_t last = static_cast<uint32_t>(limit) - 1;
-  for (int64_t i = 0; i < n; ++i) {
-    const uint32_t v = static_cast<uint32_t>(values[i]);
-    signs |= v | (last - v);
-  }
-  return (signs & 0x80000000u) == 0;
 }

@@ -166,7 +166,6 @@ template <typename A>
 struct SumKernels {
   // dst[i] += dst[s * stride + i] for s = 1, 2, ..., slots - 1 in this order, i < n <= stride.
   void (*add_slots)(A* dst, int64_t stride, int64_t slots, int64_t n);
-  AttentionKernels<A> attention;
 };
 
 // Kernels on elements of type S.
@@ -181,12 +180,14 @@ struct ProductKernels {
   void (*sddmm_narrow[3])(const SddmmArgs<S>&);
   void (*backward)(const BackwardArgs<S>&);
   // The same for groups of 2 and of 4 rows with the same offsets; see shared_rows.inc.h.
-  int shared_max_vecs[2];
+  int spmm_shared_max_vecs[2];
   void (*spmm_shared[2])(const SpmmArgs<S>&);
+  int backward_shared_max_vecs[2];
   void (*backward_shared[2])(const BackwardArgs<S>&);
   // The products of 1, 2, 4, 8 and 16 examples; null where these are more than a vector. They return whether all indices
   // they met were in range, and stop at the first that is not. See small_batch.inc.h.
   bool (*small_batch[5])(const SmallBatchArgs<S>&);
+  bool (*small_batch_loads[2])(const SmallBatchArgs<S>&);  // the first two, for processors with slow gathers
 };
 
 // Copies, conversions and reductions of elements stored as S, whose sums are formed in A.
@@ -251,6 +252,9 @@ struct KernelTable {
   ProductKernels<bfloat16> bf16;
   SumKernels<float> sums_f32;
   SumKernels<double> sums_f64;
+  AttentionKernels<float> attention_f32;
+  AttentionKernels<double> attention_f64;
+  AttentionKernels<float> attention_bf16;  // on float, of which operands are rounded to bfloat16 if that is faster
   StorageKernels<float, float> storage_f32;
   StorageKernels<double, double> storage_f64;
   StorageKernels<bfloat16, float> storage_bf16;

@@ -20,6 +20,9 @@ constexpr int kMaxVecs = 8;  // of 16 registers, because products need some with
 // prefetched this many rows before they are used.
 constexpr int kRowsAhead = 8;
 
+#define SPARSEJAX_STRING2(x) #x
+#define SPARSEJAX_STRING(x) SPARSEJAX_STRING2(x)
+
 #define SPARSEJAX_INLINE inline __attribute__((always_inline))
 #define SPARSEJAX_LAMBDA __attribute__((always_inline))
 
