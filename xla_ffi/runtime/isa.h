@@ -9,8 +9,7 @@
 
 namespace sparsejax {
 
-// Names of the instruction sets that this processor supports: those that may be chosen without SPARSEJAX_ISA, best
-// first, then the others.
+// Names of the instruction sets that this processor supports, best first.
 std::vector<std::string> SupportedIsas();
 
 // Chooses the table. Called once, when the module is loaded. Throws std::invalid_argument if SPARSEJAX_ISA has an
